@@ -1,0 +1,160 @@
+"""The vocabulary that models and the pruning engine share: channels, their groups, their gates.
+
+A *channel* is the smallest thing that can be removed from a network. A *group* is a set of
+channels that live on one axis: take channel 3 away, and entry 3 must go from every tensor of the
+group at once. Models declare their groups; the engine never needs to know what a channel means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Member:
+    """One tensor that shrinks with its group.
+
+    Attributes:
+        name: dotted name of a parameter or buffer, such as ``"layers.0.edge_in.weight"``.
+        axis: the axis of ``view`` along which the channels lie.
+        index: ``[n, block]``, the entries on that axis that belong to each channel.
+        view: shape in which the axis can be seen, ``None`` for the tensor's own shape.
+    """
+
+    name: str
+    axis: int
+    index: Tensor
+    view: tuple[int, ...] | None = None
+
+    @classmethod
+    def span(cls, name: str, axis: int, n: int, *offsets: int) -> Member:
+        """A member whose channel ``c`` owns the entries ``offset + c``, one per offset (or 0)."""
+        starts = torch.tensor(offsets or (0,))
+        return cls(name, axis, torch.arange(n)[:, None] + starts[None, :])
+
+    def prefixed(self, prefix: str) -> Member:
+        """The same member, seen from a module that holds its owner as ``prefix``."""
+        return Member(f"{prefix}.{self.name}", self.axis, self.index, self.view)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """``n`` channels and everything that must shrink with them.
+
+    Attributes:
+        name: unique within the model, such as ``"layers.0.message"``.
+        kind: what the channels are (``"stream"``, ``"edge"``, ``"message"``, ``"position"`` ...).
+        n: the number of channels.
+        members: the tensors that lose entries when a channel goes.
+        gate: dotted name of the :class:`ChannelGate` that the channels flow through, if any.
+    """
+
+    name: str
+    kind: str
+    n: int
+    members: tuple[Member, ...] = field(repr=False)
+    gate: str | None = None
+
+    def prefixed(self, prefix: str) -> ChannelGroup:
+        """The same group, seen from a module that holds its owner as ``prefix``."""
+        members = tuple(m.prefixed(prefix) for m in self.members)
+        gate = f"{prefix}.{self.gate}" if self.gate else None
+        return ChannelGroup(f"{prefix}.{self.name}", self.kind, self.n, members, gate)
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """What a module must offer for the pruning engine to make it smaller."""
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Every group of channels that may be removed."""
+        ...
+
+    def resized(self, keep: dict[str, Tensor]) -> nn.Module:
+        """A new module of this kind with only the channels ``keep[group name]`` (indices)."""
+        ...
+
+
+class ChannelGate(nn.Module):
+    r"""A point that all channels of a group flow through: :math:`y_{rc} = x_{rc}\, t_{sc}\, g_{bc}`.
+
+    Normally the identity. It thins the network for Monte Carlo dropout (:math:`t`, one value per
+    channel, shared by every node, edge and graph of a sample :math:`s`, so that a sample is one
+    network: equivariant, with conservative forces), and it carries the differentiable gates
+    :math:`g` (one per graph :math:`b` and channel) from which importances are read.
+
+    Thinning masks are drawn at the *dense* width and then indexed with ``kept``, so that a masked
+    model and its compact copy draw the same networks from the same generator.
+
+    Args:
+        width: number of channels now.
+        p: probability that a channel is dropped, in [0, 1).
+
+    Shapes:
+        input ``[S * rows, width]`` with S samples one after another, output the same.
+    """
+
+    kept: Tensor
+    dense_width: Tensor
+
+    def __init__(self, width: int, p: float = 0.0) -> None:
+        super().__init__()
+        self.p = p
+        self.register_buffer("kept", torch.arange(width))
+        self.register_buffer("dense_width", torch.tensor(width))
+        self.thinning: Tensor | None = None  # [S, width]
+        self.opened: Tensor | None = None  # [graphs, width]
+
+    def draw(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``samples`` thinning masks ``[samples, width]``; kept channels carry 1/(1-p)."""
+        uniform = torch.rand(samples, int(self.dense_width), generator=generator)
+        mask = (uniform >= self.p).float() / (1.0 - self.p)
+        return mask.to(self.kept.device)[:, self.kept]
+
+    def forward(self, x: Tensor, graph: Tensor) -> Tensor:
+        """Pass the channels on.
+
+        Args:
+            x: ``[S * rows, width]``.
+            graph: ``[S * rows]``, the graph that each row belongs to.
+        """
+        thinning = self.thinning
+        if thinning is None and self.training and self.p > 0:
+            thinning = self.draw(1)
+        if thinning is not None:
+            rows = x.view(len(thinning), len(x) // len(thinning), x.shape[1])
+            x = (rows * thinning.to(x.dtype)[:, None, :]).flatten(0, 1)
+        if self.opened is not None:
+            x = x * self.opened.index_select(0, graph)
+        return x
+
+    def extra_repr(self) -> str:
+        """Width and dropout probability, for ``print(model)``."""
+        return f"{len(self.kept)} of {int(self.dense_width)}, p={self.p}"
+
+
+def gates(model: nn.Module) -> Iterator[tuple[str, ChannelGate]]:
+    """The gates of a model with their names, in the order in which they were built."""
+    for name, module in model.named_modules():
+        if isinstance(module, ChannelGate):
+            yield name, module
+
+
+def linear_members(
+    name: str, n: int, *, rows: bool = False, columns: Sequence[int] = (), bias: bool = True
+) -> list[Member]:
+    """Members of an ``nn.Linear``: its output rows (with bias), or input columns at offsets."""
+    if rows:
+        members = [Member.span(f"{name}.weight", 0, n)]
+        return members + ([Member.span(f"{name}.bias", 0, n)] if bias else [])
+    return [Member.span(f"{name}.weight", 1, n, *columns)]
+
+
+def gate_members(name: str, n: int) -> list[Member]:
+    """Members of a :class:`ChannelGate`: only ``kept``; the dense width never shrinks."""
+    return [Member.span(f"{name}.kept", 0, n)]

@@ -1,0 +1,109 @@
+"""A data set of graphs: what every source returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.models.graph import cutoff_edges
+
+SPLITS = ("train", "val", "test", "ood")
+
+
+@dataclass
+class GraphDataset:
+    """Graphs with one scalar target each, split once and for all.
+
+    Attributes:
+        name: where the graphs come from.
+        target: what ``Data.y [1]`` holds.
+        unit: its unit.
+        extensive: whether the target grows with the number of atoms (then an energy per element
+            is fitted and subtracted).
+        graphs: ``Data(z [N], pos [N, 3] in Angstrom, y [1], index [1], ...)``.
+        splits: for each of train, val, test, ood the row numbers of its graphs (ood may be empty).
+        smiles: one string per graph where the source has them.
+    """
+
+    name: str
+    target: str
+    unit: str
+    extensive: bool
+    graphs: list[Data]
+    splits: dict[str, Tensor]
+    smiles: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse graphs that cannot be used, naming the first one."""
+        check_records(self.graphs, self.name)
+        for split in ("train", "val", "test"):
+            if len(self.splits.get(split, ())) == 0:
+                raise DataError(f"data set {self.name} has no graphs in its {split} split")
+        self.splits.setdefault("ood", torch.empty(0, dtype=torch.long))
+
+    def split(self, name: str) -> list[Data]:
+        """The graphs of a split."""
+        return [self.graphs[i] for i in self.splits[name].tolist()]
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers in the training split, sorted."""
+        return torch.cat([g.z for g in self.split("train")]).unique().tolist()
+
+    def limited(self, train: int | None, seed: int = 0) -> GraphDataset:
+        """At most ``train`` random training graphs, and no more than that in any other split."""
+        if train is None:
+            return self
+        if train < 2:
+            raise ConfigError(f"data.limit must leave at least 2 training graphs, not {train}")
+        generator = torch.Generator().manual_seed(seed)
+        splits = {
+            k: v[torch.randperm(len(v), generator=generator)[:train]] for k, v in self.splits.items()
+        }
+        return GraphDataset(
+            self.name, self.target, self.unit, self.extensive, self.graphs, splits, self.smiles
+        )
+
+    def with_cutoff(self, cutoff: float | None) -> GraphDataset:
+        """Store neighbour lists once, where there is a cutoff (all pairs are cheap to list)."""
+        if cutoff is not None:
+            for graph in self.graphs:
+                graph.edge_index = cutoff_edges(graph.pos, cutoff)
+        return self
+
+
+def check_records(graphs: list[Data], source: str) -> None:
+    """Refuse records with missing, non-finite or misshapen numbers.
+
+    Raises:
+        DataError: names the source, the record and what is wrong with it.
+    """
+    if not graphs:
+        raise DataError(f"{source} holds no graphs")
+    for i, graph in enumerate(graphs):
+        where = f"record {i} of {source}"
+        if graph.pos is None or graph.pos.dim() != 2 or len(graph.pos) == 0:
+            raise DataError(f"{where} needs positions [atoms, dimensions] for at least one atom")
+        if graph.z is not None and graph.z.shape != graph.pos.shape[:1]:
+            raise DataError(f"{where} has {len(graph.z)} elements for {len(graph.pos)} positions")
+        for name in ("pos", "y", "forces"):
+            value = getattr(graph, name, None)
+            if value is not None and not torch.isfinite(value).all():
+                raise DataError(f"{where} has a NaN or infinite value in its {name}; repair it")
+
+
+def random_splits(n: int, seed: int = 0, val: float = 0.1, test: float = 0.1) -> dict[str, Tensor]:
+    """A seeded random split into train, val and test (at least one graph each)."""
+    if n < 3:
+        raise DataError(f"{n} graphs cannot be split into train, val and test; 3 are the least")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    n_val, n_test = max(1, int(val * n)), max(1, int(test * n))
+    return {
+        "train": order[n_val + n_test :],
+        "val": order[:n_val],
+        "test": order[n_val : n_val + n_test],
+    }

@@ -1,0 +1,16 @@
+"""What gets pruned: the equivariant network, its read-outs, and both together."""
+
+from egnn_prune.models.egnn import EGNN, EGNNLayer, EGNNOptions, LayerWidths
+from egnn_prune.models.heads import MeanVarianceHead
+from egnn_prune.models.property_model import PropertyModel, TargetScale, forces
+
+__all__ = [
+    "EGNN",
+    "EGNNLayer",
+    "EGNNOptions",
+    "LayerWidths",
+    "MeanVarianceHead",
+    "PropertyModel",
+    "TargetScale",
+    "forces",
+]

@@ -1,0 +1,246 @@
+"""An EGNN with a read-out: from a batch of molecules to a prediction with an error bar."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.utils import scatter
+
+from egnn_prune.channels import ChannelGroup, gates
+from egnn_prune.errors import DataError
+from egnn_prune.models.egnn import EGNN, EGNNOptions, LayerWidths
+from egnn_prune.models.graph import graph_of_node, graph_pointer, replicate
+from egnn_prune.models.heads import MeanVarianceHead, split_samples
+from egnn_prune.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    r"""How a target is brought to zero mean and unit variance, in float64.
+
+    :math:`\tilde y = (y - \sum_a c_{z_a} - b) / s`. The per-element terms matter for energies: a
+    float32 number near -17,660 eV has a spacing of 2 meV.
+
+    Attributes:
+        per_element: energy per atom of each element (same order as the model's), or empty.
+        shift: b, in the target's unit.
+        scale: s, in the target's unit.
+    """
+
+    per_element: tuple[float, ...] = ()
+    shift: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def fit(cls, counts: Tensor, y: Tensor) -> TargetScale:
+        """Least squares per element (none for ``counts [B, 0]``), then mean and deviation.
+
+        Args:
+            counts: ``[B, elements]``, atoms of each element, or ``[B, 0]`` for a target that does
+                not grow with the number of atoms.
+            y: ``[B]``, training targets.
+        """
+        counts, y = counts.double().cpu(), y.double().cpu()
+        per_element: tuple[float, ...] = ()
+        if counts.shape[1]:
+            # gelsd: elements whose counts are collinear in the data share their energy
+            solution = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution
+            per_element = tuple(solution.flatten().tolist())
+            y = y - counts @ solution.flatten()
+        scale = float(y.std()) if len(y) > 1 else 1.0
+        return cls(per_element, float(y.mean()), scale if scale > 0 else 1.0)
+
+    def reference(self, counts: Tensor) -> Tensor:
+        """What is subtracted from each target, ``counts [B, elements] -> [B]``, in float64."""
+        counts = counts.double()
+        if not self.per_element:
+            return counts.new_full((len(counts),), self.shift)
+        weights = torch.tensor(self.per_element, dtype=torch.float64, device=counts.device)
+        return counts @ weights + self.shift
+
+
+class PropertyModel(nn.Module):
+    """Predicts a scalar of each graph (or node) with mean, variance and members.
+
+    Atoms enter as one-hot elements, or as ``batch.x`` where ``elements`` is empty. Predictions are
+    in the target's unit and in float64; the network itself works in its parameters' precision.
+
+    Args:
+        trunk: the message-passing network; its last layer need not move nodes.
+        head: the read-out.
+        elements: atomic numbers that the model knows, sorted.
+        scale: the target's normalisation.
+
+    Raises:
+        DataError: (in ``forward``) an element that the model never saw, or an unusable graph.
+    """
+
+    def __init__(
+        self,
+        trunk: EGNN,
+        head: MeanVarianceHead,
+        elements: Sequence[int] = (),
+        scale: TargetScale | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+        self.elements = tuple(int(z) for z in elements)
+        self.scale = scale or TargetScale()
+
+    @classmethod
+    def build(
+        cls,
+        elements: Sequence[int],
+        *,
+        hidden: int = 64,
+        layers: int = 4,
+        members: int = 1,
+        pool: str = "sum",
+        readout_dropout: float = 0.0,
+        options: EGNNOptions | None = None,
+        scale: TargetScale | None = None,
+        in_features: int = 0,
+    ) -> PropertyModel:
+        """A fresh model of uniform width; the last layer does not move nodes.
+
+        Args:
+            elements: atomic numbers in the data, or empty to use ``batch.x``.
+            hidden: width of every part.
+            layers: message-passing layers.
+            members: read-outs that share the trunk.
+            pool: see :class:`MeanVarianceHead`.
+            readout_dropout: see :class:`MeanVarianceHead`.
+            options: what the trunk computes.
+            scale: the target's normalisation.
+            in_features: width of ``batch.x`` where there are no elements.
+        """
+        widths = [LayerWidths.uniform(hidden)] * layers
+        if layers:
+            widths[-1] = replace(widths[-1], position=0, velocity=0)
+        trunk = EGNN(len(elements) or in_features, hidden, options=options, widths=widths)
+        head = MeanVarianceHead(hidden, hidden, members, pool, readout_dropout)
+        return cls(trunk, head, elements, scale)
+
+    def forward(self, batch: Batch | Data, samples: int = 1) -> Prediction:
+        """Predict in the target's unit.
+
+        Args:
+            batch: graphs with ``pos`` and ``z`` (or ``x``).
+            samples: number of thinned networks (see :func:`egnn_prune.uncertainty.mc_dropout`);
+                their outputs become members.
+        """
+        means, variances = self.normalised(batch, samples)
+        counts = self.element_counts(batch)
+        if self.head.pool == "node":
+            counts = counts.index_select(0, graph_of_node(batch))
+        means = means.double() * self.scale.scale + self.scale.reference(counts)
+        return Prediction.from_members(means, variances.double() * self.scale.scale**2)
+
+    def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """Members' means and variances in units of the target's scale, ``[samples * M, B]``."""
+        graphs = len(graph_pointer(batch)) - 1
+        batch = self._encoded(batch)
+        thin_trunk = any(gate.thinning is not None for _, gate in gates(self.trunk))
+        if thin_trunk:
+            out = self.trunk(replicate(batch, samples))
+        else:  # the copies would be identical up to the read-out
+            out = replicate(self.trunk(batch), samples)
+        means, variances = self.head(out.x, graph_of_node(out), graphs * samples)
+        return split_samples(means, samples), split_samples(variances, samples)
+
+    def normalise(self, batch: Batch | Data, y: Tensor) -> Tensor:
+        """Targets ``[B]`` in units of the scale, in the network's precision."""
+        reference = self.scale.reference(self.element_counts(batch))
+        dtype = self.trunk.embedding.weight.dtype
+        return ((y.double() - reference) / self.scale.scale).to(dtype)
+
+    def element_counts(self, batch: Batch | Data) -> Tensor:
+        """``[B, elements]``: how many atoms of each element every graph has."""
+        graphs = len(graph_pointer(batch)) - 1
+        if not self.elements:
+            return torch.zeros(graphs, 0, device=batch.pos.device)
+        return scatter(
+            self._one_hot(batch.z), graph_of_node(batch), dim=0, dim_size=graphs, reduce="sum"
+        )
+
+    def _one_hot(self, z: Tensor) -> Tensor:
+        known = torch.tensor(self.elements, device=z.device)
+        one_hot = z[:, None] == known
+        if not torch.compiler.is_compiling() and not bool(one_hot.any(1).all()):
+            number = int(z[~one_hot.any(1)][0])
+            name = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "?"
+            seen = ", ".join(chemical_symbols[e] for e in self.elements)
+            raise DataError(
+                f"element {name} (atomic number {number}) was not in the training data, which "
+                f"held {seen}; train on data that contains it"
+            )
+        return one_hot.to(self.trunk.embedding.weight.dtype)
+
+    def _encoded(self, batch: Batch | Data) -> Batch | Data:
+        """The batch with node features ``x`` and nothing that the network does not read."""
+        if not self.elements:
+            return batch
+        if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
+            raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
+        out = copy.copy(batch)
+        out.x = self._one_hot(batch.z)
+        return out
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """The trunk's groups; the read-out shrinks with the stream and is not pruned itself."""
+        stream, *inner = [g.prefixed("trunk") for g in self.trunk.channel_groups()]
+        members = (*stream.members, *(m.prefixed("head") for m in self.head.stream_members()))
+        return [replace(stream, members=members), *inner]
+
+    def message_passing_modules(self) -> list[str]:
+        """The submodules that freezing message passing locks: all but the read-out."""
+        return ["trunk"]
+
+    def resized(self, keep: dict[str, Tensor]) -> PropertyModel:
+        """A new model with ``len(keep[group])`` channels in each group (weights not copied)."""
+        trunk = self.trunk.resized({k.removeprefix("trunk."): v for k, v in keep.items()})
+        head = MeanVarianceHead(**{**self.head.architecture(), "features": trunk.hidden})
+        return PropertyModel(trunk, head, self.elements, self.scale)
+
+    def architecture(self) -> dict[str, object]:
+        """What :meth:`from_architecture` needs to build this model again, as plain JSON."""
+        return {
+            "trunk": self.trunk.architecture(),
+            "head": self.head.architecture(),
+            "elements": list(self.elements),
+            "scale": asdict(self.scale),
+        }
+
+    @classmethod
+    def from_architecture(cls, spec: dict) -> PropertyModel:
+        """Build the model that :meth:`architecture` described (weights not loaded)."""
+        scale = {**spec["scale"], "per_element": tuple(spec["scale"]["per_element"])}
+        return cls(
+            EGNN.from_architecture(spec["trunk"]),
+            MeanVarianceHead(**spec["head"]),
+            spec["elements"],
+            TargetScale(**scale),
+        )
+
+
+def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
+    """Forces as the exact negative gradient of the mean energy, ``-dE/dpos [N, n]``.
+
+    Unit: the target's unit per unit of length. Works in training (the graph is kept) and, with
+    thinned networks, for one sample as for the mean of several: each is conservative.
+
+    Raises:
+        DataError: the batch cannot be used.
+    """
+    batch = copy.copy(batch)
+    batch.pos = batch.pos.detach().requires_grad_(True)
+    with torch.enable_grad():
+        energy = model(batch).mean.sum()
+        (gradient,) = torch.autograd.grad(energy, batch.pos, create_graph=model.training)
+    return -gradient

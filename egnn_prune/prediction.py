@@ -1,0 +1,95 @@
+"""What every model and every uncertainty method returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from egnn_prune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    r"""A prediction with an error bar, split by where the doubt comes from.
+
+    Members are draws from the distribution over models (thinned networks, ensemble members,
+    read-out heads). With member means :math:`\mu_m` and member variances :math:`\sigma_m^2`,
+
+    .. math::
+        \mu = \tfrac1M \sum_m \mu_m, \qquad
+        \sigma^2_\text{aleatoric} = \tfrac1M \sum_m \sigma_m^2, \qquad
+        \sigma^2_\text{epistemic} = \tfrac1{M-1} \sum_m (\mu_m - \mu)^2 .
+
+    Source: Lakshminarayanan et al. 2017, Section 2.4 (there with 1/M; we use the unbiased form).
+
+    Attributes:
+        mean: ``[...]``, in the unit of the target.
+        aleatoric: ``[...]``, noise that more data would not remove, in the unit squared.
+        epistemic: ``[...]``, disagreement of the members, in the unit squared; 0 for one member.
+        members: ``[M, ...]``, the members' means.
+        member_variance: ``[M, ...]``, the members' own (aleatoric) variances.
+    """
+
+    mean: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
+    members: Tensor
+    member_variance: Tensor
+
+    @classmethod
+    def from_members(cls, means: Tensor, variances: Tensor | None = None) -> Prediction:
+        """Combine the members.
+
+        Args:
+            means: ``[M, ...]``.
+            variances: ``[M, ...]`` or ``None`` for a model without a variance output.
+
+        Raises:
+            InputError: there is no member, or the shapes differ.
+        """
+        if means.dim() == 0 or means.shape[0] == 0:
+            raise InputError("a Prediction needs at least one member along its first axis")
+        if variances is None:
+            variances = torch.zeros_like(means)
+        if variances.shape != means.shape:
+            raise InputError(
+                f"member means {tuple(means.shape)} and variances {tuple(variances.shape)} "
+                "must have the same shape"
+            )
+        several = means.shape[0] > 1
+        return cls(
+            mean=means.mean(0),
+            aleatoric=variances.mean(0),
+            epistemic=means.var(0, unbiased=True) if several else torch.zeros_like(means[0]),
+            members=means,
+            member_variance=variances,
+        )
+
+    @classmethod
+    def stack(cls, parts: list[Prediction]) -> Prediction:
+        """Pool the members of several predictions of the *same* graphs into one prediction."""
+        return cls.from_members(
+            torch.cat([p.members for p in parts]), torch.cat([p.member_variance for p in parts])
+        )
+
+    @classmethod
+    def cat(cls, parts: list[Prediction]) -> Prediction:
+        """Join predictions of *different* graphs, such as the batches of one data set."""
+        return cls(
+            mean=torch.cat([p.mean for p in parts]),
+            aleatoric=torch.cat([p.aleatoric for p in parts]),
+            epistemic=torch.cat([p.epistemic for p in parts]),
+            members=torch.cat([p.members for p in parts], dim=1),
+            member_variance=torch.cat([p.member_variance for p in parts], dim=1),
+        )
+
+    def detach(self) -> Prediction:
+        """The same numbers without their autograd history, on the CPU."""
+        return Prediction(**{k: v.detach().cpu() for k, v in vars(self).items()})
+
+    @property
+    def variance(self) -> Tensor:
+        """Total predictive variance, aleatoric plus epistemic, ``[...]``, in the unit squared."""
+        return self.aleatoric + self.epistemic

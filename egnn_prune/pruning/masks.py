@@ -1,0 +1,163 @@
+"""Holding entries still: at zero (pruned) or at their value (frozen), while the rest learns.
+
+An optimiser with momentum or weight decay moves every entry of the tensors it owns. So entries are
+not re-zeroed after each step; the network sees ``where(held, value, weight)`` instead (a
+``torch.nn.utils.parametrize`` parametrisation), whatever the optimiser does to the weight behind
+it, and the gradient of a held entry is exactly zero. The masks are buffers: they follow
+``deepcopy``, ``state_dict``, device moves and DDP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from egnn_prune.channels import ChannelGroup
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.tensors import get_tensor, owner_of, spread, weight_members
+
+
+class Held(nn.Module):
+    r"""Parametrisation :math:`w = \text{where}(\text{pruned} \lor \text{frozen}, v, w_0)`.
+
+    Args:
+        tensor: the tensor to be held, for its shape and type.
+    """
+
+    pruned: Tensor
+    frozen: Tensor
+    value: Tensor
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("pruned", torch.zeros_like(tensor, dtype=torch.bool))
+        self.register_buffer("frozen", torch.zeros_like(tensor, dtype=torch.bool))
+        self.register_buffer("value", torch.zeros_like(tensor))
+
+    def forward(self, original: Tensor) -> Tensor:
+        """The tensor that the network sees."""
+        return torch.where(self.pruned | self.frozen, self.value, original)
+
+
+def held(model: nn.Module, name: str) -> Held | None:
+    """The :class:`Held` of a tensor, if there is one."""
+    owner, leaf = owner_of(model, name)
+    if not parametrize.is_parametrized(owner, leaf):
+        return None
+    found = [p for p in owner.parametrizations[leaf] if isinstance(p, Held)]  # type: ignore[index, union-attr]
+    return found[0] if found else None
+
+
+def hold(model: nn.Module, names: Iterable[str]) -> None:
+    """Make tensors holdable; nothing is held yet. Parameter objects stay the same."""
+    for name in names:
+        if held(model, name) is None:
+            owner, leaf = owner_of(model, name)
+            tensor = getattr(owner, leaf).detach()
+            parametrize.register_parametrization(owner, leaf, Held(tensor), unsafe=True)
+
+
+def release(model: nn.Module) -> None:
+    """Remove all masks; the tensors keep the values that the network saw."""
+    for module in list(model.modules()):
+        for leaf in list(getattr(module, "parametrizations", {})):
+            if any(isinstance(p, Held) for p in module.parametrizations[leaf]):  # type: ignore[index, union-attr]
+                parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+
+
+def weight_names(model: nn.Module, groups: Iterable[ChannelGroup]) -> list[str]:
+    """Every floating-point tensor that has entries in some group, once."""
+    names = (m.name for g in groups for m, _ in weight_members(g, model))
+    return list(dict.fromkeys(names))
+
+
+@torch.no_grad()
+def apply_masks(
+    model: nn.Module, keep: dict[str, Tensor], groups: list[ChannelGroup] | None = None
+) -> None:
+    """Zero the channels that are not kept, and hold them there.
+
+    Channels that an earlier call removed come back if ``keep`` has them.
+
+    Args:
+        model: any module with ``channel_groups()``.
+        keep: for each group name a boolean ``[n]``, true for channels that stay.
+        groups: the model's groups, where the caller already has them.
+
+    Raises:
+        ConfigError: a mask is missing, has the wrong length, or keeps nothing.
+    """
+    groups = groups if groups is not None else model.channel_groups()  # type: ignore[operator]
+    for group in groups:
+        mask = keep.get(group.name)
+        if mask is None or mask.shape != (group.n,) or mask.dtype != torch.bool:
+            raise ConfigError(f"group {group.name} needs a boolean mask of {group.n} channels")
+        if not mask.any():
+            raise ConfigError(f"group {group.name} would lose all of its channels")
+    names = weight_names(model, groups)
+    hold(model, names)
+    for name in names:
+        _held(model, name).pruned.zero_()
+    for group in groups:
+        for member, tensor in weight_members(group, model):
+            state = _held(model, member.name)
+            state.pruned |= spread(member, ~keep[group.name], tensor)
+            state.value.masked_fill_(state.pruned, 0.0)
+
+
+@torch.no_grad()
+def lift_masks(model: nn.Module) -> None:
+    """Let pruned entries grow again from zero (frozen ones stay frozen)."""
+    for module in model.modules():
+        for chain in getattr(module, "parametrizations", {}).values():
+            for state in chain:
+                if isinstance(state, Held):
+                    chain.original.masked_fill_(state.pruned, 0.0)
+                    state.pruned.zero_()
+
+
+@torch.no_grad()
+def freeze_entries(model: nn.Module, name: str, entries: Tensor | None = None) -> None:
+    """Hold entries of a tensor at their present value, bit for bit.
+
+    Args:
+        model: the module.
+        name: dotted name of the tensor.
+        entries: boolean, shaped like the tensor; ``None`` freezes all of it.
+    """
+    hold(model, [name])
+    state, now = _held(model, name), get_tensor(model, name)
+    entries = torch.ones_like(state.frozen) if entries is None else entries
+    state.value.copy_(torch.where(entries, now, state.value))
+    state.frozen |= entries
+
+
+def keep_masks(model: nn.Module, groups: list[ChannelGroup] | None = None) -> dict[str, Tensor]:
+    """Which channels the masks on a model keep, ``{group name: boolean [n]}``.
+
+    Derived from the masks themselves: a channel is gone when all of its entries are.
+    """
+    groups = groups if groups is not None else model.channel_groups()  # type: ignore[operator]
+    keep = {}
+    for group in groups:
+        alive = torch.zeros(group.n, dtype=torch.bool)
+        for member, _ in weight_members(group, model):
+            state = held(model, member.name)
+            if state is None:
+                alive.fill_(True)
+                continue
+            pruned = state.pruned.cpu()
+            pruned = pruned.view(member.view) if member.view else pruned
+            entries = pruned.movedim(member.axis, 0).flatten(1)
+            alive |= ~entries[member.index].all(-1).all(-1)
+        keep[group.name] = alive
+    return keep
+
+
+def _held(model: nn.Module, name: str) -> Held:
+    state = held(model, name)
+    assert state is not None
+    return state

@@ -1,0 +1,22 @@
+"""Tables, figures and the self-contained HTML page made from the files of one run.
+
+The package reads what the training job left (``metrics.json``, ``predictions.npz``,
+``config.yaml``) and imports nothing else of ``egnn_prune``, so a report can be redrawn on
+a machine without PyTorch.
+"""
+
+from __future__ import annotations
+
+from egnn_prune.report.figures import pruned_vs_baseline, write_figures
+from egnn_prune.report.html import write_report
+from egnn_prune.report.scatter import parity
+from egnn_prune.report.tables import comparison_table, ledger_table
+
+__all__ = [
+    "comparison_table",
+    "ledger_table",
+    "parity",
+    "pruned_vs_baseline",
+    "write_figures",
+    "write_report",
+]

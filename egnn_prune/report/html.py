@@ -1,0 +1,152 @@
+"""One self-contained HTML page per run: opens offline, in light and in dark mode."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from egnn_prune.report.figures import write_figures
+from egnn_prune.report.files import (
+    Metrics,
+    load_metrics,
+    models_present,
+    number,
+    write_atomic,
+)
+from egnn_prune.report.formatting import si, significant
+from egnn_prune.report.glossary import GLOSSARY
+from egnn_prune.report.tables import (
+    LEDGER_HEADER,
+    comparison_rows,
+    headline,
+    ledger_rows,
+    notes,
+)
+
+REPORT_NAME = "report.html"
+
+
+def _text(value: object) -> str:
+    """Any JSON value as readable text."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return significant(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _pairs(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [(str(key).replace("_", " "), _text(value)) for key, value in (mapping or {}).items()]
+
+
+def _groups(metrics: Metrics) -> list[dict[str, Any]]:
+    """Channels kept per group, with the percentage that sets the length of its bar."""
+    pruning = metrics.get("pruning") or {}
+    bars = []
+    for group in pruning.get("groups") or []:
+        total, kept = number(group.get("total")), number(group.get("kept"))
+        if not total > 0 or not 0 <= kept <= total:
+            raise ValueError(
+                f"metrics: pruning group {group['name']!r} needs 0 <= kept <= total and total > 0, "
+                f"got kept={group.get('kept')!r}, total={group.get('total')!r}"
+            )
+        bars.append(
+            {
+                "name": group["name"],
+                "kind": group.get("kind") or "",
+                "kept": int(kept),
+                "total": int(total),
+                "percent": round(100 * kept / total, 1),
+            }
+        )
+    return bars
+
+
+def _provenance(metrics: Metrics) -> list[tuple[str, str]]:
+    keys = {
+        "config_hash": "configuration hash",
+        "git_commit": "git commit",
+        "seed": "seed",
+        "device": "device",
+        "threads": "threads",
+        "schema_version": "schema version",
+    }
+    return [(label, _text(metrics.get(key))) for key, label in keys.items()]
+
+
+def _image(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def render(metrics: Metrics, config: str, images: Mapping[str, Path]) -> str:
+    """Renders the page.
+
+    Args:
+        metrics: The checked content of ``metrics.json``.
+        config: The text of ``config.yaml``, shown as it is.
+        images: PNG per figure name, as `write_figures` returns them.
+
+    Returns:
+        The HTML document.
+    """
+    environment = Environment(
+        loader=PackageLoader("egnn_prune.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pruning = metrics.get("pruning") or {}
+    removed, channels = (
+        number(pruning.get("channels_removed")),
+        number(pruning.get("channels_total")),
+    )
+    return environment.get_template("report.html.j2").render(
+        headline=headline(metrics),
+        dataset=_pairs(metrics["dataset"]),
+        models=models_present(metrics),
+        rows=comparison_rows(metrics),
+        notes=notes(metrics),
+        images={name: _image(path) for name, path in images.items()},
+        groups=_groups(metrics),
+        pruning=[pair for pair in _pairs(pruning) if pair[0] != "groups"],
+        removed=si(removed),
+        channels=si(channels),
+        ledger_header=LEDGER_HEADER,
+        ledger=ledger_rows(metrics),
+        selection=_pairs(metrics.get("selection")),
+        provenance=_provenance(metrics),
+        glossary=GLOSSARY,
+        config=config,
+    )
+
+
+def write_report(run: Path) -> Path:
+    """Draws the figures of a run and writes its ``report.html``.
+
+    Args:
+        run: Folder with ``metrics.json``, ``predictions.npz`` and ``config.yaml``. The PNGs and
+            the page are written into it.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: If a file of the run is malformed.
+        FileNotFoundError: If a file of the run is missing.
+    """
+    run = Path(run)
+    metrics = load_metrics(run / "metrics.json")
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    page = render(metrics, config, write_figures(run))
+    return write_atomic(run / REPORT_NAME, page.encode("utf-8"))

@@ -1,0 +1,240 @@
+"""The comparison of dense, pruned and scratch, as data and as a terminal table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from egnn_prune.report.files import Metrics, check_metrics, models_present, number
+from egnn_prune.report.formatting import (
+    MISSING,
+    lower_or_higher,
+    percent_change,
+    si,
+    significant,
+    text_table,
+    times,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of the comparison.
+
+    Attributes:
+        key: Name of the quantity in ``metrics.json``.
+        label: Name for readers.
+        unit: Unit of `values`; empty for counts and for dimensionless quantities.
+        values: Value per model, NaN where it was not measured.
+        texts: The same as text with three significant digits.
+        change: What pruning did, e.g. ``+3.1 %`` or ``2.9x fewer``; empty if not comparable.
+        better: Whether the pruned model is better; None if equal or not comparable.
+    """
+
+    key: str
+    label: str
+    unit: str
+    values: Mapping[str, float]
+    texts: Mapping[str, str]
+    change: str
+    better: bool | None
+
+
+def _difference(new: float, old: float) -> str:
+    """Plain difference, for quantities that can be zero or negative (NLL, correlation)."""
+    if not (math.isfinite(new) and math.isfinite(old)):
+        return MISSING
+    return f"{new - old:+.3f}"
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """How one quantity is shown. `sign` is -1 if lower is better, +1 if higher, 0 if neither."""
+
+    key: str
+    label: str
+    unit: str
+    text: Callable[[float], str]
+    change: Callable[[float, float], str]
+    sign: int
+
+
+def _specs(unit: str, batch: float) -> list[_Spec]:
+    shorter = partial(times, less="shorter", more="longer")
+    fewer = partial(times, less="fewer", more="more")
+    latency = f"Latency, batch of {batch:.0f}" if math.isfinite(batch) else "Latency"
+    return [
+        _Spec("test_mae", "Test MAE", unit, significant, percent_change, -1),
+        _Spec("test_rmse", "Test RMSE", unit, significant, percent_change, -1),
+        _Spec("ood_mae", "OOD MAE", unit, significant, percent_change, -1),
+        _Spec("nll", "NLL, test", "nats", significant, _difference, -1),
+        _Spec(
+            "spearman_error_uncertainty",
+            "Spearman |error|, std",
+            "",
+            significant,
+            _difference,
+            1,
+        ),
+        _Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
+        _Spec("params", "Parameters", "", si, fewer, -1),
+        _Spec("macs_per_graph", "MACs per molecule", "", si, fewer, -1),
+        _Spec(
+            "latency_ms",
+            latency,
+            "ms",
+            significant,
+            partial(times, less="faster", more="slower"),
+            -1,
+        ),
+        _Spec("train_seconds", "Training time", "s", significant, shorter, 0),
+        _Spec(
+            "checkpoint_bytes",
+            "Checkpoint",
+            "",
+            partial(si, unit="B"),
+            partial(times, less="smaller", more="larger"),
+            -1,
+        ),
+    ]
+
+
+def comparison_rows(metrics: Metrics) -> list[Row]:
+    """The comparison as data, used by the terminal table and by the HTML page.
+
+    Quantities that no model has (for example OOD error without an OOD split) are left out.
+
+    Args:
+        metrics: The content of ``metrics.json``; errors are in ``dataset.unit``.
+
+    Returns:
+        One row per quantity; ``values`` and ``texts`` have a key per model present.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    check_metrics(metrics)
+    models: Mapping[str, Any] = metrics["models"]
+    names = models_present(metrics)
+    rows = []
+    for spec in _specs(metrics["dataset"]["unit"], number(models["dense"].get("latency_batch"))):
+        values = {name: number(models[name].get(spec.key)) for name in names}
+        if not any(math.isfinite(value) for value in values.values()):
+            continue
+        old, new = values["dense"], values["pruned"]
+        change = spec.change(new, old)
+        # "same" and "+0.0 %" are no verdict, whatever the last digits say.
+        equal = change in ("", "same", MISSING) or not change.strip("+-0. %")
+        rows.append(
+            Row(
+                key=spec.key,
+                label=spec.label,
+                unit=spec.unit,
+                values=values,
+                texts={name: spec.text(value) for name, value in values.items()},
+                change=change,
+                better=None if equal or spec.sign == 0 else (new - old) * spec.sign > 0,
+            )
+        )
+    return rows
+
+
+def headline(metrics: Metrics) -> str:
+    """What pruning did in one phrase: ``37 % of the MACs, 2.6x faster, error +2.1 %``."""
+    check_metrics(metrics)
+    dense, pruned = metrics["models"]["dense"], metrics["models"]["pruned"]
+
+    def pair(key: str) -> tuple[float, float]:
+        return number(pruned.get(key)), number(dense.get(key))
+
+    new_macs, old_macs = pair("macs_per_graph")
+    parts = []
+    if old_macs > 0:
+        parts.append(f"{100 * new_macs / old_macs:.0f} % of the MACs")
+    speed = times(*pair("latency_ms"), less="faster", more="slower")
+    if speed != MISSING:
+        parts.append("same latency" if speed == "same" else speed)
+    parts.append(f"test error {percent_change(*pair('test_mae'))}")
+    return ", ".join(parts)
+
+
+def notes(metrics: Metrics) -> list[str]:
+    """Sentences that put the comparison in perspective: same shape from scratch, mean predictor."""
+    check_metrics(metrics)
+    models, dataset = metrics["models"], metrics["dataset"]
+    sentences = []
+    pruned = number(models["pruned"].get("test_mae"))
+    scratch = number((models.get("scratch") or {}).get("test_mae"))
+    if math.isfinite(scratch):
+        sentences.append(
+            f"The pruned model's test MAE is {lower_or_higher(pruned, scratch)} that of the same "
+            f"shape trained from scratch."
+        )
+    baseline = number(dataset.get("mean_predictor_mae"))
+    if math.isfinite(baseline):
+        sentences.append(
+            f"A model that always predicts the mean has a test MAE of "
+            f"{significant(baseline)} {dataset['unit']}."
+        )
+    return sentences
+
+
+def comparison_table(metrics: Metrics) -> str:
+    """The comparison as a terminal table with one line per quantity.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+
+    Returns:
+        Several lines of plain text without a trailing newline.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    rows = comparison_rows(metrics)
+    names = models_present(metrics)
+    body = [[row.label, row.unit, *(row.texts[name] for name in names), row.change] for row in rows]
+    table = text_table(["", "unit", *names, "pruned vs dense"], body, left=2)
+    return "\n".join([table, *([""] if notes(metrics) else []), *notes(metrics)])
+
+
+LEDGER_COUNTS = ("total", "pruned", "frozen", "trainable", "macs_dense", "macs_pruned")
+LEDGER_HEADER = (
+    "layer",
+    "parameters",
+    "pruned",
+    "frozen",
+    "trainable",
+    "MACs dense",
+    "MACs pruned",
+    "MACs kept",
+)
+
+
+def ledger_rows(metrics: Metrics) -> list[list[str]]:
+    """The ledger as text cells under `LEDGER_HEADER`; the last row holds the sums."""
+    check_metrics(metrics)
+    ledger = metrics.get("ledger") or []
+    counts = [[number(entry.get(key)) for key in LEDGER_COUNTS] for entry in ledger]
+    names = [str(entry["layer"]) for entry in ledger]
+    if counts:
+        names.append("all")
+        counts.append([math.fsum(column) for column in zip(*counts, strict=True)])
+    body = []
+    for name, values in zip(names, counts, strict=True):
+        old, new = values[-2:]
+        kept = f"{100 * new / old:.0f} %" if old > 0 and math.isfinite(new) else ""
+        body.append([name, *(si(value) for value in values), kept])
+    return body
+
+
+def ledger_table(metrics: Metrics) -> str:
+    """Where parameters and MACs went, layer by layer, as a terminal table.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    return text_table(list(LEDGER_HEADER), ledger_rows(metrics))

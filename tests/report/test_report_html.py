@@ -1,0 +1,98 @@
+"""The page: complete, self-contained, escaped and reproducible."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egnn_prune.report import write_report
+
+_LINKING = {"src", "href", "srcset", "data", "action", "poster"}
+_VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class _Page(HTMLParser):
+    """Collects tags and links and checks that tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in _LINKING]
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
+    path = write_report(run_folder)
+    assert path == run_folder / "report.html"
+    text = path.read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == []
+    assert text.startswith("<!doctype html>")
+    assert len(page.links) == 2
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not {"script", "link", "iframe", "a"} & set(page.tags)
+    assert not re.search(r"https?://|@import|url\(", text)
+    for expected in (
+        "37 % of the MACs, 2.3x faster, test error +2.1 %",
+        "0.0534",
+        "2.7x fewer",
+        "layers.3.edge",
+        "18 / 64",
+        "260 of 512",
+        "1260",
+        "3f9a1c77d0e2",
+        "0a1b2c3d4e5f",
+        "hidden: 64",
+        "Rank correlation",
+    ):
+        assert expected in text
+    assert "prefers-color-scheme: dark" in text
+    assert not list(run_folder.glob(".*")), "no temporary file is left"
+
+
+def test_page_escapes_and_is_reproducible(run_folder: Path) -> None:
+    first = write_report(run_folder).read_bytes()
+    assert b"&lt;script&gt;alert(1)" in first
+    assert b"<script" not in first
+    assert write_report(run_folder).read_bytes() == first
+
+
+def test_page_without_optional_parts(run_folder: Path, metrics: dict[str, Any]) -> None:
+    for key in ("selection", "ledger", "pruning"):
+        del metrics[key]
+    metrics["git_commit"] = None
+    metrics["models"]["scratch"] = None
+    (run_folder / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(run_folder).read_text(encoding="utf-8")
+    assert _Page(text).open == []
+    for heading in ("Selection", "Ledger", "Channels kept", "<h2>Pruning"):
+        assert heading not in text
+
+
+def test_impossible_groups_are_refused(run_folder: Path, metrics: dict[str, Any]) -> None:
+    metrics["pruning"]["groups"][0]["kept"] = 99
+    (run_folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match=r"layers\.0\.edge.*kept=99"):
+        write_report(run_folder)
+
+
+def test_missing_file(run_folder: Path) -> None:
+    (run_folder / "config.yaml").unlink()
+    with pytest.raises(FileNotFoundError):
+        write_report(run_folder)

@@ -1,0 +1,142 @@
+"""The comparison and the ledger as text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from egnn_prune.report import comparison_table, ledger_table
+from egnn_prune.report.formatting import factor, percent_change, si, significant, times
+from egnn_prune.report.tables import comparison_rows, headline, notes
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.05234, "0.0523"),
+        (0.5, "0.500"),
+        (12.0, "12.0"),
+        (123.4, "123"),
+        (999.7, "1000"),
+        (1234.5, "1234"),
+        (3.14e-7, "3.1e-07"),
+        (-1.31, "-1.31"),
+        (0.0, "0"),
+        (math.nan, "n/a"),
+        (math.inf, "n/a"),
+    ],
+)
+def test_significant(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_si_prefixes() -> None:
+    assert si(312456) == "312 k"
+    assert si(999_960) == "1.00 M"
+    assert si(512) == "512"
+    assert si(1_270_000, "B") == "1.27 MB"
+    assert si(math.nan) == "n/a"
+
+
+def test_ratios_in_words() -> None:
+    assert times(1.0, 2.9, "fewer", "more") == "2.9x fewer"
+    assert times(1.04, 1.0, "faster", "slower") == "1.04x slower"
+    assert times(1.001, 1.0, "faster", "slower") == "same"
+    assert times(math.nan, 1.0, "faster", "slower") == "n/a"
+    assert times(0.0, 1.0, "faster", "slower") == "n/a"
+    assert factor(12.34) == "12x"
+    assert percent_change(1.031, 1.0) == "+3.1 %"
+    assert percent_change(1.0, 0.0) == "n/a"
+
+
+def test_comparison_table_contents(metrics: dict[str, Any]) -> None:
+    lines = comparison_table(metrics).splitlines()
+    assert lines[0].split()[:4] == ["unit", "dense", "pruned", "scratch"]
+    mae = next(line for line in lines if line.startswith("Test MAE"))
+    assert mae.split()[2:] == ["eV", "0.0523", "0.0534", "0.0591", "+2.1", "%"]
+    macs = next(line for line in lines if line.startswith("MACs"))
+    assert "41.2 M" in macs and "15.3 M" in macs and macs.endswith("2.7x fewer")
+    assert any("batch of 64" in line and line.endswith("faster") for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_rows_know_what_is_better(metrics: dict[str, Any]) -> None:
+    rows = {row.key: row for row in comparison_rows(metrics)}
+    assert rows["test_mae"].better is False
+    assert rows["macs_per_graph"].better is True
+    assert rows["spearman_error_uncertainty"].better is False
+    assert rows["equivariance_error"].better is None
+    metrics["models"]["pruned"]["test_mae"] = metrics["models"]["dense"]["test_mae"] * 1.00001
+    assert {row.key: row for row in comparison_rows(metrics)}["test_mae"].better is None
+
+
+def test_absent_scratch_and_missing_values(metrics: dict[str, Any]) -> None:
+    del metrics["models"]["scratch"]
+    for model in metrics["models"].values():
+        model["ood_mae"] = None
+    metrics["models"]["pruned"]["latency_ms"] = math.nan
+    table = comparison_table(metrics)
+    assert "scratch" not in table
+    assert "OOD" not in table, "a quantity nobody has is left out"
+    latency = next(line for line in table.splitlines() if line.startswith("Latency"))
+    assert latency.split()[-3:] == ["12.4", "n/a", "n/a"]
+    assert headline(metrics) == "37 % of the MACs, test error +2.1 %"
+
+
+def test_scratch_may_be_null(metrics: dict[str, Any]) -> None:
+    metrics["models"]["scratch"] = None
+    assert "scratch" not in comparison_table(metrics)
+
+
+def test_headline_and_notes(metrics: dict[str, Any]) -> None:
+    assert headline(metrics) == "37 % of the MACs, 2.3x faster, test error +2.1 %"
+    scratch, baseline = notes(metrics)
+    assert "9.6 % lower than" in scratch
+    assert "0.610 eV" in baseline
+
+
+def test_ledger_sums(metrics: dict[str, Any]) -> None:
+    lines = ledger_table(metrics).splitlines()
+    assert len(lines) == 2 + len(metrics["ledger"]) + 1
+    assert lines[-1].split()[:3] == ["all", "312", "k"]
+    assert lines[-1].endswith("39 %")
+
+
+def test_ledger_may_be_empty(metrics: dict[str, Any]) -> None:
+    del metrics["ledger"]
+    assert len(ledger_table(metrics).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("schema_version",), 2, "schema_version"),
+        (("models",), [], "models must be a mapping"),
+        (("models", "pruned"), None, "models.pruned"),
+        (("models", "scratch"), 3, "models.scratch"),
+        (("models", "dense", "test_mae"), "0.05", "models.dense.test_mae"),
+        (("models", "dense", "params"), None, "models.dense.params"),
+        (("models", "dense", "macs_per_graph"), True, "models.dense.macs_per_graph"),
+        (("dataset", "unit"), None, "dataset.unit"),
+        (("ledger",), {}, "ledger must be a list"),
+        (("ledger",), [{"total": 1}], r"ledger\[0\]"),
+        (("pruning",), 1, "pruning must be a mapping"),
+        (("pruning", "groups"), [1], r"pruning.groups\[0\]"),
+    ],
+)
+def test_malformed_metrics(
+    metrics: dict[str, Any], path: tuple[str, ...], value: object, message: str
+) -> None:
+    parent = metrics
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        comparison_table(metrics)
+
+
+def test_metrics_must_be_a_mapping() -> None:
+    with pytest.raises(ValueError, match="must be a mapping"):
+        comparison_table([])  # type: ignore[arg-type]
