@@ -1,0 +1,20 @@
+"""Smaller equivariant networks whose accuracy, symmetry and error bars stay true.
+
+The parts, in the order in which the main job (:mod:`egnn_prune.pipeline`) uses them:
+
+* :mod:`egnn_prune.data`: where graphs come from
+* :mod:`egnn_prune.models`: the equivariant network
+* :mod:`egnn_prune.uncertainty`: how sure it is
+* :mod:`egnn_prune.selection`: which training graphs deserve more work
+* :mod:`egnn_prune.pruning`: which channels go, and how they are removed for real
+* :mod:`egnn_prune.report`: tables, figures, the page
+"""
+
+from egnn_prune.files import load, save
+from egnn_prune.models import EGNN, PropertyModel, forces
+from egnn_prune.prediction import Prediction
+from egnn_prune.pruning import compact
+
+__version__ = "0.1.0"
+
+__all__ = ["EGNN", "Prediction", "PropertyModel", "compact", "forces", "load", "save"]

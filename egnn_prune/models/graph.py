@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 
+import numpy as np
 import torch
 import vesin
 from torch import Tensor
@@ -52,7 +53,7 @@ def cutoff_edges(pos: Tensor, cutoff: float) -> Tensor:
     points[:, :dimension] = pos.detach().cpu()
     lists = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
     target, source = lists.compute(
-        points=points.numpy(), box=torch.eye(3).numpy(), periodic=False, quantities="ij"
+        points=points.numpy(), box=np.eye(3), periodic=False, quantities="ij"
     )
     pairs = torch.stack(
         [torch.from_numpy(source.astype("int64")), torch.from_numpy(target.astype("int64"))]

@@ -151,7 +151,7 @@ def keep_masks(model: nn.Module, groups: list[ChannelGroup] | None = None) -> di
                 continue
             pruned = state.pruned.cpu()
             pruned = pruned.view(member.view) if member.view else pruned
-            entries = pruned.movedim(member.axis, 0).flatten(1)
+            entries = pruned.movedim(member.axis, 0).reshape(pruned.shape[member.axis], -1)
             alive |= ~entries[member.index].all(-1).all(-1)
         keep[group.name] = alive
     return keep

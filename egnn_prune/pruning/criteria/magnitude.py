@@ -22,7 +22,9 @@ def magnitude(group: ChannelGroup, context: Context) -> Tensor:
     for member, tensor in weight_members(group, context.model):
         seen = tensor.detach().double().cpu()
         seen = seen.view(member.view) if member.view else seen
-        per_entry = seen.movedim(member.axis, 0).flatten(1).square().sum(1)
+        per_entry = (
+            seen.movedim(member.axis, 0).reshape(seen.shape[member.axis], -1).square().sum(1)
+        )
         square += per_entry[member.index].sum(1)
     norm = square.sqrt()
     return norm / norm.mean().clamp(min=torch.finfo(norm.dtype).tiny)

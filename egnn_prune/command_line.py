@@ -1,0 +1,125 @@
+"""What the scripts share: Hydra, help, and errors of one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from egnn_prune.configs.settings import described, register
+from egnn_prune.errors import InputError
+
+# Hydra would make folders of its own and write a log; our runs have their own folder
+QUIET = [
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+]
+
+
+def command(main: Callable[[Any], object], schema: type, config_name: str, purpose: str) -> None:
+    """Run ``main(settings)`` with settings from the command line; never returns.
+
+    Exit code 0 when it succeeds, 2 with one sentence on stderr when the input is wrong, 130 when
+    it is interrupted. Hydra's own options (``-m`` for sweeps, ``--cfg job``) work as usual.
+
+    Args:
+        main: the job.
+        schema: dataclass of the settings.
+        config_name: YAML file in ``egnn_prune.configs``.
+        purpose: one paragraph for ``--help``.
+    """
+    register()
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(schema, purpose))
+        sys.exit(0)
+    overrides = [a for a in arguments if not a.startswith("-")]
+    sweeping = len(overrides) < len(arguments)  # a Hydra option: leave the checking to Hydra
+    try:
+        if sweeping:
+            _through_hydra(main, config_name)
+        else:
+            with initialize_config_module("egnn_prune.configs", version_base="1.3"):
+                config = compose(config_name, overrides)
+            main(OmegaConf.to_object(config))
+    except (HydraException, OmegaConfBaseException) as error:
+        GlobalHydra.instance().clear()
+        fail(_one_sentence(error))
+    except InputError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues from the last finished stage.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(message: str) -> None:
+    """Print one sentence and exit with code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def help_text(schema: type, purpose: str) -> str:
+    """Every setting with its default and meaning."""
+    script = os.path.basename(sys.argv[0])
+    rows = [(name, _shown(value), text) for name, value, text in described(schema())]
+    width = max(len(f"{name}={value}") for name, value, _ in rows) + 2
+    lines = [f"Usage: python scripts/{script} [SETTING=VALUE ...]", "", purpose, "", "Settings:"]
+    group = ""
+    for name, value, text in rows:
+        head = name.rpartition(".")[0]
+        if head != group:
+            lines.append("")
+            group = head
+        lines.append(f"  {f'{name}={value}':<{width}}{text}")
+    lines += [
+        "",
+        "Hydra's options work too: -m with comma-separated values for sweeps, --cfg job to see",
+        "the composed configuration without running it.",
+    ]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(str(v) for v in value) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _through_hydra(main: Callable[[Any], object], config_name: str) -> None:
+    def task(config: DictConfig) -> None:
+        try:
+            main(OmegaConf.to_object(config))
+        except InputError as error:
+            fail(str(error))
+
+    sys.argv += QUIET
+    hydra.main(version_base="1.3", config_path="pkg://egnn_prune.configs", config_name=config_name)(
+        task
+    )()
+
+
+def _one_sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages without their hints on Hydra's syntax."""
+    text = str(error.__cause__ or error)
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in", text)
+    if unknown:
+        full = re.search(r"full_key: (\S+)", text)
+        name = full.group(1) if full else unknown.group(1)
+        return f"there is no setting {name!r}; --help lists all settings"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    key = re.search(r"full_key: (\S+)", text)
+    return lines[0] + (f" (setting {key.group(1)})" if key else "")
+
+

@@ -1,0 +1,139 @@
+"""Every setting with its type, default and meaning; ``--help`` prints this file's contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+
+def setting(default: Any, meaning: str) -> Any:
+    """A dataclass field with its meaning attached."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": meaning})
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass
+class DataSettings:
+    """Where the graphs come from (``data=xtb|extxyz|npz`` chooses the source)."""
+
+    name: str = setting("xtb", "source; set it with data=NAME")
+    path: str | None = setting(None, "file to read, for extxyz and npz")
+    target: str | None = setting(None, "what to predict; null: the source's default")
+    limit: int | None = setting(None, "use at most this many training graphs; null: all")
+
+
+@dataclass
+class ModelSettings:
+    """The network."""
+
+    hidden: int = setting(64, "width of every part of the dense network")
+    layers: int = setting(4, "message-passing layers")
+    update_positions: bool = setting(True, "let nodes move between layers (EGNN Eq. 4)")
+    attention: bool = setting(True, "gate every message (EGNN Eq. 8)")
+    radial: int = setting(32, "Gaussian radial functions; 0: the squared distance")
+    cutoff: float | None = setting(4.0, "interaction range in Angstrom; null: all pairs")
+    aggregation: str = setting("sum", "sum or mean of the incoming messages")
+    dropout: float = setting(0.0, "channel dropout in every layer, for uncertainty.method=dropout")
+    readout_dropout: float = setting(0.1, "channel dropout in the read-out, likewise")
+
+
+@dataclass
+class UncertaintySettings:
+    """Where the error bars come from."""
+
+    method: str = setting("dropout", "dropout, shallow (heads share the trunk) or deep ensemble")
+    samples: int = setting(20, "thinned networks per prediction, for dropout")
+    members: int = setting(5, "members of a shallow or deep ensemble")
+
+
+@dataclass
+class SelectionSettings:
+    """Which training graphs the pruned model is fine-tuned on."""
+
+    strategy: str = setting("top", "top, threshold, proportional, random or least (uncertain)")
+    fraction: float = setting(0.3, "share of the training graphs that is selected")
+    threshold: float = setting(0.1, "for strategy=threshold: epistemic deviation, target's unit")
+    replay: float = setting(0.5, "share of ordinary graphs in the fine-tuning set")
+
+
+@dataclass
+class PruningSettings:
+    """Which channels go."""
+
+    sparsity: float = setting(0.5, "fraction of channels removed, in [0, 1)")
+    criterion: str = setting("taylor", "taylor, magnitude or random")
+    scope: str = setting("group", "rank channels globally, or within each group")
+    rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
+    until: float = setting(0.3, "share of the fine-tuning after which the last round is over")
+    freeze: str = setting("pruned", "pruned, message_passing, important or none")
+    freeze_fraction: float = setting(0.25, "for freeze=important: share of channels locked")
+
+
+@dataclass
+class TrainingSettings:
+    """How long and how fast; every arm gets the same optimiser steps."""
+
+    max_epochs: int = setting(20, "epochs of dense training")
+    finetune_epochs: int = setting(16, "extra steps for every arm, in epochs of the training set")
+    batch_size: int = setting(32, "graphs per step")
+    lr: float = setting(4e-3, "highest learning rate of the training")
+    finetune_lr: float = setting(2e-3, "highest learning rate of the extra steps")
+    weight_decay: float = setting(1e-2, "AdamW weight decay")
+    clip: float = setting(5.0, "largest gradient norm")
+    scratch: bool = setting(True, "also train the compact shape from scratch")
+
+
+@dataclass
+class Settings:
+    """The whole job."""
+
+    name: str = setting("main", "goes into the default name of the output folder")
+    out: str | None = setting(None, "output folder; null: runs/<date>-<name>")
+    seed: int = setting(0, "seeds everything")
+    device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
+    precision: str = setting("float32", "float32 or float64")
+    threads: int | None = setting(None, "CPU threads; null: torch's default")
+    reuse: list[str] = setting([], "other output folders whose equal stages may be copied")
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+@dataclass
+class ComparisonSettings:
+    """Runs of the main job over seeds, arms and sparsities."""
+
+    out: str = setting("runs/comparison", "folder of all runs and the comparison")
+    seeds: list[int] = setting([0, 1, 2], "one dense model per seed, shared by its arms")
+    arms: list[str] = setting(
+        ["uncertainty", "magnitude", "random"],
+        "how channels are chosen (dense is always there): uncertainty is Taylor importance on the "
+        "most uncertain graphs; magnitude and random choose without data",
+    )
+    sparsities: list[float] = setting([0.5], "fractions of channels removed")
+    workers: int = setting(1, "processes that work at the same time, one seed each")
+    job: Settings = field(default_factory=Settings)
+
+
+def described(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """``(name, default, meaning)`` of every setting, depth first."""
+    for item in fields(node):
+        value = getattr(node, item.name)
+        if is_dataclass(value):
+            yield from described(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value, item.metadata.get("help", "")
+
+
+def register() -> None:
+    """Tell Hydra about the typed settings; the YAML files refer to them."""
+    store = ConfigStore.instance()
+    store.store(name="base_train", node=Settings)
+    store.store(name="base_compare", node=ComparisonSettings)

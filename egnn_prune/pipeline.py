@@ -1,0 +1,465 @@
+"""The main job, top to bottom, in reading order."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.loader import DataLoader
+from tqdm import tqdm
+
+from egnn_prune import data as sources
+from egnn_prune import files
+from egnn_prune.configs.settings import Settings
+from egnn_prune.data import GraphDataset
+from egnn_prune.device import choose_device
+from egnn_prune.evaluation import evaluate, predict_all
+from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
+from egnn_prune.pruning import (
+    Context,
+    apply_masks,
+    choose,
+    compact,
+    freeze,
+    hold,
+    iterative,
+    keep_masks,
+    ledger,
+    score_channels,
+)
+from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.report import comparison_table, write_figures, write_report
+from egnn_prune.report.tables import headline
+from egnn_prune.run_folder import RunFolder
+from egnn_prune.selection import select, with_replay
+from egnn_prune.training import AtSteps, fit, graph_losses
+from egnn_prune.uncertainty import DeepEnsemble
+from egnn_prune.validation import validate
+
+DENSE = ("data", "model", "uncertainty", "training")
+SELECTED = (*DENSE, "selection")
+PRUNED = (*SELECTED, "pruning")
+
+
+def run(settings: Settings) -> Path:
+    """Train, select, prune, freeze, fine-tune, compact, evaluate, report.
+
+    An interrupted run continues from its last finished stage; a finished one is left as it is.
+
+    Args:
+        settings: everything that can be chosen.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: a setting or the data cannot be used.
+    """
+    validate(settings)
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder = RunFolder(settings)
+    if folder.finished:
+        print(f"{folder.path} is finished; nothing is run again.")
+        print(comparison_table(files.read_json(folder.path / "metrics.json")))
+        return folder.path
+    job = Job(settings, folder, device)
+    job.train_dense()
+    job.select_uncertain_graphs()
+    job.prune_and_finetune()
+    job.continue_dense()
+    job.train_scratch()
+    job.evaluate()
+    job.report()
+    return folder.path
+
+
+class Job:
+    """The stages of a run. Each seeds itself, so that a continued run computes the same numbers.
+
+    Args:
+        settings: everything that can be chosen.
+        folder: where results go.
+        device: where training runs.
+    """
+
+    def __init__(self, settings: Settings, folder: RunFolder, device: torch.device) -> None:
+        self.settings, self.folder, self.device = settings, folder, device
+        self.dtype = getattr(torch, settings.precision)
+        s = settings.data
+        say(f"Data: {s.name}")
+        dataset = sources.load(s.name, s.path, s.target, settings.seed)
+        self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
+        for graph in self.dataset.graphs:
+            graph.pos = graph.pos.to(self.dtype)
+        self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
+
+    # ------------------------------------------------------------------ the stages
+
+    def train_dense(self) -> None:
+        """Stage 1: the dense network."""
+
+        def work() -> dict[str, Any]:
+            model = self._fresh_model()
+            seconds = self._fit("dense", model, self.train, self.settings.training.max_epochs)
+            self._save(model, "stages/trained.safetensors")
+            return {"train_seconds": seconds}
+
+        self._stage(1, "dense", "Training the dense model", DENSE, ("stages/trained.safetensors",), work)
+
+    def select_uncertain_graphs(self) -> None:
+        """Stage 2: score every training graph, choose those to fine-tune on."""
+        s = self.settings.selection
+
+        def work() -> dict[str, Any]:
+            model = self._load("stages/trained.safetensors")
+            prediction = predict_all(
+                model, self.train, self.settings.uncertainty, self.device, "uncertainty"
+            )
+            uncertainty = prediction.epistemic.sqrt()
+            generator = torch.Generator().manual_seed(self.settings.seed)
+            chosen = select(
+                uncertainty,
+                s.strategy,
+                fraction=s.fraction,
+                threshold=s.threshold,
+                generator=generator,
+            )
+            rows = with_replay(chosen, len(self.train), s.replay, generator)
+            with files.atomic(self.folder.path / "stages/selection.npz") as temporary:
+                with temporary.open("wb") as handle:
+                    np.savez(
+                        handle, uncertainty=uncertainty.numpy(), selected=chosen.numpy(), rows=rows.numpy()
+                    )
+            return {
+                "strategy": s.strategy,
+                "uncertainty": self.settings.uncertainty.method,
+                "selected": len(chosen),
+                "replay": len(rows) - len(chosen),
+                "mean_epistemic_std_all": float(uncertainty.mean()),
+                "mean_epistemic_std_selected": float(uncertainty[chosen].mean()),
+            }
+
+        self._stage(
+            2, "selection", "Scoring the training graphs", SELECTED, ("stages/selection.npz",), work
+        )
+
+    def prune_and_finetune(self) -> None:
+        """Stage 3: prune in rounds while fine-tuning on the selected graphs, then compact."""
+        s = self.settings.pruning
+
+        def work() -> dict[str, Any]:
+            model = self._load("stages/trained.safetensors")
+            with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
+                selected, rows = archive["selected"].tolist(), archive["rows"].tolist()
+            rounds = PruningRounds(model, [self.train[i] for i in selected], self.settings, self.device)
+            steps = self.settings.training.finetune_epochs * self.steps_per_epoch
+            seconds = self._fit(
+                "pruned",
+                model,
+                [self.train[i] for i in rows],
+                self.settings.training.finetune_epochs,
+                rounds.actions(steps),
+                lr=self.settings.training.finetune_lr,
+            )
+            apply_masks(model, rounds.keep)  # freeze=none let channels grow back
+            small = compact(model)
+            self._save(small, "pruned.safetensors")
+            batch = Batch.from_data_list(self.dataset.split("test"))
+            groups = model.channel_groups()  # type: ignore[operator]
+            keep = keep_masks(model, groups)
+            counts = [
+                {"name": g.name, "kind": g.kind, "total": g.n, "kept": int(keep[g.name].sum())}
+                for g in groups
+            ]
+            total, kept = sum(c["total"] for c in counts), sum(c["kept"] for c in counts)
+            rows_of_ledger = ledger(model, small, lambda m: m(batch))
+            for row in rows_of_ledger:
+                for key in ("macs_dense", "macs_pruned"):
+                    row[key] = round(row[key] / batch.num_graphs)
+            return {
+                "train_seconds": seconds,
+                "ledger": rows_of_ledger,
+                "pruning": {
+                    **asdict(s),
+                    "channels_total": total,
+                    "channels_removed": total - kept,
+                    "groups": counts,
+                },
+            }
+
+        self._stage(
+            3, "pruned", "Pruning and fine-tuning", PRUNED, ("pruned.safetensors",), work
+        )
+
+    def continue_dense(self) -> None:
+        """Stage 4: the baseline, with the same extra steps on randomly drawn training graphs."""
+
+        def work() -> dict[str, Any]:
+            model = self._load("stages/trained.safetensors")
+            t = self.settings.training
+            seconds = self._fit("dense", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            self._save(model, "dense.safetensors")
+            return {"train_seconds": seconds}
+
+        self._stage(
+            4, "baseline", "Training the baseline further", DENSE, ("dense.safetensors",), work
+        )
+
+    def train_scratch(self) -> None:
+        """Stage 5: the compact shape, trained from scratch for all the steps."""
+        t = self.settings.training
+        if not t.scratch:
+            return
+
+        def work() -> dict[str, Any]:
+            small = self._load("pruned.safetensors")
+            model = files.rebuilt(small).to(self.dtype)
+            seconds = self._fit("scratch", model, self.train, t.max_epochs)
+            seconds += self._fit("scratch", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            self._save(model, "stages/scratch.safetensors")
+            return {"train_seconds": seconds}
+
+        self._stage(
+            5,
+            "scratch",
+            "Training the pruned shape from scratch",
+            PRUNED,
+            ("stages/scratch.safetensors",),
+            work,
+        )
+
+    def evaluate(self) -> None:
+        """Stage 6: all models on the same test split, latencies in one run."""
+        places = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
+        seconds = {
+            "dense": self.facts("dense")["train_seconds"] + self.facts("baseline")["train_seconds"],
+            "pruned": self.facts("dense")["train_seconds"]
+            + self.facts("selection")["seconds"]
+            + self.facts("pruned")["train_seconds"],
+        }
+        if self.settings.training.scratch:
+            places["scratch"] = "stages/scratch.safetensors"
+            seconds["scratch"] = self.facts("scratch")["train_seconds"]
+
+        def work() -> dict[str, Any]:
+            models = {name: self._load(place) for name, place in places.items()}
+            results, arrays = evaluate(models, self.dataset, self.settings, self.device)
+            for name, result in results.items():
+                result["train_seconds"] = seconds[name]
+                result["checkpoint_bytes"] = (self.folder.path / places[name]).stat().st_size
+            with files.atomic(self.folder.path / "predictions.npz") as temporary:
+                with temporary.open("wb") as handle:
+                    np.savez(handle, **arrays)
+            selection = self.facts("selection")
+            pruned = self.facts("pruned")
+            reference = arrays["test_target"] - arrays["test_reference"]
+            files.write_json(
+                self.folder.path / "metrics.json",
+                {
+                    "schema_version": 1,
+                    "config_hash": self.folder.hash,
+                    "git_commit": git_commit(),
+                    "seed": self.settings.seed,
+                    "device": str(self.device),
+                    "threads": torch.get_num_threads(),
+                    "dataset": {
+                        "name": self.dataset.name,
+                        "target": self.dataset.target,
+                        "unit": self.dataset.unit,
+                        **{k: len(v) for k, v in self.dataset.splits.items()},
+                        "mean_predictor_mae": float(np.abs(reference).mean()),
+                    },
+                    "models": results,
+                    "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
+                    "pruning": pruned["pruning"],
+                    "ledger": pruned["ledger"],
+                },
+            )
+            return {}
+
+        self._stage(
+            6, "evaluation", "Evaluating", PRUNED, ("metrics.json", "predictions.npz"), work
+        )
+
+    def report(self) -> None:
+        """Stage 7: figures, page, table."""
+
+        def work() -> dict[str, Any]:
+            write_figures(self.folder.path)
+            write_report(self.folder.path)
+            return {}
+
+        self._stage(7, "report", "Writing the report", PRUNED, ("report.html",), work)
+        metrics = files.read_json(self.folder.path / "metrics.json")
+        print(f"\n{comparison_table(metrics)}\n\n{headline(metrics)}")
+        print(f"Report: {self.folder.path / 'report.html'}")
+
+    # ------------------------------------------------------------------ what they share
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What a finished stage wrote down."""
+        return files.read_json(self.folder.path / "stages" / f"{stage}.json")
+
+    def _stage(
+        self,
+        number: int,
+        name: str,
+        title: str,
+        sections: tuple[str, ...],
+        made: tuple[str, ...],
+        work: Callable[[], dict[str, Any]],
+    ) -> None:
+        say(f"[{number}/7] {title}")
+        L.seed_everything(1000 * self.settings.seed + number, verbose=False)
+        self.folder.stage(name, sections, made, work)
+
+    def _fresh_model(self) -> nn.Module:
+        s, u = self.settings.model, self.settings.uncertainty
+        options = EGNNOptions(
+            attention=s.attention,
+            update_positions=s.update_positions,
+            radial=s.radial,
+            cutoff=s.cutoff,
+            aggregation=s.aggregation,
+            dropout=s.dropout,
+        )
+        elements, dataset = self.dataset.elements, self.dataset
+
+        def build(scale: TargetScale) -> PropertyModel:
+            return PropertyModel.build(
+                elements,
+                hidden=s.hidden,
+                layers=s.layers,
+                members=u.members if u.method == "shallow" else 1,
+                pool="sum" if dataset.extensive else "mean",
+                readout_dropout=s.readout_dropout,
+                options=options,
+                scale=scale,
+            )
+
+        batch = Batch.from_data_list(self.train)
+        counts = build(TargetScale()).element_counts(batch)
+        scale = TargetScale.fit(counts if dataset.extensive else counts[:, :0], batch.y)
+        if u.method == "deep":
+            return DeepEnsemble([build(scale) for _ in range(u.members)]).to(self.dtype)
+        return build(scale).to(self.dtype)
+
+    def _fit(
+        self,
+        label: str,
+        model: nn.Module,
+        graphs: list[Data],
+        epochs: int,
+        actions: dict[int, Callable[[], None]] | None = None,
+        lr: float | None = None,
+    ) -> float:
+        t = self.settings.training
+        return fit(
+            model,
+            graphs,
+            self.val,
+            steps=epochs * self.steps_per_epoch,
+            batch_size=t.batch_size,
+            lr=lr or t.lr,
+            weight_decay=t.weight_decay,
+            clip=t.clip,
+            device=self.device,
+            label=label,
+            callbacks=[AtSteps(actions)] if actions else None,
+        )
+
+    def _save(self, model: nn.Module, name: str) -> None:
+        files.save(
+            model,
+            self.folder.path / name,
+            target=self.dataset.target,
+            unit=self.dataset.unit,
+            dataset=self.dataset.name,
+            config_hash=self.folder.hash,
+        )
+
+    def _load(self, name: str) -> nn.Module:
+        return files.load(self.folder.path / name)
+
+
+class PruningRounds:
+    """The rounds of iterative pruning, to be called between optimiser steps.
+
+    Args:
+        model: the model that is fine-tuned; its masks change, its tensors do not.
+        selected: the graphs whose loss tells how much a channel matters.
+        settings: the whole configuration.
+        device: where the model is during the fit.
+    """
+
+    def __init__(
+        self, model: nn.Module, selected: list[Data], settings: Settings, device: torch.device
+    ) -> None:
+        self.model, self.settings, self.device = model, settings, device
+        self.batches = DataLoader(selected, 64)
+        self.groups = model.channel_groups()  # type: ignore[operator]
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.keep: dict[str, Tensor] = {}
+        hold(model, parameter_names(model))
+
+    def actions(self, steps: int) -> dict[int, Callable[[], None]]:
+        """``{optimiser step: a round}``, evenly spaced over the first part of the fit."""
+        s = self.settings.pruning
+        rounds = min(s.rounds, steps)
+        sparsities = iterative(s.sparsity, rounds)
+        last = int(s.until * (steps - 1))
+        if last + 1 < rounds:
+            last = rounds - 1  # a short fit: one round a step
+        when = [round(k * last / max(1, rounds - 1)) for k in range(rounds)]
+        return {
+            step: lambda k=k, sparsity=sparsity: self.prune(sparsity, final=k == rounds - 1)  # type: ignore[misc]
+            for k, (step, sparsity) in enumerate(zip(when, sparsities, strict=True))
+        }
+
+    def prune(self, sparsity: float, final: bool) -> None:
+        """One round: score on the selected graphs, choose, mask; after the last one, freeze."""
+        s = self.settings.pruning
+        batches = (batch.to(self.device) for batch in self.batches)
+        context = Context(self.model, self.groups, batches, graph_losses, self.generator)
+        scores = score_channels(s.criterion, context)
+        self.keep = choose(scores, sparsity, s.scope, self.keep)
+        apply_masks(self.model, self.keep, self.groups)
+        if final:
+            freeze(
+                self.model,
+                s.freeze,
+                scores=scores,
+                keep=self.keep,
+                fraction=s.freeze_fraction,
+            )
+
+
+def say(text: str) -> None:
+    """Print a heading between the progress bars."""
+    tqdm.write(text)
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package runs from, with ``-dirty`` where it changed."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip() or None

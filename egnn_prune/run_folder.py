@@ -1,0 +1,107 @@
+"""The folder of a run: what is finished, what can be continued, what must not be overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from egnn_prune.configs.settings import Settings
+from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.files import atomic, read_json, write_json
+
+#: Settings that say where and how the job runs, not what it computes.
+NOT_HASHED = ("out", "reuse", "name", "threads")
+
+
+def digest(content: Any) -> str:
+    """Twelve hexadecimal digits that name a piece of configuration."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class RunFolder:
+    """Runs stages once: each leaves its files and, last, ``stages/<name>.json``.
+
+    Args:
+        settings: the whole configuration.
+
+    Raises:
+        ConfigError: the folder holds a run with another configuration.
+        InputError: the folder cannot be written to.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        content = {k: v for k, v in asdict(settings).items() if k not in NOT_HASHED}
+        self.content, self.hash = content, digest(content)
+        date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        self.path = Path(settings.out or f"runs/{date}-{settings.name}").expanduser()
+        config = self.path / "config.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"out={self.path} is a file, not a folder; choose another")
+        if config.exists():
+            found = read_json(self.path / "stages" / "run.json").get("config_hash")
+            if found != self.hash:
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings; choose another out=DIR, or "
+                    "delete that folder"
+                )
+            return
+        with atomic(config) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+        write_json(self.path / "stages" / "run.json", {"config_hash": self.hash})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage is complete."""
+        return (self.path / "stages" / "report.json").exists()
+
+    def stage(
+        self,
+        name: str,
+        sections: tuple[str, ...],
+        files: tuple[str, ...],
+        work: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Do the work unless it is done, here or in a folder that may be reused.
+
+        Args:
+            name: of the stage.
+            sections: the settings that its result depends on.
+            files: what the work leaves in the folder.
+            work: writes the files and returns facts for the stage's JSON.
+
+        Returns:
+            The facts, with ``seconds`` added.
+        """
+        key = digest({s: self.content[s] for s in (*sections, "seed", "device", "precision")})
+        marker = self.path / "stages" / f"{name}.json"
+        if marker.exists():
+            return read_json(marker)
+        for other in map(Path, self.settings.reuse):
+            theirs = other / "stages" / f"{name}.json"
+            if theirs.exists() and read_json(theirs)["key"] == key:
+                self._copy(other, (*files, f"stages/{name}.json"))
+                return read_json(marker)
+        start = time.perf_counter()
+        facts = work()
+        facts = {"key": key, "seconds": time.perf_counter() - start, **facts}
+        write_json(marker, facts)
+        return facts
+
+    def _copy(self, other: Path, files: tuple[str, ...]) -> None:
+        for name in files:
+            try:
+                with atomic(self.path / name) as temporary:
+                    shutil.copyfile(other / name, temporary)
+            except FileNotFoundError:
+                raise InputError(f"{other} lacks {name}; leave it out of reuse") from None

@@ -1,0 +1,133 @@
+"""One step of learning, and a fit of a given number of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.training.loss import graph_losses
+from egnn_prune.training.progress import StepBar
+
+# Lightning greets and advises on every fit; what went wrong still comes through
+for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+class RegressionTask(L.LightningModule):
+    """Fits a model that has ``normalised`` and ``normalise`` with AdamW and a one-cycle rate.
+
+    Args:
+        model: such as :class:`egnn_prune.models.PropertyModel`.
+        steps: number of optimiser steps in the whole fit.
+        lr: highest learning rate of the cycle (Smith and Topin 2018).
+        weight_decay: AdamW's.
+        warmup: share of the steps in which the rate rises.
+    """
+
+    def __init__(
+        self, model: nn.Module, steps: int, lr: float, weight_decay: float, warmup: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.steps, self.lr, self.weight_decay, self.warmup = steps, lr, weight_decay, warmup
+
+    def training_step(self, batch: Data, _: int) -> Tensor:
+        """Mean loss of a batch; a NaN stops the fit."""
+        loss = graph_losses(self.model, batch).mean()
+        if not bool(torch.isfinite(loss)):
+            raise ConfigError("the training loss became NaN or infinite; lower training.lr")
+        return loss
+
+    def validation_step(self, batch: Data, _: int) -> None:
+        """Mean absolute error in the target's unit, for the progress bar."""
+        error = (self.model(batch).mean - batch.y).abs().float()
+        self.log("val_mae", error.mean(), prog_bar=True, batch_size=len(error))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a one-cycle learning rate, stepped after every batch."""
+        optimiser = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, self.lr, total_steps=self.steps, pct_start=self.warmup
+        )
+        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+
+
+class AtSteps(Callback):
+    """Calls functions just before given optimiser steps, such as rounds of pruning.
+
+    Args:
+        actions: ``{global step: function}``; the functions may change masks, not tensors.
+    """
+
+    def __init__(self, actions: dict[int, Callable[[], None]]) -> None:
+        self.actions = actions
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Run what is due now."""
+        action = self.actions.get(trainer.global_step)
+        if action is not None:
+            action()
+
+
+def fit(
+    model: nn.Module,
+    train: list[Data],
+    val: list[Data],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    clip: float,
+    device: torch.device,
+    label: str = "training",
+    callbacks: list[Callback] | None = None,
+) -> float:
+    """Train in place for exactly ``steps`` optimiser steps, then return to the CPU.
+
+    Args:
+        model: the model.
+        train: training graphs, drawn without replacement and begun again as often as needed.
+        val: graphs whose error the progress bar shows after each pass; nothing is tuned on them.
+        steps: optimiser steps.
+        batch_size: graphs per step (fewer in the last batch of a small set).
+        lr: highest learning rate.
+        weight_decay: AdamW's.
+        clip: largest norm of the gradient.
+        device: where to train.
+        label: for the progress bar.
+        callbacks: Lightning callbacks.
+
+    Returns:
+        Wall time of the fit, in seconds.
+    """
+    loader = DataLoader(train, min(batch_size, len(train)), shuffle=True, drop_last=True)
+    checks = DataLoader(val, 4 * batch_size)
+    task = RegressionTask(model, steps, lr, weight_decay)
+    start = time.perf_counter()
+    trainer = L.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=device.type,
+        devices=1 if device.index is None else [device.index],
+        gradient_clip_val=clip,
+        callbacks=[StepBar(steps, label), *(callbacks or [])],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    trainer.fit(task, loader, checks)
+    model.to("cpu").eval()
+    return time.perf_counter() - start

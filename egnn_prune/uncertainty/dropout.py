@@ -1,0 +1,93 @@
+"""Monte Carlo dropout in which every sample is one thinned network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from egnn_prune.channels import ChannelGate, gates
+from egnn_prune.errors import ConfigError
+from egnn_prune.prediction import Prediction
+
+
+class Sampled(Protocol):
+    """A model whose forward pass can hold several thinned networks side by side."""
+
+    def __call__(self, batch: Any, samples: int = 1) -> Prediction:
+        """Predict; the outputs of the ``samples`` networks become members."""
+        ...
+
+
+def dropped_gates(model: nn.Module) -> list[ChannelGate]:
+    """The gates of a model that have a dropout probability above zero."""
+    return [gate for _, gate in gates(model) if gate.p > 0]
+
+
+def draw_networks(
+    model: nn.Module, samples: int, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """Draw thinned networks: for each gate with dropout a mask ``[samples, width]``.
+
+    One value per channel is shared by all nodes, edges and graphs of a sample. So each sample is
+    as equivariant as the whole network, and its forces are conservative. A compact model, whose
+    gates remember their dense width, draws the same networks as the masked model.
+    """
+    return [gate.draw(samples, generator) for gate in dropped_gates(model)]
+
+
+@contextmanager
+def thinned(model: nn.Module, masks: list[Tensor]) -> Iterator[None]:
+    """Within this context the model is the thinned networks that ``masks`` describe."""
+    dropped = dropped_gates(model)
+    try:
+        for gate, mask in zip(dropped, masks, strict=True):
+            gate.thinning = mask
+        yield
+    finally:
+        for gate in dropped:
+            gate.thinning = None
+
+
+def mc_dropout(
+    model: nn.Module,
+    batch: Any,
+    samples: int = 20,
+    *,
+    generator: torch.Generator | None = None,
+    samples_per_call: int = 8,
+) -> Prediction:
+    """Predict with several thinned networks (Gal and Ghahramani 2016, Eq. 6).
+
+    Only dropout is active: the model is in evaluation mode otherwise, and is left as it was.
+
+    Args:
+        model: a model whose forward pass takes ``samples`` (see :class:`Sampled`).
+        batch: what the model takes.
+        samples: number of networks T.
+        generator: source of the masks; the same seed draws the same networks for every batch.
+        samples_per_call: how many networks run side by side; lower it when memory is short. The
+            result does not depend on it beyond rounding.
+
+    Raises:
+        ConfigError: the model has no dropout, or fewer than two samples are asked for.
+    """
+    if samples < 2:
+        raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
+    if not dropped_gates(model):
+        raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
+    masks = draw_networks(model, samples, generator)
+    training = model.training
+    model.eval()
+    try:
+        parts = []
+        for start in range(0, samples, samples_per_call):
+            chunk = [m[start : start + samples_per_call] for m in masks]
+            with thinned(model, chunk):
+                parts.append(model(batch, samples=len(chunk[0])))
+        return Prediction.stack(parts)
+    finally:
+        model.train(training)

@@ -1,0 +1,68 @@
+"""Checks of the settings, before any time is spent."""
+
+from __future__ import annotations
+
+from egnn_prune.configs.settings import Settings
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.criteria import CRITERIA
+from egnn_prune.pruning.freezing import MODES
+from egnn_prune.pruning.schedule import iterative
+from egnn_prune.pruning.scope import SCOPES
+from egnn_prune.selection import STRATEGIES
+
+METHODS = ("dropout", "shallow", "deep")
+
+
+def validate(settings: Settings) -> None:
+    """Refuse settings outside their range, and settings that contradict each other.
+
+    Raises:
+        ConfigError: one sentence about the first wrong setting.
+    """
+    s = settings
+    iterative(s.pruning.sparsity, s.pruning.rounds)
+    _one_of("pruning.criterion", s.pruning.criterion, CRITERIA)
+    _one_of("pruning.scope", s.pruning.scope, SCOPES)
+    _one_of("pruning.freeze", s.pruning.freeze, MODES)
+    _one_of("selection.strategy", s.selection.strategy, STRATEGIES)
+    _one_of("uncertainty.method", s.uncertainty.method, METHODS)
+    _one_of("precision", s.precision, ("float32", "float64"))
+    _within("pruning.until", s.pruning.until, 0, 1)
+    _within("pruning.freeze_fraction", s.pruning.freeze_fraction, 0, 1)
+    _within("selection.replay", s.selection.replay, 0, 0.99)
+    _within("selection.fraction", s.selection.fraction, 1e-9, 1)
+    _within("model.dropout", s.model.dropout, 0, 0.99)
+    _within("model.readout_dropout", s.model.readout_dropout, 0, 0.99)
+    for name in ("max_epochs", "finetune_epochs", "batch_size"):
+        _at_least(f"training.{name}", getattr(s.training, name), 1)
+    for name in ("lr", "finetune_lr", "clip"):
+        _at_least(f"training.{name}", getattr(s.training, name), 1e-12)
+    _at_least("training.weight_decay", s.training.weight_decay, 0)
+    _at_least("model.hidden", s.model.hidden, 1)
+    _at_least("model.layers", s.model.layers, 1)
+    _at_least("model.radial", s.model.radial, 0)
+    _at_least("uncertainty.members", s.uncertainty.members, 2)
+    _at_least("uncertainty.samples", s.uncertainty.samples, 2)
+    if s.threads is not None:
+        _at_least("threads", s.threads, 1)
+    if s.uncertainty.method == "dropout" and s.model.dropout + s.model.readout_dropout == 0:
+        raise ConfigError(
+            "uncertainty.method=dropout needs model.dropout or model.readout_dropout above 0; "
+            "or choose uncertainty.method=shallow"
+        )
+
+
+def _one_of(name: str, value: str, allowed: object) -> None:
+    names = list(allowed)  # type: ignore[call-overload]
+    if value not in names:
+        raise ConfigError(f"{name} must be one of {', '.join(names)}, not {value!r}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must lie between {low:g} and {high:g}, not {value}")
+
+
+def _at_least(name: str, value: float, low: float) -> None:
+    if not value >= low:
+        raise ConfigError(f"{name} must be at least {low:g}, not {value}")

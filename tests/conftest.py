@@ -1,0 +1,133 @@
+"""What all tests share: both precisions, and small random graphs and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from egnn_prune.channels import gates
+from egnn_prune.models import EGNN, EGNNOptions, PropertyModel
+from egnn_prune.models.graph import complete_edges
+
+ELEMENTS = (1, 6, 8)
+FEATURES = 5
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Every test that computes runs in both precisions."""
+    return request.param
+
+
+@pytest.fixture
+def tolerance(dtype: torch.dtype) -> float:
+    """How well numbers must agree, relative to their scale."""
+    return 1e-5 if dtype == torch.float32 else 1e-10
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def random_graph(
+    nodes: int, n: int, dtype: torch.dtype, edge_features: int, generator: torch.Generator
+) -> Data:
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    graph = Data(pos=1.2 * max(nodes, 2) ** (1 / n) * normal(nodes, n))
+    kinds = torch.randint(len(ELEMENTS), (nodes,), generator=generator)
+    kinds[: len(ELEMENTS)] = torch.arange(len(ELEMENTS))[:nodes]
+    graph.z = torch.tensor(ELEMENTS)[kinds]
+    graph.x = normal(nodes, FEATURES)
+    graph.vel = normal(nodes, n)
+    graph.y = normal(1)
+    if edge_features:
+        graph.edge_index = complete_edges(torch.tensor([0, nodes]))
+        graph.edge_attr = normal(graph.edge_index.shape[1], edge_features)
+    return graph
+
+
+@pytest.fixture
+def make_batch(dtype: torch.dtype) -> Callable[..., Batch]:
+    """``make_batch(*sizes, n=3, edge_features=0, seed=0)``: random graphs with all attributes."""
+
+    def make(*sizes: int, n: int = 3, edge_features: int = 0, seed: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        return Batch.from_data_list(
+            [random_graph(size, n, dtype, edge_features, generator) for size in sizes]
+        )
+
+    return make
+
+
+def enlivened(model: nn.Module) -> nn.Module:
+    """The model with moves of a visible length: by default the first steps are tiny."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("position_out.weight"):
+                parameter.mul_(100.0)
+    return model.eval()
+
+
+@pytest.fixture
+def make_egnn(dtype: torch.dtype) -> Callable[..., EGNN]:
+    """``make_egnn(hidden=16, layers=2, **options)``: reads ``x`` with FEATURES columns."""
+
+    def make(hidden: int = 16, layers: int = 2, **options: object) -> EGNN:
+        torch.manual_seed(1)
+        return enlivened(EGNN(FEATURES, hidden, layers, **options).to(dtype))
+
+    return make
+
+
+@pytest.fixture
+def make_property_model(dtype: torch.dtype) -> Callable[..., PropertyModel]:
+    """``make_property_model(hidden=16, layers=2, members=1, pool="sum", **options)``."""
+
+    def make(
+        hidden: int = 16, layers: int = 2, members: int = 1, pool: str = "sum", **options: object
+    ) -> PropertyModel:
+        torch.manual_seed(1)
+        model = PropertyModel.build(
+            ELEMENTS,
+            hidden=hidden,
+            layers=layers,
+            members=members,
+            pool=pool,
+            readout_dropout=options.get("dropout", 0.0),
+            options=EGNNOptions(**options),
+        )
+        return enlivened(model.to(dtype))
+
+    return make
+
+
+@pytest.fixture
+def draw_thinning() -> Callable[..., None]:
+    """``draw_thinning(model, samples, seed)``: the same seed draws the same thinned networks."""
+
+    def draw(model: nn.Module, samples: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for _, gate in gates(model):
+            gate.thinning = gate.draw(samples, generator)
+
+    return draw
+
+
+@pytest.fixture
+def assert_close(tolerance: float) -> Callable[..., None]:
+    """``assert_close(a, b)``: tensors equal to rounding, relative to the largest entry."""
+
+    def check(a: Tensor, b: Tensor, tolerance: float = tolerance) -> None:
+        assert a.shape == b.shape
+        assert a.isfinite().all()
+        error = (a - b).abs().max() / b.abs().max().clamp(min=1e-3)
+        assert error <= tolerance, f"differs by {error:.1e} of its scale"
+
+    return check
