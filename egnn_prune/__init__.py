@@ -10,7 +10,7 @@ The parts, in the order in which the main job (:mod:`egnn_prune.pipeline`) uses 
 * :mod:`egnn_prune.report`: tables, figures, the page
 """
 
-from egnn_prune.files import load, save
+from egnn_prune.checkpoint import load, save
 from egnn_prune.models import EGNN, PropertyModel, forces
 from egnn_prune.prediction import Prediction
 from egnn_prune.pruning import compact

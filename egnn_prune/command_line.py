@@ -59,7 +59,9 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
     except InputError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("Interrupted; the same command continues from the last finished stage.", file=sys.stderr)
+        print(
+            "Interrupted; the same command continues from the last finished stage.", file=sys.stderr
+        )
         sys.exit(130)
     sys.exit(0)
 
@@ -94,7 +96,9 @@ def help_text(schema: type, purpose: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(str(v) for v in value) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def _through_hydra(main: Callable[[Any], object], config_name: str) -> None:
@@ -121,5 +125,3 @@ def _one_sentence(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     key = re.search(r"full_key: (\S+)", text)
     return lines[0] + (f" (setting {key.group(1)})" if key else "")
-
-

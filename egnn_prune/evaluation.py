@@ -18,7 +18,12 @@ from egnn_prune.data import GraphDataset
 from egnn_prune.prediction import Prediction
 from egnn_prune.pruning import count_macs
 from egnn_prune.testing import equivariance_error
-from egnn_prune.uncertainty import error_uncertainty_spearman, gaussian_nll, mc_dropout
+from egnn_prune.uncertainty import (
+    DeepEnsemble,
+    error_uncertainty_spearman,
+    gaussian_nll,
+    mc_dropout,
+)
 
 #: Graphs per batch when predicting.
 BATCH = 128
@@ -155,6 +160,6 @@ def evaluate(
 
 def reference(model: nn.Module, graphs: list[Data]) -> Tensor:
     """What the per-element fit alone predicts for every graph, ``[n]``."""
-    first = model.members[0] if hasattr(model, "members") else model  # type: ignore[index]
+    first: Any = model.members[0] if isinstance(model, DeepEnsemble) else model
     counts = first.element_counts(Batch.from_data_list(graphs))
     return first.scale.reference(counts)

@@ -1,27 +1,18 @@
-"""Files: written atomically, and models as safetensors with their architecture in JSON."""
+"""Files that are written atomically: complete, or not there at all."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+import numpy as np
 
 from egnn_prune.errors import InputError
-from egnn_prune.models import EGNN, PropertyModel
-from egnn_prune.pruning.masks import Held, hold
-from egnn_prune.pruning.tensors import parameter_names
-from egnn_prune.uncertainty import DeepEnsemble
-
-FORMAT = 1
 
 
 @contextmanager
@@ -43,7 +34,9 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free some space") from None
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free some space"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,6 +45,12 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, readable by a person, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as one ``.npz``, atomically."""
+    with atomic(path) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
 
 
 def read_json(path: Path) -> Any:
@@ -64,98 +63,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged: {error}") from None
-
-
-def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
-    members = [BUILDERS[m["class"]](m["architecture"]) for m in spec["members"]]
-    return DeepEnsemble(members)
-
-
-#: Classes that :func:`load` may build: nothing in a file can name any other code.
-BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "EGNN": EGNN.from_architecture,
-    "PropertyModel": PropertyModel.from_architecture,
-    "DeepEnsemble": _build_ensemble,
-}
-
-
-def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
-    """Write a model to one ``.safetensors`` file, its architecture as JSON in the header.
-
-    Masks travel with a masked model.
-
-    Args:
-        model: an :class:`EGNN`, :class:`PropertyModel` or :class:`DeepEnsemble`.
-        path: the file.
-        metadata: anything else that JSON can hold, such as the target's unit.
-
-    Raises:
-        InputError: the file cannot be written, or the class is not one that can be loaded.
-    """
-    kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS), None)
-    if kind is None:
-        raise InputError(f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can")
-    header = {
-        "format": FORMAT,
-        "class": kind,
-        "architecture": model.architecture(),  # type: ignore[operator]
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "masked": any(isinstance(m, Held) for m in model.modules()),
-        "metadata": metadata,
-    }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with atomic(Path(path)) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"egnn_prune": json.dumps(header)})
-        except SafetensorError as error:
-            raise InputError(f"cannot write {path}: {error}") from None
-
-
-def read_header(path: str | Path) -> dict[str, Any]:
-    """Class, architecture and metadata of a saved model.
-
-    Raises:
-        InputError: the file is missing, damaged, or not a model of this package.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no model file {path}")
-    try:
-        with safe_open(path, "pt") as archive:
-            header = json.loads((archive.metadata() or {})["egnn_prune"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
-    if header.get("format") != FORMAT or header.get("class") not in BUILDERS:
-        raise InputError(f"{path} was written by another version of egnn_prune; update the package")
-    return header
-
-
-def rebuilt(model: nn.Module) -> nn.Module:
-    """A model of the same architecture with fresh weights."""
-    kind = next(base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS)
-    return BUILDERS[kind](model.architecture())  # type: ignore[operator]
-
-
-def load(path: str | Path) -> nn.Module:
-    """Load a model for prediction: on the CPU, in evaluation mode, bit for bit as it was saved.
-
-    Nothing is unpickled.
-
-    Args:
-        path: a file written by :func:`save`.
-
-    Raises:
-        InputError: the file is missing, damaged, or not a model of this package.
-    """
-    header = read_header(path)
-    try:
-        model = BUILDERS[header["class"]](header["architecture"])
-        model.to(getattr(torch, header["dtype"]))
-        if header["masked"]:
-            hold(model, parameter_names(model))
-        with safe_open(path, "pt") as archive:
-            state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
-        model.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
-    return model.eval()

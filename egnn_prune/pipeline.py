@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
+from egnn_prune import checkpoint, files
 from egnn_prune import data as sources
-from egnn_prune import files
+from egnn_prune.building import build_model
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.device import choose_device
 from egnn_prune.evaluation import evaluate, predict_all
-from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
-from egnn_prune.pruning import (
-    Context,
-    apply_masks,
-    choose,
-    compact,
-    freeze,
-    hold,
-    iterative,
-    keep_masks,
-    ledger,
-    score_channels,
-)
-from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.provenance import git_commit
+from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_figures, write_report
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import select, with_replay
-from egnn_prune.training import AtSteps, fit, graph_losses
-from egnn_prune.uncertainty import DeepEnsemble
+from egnn_prune.training import AtSteps, fit
+from egnn_prune.training.pruning_rounds import PruningRounds
 from egnn_prune.validation import validate
 
 DENSE = ("data", "model", "uncertainty", "training")
@@ -110,12 +97,14 @@ class Job:
         """Stage 1: the dense network."""
 
         def work() -> dict[str, Any]:
-            model = self._fresh_model()
+            model = build_model(self.settings, self.dataset)
             seconds = self._fit("dense", model, self.train, self.settings.training.max_epochs)
             self._save(model, "stages/trained.safetensors")
             return {"train_seconds": seconds}
 
-        self._stage(1, "dense", "Training the dense model", DENSE, ("stages/trained.safetensors",), work)
+        self._stage(
+            1, "dense", "Training the dense model", DENSE, ("stages/trained.safetensors",), work
+        )
 
     def select_uncertain_graphs(self) -> None:
         """Stage 2: score every training graph, choose those to fine-tune on."""
@@ -136,11 +125,12 @@ class Job:
                 generator=generator,
             )
             rows = with_replay(chosen, len(self.train), s.replay, generator)
-            with files.atomic(self.folder.path / "stages/selection.npz") as temporary:
-                with temporary.open("wb") as handle:
-                    np.savez(
-                        handle, uncertainty=uncertainty.numpy(), selected=chosen.numpy(), rows=rows.numpy()
-                    )
+            files.write_arrays(
+                self.folder.path / "stages/selection.npz",
+                uncertainty=uncertainty.numpy(),
+                selected=chosen.numpy(),
+                rows=rows.numpy(),
+            )
             return {
                 "strategy": s.strategy,
                 "uncertainty": self.settings.uncertainty.method,
@@ -162,7 +152,9 @@ class Job:
             model = self._load("stages/trained.safetensors")
             with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
                 selected, rows = archive["selected"].tolist(), archive["rows"].tolist()
-            rounds = PruningRounds(model, [self.train[i] for i in selected], self.settings, self.device)
+            rounds = PruningRounds(
+                model, [self.train[i] for i in selected], s, self.settings.seed, self.device
+            )
             steps = self.settings.training.finetune_epochs * self.steps_per_epoch
             seconds = self._fit(
                 "pruned",
@@ -198,9 +190,7 @@ class Job:
                 },
             }
 
-        self._stage(
-            3, "pruned", "Pruning and fine-tuning", PRUNED, ("pruned.safetensors",), work
-        )
+        self._stage(3, "pruned", "Pruning and fine-tuning", PRUNED, ("pruned.safetensors",), work)
 
     def continue_dense(self) -> None:
         """Stage 4: the baseline, with the same extra steps on randomly drawn training graphs."""
@@ -224,7 +214,7 @@ class Job:
 
         def work() -> dict[str, Any]:
             small = self._load("pruned.safetensors")
-            model = files.rebuilt(small).to(self.dtype)
+            model = checkpoint.rebuilt(small).to(self.dtype)
             seconds = self._fit("scratch", model, self.train, t.max_epochs)
             seconds += self._fit("scratch", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
             self._save(model, "stages/scratch.safetensors")
@@ -258,9 +248,7 @@ class Job:
             for name, result in results.items():
                 result["train_seconds"] = seconds[name]
                 result["checkpoint_bytes"] = (self.folder.path / places[name]).stat().st_size
-            with files.atomic(self.folder.path / "predictions.npz") as temporary:
-                with temporary.open("wb") as handle:
-                    np.savez(handle, **arrays)
+            files.write_arrays(self.folder.path / "predictions.npz", **arrays)
             selection = self.facts("selection")
             pruned = self.facts("pruned")
             reference = arrays["test_target"] - arrays["test_reference"]
@@ -281,7 +269,9 @@ class Job:
                         "mean_predictor_mae": float(np.abs(reference).mean()),
                     },
                     "models": results,
-                    "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
+                    "selection": {
+                        k: v for k, v in selection.items() if k not in ("key", "seconds")
+                    },
                     "pruning": pruned["pruning"],
                     "ledger": pruned["ledger"],
                 },
@@ -324,37 +314,6 @@ class Job:
         L.seed_everything(1000 * self.settings.seed + number, verbose=False)
         self.folder.stage(name, sections, made, work)
 
-    def _fresh_model(self) -> nn.Module:
-        s, u = self.settings.model, self.settings.uncertainty
-        options = EGNNOptions(
-            attention=s.attention,
-            update_positions=s.update_positions,
-            radial=s.radial,
-            cutoff=s.cutoff,
-            aggregation=s.aggregation,
-            dropout=s.dropout,
-        )
-        elements, dataset = self.dataset.elements, self.dataset
-
-        def build(scale: TargetScale) -> PropertyModel:
-            return PropertyModel.build(
-                elements,
-                hidden=s.hidden,
-                layers=s.layers,
-                members=u.members if u.method == "shallow" else 1,
-                pool="sum" if dataset.extensive else "mean",
-                readout_dropout=s.readout_dropout,
-                options=options,
-                scale=scale,
-            )
-
-        batch = Batch.from_data_list(self.train)
-        counts = build(TargetScale()).element_counts(batch)
-        scale = TargetScale.fit(counts if dataset.extensive else counts[:, :0], batch.y)
-        if u.method == "deep":
-            return DeepEnsemble([build(scale) for _ in range(u.members)]).to(self.dtype)
-        return build(scale).to(self.dtype)
-
     def _fit(
         self,
         label: str,
@@ -380,7 +339,7 @@ class Job:
         )
 
     def _save(self, model: nn.Module, name: str) -> None:
-        files.save(
+        checkpoint.save(
             model,
             self.folder.path / name,
             target=self.dataset.target,
@@ -390,76 +349,9 @@ class Job:
         )
 
     def _load(self, name: str) -> nn.Module:
-        return files.load(self.folder.path / name)
-
-
-class PruningRounds:
-    """The rounds of iterative pruning, to be called between optimiser steps.
-
-    Args:
-        model: the model that is fine-tuned; its masks change, its tensors do not.
-        selected: the graphs whose loss tells how much a channel matters.
-        settings: the whole configuration.
-        device: where the model is during the fit.
-    """
-
-    def __init__(
-        self, model: nn.Module, selected: list[Data], settings: Settings, device: torch.device
-    ) -> None:
-        self.model, self.settings, self.device = model, settings, device
-        self.batches = DataLoader(selected, 64)
-        self.groups = model.channel_groups()  # type: ignore[operator]
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.keep: dict[str, Tensor] = {}
-        hold(model, parameter_names(model))
-
-    def actions(self, steps: int) -> dict[int, Callable[[], None]]:
-        """``{optimiser step: a round}``, evenly spaced over the first part of the fit."""
-        s = self.settings.pruning
-        rounds = min(s.rounds, steps)
-        sparsities = iterative(s.sparsity, rounds)
-        last = int(s.until * (steps - 1))
-        if last + 1 < rounds:
-            last = rounds - 1  # a short fit: one round a step
-        when = [round(k * last / max(1, rounds - 1)) for k in range(rounds)]
-        return {
-            step: lambda k=k, sparsity=sparsity: self.prune(sparsity, final=k == rounds - 1)  # type: ignore[misc]
-            for k, (step, sparsity) in enumerate(zip(when, sparsities, strict=True))
-        }
-
-    def prune(self, sparsity: float, final: bool) -> None:
-        """One round: score on the selected graphs, choose, mask; after the last one, freeze."""
-        s = self.settings.pruning
-        batches = (batch.to(self.device) for batch in self.batches)
-        context = Context(self.model, self.groups, batches, graph_losses, self.generator)
-        scores = score_channels(s.criterion, context)
-        self.keep = choose(scores, sparsity, s.scope, self.keep)
-        apply_masks(self.model, self.keep, self.groups)
-        if final:
-            freeze(
-                self.model,
-                s.freeze,
-                scores=scores,
-                keep=self.keep,
-                fraction=s.freeze_fraction,
-            )
+        return checkpoint.load(self.folder.path / name)
 
 
 def say(text: str) -> None:
     """Print a heading between the progress bars."""
     tqdm.write(text)
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, with ``-dirty`` where it changed."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip() or None

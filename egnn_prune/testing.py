@@ -203,9 +203,7 @@ def _draw(batch: Batch | Data, symmetry: str, turn: int, generator: torch.Genera
     everything = symmetry not in ("rotation", "reflection", "translation", "permutation")
     n, graphs = batch.pos.shape[1], len(graph_pointer(batch)) - 1
     mirror = symmetry == "reflection" or (everything and turn % 2 == 1)
-    drawn = [
-        random_transform(n, generator, determinant=-1 if mirror else 1) for _ in range(graphs)
-    ]
+    drawn = [random_transform(n, generator, determinant=-1 if mirror else 1) for _ in range(graphs)]
     matrix = torch.stack([q for q, _ in drawn])
     shift = torch.stack([t for _, t in drawn])
     graph = graph_of_node(batch).cpu()

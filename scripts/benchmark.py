@@ -22,7 +22,7 @@ from egnn_prune.models import EGNN
 from egnn_prune.models.graph import complete_edges
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
-from textbook import TextbookEGNN  # noqa: E402
+from textbook import TextbookEGNN
 
 
 def parse() -> argparse.Namespace:

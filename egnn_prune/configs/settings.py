@@ -107,19 +107,17 @@ class Settings:
 
 
 @dataclass
-class ComparisonSettings:
-    """Runs of the main job over seeds, arms and sparsities."""
+class ComparisonSettings(Settings):
+    """Main jobs over seeds, arms and sparsities; the rest is set as for one job."""
 
-    out: str = setting("runs/comparison", "folder of all runs and the comparison")
+    out: str | None = setting("runs/comparison", "folder of all runs and of the comparison")
     seeds: list[int] = setting([0, 1, 2], "one dense model per seed, shared by its arms")
     arms: list[str] = setting(
         ["uncertainty", "magnitude", "random"],
-        "how channels are chosen (dense is always there): uncertainty is Taylor importance on the "
-        "most uncertain graphs; magnitude and random choose without data",
+        "uncertainty, magnitude, random; random_graphs, least_uncertain (see comparison.py)",
     )
     sparsities: list[float] = setting([0.5], "fractions of channels removed")
     workers: int = setting(1, "processes that work at the same time, one seed each")
-    job: Settings = field(default_factory=Settings)
 
 
 def described(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

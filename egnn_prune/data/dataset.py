@@ -62,7 +62,8 @@ class GraphDataset:
             raise ConfigError(f"data.limit must leave at least 2 training graphs, not {train}")
         generator = torch.Generator().manual_seed(seed)
         splits = {
-            k: v[torch.randperm(len(v), generator=generator)[:train]] for k, v in self.splits.items()
+            k: v[torch.randperm(len(v), generator=generator)[:train]]
+            for k, v in self.splits.items()
         }
         return GraphDataset(
             self.name, self.target, self.unit, self.extensive, self.graphs, splits, self.smiles

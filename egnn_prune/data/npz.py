@@ -62,7 +62,11 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     column = names.index(target)
     offset, count = arrays["offset"].astype(np.int64), len(arrays["offset"]) - 1
     atoms = int(offset[-1])
-    if len(arrays["z"]) != atoms or arrays["pos"].shape[:1] != (atoms,) or (np.diff(offset) < 1).any():
+    if (
+        len(arrays["z"]) != atoms
+        or arrays["pos"].shape[:1] != (atoms,)
+        or (np.diff(offset) < 1).any()
+    ):
         raise DataError(f"the offsets of {path.name} do not fit its {len(arrays['z'])} atoms")
     if arrays["targets"].shape != (count, len(names)):
         raise DataError(f"{path.name} needs targets of shape ({count}, {len(names)})")

@@ -1,4 +1,4 @@
-"""The embedded data set: small organic molecules labelled with GFN2-xTB (see datasets/README.md)."""
+"""The embedded data set: small molecules labelled with GFN2-xTB (see datasets/README.md)."""
 
 from __future__ import annotations
 

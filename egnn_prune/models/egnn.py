@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.utils import scatter
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance, smooth_cutoff
 from egnn_prune.models.graph import (
     check_graphs,
@@ -101,12 +101,16 @@ class Edges:
         target: ``[E]``, sorted, the node that it goes to.
         graph: ``[E]``, the graph of the edge.
         attr: ``[E, edge_features]`` or ``None``.
+        envelope: ``[E, 1]``, 1 at distance zero and 0 at the cutoff, or ``None`` without one. It
+            belongs to the *input* positions, as the list of edges does: measured after a move, a
+            pair that enters the list could enter with a jump in the energy.
     """
 
     source: Tensor
     target: Tensor
     graph: Tensor
     attr: Tensor | None
+    envelope: Tensor | None = None
 
 
 class EGNNLayer(nn.Module):
@@ -184,15 +188,14 @@ class EGNNLayer(nn.Module):
         difference = difference.to(h.dtype)
         r2 = difference.square().sum(-1, keepdim=True)
         message = self._messages(h, r2, edges)
-        envelope = None if options.cutoff is None else smooth_cutoff(r2, options.cutoff)
         if options.attention:
             message = message * torch.sigmoid(self.attention(message))
-        if envelope is not None:
-            message = message * envelope
+        if edges.envelope is not None:
+            message = message * edges.envelope
 
         if self.moves:
-            pos, vel = self._move(h, pos, vel, message, difference, r2, envelope, edges, graph)
-        received = self._collect(message, edges, len(h), options.aggregation, envelope)
+            pos, vel = self._move(h, pos, vel, message, difference, r2, edges, graph)
+        received = self._collect(message, edges, len(h), options.aggregation)
         hidden = F.silu(self.node_in(torch.cat([h, received], dim=-1)))
         update = stream_gate(self.node_out(self.node_gate(hidden, graph)), graph)
         return (h + update if options.residual else update), pos, vel
@@ -221,7 +224,6 @@ class EGNNLayer(nn.Module):
         message: Tensor,
         difference: Tensor,
         r2: Tensor,
-        envelope: Tensor | None,
         edges: Edges,
         graph: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
@@ -229,13 +231,12 @@ class EGNNLayer(nn.Module):
         options = self.options
         hidden = self.position_gate(F.silu(self.position_in(message)), edges.graph)
         step = self.position_out(hidden)
-        if envelope is not None:
-            step = step * envelope
+        if edges.envelope is not None:
+            step = step * edges.envelope
         if options.normalise:
             difference = difference / (r2 + options.eps**2).sqrt()
-        shift = self._collect(
-            difference * step, edges, len(h), options.position_aggregation, envelope
-        ).to(pos.dtype)
+        shift = self._collect(difference * step, edges, len(h), options.position_aggregation)
+        shift = shift.to(pos.dtype)
         if vel is not None and options.velocity:
             hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
             vel = self.velocity_out(hidden) * vel + shift
@@ -243,17 +244,15 @@ class EGNNLayer(nn.Module):
         return pos + shift, vel
 
     @staticmethod
-    def _collect(
-        x: Tensor, edges: Edges, nodes: int, how: str, envelope: Tensor | None
-    ) -> Tensor:
+    def _collect(x: Tensor, edges: Edges, nodes: int, how: str) -> Tensor:
         """Sum or mean over the incoming edges, ``[E, C] -> [N, C]``."""
         total = scatter(x, edges.target, dim=0, dim_size=nodes, reduce="sum")
         if how == "sum":
             return total
-        ones = x.new_ones(len(x), 1) if envelope is None else envelope
-        count = scatter(ones, edges.target, dim=0, dim_size=nodes, reduce="sum")
+        weight = x.new_ones(len(x), 1) if edges.envelope is None else edges.envelope
+        count = scatter(weight, edges.target, dim=0, dim_size=nodes, reduce="sum")
         # with a cutoff, 1 + sum of envelopes: no jump when a neighbour leaves, never zero
-        return total / (count.clamp(min=1.0) if envelope is None else 1.0 + count)
+        return total / (count.clamp(min=1.0) if edges.envelope is None else 1.0 + count)
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The groups that live inside this layer."""
@@ -280,9 +279,7 @@ class EGNNLayer(nn.Module):
             message += linear_members("attention", w.message)
         if self.moves:
             message += linear_members("position_in", w.message)
-        groups.append(
-            ChannelGroup("message", "message", w.message, tuple(message), "message_gate")
-        )
+        groups.append(ChannelGroup("message", "message", w.message, tuple(message), "message_gate"))
         if self.moves:
             groups.append(_hidden_group("position", w.position, "position"))
         if self.moves and self.options.velocity:
@@ -346,10 +343,10 @@ class EGNN(nn.Module):
         super().__init__()
         if options is not None and keywords:
             raise ConfigError("give either options or keyword arguments, not both")
-        try:
-            self.options = options or EGNNOptions(**keywords)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ConfigError(f"EGNN has no option {str(error).split()[-1]}") from None
+        for name in keywords:
+            if name not in EGNNOptions.__dataclass_fields__:
+                raise ConfigError(f"EGNN has no option {name!r}")
+        self.options = options or EGNNOptions(**keywords)  # type: ignore[arg-type]
         widths = list(widths) if widths is not None else [LayerWidths.uniform(hidden)] * layers
         inner = [v for w in widths for v in (w.edge, w.message, w.node)]
         if min([in_features, hidden, len(widths), *inner]) < 1:
@@ -367,14 +364,20 @@ class EGNN(nn.Module):
         """
         if not torch.compiler.is_compiling():
             check_graphs(batch)
+            self._check_attributes(batch)
         batch = with_edges(batch, self.options.cutoff)
         graph = graph_of_node(batch)
         source, target = batch.edge_index
         if not torch.compiler.is_compiling():
             warn_of_coincident_points(batch.pos, batch.edge_index)
         attr = batch.edge_attr if self.options.edge_features else None
-        edges = Edges(source, target, graph.index_select(0, target), attr)
         h = self.stream_gate(self.embedding(batch.x), graph)
+        envelope = None
+        if self.options.cutoff is not None:
+            difference = batch.pos.index_select(0, target) - batch.pos.index_select(0, source)
+            r2 = difference.to(h.dtype).square().sum(-1, keepdim=True)
+            envelope = smooth_cutoff(r2, self.options.cutoff)
+        edges = Edges(source, target, graph.index_select(0, target), attr, envelope)
         pos, vel = batch.pos, getattr(batch, "vel", None)
         for layer in self.layers:
             h, pos, vel = layer(h, pos, vel, edges, graph, self.stream_gate)
@@ -383,6 +386,22 @@ class EGNN(nn.Module):
         if vel is not None:
             out.vel = vel
         return out
+
+    def _check_attributes(self, batch: Batch | Data) -> None:
+        """Refuse a batch that lacks what the options promise."""
+        nodes, edges = len(batch.pos), batch.edge_index
+        wanted = [("x", (nodes, self.in_features))]
+        if self.options.velocity:
+            wanted.append(("vel", tuple(batch.pos.shape)))
+        if self.options.edge_features:
+            if edges is None:
+                raise DataError("this network reads batch.edge_attr and so needs batch.edge_index")
+            wanted.append(("edge_attr", (edges.shape[1], self.options.edge_features)))
+        for name, shape in wanted:
+            value = getattr(batch, name, None)
+            if value is None or tuple(value.shape) != shape:
+                found = "there is none" if value is None else f"not {tuple(value.shape)}"
+                raise DataError(f"this network reads batch.{name} of shape {shape}, {found}")
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The residual stream, shared by all layers, then each layer's own groups."""

@@ -89,6 +89,9 @@ def graph_pointer(batch: Batch | Data) -> Tensor:
     ptr = getattr(batch, "ptr", None)
     if ptr is not None:
         return ptr
+    index = getattr(batch, "batch", None)
+    if index is not None:  # a hand-made batch
+        return torch.cat([index.new_zeros(1), index.bincount().cumsum(0)])
     return torch.tensor([0, len(batch.pos)], device=batch.pos.device)
 
 
@@ -109,7 +112,9 @@ def check_graphs(batch: Batch | Data) -> None:
     pos = batch.pos
     if pos is None or pos.dim() != 2 or not pos.is_floating_point():
         shape = None if pos is None else tuple(pos.shape)
-        raise DataError(f"positions must be a floating-point tensor [nodes, dimensions], not {shape}")
+        raise DataError(
+            f"positions must be a floating-point tensor [nodes, dimensions], not {shape}"
+        )
     if len(pos) == 0:
         raise DataError("the batch holds no nodes; remove empty graphs")
     if not torch.isfinite(pos).all():

@@ -15,7 +15,13 @@ from torch_geometric.utils import scatter
 from egnn_prune.channels import ChannelGroup, gates
 from egnn_prune.errors import DataError
 from egnn_prune.models.egnn import EGNN, EGNNOptions, LayerWidths
-from egnn_prune.models.graph import graph_of_node, graph_pointer, replicate
+from egnn_prune.models.graph import (
+    check_graphs,
+    graph_of_node,
+    graph_pointer,
+    replicate,
+    with_edges,
+)
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
 from egnn_prune.prediction import Prediction
 
@@ -144,10 +150,11 @@ class PropertyModel(nn.Module):
 
     def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Members' means and variances in units of the target's scale, ``[samples * M, B]``."""
-        graphs = len(graph_pointer(batch)) - 1
         batch = self._encoded(batch)
+        graphs = len(graph_pointer(batch)) - 1
         thin_trunk = any(gate.thinning is not None for _, gate in gates(self.trunk))
         if thin_trunk:
+            batch = with_edges(batch, self.trunk.options.cutoff)
             out = self.trunk(replicate(batch, samples))
         else:  # the copies would be identical up to the read-out
             out = replicate(self.trunk(batch), samples)
@@ -186,6 +193,8 @@ class PropertyModel(nn.Module):
         """The batch with node features ``x`` and nothing that the network does not read."""
         if not self.elements:
             return batch
+        if not torch.compiler.is_compiling():
+            check_graphs(batch)
         if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
             raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
         out = copy.copy(batch)

@@ -33,8 +33,9 @@ def choose(
         For each group a boolean ``[n]``, true for channels that stay.
 
     Raises:
-        ConfigError: the sparsity or the scope is out of range, a score is NaN, or so many channels
-            would go that a group were left empty.
+        ConfigError: the sparsity or the scope is out of range, a score is not finite, an earlier
+            round removed more than this one may, or so many channels would go that a group were
+            left empty.
     """
     if not 0 <= sparsity < 1:
         raise ConfigError(f"sparsity is the fraction removed and lies in [0, 1), not {sparsity}")
@@ -43,8 +44,10 @@ def choose(
     for name, score in scores.items():
         if score.dim() != 1 or len(score) == 0:
             raise ConfigError(f"group {name} needs a score for each of its channels")
-        if torch.isnan(score).any():
-            raise ConfigError(f"the importance of group {name} is NaN; check loss and data")
+        if not torch.isfinite(score).all():
+            raise ConfigError(
+                f"the importance of group {name} is NaN or infinite; check loss and data"
+            )
     pools = [list(scores)] if scope == "global" else [[name] for name in scores]
     result: dict[str, Tensor] = {}
     for pool in pools:
@@ -61,6 +64,12 @@ def _choose_in_pool(
         raise ConfigError(
             f"sparsity {sparsity} would remove {count} of {total} channels, but each of the "
             f"{len(scores)} groups must keep one; ask for less"
+        )
+    gone = sum(int((~keep[name]).sum()) for name in scores if name in keep)
+    if gone > count:
+        raise ConfigError(
+            f"sparsity {sparsity} removes {count} of {total} channels, but an earlier round "
+            f"removed {gone}, which stay removed; ask for more"
         )
     ranked = []
     for name, score in scores.items():

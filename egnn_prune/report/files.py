@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from egnn_prune.files import atomic
 
 Metrics = Mapping[str, Any]
 Predictions = Mapping[str, NDArray[np.float64]]
@@ -134,16 +135,7 @@ def has_split(predictions: Predictions, split: str) -> bool:
 
 
 def write_atomic(path: Path, data: bytes) -> Path:
-    """Writes `data` so that `path` holds either the old or the whole new content.
-
-    The temporary file lies in the same folder because a rename is only atomic within one file
-    system.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Writes `data` so that `path` holds either the old or the whole new content."""
+    with atomic(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 #: Weight of the likelihood term that trains the variance.
 VARIANCE_WEIGHT = 0.1

@@ -1,0 +1,49 @@
+"""From settings and data to a fresh model."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch_geometric.data import Batch
+
+from egnn_prune.configs.settings import Settings
+from egnn_prune.data import GraphDataset
+from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
+from egnn_prune.uncertainty import DeepEnsemble
+
+
+def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
+    """A fresh dense model, its target scale fitted on the training split.
+
+    Args:
+        settings: the model's and the uncertainty method's are read.
+        dataset: its training split tells the elements and the scale of the target.
+    """
+    s, u = settings.model, settings.uncertainty
+    options = EGNNOptions(
+        attention=s.attention,
+        update_positions=s.update_positions,
+        radial=s.radial,
+        cutoff=s.cutoff,
+        aggregation=s.aggregation,
+        dropout=s.dropout,
+    )
+
+    def build(scale: TargetScale) -> PropertyModel:
+        return PropertyModel.build(
+            dataset.elements,
+            hidden=s.hidden,
+            layers=s.layers,
+            members=u.members if u.method == "shallow" else 1,
+            pool="sum" if dataset.extensive else "mean",
+            readout_dropout=s.readout_dropout,
+            options=options,
+            scale=scale,
+        )
+
+    batch = Batch.from_data_list(dataset.split("train"))
+    counts = build(TargetScale()).element_counts(batch)
+    scale = TargetScale.fit(counts if dataset.extensive else counts[:, :0], batch.y)
+    members = u.members if u.method == "deep" else 1
+    models = [build(scale).to(getattr(torch, settings.precision)) for _ in range(members)]
+    return DeepEnsemble(models) if members > 1 else models[0]
