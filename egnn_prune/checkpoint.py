@@ -15,7 +15,7 @@ from torch import nn
 from egnn_prune.errors import InputError
 from egnn_prune.files import atomic
 from egnn_prune.models import EGNN, PropertyModel
-from egnn_prune.pruning.masks import Held, hold
+from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.uncertainty import DeepEnsemble
 
@@ -58,7 +58,7 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
         "class": kind,
         "architecture": model.architecture(),  # type: ignore[operator]
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "masked": any(isinstance(m, Held) for m in model.modules()),
+        "held": [name for name in parameter_names(model) if held(model, name) is not None],
         "metadata": metadata,
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -80,8 +80,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise InputError(f"there is no model file {path}")
     try:
         with safe_open(path, "pt") as archive:
-            header = json.loads((archive.metadata() or {})["egnn_prune"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            header = dict(json.loads((archive.metadata() or {})["egnn_prune"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
     if header.get("format") != FORMAT or header.get("class") not in BUILDERS:
         raise InputError(f"{path} was written by another version of egnn_prune; update the package")
@@ -109,8 +109,7 @@ def load(path: str | Path) -> nn.Module:
     try:
         model = BUILDERS[header["class"]](header["architecture"])
         model.to(getattr(torch, header["dtype"]))
-        if header["masked"]:
-            hold(model, parameter_names(model))
+        hold(model, header["held"])
         with safe_open(path, "pt") as archive:
             state = {key: archive.get_tensor(key) for key in archive.keys()}
         model.load_state_dict(state)

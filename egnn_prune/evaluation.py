@@ -122,6 +122,9 @@ def evaluate(
     arrays: dict[str, np.ndarray] = {}
     for name, model in models.items():
         result: dict[str, Any] = {"unit": dataset.unit}
+        val = dataset.split("val")
+        error = point_predictions(model, val, device) - torch.cat([g.y for g in val])
+        result["val_mae"] = float(error.abs().mean())
         for split in ("test", "ood"):
             graphs = dataset.split(split)
             if not graphs:

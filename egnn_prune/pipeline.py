@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
@@ -26,7 +26,7 @@ from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_figures, write_report
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
-from egnn_prune.selection import select, with_replay
+from egnn_prune.selection import select, replay_weights
 from egnn_prune.training import AtSteps, fit
 from egnn_prune.training.pruning_rounds import PruningRounds
 from egnn_prune.validation import validate
@@ -124,18 +124,18 @@ class Job:
                 threshold=s.threshold,
                 generator=generator,
             )
-            rows = with_replay(chosen, len(self.train), s.replay, generator)
+            weights = replay_weights(chosen, len(self.train), s.replay)
             files.write_arrays(
                 self.folder.path / "stages/selection.npz",
                 uncertainty=uncertainty.numpy(),
                 selected=chosen.numpy(),
-                rows=rows.numpy(),
+                weights=weights.numpy(),
             )
             return {
                 "strategy": s.strategy,
                 "uncertainty": self.settings.uncertainty.method,
                 "selected": len(chosen),
-                "replay": len(rows) - len(chosen),
+                "replay": s.replay,
                 "mean_epistemic_std_all": float(uncertainty.mean()),
                 "mean_epistemic_std_selected": float(uncertainty[chosen].mean()),
             }
@@ -151,7 +151,7 @@ class Job:
         def work() -> dict[str, Any]:
             model = self._load("stages/trained.safetensors")
             with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
-                selected, rows = archive["selected"].tolist(), archive["rows"].tolist()
+                selected, weights = archive["selected"].tolist(), archive["weights"]
             rounds = PruningRounds(
                 model, [self.train[i] for i in selected], s, self.settings.seed, self.device
             )
@@ -159,10 +159,11 @@ class Job:
             seconds = self._fit(
                 "pruned",
                 model,
-                [self.train[i] for i in rows],
+                self.train,
                 self.settings.training.finetune_epochs,
                 rounds.actions(steps),
                 lr=self.settings.training.finetune_lr,
+                weights=torch.from_numpy(weights),
             )
             apply_masks(model, rounds.keep)  # freeze=none let channels grow back
             small = compact(model)
@@ -322,6 +323,7 @@ class Job:
         epochs: int,
         actions: dict[int, Callable[[], None]] | None = None,
         lr: float | None = None,
+        weights: Tensor | None = None,
     ) -> float:
         t = self.settings.training
         return fit(
@@ -335,6 +337,7 @@ class Job:
             clip=t.clip,
             device=self.device,
             label=label,
+            weights=weights,
             callbacks=[AtSteps(actions)] if actions else None,
         )
 

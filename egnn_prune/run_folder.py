@@ -50,15 +50,17 @@ class RunFolder:
             raise ConfigError(f"out={self.path} is a file, not a folder; choose another")
         if config.exists():
             found = read_json(self.path / "stages" / "run.json").get("config_hash")
-            if found != self.hash:
+            begun = [p for p in (self.path / "stages").glob("*.json") if p.stem != "run"]
+            if found != self.hash and begun:
                 raise ConfigError(
                     f"{self.path} holds a run with other settings; choose another out=DIR, or "
                     "delete that folder"
                 )
-            return
-        with atomic(config) as temporary:
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+            if found == self.hash:
+                return
         write_json(self.path / "stages" / "run.json", {"config_hash": self.hash})
+        with atomic(config) as temporary:  # last: where it stands, the folder is complete
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)))
 
     @property
     def finished(self) -> bool:

@@ -34,6 +34,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The tests' tensors are small: threads would only wait for each other."""
+    torch.set_num_threads(1)
+
+
 def random_graph(
     nodes: int, n: int, dtype: torch.dtype, edge_features: int, generator: torch.Generator
 ) -> Data:
@@ -71,7 +77,7 @@ def enlivened(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("position_out.weight"):
-                parameter.mul_(100.0)
+                parameter.mul_(300.0)
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,15 +30,19 @@ def load_extxyz(path: str | Path, target: str | None = None, seed: int = 0) -> G
     path, target = Path(path), target or "energy"
     if not path.is_file():
         raise DataError(f"there is no file {path}; check data.path")
+    structures: list[Any] = []
     try:
-        structures = ase.io.read(path, ":")
+        for atoms in ase.io.iread(path, ":"):
+            structures.append(atoms)
     except Exception as error:  # ASE raises whatever its many parsers raise
-        raise DataError(f"ASE cannot read {path}: {type(error).__name__}: {error}") from None
+        where = f"structure {len(structures)} of {path}" if structures else path
+        what = " ".join(str(error).split())
+        raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
     graphs = []
     for k, atoms in enumerate(structures):
         results = atoms.calc.results if atoms.calc is not None else {}
         value = atoms.info.get(target, results.get(target))
-        if value is None or np.size(value) != 1:
+        if value is None or np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
             known = ", ".join(sorted({*atoms.info, *results})) or "nothing"
             raise DataError(f"structure {k} of {path} has no number {target!r} (it has: {known})")
         graph = Data(

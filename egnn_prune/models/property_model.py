@@ -191,10 +191,10 @@ class PropertyModel(nn.Module):
 
     def _encoded(self, batch: Batch | Data) -> Batch | Data:
         """The batch with node features ``x`` and nothing that the network does not read."""
-        if not self.elements:
-            return batch
         if not torch.compiler.is_compiling():
             check_graphs(batch)
+        if not self.elements:
+            return batch
         if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
             raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
         out = copy.copy(batch)

@@ -19,6 +19,10 @@ from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.tensors import get_tensor, owner_of, spread, weight_members
 
+#: The share of its old weights from which a pruned channel grows back once its mask is lifted; the
+#: channel's effect, a product of two of them, starts at the square.
+REGROWTH = 1e-2
+
 
 class Held(nn.Module):
     r"""Parametrisation :math:`w = \text{where}(\text{pruned} \lor \text{frozen}, v, w_0)`.
@@ -110,12 +114,17 @@ def apply_masks(
 
 @torch.no_grad()
 def lift_masks(model: nn.Module) -> None:
-    """Let pruned entries grow again from zero (frozen ones stay frozen)."""
+    """Let pruned channels grow again (frozen entries stay frozen).
+
+    They start from :data:`REGROWTH` of the weights behind the mask. From exact zeros on both sides
+    of a channel nothing could ever grow: each side's gradient is proportional to the other side.
+    """
     for module in model.modules():
         for chain in getattr(module, "parametrizations", {}).values():
             for state in chain:
                 if isinstance(state, Held):
-                    chain.original.masked_fill_(state.pruned, 0.0)
+                    original = chain.original
+                    original.copy_(torch.where(state.pruned, REGROWTH * original, original))
                     state.pruned.zero_()
 
 

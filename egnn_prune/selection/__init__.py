@@ -11,8 +11,8 @@ from egnn_prune.selection.strategies import (
     least_uncertain,
     proportional,
     random_fraction,
+    replay_weights,
     top_fraction,
-    with_replay,
 )
 
 STRATEGIES = ("top", "threshold", "proportional", "random", "least")
@@ -59,7 +59,7 @@ __all__ = [
     "least_uncertain",
     "proportional",
     "random_fraction",
+    "replay_weights",
     "select",
     "top_fraction",
-    "with_replay",
 ]

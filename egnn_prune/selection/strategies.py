@@ -43,6 +43,7 @@ def above_threshold(uncertainty: Tensor, threshold: float) -> Tensor:
     Raises:
         ConfigError: there is none.
     """
+    _check(uncertainty)
     order = uncertainty.argsort(descending=True, stable=True)
     chosen = order[uncertainty[order] > threshold]
     if len(chosen) == 0:
@@ -53,37 +54,40 @@ def above_threshold(uncertainty: Tensor, threshold: float) -> Tensor:
     return chosen
 
 
-def with_replay(selected: Tensor, n: int, share: float, generator: torch.Generator) -> Tensor:
-    """Add ordinary samples, so that fine-tuning does not forget them.
+def replay_weights(selected: Tensor, n: int, share: float) -> Tensor:
+    """How often to draw each sample when fine-tuning, so that ordinary ones are not forgotten.
 
     Args:
         selected: row numbers that were chosen.
         n: the number of samples to choose from.
-        share: the share of the result that is drawn at random from the samples not selected, in
-            [0, 1); fewer are added when there are not enough left.
-        generator: draws them.
+        share: the share of draws that goes to samples that were *not* selected, in [0, 1).
 
     Returns:
-        The selected rows followed by the replayed ones.
+        ``[n]`` probabilities: ``1 - share`` spread over the selected samples, ``share`` over the
+        others (over the selected ones too where there are no others).
 
     Raises:
-        ConfigError: the share is out of range.
+        ConfigError: the share is out of range, or nothing is selected.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"selection.replay is a share in [0, 1), not {share}")
-    count = round(len(selected) * share / (1 - share))
-    rest = torch.ones(n, dtype=torch.bool)
-    rest[selected] = False
-    ordinary = rest.nonzero().flatten()
-    order = torch.randperm(len(ordinary), generator=generator)[:count]
-    return torch.cat([selected, ordinary[order]])
+    if len(selected) == 0:
+        raise ConfigError("no sample is selected, so there is nothing to fine-tune on")
+    ordinary = n - len(selected)
+    weights = torch.full((n,), share / ordinary if ordinary else 0.0, dtype=torch.float64)
+    weights[selected] = (1 - share if ordinary else 1.0) / len(selected)
+    return weights
 
 
 def _count(uncertainty: Tensor, fraction: float) -> int:
     if not 0 < fraction <= 1:
         raise ConfigError(f"selection.fraction lies in (0, 1], not {fraction}")
+    _check(uncertainty)
+    return max(1, round(fraction * len(uncertainty)))
+
+
+def _check(uncertainty: Tensor) -> None:
     if uncertainty.dim() != 1 or len(uncertainty) == 0:
         raise ConfigError("selection needs one uncertainty per training sample")
     if not bool(torch.isfinite(uncertainty).all()):
         raise ConfigError("an uncertainty is NaN or infinite; check the trained model")
-    return max(1, round(fraction * len(uncertainty)))

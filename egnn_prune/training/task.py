@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.utils.data import WeightedRandomSampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
@@ -56,8 +57,10 @@ class RegressionTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate, stepped after every batch."""
         optimiser = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay)
+        # OneCycleLR divides by zero where the rise lasts exactly one step
+        rise = self.warmup if self.warmup * self.steps > 1 else 0.9 * self.warmup
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.lr, total_steps=self.steps, pct_start=self.warmup
+            optimiser, self.lr, total_steps=self.steps, pct_start=rise
         )
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
@@ -91,6 +94,7 @@ def fit(
     clip: float,
     device: torch.device,
     label: str = "training",
+    weights: Tensor | None = None,
     callbacks: list[Callback] | None = None,
 ) -> float:
     """Train in place for exactly ``steps`` optimiser steps, then return to the CPU.
@@ -106,12 +110,18 @@ def fit(
         clip: largest norm of the gradient.
         device: where to train.
         label: for the progress bar.
+        weights: ``[len(train)]``; graphs are drawn with these probabilities, with replacement.
         callbacks: Lightning callbacks.
 
     Returns:
         Wall time of the fit, in seconds.
     """
-    loader = DataLoader(train, min(batch_size, len(train)), shuffle=True, drop_last=True)
+    batch_size = min(batch_size, len(train))
+    if weights is None:
+        loader = DataLoader(train, batch_size, shuffle=True, drop_last=True)
+    else:
+        sampler = WeightedRandomSampler(weights.tolist(), len(train))
+        loader = DataLoader(train, batch_size, sampler=sampler, drop_last=True)
     checks = DataLoader(val, 4 * batch_size)
     task = RegressionTask(model, steps, lr, weight_decay)
     start = time.perf_counter()
@@ -128,6 +138,10 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-    trainer.fit(task, loader, checks)
+    model.train()  # lightning keeps the mode it finds: a loaded model would learn without dropout
+    try:
+        trainer.fit(task, loader, checks)
+    except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
+        raise KeyboardInterrupt from None
     model.to("cpu").eval()
     return time.perf_counter() - start

@@ -1,0 +1,111 @@
+"""Deep ensembles act as one prunable network; shallow ones share their trunk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from egnn_prune import compact, load, save
+from egnn_prune.errors import ConfigError
+from egnn_prune.models import PropertyModel
+from egnn_prune.pruning import apply_masks, choose
+from egnn_prune.testing import assert_equivariant
+from egnn_prune.uncertainty import DeepEnsemble
+
+
+@pytest.fixture
+def ensemble(dtype) -> DeepEnsemble:
+    torch.manual_seed(0)
+    members = [PropertyModel.build((1, 6, 8), hidden=8, layers=2) for _ in range(3)]
+    return DeepEnsemble(members).to(dtype).eval()
+
+
+def pruned(ensemble: DeepEnsemble) -> DeepEnsemble:
+    generator = torch.Generator().manual_seed(0)
+    groups = ensemble.channel_groups()
+    scores = {g.name: torch.rand(g.n, generator=generator) for g in groups}
+    apply_masks(ensemble, choose(scores, 0.4, "global"))
+    return ensemble
+
+
+def test_members_are_pooled(ensemble, make_batch):
+    batch = make_batch(3, 6)
+    alone = [member(batch) for member in ensemble.members]
+    prediction = ensemble(batch)
+    assert torch.equal(prediction.members, torch.cat([p.members for p in alone]))
+    assert torch.equal(prediction.mean, torch.cat([p.members for p in alone]).mean(0))
+    assert torch.equal(prediction.aleatoric, torch.stack([p.aleatoric for p in alone]).mean(0))
+    assert prediction.epistemic.min() > 0
+
+
+def test_channel_groups_carry_the_place_of_their_member(ensemble):
+    names = [g.name for g in ensemble.channel_groups()]
+    own = [g.name for g in ensemble.members[0].channel_groups()]
+    assert names == [f"members.{i}.{name}" for i in range(3) for name in own]
+    tensors = dict(ensemble.named_parameters()) | dict(ensemble.named_buffers())
+    assert all(m.name in tensors for g in ensemble.channel_groups() for m in g.members)
+    assert ensemble.message_passing_modules() == [f"members.{i}.trunk" for i in range(3)]
+
+
+def test_compact_equals_masked(ensemble, make_batch, assert_close):
+    batch = make_batch(3, 8)
+    before = ensemble(batch).members
+    small = compact(pruned(ensemble))
+    assert_close(small(batch).members, ensemble(batch).members)
+    assert (before - small(batch).members).abs().max() > 1e-3
+    sizes = [sum(p.numel() for p in m.parameters()) for m in small.members]
+    assert len(set(sizes)) > 1  # a global ranking cuts members unevenly
+    assert max(sizes) < 0.7 * sum(
+        p.numel() for p in PropertyModel.build((1, 6, 8), hidden=8, layers=2).parameters()
+    )
+
+
+@pytest.mark.parametrize("form", ["dense", "masked", "compact"])
+def test_saved_and_loaded_bit_for_bit(ensemble, make_batch, tmp_path, form):
+    model = {"dense": lambda e: e, "masked": pruned, "compact": lambda e: compact(pruned(e))}[form](
+        ensemble
+    )
+    save(model, tmp_path / "ensemble.safetensors")
+    again = load(tmp_path / "ensemble.safetensors")
+    batch = make_batch(3, 8)
+    assert isinstance(again, DeepEnsemble)
+    assert torch.equal(again(batch).members, model(batch).members)
+    assert torch.equal(again(batch).member_variance, model(batch).member_variance)
+
+
+def test_equivariant(ensemble, make_batch):
+    assert_equivariant(ensemble, make_batch(2, 9))
+
+
+def test_a_single_member_is_no_ensemble():
+    with pytest.raises(ConfigError, match="at least 2 members, not 1"):
+        DeepEnsemble([PropertyModel.build((1,), hidden=4, layers=1)])
+
+
+def test_shallow_members_share_the_trunk(make_property_model, make_batch, assert_close):
+    model, batch = make_property_model(members=4), make_batch(3, 6)
+    calls = []
+    model.trunk.register_forward_hook(lambda *_: calls.append(1))
+    prediction = model(batch)
+    assert len(calls) == 1
+    assert prediction.members.shape == (4, 2)
+    assert prediction.epistemic.min() > 0
+    single = make_property_model(members=1)
+    state = model.state_dict()
+    for k in range(4):
+        rows = {
+            n: v[k : k + 1] if "head.mean_out" in n or "head.variance_out" in n else v
+            for n, v in state.items()
+        }
+        single.load_state_dict(rows)
+        assert_close(single(batch).mean, prediction.members[k])
+
+
+def test_a_compact_shallow_ensemble_keeps_its_members(
+    make_property_model, make_batch, assert_close
+):
+    model, batch = make_property_model(members=4), make_batch(3, 6)
+    apply_masks(model, {g.name: torch.arange(g.n) % 2 == 0 for g in model.channel_groups()})
+    small = compact(model)
+    assert small(batch).members.shape == (4, 2)
+    assert_close(small(batch).members, model(batch).members)
