@@ -81,7 +81,7 @@ class Prunable(Protocol):
 
 
 class ChannelGate(nn.Module):
-    r"""A point that all channels of a group flow through: :math:`y_{rc} = x_{rc}\, t_{sc}\, g_{bc}`.
+    r"""A point that all channels of a group flow through, :math:`y_{rc} = x_{rc} t_{sc} g_{bc}`.
 
     Normally the identity. It thins the network for Monte Carlo dropout (:math:`t`, one value per
     channel, shared by every node, edge and graph of a sample :math:`s`, so that a sample is one

@@ -102,8 +102,7 @@ class RunFolder:
 
     def _copy(self, other: Path, files: tuple[str, ...]) -> None:
         for name in files:
-            try:
-                with atomic(self.path / name) as temporary:
-                    shutil.copyfile(other / name, temporary)
-            except FileNotFoundError:
-                raise InputError(f"{other} lacks {name}; leave it out of reuse") from None
+            if not (other / name).is_file():
+                raise InputError(f"{other} lacks {name}; leave it out of reuse")
+            with atomic(self.path / name) as temporary:
+                shutil.copyfile(other / name, temporary)

@@ -1,8 +1,8 @@
-"""Check the symmetries of any model of 3D graphs: turn, mirror, shift and renumber its input.
+r"""Check the symmetries of any model of 3D graphs: turn, mirror, shift and renumber its input.
 
 Helpers for tests, of this package and of yours: hand :func:`assert_equivariant` your module and a
 PyG batch. What a model must do under a change of view
-:math:`x_i \\to Q x_{\\pi(i)} + t`, with orthogonal Q, shift t and renumbering :math:`\\pi`:
+:math:`x_i \to Q x_{\pi(i)} + t`, with orthogonal Q, shift t and renumbering :math:`\pi`:
 
 ==================================  ============================================
 output                              must
@@ -77,16 +77,17 @@ def random_transform(
     Returns:
         The matrix Q ``[n, n]`` and the shift t ``[n]``, for ``x -> Q x + t``.
     """
-    options = {"dtype": torch.float64, "generator": generator}
-    matrix, upper = torch.linalg.qr(torch.randn(n, n, **options))  # type: ignore[call-overload]
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    matrix, upper = torch.linalg.qr(draw(n, n))
     matrix = matrix * upper.diagonal().sign()
-    wanted = determinant
-    if wanted is None:
-        wanted = 1 if torch.rand((), **options) < 0.5 else -1  # type: ignore[call-overload]
+    wanted = determinant if determinant is not None else draw(1).sign()
     if torch.linalg.det(matrix) * wanted < 0:
         matrix[:, 0] *= -1
-    direction = torch.randn(n, **options)  # type: ignore[call-overload]
-    length = max_shift * torch.rand((), **options)  # type: ignore[call-overload]
+    direction = draw(n)
+    length = max_shift * torch.rand(1, dtype=torch.float64, generator=generator)
     return matrix, direction / direction.norm() * length
 
 

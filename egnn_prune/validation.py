@@ -43,6 +43,9 @@ def validate(settings: Settings) -> None:
     _at_least("model.radial", s.model.radial, 0)
     _at_least("uncertainty.members", s.uncertainty.members, 2)
     _at_least("uncertainty.samples", s.uncertainty.samples, 2)
+    _within("seed", s.seed, 0, 4_000_000)  # a stage's seed, 1000 times as large, has 32 bits
+    if s.model.cutoff is not None:
+        _at_least("model.cutoff", s.model.cutoff, 1e-12)
     if s.threads is not None:
         _at_least("threads", s.threads, 1)
     if s.uncertainty.method == "dropout" and s.model.dropout + s.model.readout_dropout == 0:

@@ -64,9 +64,9 @@ class SelectionSettings:
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.5, "fraction of channels removed, in [0, 1)")
+    sparsity: float = setting(0.6, "fraction of channels removed, in [0, 1)")
     criterion: str = setting("taylor", "taylor, magnitude or random")
-    scope: str = setting("group", "rank channels globally, or within each group")
+    scope: str = setting("global", "rank channels globally, or within each group")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
     until: float = setting(0.3, "share of the fine-tuning after which the last round is over")
     freeze: str = setting("pruned", "pruned, message_passing, important or none")

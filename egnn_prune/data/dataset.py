@@ -24,7 +24,7 @@ class GraphDataset:
         unit: its unit.
         extensive: whether the target grows with the number of atoms (then an energy per element
             is fitted and subtracted).
-        graphs: ``Data(z [N], pos [N, 3] in Angstrom, y [1], index [1], ...)``.
+        graphs: ``Data(z [N], pos [N, 3] in Angstrom, y [1], row [1], ...)``.
         splits: for each of train, val, test, ood the row numbers of its graphs (ood may be empty).
         smiles: one string per graph where the source has them.
     """

@@ -49,7 +49,7 @@ def load_extxyz(path: str | Path, target: str | None = None, seed: int = 0) -> G
             z=torch.from_numpy(atoms.numbers.astype(np.int64)),
             pos=torch.from_numpy(atoms.positions.astype(np.float32)),
             y=torch.tensor([float(np.ravel(value)[0])], dtype=torch.float64),
-            index=torch.tensor([k]),
+            row=torch.tensor([k]),
         )
         if "forces" in results:
             graph.forces = torch.from_numpy(np.asarray(results["forces"], dtype=np.float32))

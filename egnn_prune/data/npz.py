@@ -101,7 +101,7 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     forces = torch.from_numpy(arrays["forces"]) if "forces" in arrays else None
     graphs = []
     for k, (a, b) in enumerate(zip(offset[:-1].tolist(), offset[1:].tolist(), strict=True)):
-        graph = Data(z=z[a:b], pos=pos[a:b], y=y[k : k + 1], index=torch.tensor([k]))
+        graph = Data(z=z[a:b], pos=pos[a:b], y=y[k : k + 1], row=torch.tensor([k]))
         if forces is not None:
             graph.forces = forces[a:b]
         graphs.append(graph)

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
-from torch_geometric.utils import scatter
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
@@ -246,11 +245,12 @@ class EGNNLayer(nn.Module):
     @staticmethod
     def _collect(x: Tensor, edges: Edges, nodes: int, how: str) -> Tensor:
         """Sum or mean over the incoming edges, ``[E, C] -> [N, C]``."""
-        total = scatter(x, edges.target, dim=0, dim_size=nodes, reduce="sum")
+        # index_add: its backward reads rows, a scatter's gathers single numbers (5 % of a step)
+        total = x.new_zeros(nodes, x.shape[1]).index_add(0, edges.target, x)
         if how == "sum":
             return total
         weight = x.new_ones(len(x), 1) if edges.envelope is None else edges.envelope
-        count = scatter(weight, edges.target, dim=0, dim_size=nodes, reduce="sum")
+        count = x.new_zeros(nodes, 1).index_add(0, edges.target, weight)
         # with a cutoff, 1 + sum of envelopes: no jump when a neighbour leaves, never zero
         return total / (count.clamp(min=1.0) if edges.envelope is None else 1.0 + count)
 

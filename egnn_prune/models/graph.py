@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -76,10 +77,7 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
         batch.edge_index = complete_edges(ptr)
     else:
         starts = ptr.tolist()
-        parts = [
-            cutoff_edges(batch.pos[a:b], cutoff) + a
-            for a, b in zip(starts[:-1], starts[1:], strict=True)
-        ]
+        parts = [cutoff_edges(batch.pos[a:b], cutoff) + a for a, b in pairwise(starts)]
         batch.edge_index = torch.cat(parts, dim=1)
     return batch
 

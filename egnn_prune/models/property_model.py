@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from ase.data import chemical_symbols
@@ -214,7 +215,8 @@ class PropertyModel(nn.Module):
     def resized(self, keep: dict[str, Tensor]) -> PropertyModel:
         """A new model with ``len(keep[group])`` channels in each group (weights not copied)."""
         trunk = self.trunk.resized({k.removeprefix("trunk."): v for k, v in keep.items()})
-        head = MeanVarianceHead(**{**self.head.architecture(), "features": trunk.hidden})
+        spec: dict[str, Any] = {**self.head.architecture(), "features": trunk.hidden}
+        head = MeanVarianceHead(**spec)
         return PropertyModel(trunk, head, self.elements, self.scale)
 
     def architecture(self) -> dict[str, object]:

@@ -28,7 +28,7 @@ def count_macs(
     Returns:
         ``{"": total, layer name: MACs, ...}``.
     """
-    counter = FlopCounterMode(display=False, depth=None)
+    counter = FlopCounterMode(display=False)
     training = model.training
     model.eval()
     with torch.no_grad(), counter:

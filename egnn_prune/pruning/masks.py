@@ -51,7 +51,7 @@ def held(model: nn.Module, name: str) -> Held | None:
     owner, leaf = owner_of(model, name)
     if not parametrize.is_parametrized(owner, leaf):
         return None
-    found = [p for p in owner.parametrizations[leaf] if isinstance(p, Held)]  # type: ignore[index, union-attr]
+    found = [p for p in owner.parametrizations[leaf] if isinstance(p, Held)]  # type: ignore[index]
     return found[0] if found else None
 
 
@@ -68,7 +68,7 @@ def release(model: nn.Module) -> None:
     """Remove all masks; the tensors keep the values that the network saw."""
     for module in list(model.modules()):
         for leaf in list(getattr(module, "parametrizations", {})):
-            if any(isinstance(p, Held) for p in module.parametrizations[leaf]):  # type: ignore[index, union-attr]
+            if any(isinstance(p, Held) for p in module.parametrizations[leaf]):  # type: ignore[index]
                 parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
 
 

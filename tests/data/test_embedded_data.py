@@ -93,7 +93,7 @@ def test_graphs_are_the_rows_of_the_file(dataset, arrays):
         assert graph.z.tolist() == arrays["z"][atoms].tolist()
         assert np.array_equal(graph.pos.numpy(), arrays["pos"][atoms])
         assert np.array_equal(graph.forces.numpy(), arrays["forces"][atoms])
-        assert int(graph.index) == k
+        assert int(graph.row) == k
         assert graph.y.dtype == torch.float64
 
 

@@ -42,7 +42,7 @@ def test_extxyz_round_trip(name, tmp_path):
         assert np.allclose(graph.pos, atoms.positions, atol=1e-6)
         assert np.allclose(graph.forces, atoms.get_forces(), atol=1e-6)
         assert graph.y.tolist() == [-10.0 * k]
-        assert int(graph.index) == k
+        assert int(graph.row) == k
     assert sorted(torch.cat(list(dataset.splits.values())).tolist()) == list(range(12))
 
 

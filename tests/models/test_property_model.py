@@ -42,6 +42,15 @@ def test_pools(make_property_model, make_batch, assert_close):
     assert_close(averaged(batch).mean * sizes, summed(batch).mean)
 
 
+def test_variance_does_not_grow_with_the_number_of_nodes(make_batch, assert_close, dtype):
+    """By hand: softplus of the mean over the nodes of a graph."""
+    head, batch = MeanVarianceHead(5, 8, members=2).to(dtype), make_batch(3, 6)
+    raw = head.variance_out(torch.nn.functional.silu(head.lin_in(batch.x)))
+    expected = torch.stack([raw[:3].mean(0), raw[3:].mean(0)], dim=1)
+    _, variance = head(batch.x, batch.batch, 2)
+    assert_close(variance, torch.nn.functional.softplus(expected) + 1e-6)
+
+
 def test_scale_brings_back_units(make_property_model, make_batch, assert_close):
     model, batch = make_property_model(), make_batch(4, 7)
     plain = model(batch)

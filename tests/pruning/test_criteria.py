@@ -139,7 +139,7 @@ def test_a_channel_without_effect_scores_zero(model, make_batch, group, reader):
 )
 def test_an_important_channel_ranks_first(model, make_batch, group, reader):
     with torch.no_grad():
-        model.trunk.layers[0].get_submodule(reader).weight[:, 6] *= 30.0
+        model.trunk.layers[0].get_submodule(reader).weight[:, 6] *= 100.0
     data = context(model, make_batch(3, 5))
     for criterion in ("taylor", "magnitude"):
         assert score_channels(criterion, data)[f"trunk.layers.0.{group}"].argmax() == 6

@@ -1,0 +1,249 @@
+"""The main job, tiny: what it leaves, that it repeats itself, continues, and never overwrites."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from egnn_prune import load, pipeline
+from egnn_prune.configs.settings import Settings
+from egnn_prune.errors import ConfigError
+from egnn_prune.evaluation import point_predictions
+from egnn_prune.pipeline import run
+from egnn_prune.testing import equivariance_error
+
+MODEL_KEYS = {
+    *("test_mae", "test_rmse", "ood_mae", "unit", "params", "macs_per_graph", "latency_ms"),
+    *("latency_batch", "nll", "spearman_error_uncertainty", "equivariance_error"),
+    *("train_seconds", "checkpoint_bytes"),
+}
+KEYS = {
+    *("schema_version", "config_hash", "git_commit", "seed", "device", "threads", "dataset"),
+    *("models", "selection", "ledger"),
+}
+FILES = {
+    *("metrics.json", "pruned_vs_baseline.png", "parity.png", "report.html"),
+    *("dense.safetensors", "pruned.safetensors"),
+}
+
+
+def tiny(out: Path, **changes: Any) -> Settings:
+    """Settings of a job of two seconds; ``changes`` are dotted names with ``__`` for the dots."""
+    settings = Settings(out=str(out), device="cpu", threads=1)
+    settings.data.limit = 60
+    settings.model.hidden, settings.model.layers, settings.model.radial = 8, 2, 4
+    settings.uncertainty.samples, settings.uncertainty.members = 3, 2
+    settings.training.max_epochs = settings.training.finetune_epochs = 1
+    settings.training.batch_size = 12
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        node = settings
+        for part in path:
+            node = getattr(node, part)
+        assert hasattr(node, last), name
+        setattr(node, last, value)
+    return settings
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def without_times(content: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that a second run must reproduce."""
+    content = {k: v for k, v in content.items() if k != "git_commit"}
+    times = ("latency_ms", "train_seconds")
+    content["models"] = {
+        name: {k: v for k, v in model.items() if k not in times}
+        for name, model in content["models"].items()
+    }
+    return content
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_latency():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egnn_prune.evaluation.LATENCY_REPEATS", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return run(tiny(tmp_path_factory.mktemp("job") / "run"))
+
+
+@pytest.fixture(scope="module")
+def dataset(finished):
+    settings = tiny(finished)
+    data = pipeline.sources.load("xtb").limited(60)
+    return data.with_cutoff(settings.model.cutoff)
+
+
+def test_every_promised_file(finished):
+    assert {p.name for p in finished.iterdir() if p.is_file()} >= FILES
+    for name in ("pruned_vs_baseline.png", "parity.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2
+    assert 'src="http' not in page and 'href="http' not in page.split("</style>")[0]
+    assert not list(finished.rglob(".*"))  # no temporary files
+
+
+def test_metrics_have_the_keys_of_the_schema(finished):
+    content = metrics(finished)
+    assert set(content) - {"pruning"} == KEYS
+    assert set(content["models"]) == {"dense", "pruned", "scratch"}
+    for model in content["models"].values():
+        assert set(model) - {"val_mae"} == MODEL_KEYS
+        assert model["unit"] == "eV" and model["latency_batch"] == 32
+        numbers = [v for v in model.values() if not isinstance(v, str)]
+        assert all(math.isfinite(v) for v in numbers)
+        assert model["equivariance_error"] <= 1e-5
+    assert content["seed"] == 0 and content["device"] == "cpu" and content["threads"] == 1
+    assert content["dataset"]["train"] == content["dataset"]["test"] == 60
+
+
+def test_metrics_are_what_the_models_say(finished, dataset):
+    y = torch.cat([g.y for g in dataset.split("test")])
+    for name in ("dense", "pruned"):
+        found, model = metrics(finished)["models"][name], load(finished / f"{name}.safetensors")
+        error = point_predictions(model, dataset.split("test"), torch.device("cpu")) - y
+        assert found["test_mae"] == pytest.approx(float(error.abs().mean()), rel=1e-6)
+        assert found["test_rmse"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-6)
+        assert found["params"] == sum(p.numel() for p in model.parameters())
+        assert found["checkpoint_bytes"] == (finished / f"{name}.safetensors").stat().st_size
+
+
+def test_loaded_models_reproduce_predictions_bit_for_bit(finished, dataset):
+    with np.load(finished / "predictions.npz", allow_pickle=False) as stored:
+        for name in ("dense", "pruned"):
+            model = load(finished / f"{name}.safetensors")
+            for split in ("test", "ood"):
+                found = point_predictions(model, dataset.split(split), torch.device("cpu"))
+                assert np.array_equal(found.numpy(), stored[f"{split}_{name}_mean"])
+
+
+def test_the_pruned_model_is_smaller_and_equivariant(finished, dataset):
+    models = metrics(finished)["models"]
+    for key in ("params", "macs_per_graph", "checkpoint_bytes"):
+        assert models["pruned"][key] == models["scratch"][key] < models["dense"][key]
+    model = load(finished / "pruned.safetensors")
+    batch = pipeline.Batch.from_data_list(dataset.split("test")[:10])
+    del batch.edge_index  # found again for every view
+    assert equivariance_error(model, batch, scale=1.0) <= 1e-5
+
+
+def test_floor_of_sparsity_times_n_channels_are_gone(finished):
+    pruning = metrics(finished)["pruning"]
+    assert len(pruning["groups"]) > 4
+    for group in pruning["groups"]:
+        assert group["total"] - group["kept"] == math.floor(0.5 * group["total"])
+
+
+def test_the_ledger_adds_up(finished):
+    content = metrics(finished)
+    rows, models = content["ledger"], content["models"]
+    assert sum(row["total"] for row in rows) == models["dense"]["params"]
+    assert sum(row["total"] - row["pruned"] for row in rows) == models["pruned"]["params"]
+    for row in rows:
+        assert row["pruned"] + row["frozen"] + row["trainable"] == row["total"]
+
+
+def test_the_same_seed_gives_the_same_numbers(finished, tmp_path):
+    again = run(tiny(tmp_path / "again"))
+    assert without_times(metrics(again)) == without_times(metrics(finished))
+    for name in ("dense", "pruned"):
+        mine, theirs = (f / f"{name}.safetensors" for f in (again, finished))
+        assert mine.read_bytes() == theirs.read_bytes()
+    other = run(tiny(tmp_path / "other", seed=1))
+    assert (
+        metrics(other)["models"]["dense"]["test_mae"]
+        != (metrics(finished)["models"]["dense"]["test_mae"])
+    )
+
+
+class Interrupted(Exception):
+    """Pulls the plug."""
+
+
+@pytest.mark.parametrize("stage", ["select_uncertain_graphs", "train_scratch", "evaluate"])
+def test_an_interrupted_run_continues(finished, tmp_path, monkeypatch, stage):
+    settings = tiny(tmp_path / "run")
+    with monkeypatch.context() as patch:
+
+        def stop(_: object) -> None:
+            raise Interrupted
+
+        patch.setattr(pipeline.Job, stage, stop)
+        with pytest.raises(Interrupted):
+            run(settings)
+    before = snapshot(tmp_path / "run")
+    torch.manual_seed(99)  # the second start finds other random numbers
+    run(settings)
+    after = snapshot(tmp_path / "run")
+    assert {k: after[k] for k in before} == before  # nothing is done twice
+    assert without_times(metrics(tmp_path / "run")) == without_times(metrics(finished))
+
+
+def test_an_interruption_within_a_stage_starts_that_stage_again(finished, tmp_path, monkeypatch):
+    settings = tiny(tmp_path / "run")
+    with monkeypatch.context() as patch:
+
+        def stop(*_: object) -> None:
+            raise Interrupted
+
+        patch.setattr("egnn_prune.pipeline.compact", stop)
+        with pytest.raises(Interrupted):
+            run(settings)
+    assert not (tmp_path / "run" / "pruned.safetensors").exists()
+    run(settings)
+    assert without_times(metrics(tmp_path / "run")) == without_times(metrics(finished))
+
+
+def test_a_finished_run_is_left_alone(finished, capsys):
+    before = snapshot(finished)
+    run(tiny(finished))
+    assert snapshot(finished) == before
+    assert "nothing is run again" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused(finished):
+    before = snapshot(finished)
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        run(tiny(finished, pruning__sparsity=0.25))
+    assert snapshot(finished) == before
+
+
+def test_equal_stages_are_copied(finished, tmp_path, monkeypatch):
+    labels = []
+    original = pipeline.fit
+    monkeypatch.setattr(
+        pipeline, "fit", lambda *a, **k: labels.append(k["label"]) or original(*a, **k)
+    )
+    settings = tiny(tmp_path / "run", reuse=[str(finished)], pruning__sparsity=0.25)
+    run(settings)
+    assert labels == ["pruned", "scratch", "scratch"]
+    for name in ("dense.safetensors", "stages/trained.safetensors", "stages/selection.npz"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+    alone = run(tiny(tmp_path / "alone", pruning__sparsity=0.25))
+    assert without_times(metrics(tmp_path / "run")) == without_times(metrics(alone))
+
+
+def test_a_damaged_folder_to_reuse_is_named(finished, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(finished, broken)
+    (broken / "stages" / "trained.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"broken lacks stages/trained\.safetensors"):
+        run(tiny(tmp_path / "run", reuse=[str(broken)]))

@@ -1,0 +1,68 @@
+"""Bring your own data: extended XYZ in, a smaller model out, through the script's main function."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase.calculators.lj import LennardJones
+from test_main_job import tiny
+from torch_geometric.data import Data
+
+from egnn_prune import load
+from egnn_prune.errors import DataError
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_pruned_egnn.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_pruned_egnn", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def clusters(tmp_path) -> Path:
+    """Argon and neon clusters with Lennard-Jones energies."""
+    random = np.random.default_rng(0)
+    grid = 1.2 * np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)])
+    frames = []
+    for _ in range(80):
+        n = int(random.integers(3, 8))
+        symbols = random.choice(["Ar", "Ne"], n)
+        places = grid[random.permutation(8)[:n]] + random.normal(scale=0.05, size=(n, 3))
+        frame = ase.Atoms(symbols, positions=places)
+        frame.calc = LennardJones(rc=8.0)
+        frame.get_forces()
+        frames.append(frame)
+    ase.io.write(tmp_path / "clusters.xyz", frames, format="extxyz")
+    return tmp_path / "clusters.xyz"
+
+
+def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
+    settings = tiny(tmp_path / "run", data__name="extxyz", data__path=str(clusters))
+    script.main(settings)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    dataset, models = metrics["dataset"], metrics["models"]
+    assert dataset["name"] == "clusters.xyz"
+    assert (dataset["train"], dataset["val"], dataset["test"], dataset["ood"]) == (60, 8, 8, 0)
+    assert models["pruned"]["ood_mae"] is None
+    assert models["pruned"]["unit"] == "eV"
+    assert models["pruned"]["params"] < models["dense"]["params"]
+    assert (tmp_path / "run" / "report.html").is_file()
+
+    model = load(tmp_path / "run" / "pruned.safetensors")
+    frame = ase.io.read(clusters, 0)
+    graph = Data(z=torch.tensor(frame.numbers), pos=torch.tensor(frame.positions).float())
+    assert model(graph).mean.isfinite().all()
+    graph.z[0] = 36
+    with pytest.raises(DataError, match=r"element Kr .* which held Ne, Ar"):
+        model(graph)
