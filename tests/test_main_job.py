@@ -40,6 +40,8 @@ def tiny(out: Path, **changes: Any) -> Settings:
     settings.data.limit = 60
     settings.model.hidden, settings.model.layers, settings.model.radial = 8, 2, 4
     settings.uncertainty.samples, settings.uncertainty.members = 3, 2
+    settings.pruning.sparsity, settings.pruning.scope = 0.5, "group"
+    settings.selection.fraction, settings.pruning.rounds = 0.3, 4
     settings.training.max_epochs = settings.training.finetune_epochs = 1
     settings.training.batch_size = 12
     for name, value in changes.items():
