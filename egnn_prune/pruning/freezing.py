@@ -59,12 +59,11 @@ def _freeze_important(
     if not 0 <= fraction <= 1:
         raise ConfigError(f"the fraction of frozen channels lies in [0, 1], not {fraction}")
     groups: list[ChannelGroup] = model.channel_groups()  # type: ignore[operator]
-    alive = torch.cat([scores[g.name].double()[keep[g.name]] for g in groups])
-    count = int(fraction * len(alive))
-    if count == 0:
-        return
-    threshold = alive.topk(count).values[-1]
-    for group in groups:
-        locked = keep[group.name] & (scores[group.name].double() >= threshold)
+    ranked = torch.cat([scores[g.name].double().cpu() for g in groups])
+    alive = torch.cat([keep[g.name] for g in groups])
+    best = ranked.masked_fill(~alive, -torch.inf).argsort(descending=True, stable=True)
+    locked = torch.zeros_like(alive)
+    locked[best[: int(fraction * int(alive.sum()))]] = True
+    for group, channels in zip(groups, locked.split([g.n for g in groups]), strict=True):
         for member, tensor in weight_members(group, model):
-            freeze_entries(model, member.name, spread(member, locked, tensor))
+            freeze_entries(model, member.name, spread(member, channels, tensor))
