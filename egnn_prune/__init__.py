@@ -10,11 +10,34 @@ The parts, in the order in which the main job (:mod:`egnn_prune.pipeline`) uses 
 * :mod:`egnn_prune.report`: tables, figures, the page
 """
 
-from egnn_prune.checkpoint import load, save
-from egnn_prune.models import EGNN, PropertyModel, forces
-from egnn_prune.prediction import Prediction
-from egnn_prune.pruning import compact
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from egnn_prune.checkpoint import load, save
+    from egnn_prune.models import EGNN, PropertyModel, forces
+    from egnn_prune.prediction import Prediction
+    from egnn_prune.pruning import compact
 
 __version__ = "0.1.0"
 
 __all__ = ["EGNN", "Prediction", "PropertyModel", "compact", "forces", "load", "save"]
+
+_HOMES = {
+    "EGNN": "models",
+    "Prediction": "prediction",
+    "PropertyModel": "models",
+    "compact": "pruning",
+    "forces": "models",
+    "load": "checkpoint",
+    "save": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, ``--help`` should not."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

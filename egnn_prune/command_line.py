@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
         config_name: YAML file in ``egnn_prune.configs``.
         purpose: one paragraph for ``--help``.
     """
+    # torch-geometric uses what torch deprecates: true, but nothing that a user of a script can mend
+    warnings.filterwarnings("ignore", r".torch\.jit\.", FutureWarning)
     register()
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):

@@ -60,6 +60,7 @@ def compare(settings: ComparisonSettings) -> Path:
     if settings.workers == 1:
         rows = [run_seed(several, 1) for several in jobs.values()]
     else:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
         pool = joblib.Parallel(n_jobs=settings.workers, return_as="generator")
         rows = list(tqdm(pool(tasks), "seeds", total=len(jobs)))
     flat = [row for several in rows for row in several]

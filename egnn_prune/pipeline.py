@@ -22,7 +22,7 @@ from egnn_prune.data import GraphDataset
 from egnn_prune.device import choose_device
 from egnn_prune.evaluation import evaluate, predict_all
 from egnn_prune.provenance import git_commit
-from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
+from egnn_prune.pruning import apply_masks, choose, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_figures, write_report
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
@@ -86,9 +86,8 @@ class Job:
         say(f"Data: {s.name}")
         dataset = sources.load(s.name, s.path, s.target, settings.seed)
         self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
-        for graph in self.dataset.graphs:
-            graph.pos = graph.pos.to(self.dtype)
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._check_sparsity()
         self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
 
     # ------------------------------------------------------------------ the stages
@@ -297,6 +296,12 @@ class Job:
         print(f"Report: {self.folder.path / 'report.html'}")
 
     # ------------------------------------------------------------------ what they share
+
+    def _check_sparsity(self) -> None:
+        """Refuse a sparsity that would empty a group now, not after an hour of training."""
+        groups = build_model(self.settings, self.dataset).channel_groups()  # type: ignore[operator]
+        s = self.settings.pruning
+        choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope)
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What a finished stage wrote down."""

@@ -46,6 +46,9 @@ class RunFolder:
         date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         self.path = Path(settings.out or f"runs/{date}-{settings.name}").expanduser()
         config = self.path / "config.yaml"
+        for other in settings.reuse:
+            if not Path(other).is_dir():
+                raise ConfigError(f"reuse names {other}, but there is no such folder")
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out={self.path} is a file, not a folder; choose another")
         if config.exists():

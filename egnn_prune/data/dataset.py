@@ -24,7 +24,8 @@ class GraphDataset:
         unit: its unit.
         extensive: whether the target grows with the number of atoms (then an energy per element
             is fitted and subtracted).
-        graphs: ``Data(z [N], pos [N, 3] in Angstrom, y [1], row [1], ...)``.
+        graphs: ``Data(z [N], pos [N, 3] in Angstrom and float64 (models take differences of
+            positions before they round to their own precision), y [1], row [1], ...)``.
         splits: for each of train, val, test, ood the row numbers of its graphs (ood may be empty).
         smiles: one string per graph where the source has them.
     """

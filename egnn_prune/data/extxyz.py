@@ -47,7 +47,7 @@ def load_extxyz(path: str | Path, target: str | None = None, seed: int = 0) -> G
             raise DataError(f"structure {k} of {path} has no number {target!r} (it has: {known})")
         graph = Data(
             z=torch.from_numpy(atoms.numbers.astype(np.int64)),
-            pos=torch.from_numpy(atoms.positions.astype(np.float32)),
+            pos=torch.from_numpy(atoms.positions.astype(np.float64)),
             y=torch.tensor([float(np.ravel(value)[0])], dtype=torch.float64),
             row=torch.tensor([k]),
         )

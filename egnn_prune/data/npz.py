@@ -11,6 +11,8 @@ from torch_geometric.data import Data
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.errors import DataError
 
+#: Targets that grow with the number of atoms; names ending in ``_atom`` (QM9's atomisation
+#: energies) do too.
 EXTENSIVE = ("energy", "atomisation_energy", "u0", "u298", "h298", "g298", "zpve", "cv", "alpha")
 REQUIRED = ("offset", "z", "pos", "targets", "target_names")
 
@@ -96,7 +98,7 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     column = names.index(target)
     offset, count = arrays["offset"].astype(np.int64), len(arrays["offset"]) - 1
     z = torch.from_numpy(arrays["z"].astype(np.int64))
-    pos = torch.from_numpy(arrays["pos"].astype(np.float32))
+    pos = torch.from_numpy(arrays["pos"].astype(np.float64))
     y = torch.from_numpy(arrays["targets"][:, column].astype(np.float64))
     forces = torch.from_numpy(arrays["forces"]) if "forces" in arrays else None
     graphs = []
@@ -118,7 +120,7 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
         name=path.stem,
         target=target,
         unit=units[column] if units else "",
-        extensive=target in EXTENSIVE,
+        extensive=target in EXTENSIVE or target.endswith("_atom"),
         graphs=graphs,
         splits=splits,
         smiles=[str(s) for s in arrays.get("smiles", [])],

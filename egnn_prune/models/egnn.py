@@ -22,6 +22,10 @@ from egnn_prune.models.graph import (
 )
 
 
+#: Initial size of the weights on Gaussian radial functions.
+RADIAL_STD = 0.6
+
+
 @dataclass(frozen=True)
 class EGNNOptions:
     """What an :class:`EGNN` computes, apart from its widths.
@@ -142,6 +146,11 @@ class EGNNLayer(nn.Module):
             self.radial = GaussianBasis(options.radial, stop)
         per_edge = self.radial.size + options.edge_features
         self.edge_in = nn.Linear(2 * stream + per_edge, widths.edge)
+        if options.radial:
+            # Only two or three Gaussians are ever active: with weights sized for the whole input,
+            # distances would start almost invisible, and training with a long plateau.
+            radial = slice(2 * stream, 2 * stream + self.radial.size)
+            nn.init.normal_(self.edge_in.weight.data[:, radial], std=RADIAL_STD)
         self.edge_out = nn.Linear(widths.edge, widths.message)
         self.edge_gate = ChannelGate(widths.edge, options.dropout)
         self.message_gate = ChannelGate(widths.message, options.dropout)

@@ -32,7 +32,7 @@ def gaussian_nll(y: Tensor, mean: Tensor, variance: Tensor) -> float:
     if not bool((variance > 0).all()):
         raise InputError("a predictive variance is not positive, so its likelihood is undefined")
     terms = torch.log(2 * math.pi * variance) + (y - mean).square() / variance
-    return float(0.5 * terms.mean())
+    return float(0.5 * terms.detach().mean())
 
 
 def error_uncertainty_spearman(y: Tensor, mean: Tensor, variance: Tensor) -> float:
