@@ -26,7 +26,7 @@ from egnn_prune.pruning import apply_masks, choose, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_figures, write_report
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
-from egnn_prune.selection import select, replay_weights
+from egnn_prune.selection import replay_weights, select
 from egnn_prune.training import AtSteps, fit
 from egnn_prune.training.pruning_rounds import PruningRounds
 from egnn_prune.validation import validate

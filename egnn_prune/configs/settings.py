@@ -57,7 +57,9 @@ class SelectionSettings:
     strategy: str = setting("top", "top, threshold, proportional, random or least (uncertain)")
     fraction: float = setting(0.3, "share of the training graphs that is selected")
     threshold: float = setting(0.1, "for strategy=threshold: epistemic deviation, target's unit")
-    replay: float = setting(0.5, "share of the draws in fine-tuning that goes to graphs not selected")
+    replay: float = setting(
+        0.5, "share of fine-tuning draws from graphs not selected"
+    )
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What gets pruned: the equivariant network, its read-outs, and both together."""
 
-from egnn_prune.models.egnn import EGNN, EGNNLayer, EGNNOptions, LayerWidths
+from egnn_prune.models.egnn import EGNN
+from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead
 from egnn_prune.models.property_model import PropertyModel, TargetScale, forces
 

@@ -15,7 +15,8 @@ from torch_geometric.utils import scatter
 
 from egnn_prune.channels import ChannelGroup, gates
 from egnn_prune.errors import DataError
-from egnn_prune.models.egnn import EGNN, EGNNOptions, LayerWidths
+from egnn_prune.models.egnn import EGNN
+from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.graph import (
     check_graphs,
     graph_of_node,

@@ -1,0 +1,307 @@
+"""One layer of the network of Satorras et al. 2021: its options, its widths, its channel groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
+from egnn_prune.errors import ConfigError
+from egnn_prune.models.basis import GaussianBasis, SquaredDistance
+
+#: Initial size of the weights on Gaussian radial functions.
+RADIAL_STD = 0.6
+
+
+@dataclass(frozen=True)
+class EGNNOptions:
+    """What an :class:`EGNN` computes, apart from its widths.
+
+    Attributes:
+        attention: gate every message by a learned number in (0, 1) (paper, Eq. 8).
+        update_positions: let nodes move (Eq. 4); without it the network is invariant and cheaper.
+        velocity: use and update ``batch.vel`` (Eq. 7).
+        edge_features: number of columns of ``batch.edge_attr``.
+        radial: number of Gaussian radial functions, 0 for the squared distance of the paper.
+        radial_stop: where the Gaussians end without a cutoff, in the unit of the positions.
+        cutoff: length beyond which nodes do not interact; ``None`` connects all pairs.
+        aggregation: ``"sum"`` or ``"mean"`` of the incoming messages (Eq. 5 sums).
+        position_aggregation: the same for displacements (Eq. 4 has the mean, C = 1/(M-1)).
+        residual: add the update to the features instead of replacing them.
+        dropout: probability that a channel is dropped, in every layer.
+        eps: smoothing length of the normalised differences d / sqrt(r^2 + eps^2).
+        normalise: divide differences by their length; the paper's Eq. 4 does not.
+    """
+
+    attention: bool = False
+    update_positions: bool = True
+    velocity: bool = False
+    edge_features: int = 0
+    radial: int = 0
+    radial_stop: float = 8.0
+    cutoff: float | None = None
+    aggregation: str = "sum"
+    position_aggregation: str = "mean"
+    residual: bool = True
+    dropout: float = 0.0
+    eps: float = 1e-3
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("aggregation", "position_aggregation"):
+            if getattr(self, name) not in ("sum", "mean"):
+                raise ConfigError(f"{name} must be 'sum' or 'mean', not {getattr(self, name)!r}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if self.cutoff is not None and not self.cutoff > 0:
+            raise ConfigError(f"cutoff must be a positive length or None, not {self.cutoff}")
+        if not self.eps > 0:
+            raise ConfigError(f"eps must be a positive length, not {self.eps}")
+        if self.velocity and not self.update_positions:
+            raise ConfigError("velocity=True needs update_positions=True")
+
+
+@dataclass(frozen=True)
+class LayerWidths:
+    """The number of channels of each kind inside one layer.
+
+    ``position = 0`` builds a layer that leaves nodes where they are (the last layer of an invariant
+    network, whose moves nobody would read).
+    """
+
+    edge: int
+    message: int
+    position: int
+    node: int
+    velocity: int
+
+    @classmethod
+    def uniform(cls, width: int) -> LayerWidths:
+        """The same width everywhere, as in the paper."""
+        return cls(width, width, width, width, width)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """What the layers share about the edges of a batch.
+
+    Attributes:
+        source: ``[E]``, the node that a message comes from.
+        target: ``[E]``, sorted, the node that it goes to.
+        graph: ``[E]``, the graph of the edge.
+        attr: ``[E, edge_features]`` or ``None``.
+        envelope: ``[E, 1]``, 1 at distance zero and 0 at the cutoff, or ``None`` without one. It
+            belongs to the *input* positions, as the list of edges does: measured after a move, a
+            pair that enters the list could enter with a jump in the energy.
+    """
+
+    source: Tensor
+    target: Tensor
+    graph: Tensor
+    attr: Tensor | None
+    envelope: Tensor | None = None
+
+
+class EGNNLayer(nn.Module):
+    r"""One E(n)-equivariant graph convolution (Satorras et al. 2021, Eqs. 3-6).
+
+    .. math::
+        m_{ij} &= \phi_e(h_i, h_j, b(r_{ij}^2), a_{ij}) \\
+        x_i' &= x_i + C \sum_j \frac{x_i - x_j}{\sqrt{r_{ij}^2 + \epsilon^2}}\, \phi_x(m_{ij}) \\
+        m_i &= \sum_j m_{ij}, \qquad h_i' = h_i + \phi_h(h_i, m_i)
+
+    The first layer of :math:`\phi_e` is linear in its concatenated input, so it is applied to the
+    *nodes* and the results are added on the edges, :math:`W_1 h_i + W_2 h_j + W_3 b`: exactly the
+    same function for half the multiplications.
+
+    Args:
+        stream: width of the residual feature stream h.
+        widths: widths inside the layer.
+        options: what is computed.
+
+    Shapes:
+        ``h [N, stream]``, ``pos [N, n]``, ``vel [N, n]`` or ``None``; the same come out.
+    """
+
+    def __init__(self, stream: int, widths: LayerWidths, options: EGNNOptions) -> None:
+        super().__init__()
+        self.stream, self.widths, self.options = stream, widths, options
+        self.radial: SquaredDistance | GaussianBasis = SquaredDistance()
+        if options.radial:
+            stop = options.radial_stop if options.cutoff is None else options.cutoff
+            self.radial = GaussianBasis(options.radial, stop)
+        per_edge = self.radial.size + options.edge_features
+        self.edge_in = nn.Linear(2 * stream + per_edge, widths.edge)
+        if options.radial:
+            # Only two or three Gaussians are ever active: with weights sized for the whole input,
+            # distances would start almost invisible, and training with a long plateau.
+            radial = slice(2 * stream, 2 * stream + self.radial.size)
+            nn.init.normal_(self.edge_in.weight.data[:, radial], std=RADIAL_STD)
+        self.edge_out = nn.Linear(widths.edge, widths.message)
+        self.edge_gate = ChannelGate(widths.edge, options.dropout)
+        self.message_gate = ChannelGate(widths.message, options.dropout)
+        if options.attention:
+            self.attention = nn.Linear(widths.message, 1)
+        self.moves = options.update_positions and widths.position > 0
+        if self.moves:
+            self.position_in = nn.Linear(widths.message, widths.position)
+            self.position_out = nn.Linear(widths.position, 1, bias=False)
+            # small first steps: positions should move by a fraction of a bond, not by a molecule
+            nn.init.xavier_uniform_(self.position_out.weight, gain=1e-3)
+            self.position_gate = ChannelGate(widths.position, options.dropout)
+        if self.moves and options.velocity:
+            self.velocity_in = nn.Linear(stream, widths.velocity)
+            self.velocity_out = nn.Linear(widths.velocity, 1)
+            self.velocity_gate = ChannelGate(widths.velocity, options.dropout)
+        self.node_in = nn.Linear(stream + widths.message, widths.node)
+        self.node_out = nn.Linear(widths.node, stream)
+        self.node_gate = ChannelGate(widths.node, options.dropout)
+
+    def forward(
+        self,
+        h: Tensor,
+        pos: Tensor,
+        vel: Tensor | None,
+        edges: Edges,
+        graph: Tensor,
+        stream_gate: ChannelGate,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Pass messages once.
+
+        Args:
+            h: ``[N, stream]`` invariant features.
+            pos: ``[N, n]`` positions.
+            vel: ``[N, n]`` velocities or ``None``.
+            edges: the edges, sorted by target.
+            graph: ``[N]``, the graph of each node.
+            stream_gate: the gate that every addition to the stream flows through.
+        """
+        options = self.options
+        # differences in the precision of the positions: a far-away origin costs no accuracy
+        difference = pos.index_select(0, edges.target) - pos.index_select(0, edges.source)
+        difference = difference.to(h.dtype)
+        r2 = difference.square().sum(-1, keepdim=True)
+        message = self._messages(h, r2, edges)
+        if options.attention:
+            message = message * torch.sigmoid(self.attention(message))
+        if edges.envelope is not None:
+            message = message * edges.envelope
+
+        if self.moves:
+            pos, vel = self._move(h, pos, vel, message, difference, r2, edges, graph)
+        received = self._collect(message, edges, len(h), options.aggregation)
+        hidden = F.silu(self.node_in(torch.cat([h, received], dim=-1)))
+        update = stream_gate(self.node_out(self.node_gate(hidden, graph)), graph)
+        return (h + update if options.residual else update), pos, vel
+
+    def _messages(self, h: Tensor, r2: Tensor, edges: Edges) -> Tensor:
+        """``[E, message]``: the edge network of Eq. 3, its first layer applied per node."""
+        weight, s = self.edge_in.weight, self.stream
+        to_target = F.linear(h, weight[:, :s], self.edge_in.bias)
+        to_source = F.linear(h, weight[:, s : 2 * s])
+        hidden = to_target.index_select(0, edges.target) + to_source.index_select(0, edges.source)
+        radial, per_edge = self.radial(r2), weight[:, 2 * s :]
+        if edges.attr is not None:
+            radial = torch.cat([radial, edges.attr], dim=-1)
+        if radial.shape[1] == 1:
+            hidden = torch.addcmul(hidden, radial, per_edge.T)
+        else:
+            hidden = hidden + F.linear(radial, per_edge)
+        hidden = self.edge_gate(F.silu(hidden), edges.graph)
+        return self.message_gate(F.silu(self.edge_out(hidden)), edges.graph)
+
+    def _move(
+        self,
+        h: Tensor,
+        pos: Tensor,
+        vel: Tensor | None,
+        message: Tensor,
+        difference: Tensor,
+        r2: Tensor,
+        edges: Edges,
+        graph: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """New positions (Eq. 4) and, where the model has them, velocities (Eq. 7)."""
+        options = self.options
+        hidden = self.position_gate(F.silu(self.position_in(message)), edges.graph)
+        step = self.position_out(hidden)
+        if edges.envelope is not None:
+            step = step * edges.envelope
+        if options.normalise:
+            difference = difference / (r2 + options.eps**2).sqrt()
+        shift = self._collect(difference * step, edges, len(h), options.position_aggregation)
+        shift = shift.to(pos.dtype)
+        if vel is not None and options.velocity:
+            hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
+            vel = self.velocity_out(hidden) * vel + shift
+            return pos + vel, vel
+        return pos + shift, vel
+
+    @staticmethod
+    def _collect(x: Tensor, edges: Edges, nodes: int, how: str) -> Tensor:
+        """Sum or mean over the incoming edges, ``[E, C] -> [N, C]``."""
+        # index_add: its backward reads rows, a scatter's gathers single numbers (5 % of a step)
+        total = x.new_zeros(nodes, x.shape[1]).index_add(0, edges.target, x)
+        if how == "sum":
+            return total
+        weight = x.new_ones(len(x), 1) if edges.envelope is None else edges.envelope
+        count = x.new_zeros(nodes, 1).index_add(0, edges.target, weight)
+        # with a cutoff, 1 + sum of envelopes: no jump when a neighbour leaves, never zero
+        return total / (count.clamp(min=1.0) if edges.envelope is None else 1.0 + count)
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """The groups that live inside this layer."""
+        w, s = self.widths, self.stream
+        groups = [
+            ChannelGroup(
+                "edge",
+                "edge",
+                w.edge,
+                (
+                    *linear_members("edge_in", w.edge, rows=True),
+                    *linear_members("edge_out", w.edge),
+                    *gate_members("edge_gate", w.edge),
+                ),
+                "edge_gate",
+            )
+        ]
+        message = [
+            *linear_members("edge_out", w.message, rows=True),
+            *linear_members("node_in", w.message, columns=[s]),
+            *gate_members("message_gate", w.message),
+        ]
+        if self.options.attention:
+            message += linear_members("attention", w.message)
+        if self.moves:
+            message += linear_members("position_in", w.message)
+        groups.append(ChannelGroup("message", "message", w.message, tuple(message), "message_gate"))
+        if self.moves:
+            groups.append(_hidden_group("position", w.position, "position"))
+        if self.moves and self.options.velocity:
+            groups.append(_hidden_group("velocity", w.velocity, "position"))
+        groups.append(_hidden_group("node", w.node, "node"))
+        return groups
+
+    def stream_members(self) -> list[Member]:
+        """The tensors of this layer that shrink with the residual feature stream."""
+        s = self.stream
+        members = [
+            *linear_members("edge_in", s, columns=[0, s]),
+            *linear_members("node_in", s),
+            *linear_members("node_out", s, rows=True),
+        ]
+        return members + (linear_members("velocity_in", s) if hasattr(self, "velocity_in") else [])
+
+
+def _hidden_group(name: str, n: int, kind: str) -> ChannelGroup:
+    """The hidden channels of a two-layer network ``{name}_in``, gate, ``{name}_out``."""
+    members = (
+        *linear_members(f"{name}_in", n, rows=True),
+        *linear_members(f"{name}_out", n),
+        *gate_members(f"{name}_gate", n),
+    )
+    return ChannelGroup(name, kind, n, members, f"{name}_gate")
