@@ -12,7 +12,7 @@ PYTHON    ?= $(shell for p in python3 python python3.13 python3.12 python3.11; d
 	$$p $(PYTHON_OK) >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow compare lint format clean
+.PHONY: help setup train test test-slow compare figures lint format clean
 
 help:  ## show this list
 	@echo 'Usage: make TARGET [ARGS="hydra.override=value ..."] [PYTHON=python3.12] [VENV=.venv]'
@@ -41,6 +41,11 @@ test: $(STAMP)  ## run the fast tests
 
 test-slow: $(STAMP)  ## run the slow tests, which train models
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+figures: $(STAMP)  ## remake the figures of the README (about 40 minutes)
+	$(BIN)/python scripts/train_pruned_egnn.py out=runs/readme
+	$(BIN)/python scripts/compare_baseline.py out=runs/comparison sparsities=[0.42,0.6,0.75] workers=2
+	cp runs/readme/pruned_vs_baseline.png runs/comparison/comparison.png figures/
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

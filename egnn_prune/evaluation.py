@@ -28,9 +28,9 @@ from egnn_prune.uncertainty import (
 #: Graphs per batch when predicting.
 BATCH = 128
 #: Graphs in the batch whose latency is measured.
-LATENCY_BATCH = 32
+LATENCY_BATCH = 128
 #: Timed passes of each model, after a tenth as many to warm up.
-LATENCY_REPEATS = 60
+LATENCY_REPEATS = 50
 #: Graphs that the symmetry is checked on.
 SYMMETRY_GRAPHS = 32
 
