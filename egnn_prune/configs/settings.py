@@ -66,7 +66,7 @@ class SelectionSettings:
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.6, "fraction of channels removed, in [0, 1)")
+    sparsity: float = setting(0.58, "fraction of channels removed, in [0, 1)")
     criterion: str = setting("taylor", "taylor, magnitude or random")
     scope: str = setting("global", "rank channels globally, or within each group")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
@@ -79,11 +79,11 @@ class PruningSettings:
 class TrainingSettings:
     """How long and how fast; every arm gets the same optimiser steps."""
 
-    max_epochs: int = setting(20, "epochs of dense training")
-    finetune_epochs: int = setting(16, "extra steps for every arm, in epochs of the training set")
+    max_epochs: int = setting(24, "epochs of dense training")
+    finetune_epochs: int = setting(14, "extra steps for every arm, in epochs of the training set")
     batch_size: int = setting(32, "graphs per step")
-    lr: float = setting(4e-3, "highest learning rate of the training")
-    finetune_lr: float = setting(2e-3, "highest learning rate of the extra steps")
+    lr: float = setting(6e-3, "highest learning rate of the training")
+    finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
     clip: float = setting(5.0, "largest gradient norm")
     scratch: bool = setting(True, "also train the compact shape from scratch")
@@ -118,7 +118,7 @@ class ComparisonSettings(Settings):
         ["uncertainty", "magnitude", "random"],
         "uncertainty, magnitude, random; random_graphs, least_uncertain (see comparison.py)",
     )
-    sparsities: list[float] = setting([0.5], "fractions of channels removed")
+    sparsities: list[float] = setting([0.58], "fractions of channels removed")
     workers: int = setting(1, "processes that work at the same time, one seed each")
 
 
