@@ -42,6 +42,9 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
     """
     # torch-geometric uses what torch deprecates: true, but nothing that a user of a script can mend
     warnings.filterwarnings("ignore", r".torch\.jit\.", FutureWarning)
+    warnings.filterwarnings("ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning)  # lightning
+    # threads that spin while they wait make a busy machine a hundred times slower, not faster
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):

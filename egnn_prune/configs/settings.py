@@ -34,7 +34,7 @@ class ModelSettings:
     layers: int = setting(4, "message-passing layers")
     update_positions: bool = setting(True, "let nodes move between layers (EGNN Eq. 4)")
     attention: bool = setting(True, "gate every message (EGNN Eq. 8)")
-    radial: int = setting(32, "Gaussian radial functions; 0: the squared distance")
+    radial: int = setting(20, "Gaussian radial functions; 0: the squared distance")
     cutoff: float | None = setting(4.0, "interaction range in Angstrom; null: all pairs")
     aggregation: str = setting("sum", "sum or mean of the incoming messages")
     dropout: float = setting(0.0, "channel dropout in every layer, for uncertainty.method=dropout")
@@ -66,7 +66,7 @@ class SelectionSettings:
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.58, "fraction of channels removed, in [0, 1)")
+    sparsity: float = setting(0.65, "fraction of channels removed, in [0, 1)")
     criterion: str = setting("taylor", "taylor, magnitude or random")
     scope: str = setting("global", "rank channels globally, or within each group")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
@@ -118,7 +118,7 @@ class ComparisonSettings(Settings):
         ["uncertainty", "magnitude", "random"],
         "uncertainty, magnitude, random; random_graphs, least_uncertain (see comparison.py)",
     )
-    sparsities: list[float] = setting([0.58], "fractions of channels removed")
+    sparsities: list[float] = setting([0.65], "fractions of channels removed")
     workers: int = setting(1, "processes that work at the same time, one seed each")
 
 

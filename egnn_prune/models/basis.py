@@ -40,14 +40,16 @@ class GaussianBasis(nn.Module):
         super().__init__()
         self.size = size
         self.eps = eps
-        self.width = stop / size
-        self.register_buffer("centres", torch.linspace(0.0, stop, size), persistent=False)
+        self.per_length = size / (stop * 2**0.5)  # 1 / (sqrt(2) Delta) with Delta = stop / size
+        centres = torch.linspace(0.0, stop, size) * self.per_length
+        self.register_buffer("centres", centres, persistent=False)
 
     def forward(self, r2: Tensor) -> Tensor:
         """Expand squared distances."""
-        scaled = ((r2 + self.eps**2).sqrt() - self.centres) / self.width
+        scaled = (r2 + self.eps**2).sqrt() * self.per_length - self.centres
+        exponent = torch.addcmul(scaled.new_zeros(()), scaled, scaled, value=-1)
         # e^-40 is nothing, but an exponential that underflows is ten times slower on a CPU
-        return torch.exp(-(0.5 * scaled.square()).clamp(max=40.0))
+        return torch.exp(exponent.clamp(min=-40.0))
 
 
 def smooth_cutoff(r2: Tensor, cutoff: float) -> Tensor:

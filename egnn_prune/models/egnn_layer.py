@@ -210,7 +210,7 @@ class EGNNLayer(nn.Module):
         if radial.shape[1] == 1:
             hidden = torch.addcmul(hidden, radial, per_edge.T)
         else:
-            hidden = hidden + F.linear(radial, per_edge)
+            hidden = torch.addmm(hidden, radial, per_edge.T)
         hidden = self.edge_gate(F.silu(hidden), edges.graph)
         return self.message_gate(F.silu(self.edge_out(hidden)), edges.graph)
 
