@@ -25,6 +25,8 @@ QUIET = [
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
+    "hydra.sweep.dir=.",
+    "hydra.sweep.subdir=.",
 ]
 
 
@@ -42,7 +44,9 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
     """
     # torch-geometric uses what torch deprecates: true, but nothing that a user of a script can mend
     warnings.filterwarnings("ignore", r".torch\.jit\.", FutureWarning)
-    warnings.filterwarnings("ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning)  # lightning
+    warnings.filterwarnings(
+        "ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning
+    )  # lightning
     # threads that spin while they wait make a busy machine a hundred times slower, not faster
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
@@ -50,11 +54,19 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
     if {"-h", "--help"} & set(arguments):
         print(help_text(schema, purpose))
         sys.exit(0)
-    overrides = [a for a in arguments if not a.startswith("-")]
-    sweeping = len(overrides) < len(arguments)  # a Hydra option: leave the checking to Hydra
+    overrides, sweeping = arguments, any(a.startswith("-") for a in arguments)
+    if sweeping:  # Hydra's options, and their values, have no "="
+        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
     try:
         if sweeping:
-            _through_hydra(main, config_name)
+            if any(a.startswith("out=") for a in overrides) and {"-m", "--multirun"} & set(
+                arguments
+            ):
+                fail("the jobs of a sweep cannot share one out; leave out away")
+            with initialize_config_module("egnn_prune.configs", version_base="1.3"):
+                # values with commas are Hydra's sweeps: only their names are checked here
+                compose(config_name, [a for a in overrides if "," not in a])
+            _through_hydra(main, config_name, arguments, overrides)
         else:
             with initialize_config_module("egnn_prune.configs", version_base="1.3"):
                 config = compose(config_name, overrides)
@@ -107,14 +119,17 @@ def _shown(value: Any) -> str:
     )
 
 
-def _through_hydra(main: Callable[[Any], object], config_name: str) -> None:
+def _through_hydra(
+    main: Callable[[Any], object], config_name: str, arguments: list[str], overrides: list[str]
+) -> None:
     def task(config: DictConfig) -> None:
         try:
             main(OmegaConf.to_object(config))
         except InputError as error:
             fail(str(error))
 
-    sys.argv += QUIET
+    flags = [a for a in arguments if a not in overrides]
+    sys.argv[1:] = [*flags, *overrides, *QUIET]  # Hydra wants all overrides in one place
     hydra.main(version_base="1.3", config_path="pkg://egnn_prune.configs", config_name=config_name)(
         task
     )()

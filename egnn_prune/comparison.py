@@ -50,6 +50,10 @@ def compare(settings: ComparisonSettings) -> Path:
         raise ConfigError(f"arms must be some of {', '.join(ARMS)}, not {sorted(unknown)}")
     if not settings.seeds or not settings.sparsities:
         raise ConfigError("a comparison needs at least one seed and one sparsity")
+    for name in ("seeds", "arms", "sparsities"):
+        values = getattr(settings, name)
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{name} names the same value twice: {values}")
     if settings.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {settings.workers}")
     out = Path(settings.out or "runs/comparison").expanduser()
@@ -61,8 +65,9 @@ def compare(settings: ComparisonSettings) -> Path:
         rows = [run_seed(several, 1) for several in jobs.values()]
     else:
         os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
+        os.environ["TQDM_DISABLE"] = "1"  # bars of several workers would overwrite each other
         pool = joblib.Parallel(n_jobs=settings.workers, return_as="generator")
-        rows = list(tqdm(pool(tasks), "seeds", total=len(jobs)))
+        rows = list(tqdm(pool(tasks), "seeds", total=len(jobs), disable=False))
     flat = [row for several in rows for row in several]
     write_csv(flat, out / "comparison.csv")
     write_atomic(out / "comparison.png", png_bytes(comparison_plot(flat)))
@@ -96,8 +101,6 @@ def run_seed(jobs: list[Settings], workers: int) -> list[dict[str, Any]]:
         jobs: see :func:`jobs_of_seed`.
         workers: processes that share this machine's cores.
     """
-    if workers > 1:
-        os.environ["TQDM_DISABLE"] = "1"  # several bars would overwrite each other
     rows: list[dict[str, Any]] = []
     for job in jobs:
         if workers > 1 and job.threads is None:

@@ -50,7 +50,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays as one ``.npz``, atomically."""
     with atomic(path) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, allow_pickle=False, **arrays)
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
 
 
 def read_json(path: Path) -> Any:

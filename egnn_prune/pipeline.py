@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from egnn_prune.building import build_model
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.device import choose_device
+from egnn_prune.errors import DataError
 from egnn_prune.evaluation import evaluate, predict_all
 from egnn_prune.provenance import git_commit
 from egnn_prune.pruning import apply_masks, choose, compact, keep_masks, ledger
@@ -87,6 +89,7 @@ class Job:
         dataset = sources.load(s.name, s.path, s.target, settings.seed)
         self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._check_elements()
         self._check_sparsity()
         self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
 
@@ -267,6 +270,7 @@ class Job:
                         "unit": self.dataset.unit,
                         **{k: len(v) for k, v in self.dataset.splits.items()},
                         "mean_predictor_mae": float(np.abs(reference).mean()),
+                        "per_element_fit": self.dataset.extensive,
                     },
                     "models": results,
                     "selection": {
@@ -296,6 +300,19 @@ class Job:
         print(f"Report: {self.folder.path / 'report.html'}")
 
     # ------------------------------------------------------------------ what they share
+
+    def _check_elements(self) -> None:
+        """Refuse elements that training never sees now, not when the test split is evaluated."""
+        known = set(self.dataset.elements)
+        for split in ("val", "test", "ood"):
+            for graph in self.dataset.split(split):
+                unseen = sorted(set(graph.z.tolist()) - known)
+                if unseen:
+                    raise DataError(
+                        f"record {int(graph.row)} of {self.dataset.name} ({split} split) has the "
+                        f"element {chemical_symbols[unseen[0]]}, which no training graph has; "
+                        "leave it out or choose another seed"
+                    )
 
     def _check_sparsity(self) -> None:
         """Refuse a sparsity that would empty a group now, not after an hour of training."""

@@ -8,10 +8,13 @@ from pathlib import Path
 
 def git_commit() -> str | None:
     """The commit of the checkout that this package runs from, with ``-dirty`` where it changed."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # installed somewhere, perhaps inside another repository
+        return None
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,

@@ -42,15 +42,21 @@ class RunFolder:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         content = {k: v for k, v in asdict(settings).items() if k not in NOT_HASHED}
+        if settings.data.path and Path(settings.data.path).is_file():
+            data = Path(settings.data.path).read_bytes()
+            content["data"]["sha256"] = hashlib.sha256(data).hexdigest()
         self.content, self.hash = content, digest(content)
-        date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        self.path = Path(settings.out or f"runs/{date}-{settings.name}").expanduser()
+        self.path = Path(settings.out).expanduser() if settings.out else self._default_path()
         config = self.path / "config.yaml"
         for other in settings.reuse:
             if not Path(other).is_dir():
                 raise ConfigError(f"reuse names {other}, but there is no such folder")
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out={self.path} is a file, not a folder; choose another")
+        if self.path.exists() and any(self.path.iterdir()) and not config.exists():
+            raise ConfigError(
+                f"out={self.path} holds files that are not a run; choose a new or empty folder"
+            )
         if config.exists():
             found = read_json(self.path / "stages" / "run.json").get("config_hash")
             begun = [p for p in (self.path / "stages").glob("*.json") if p.stem != "run"]
@@ -64,6 +70,15 @@ class RunFolder:
         write_json(self.path / "stages" / "run.json", {"config_hash": self.hash})
         with atomic(config) as temporary:  # last: where it stands, the folder is complete
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+
+    def _default_path(self) -> Path:
+        """The latest unfinished run of these settings, or a new folder named by the time."""
+        for config in sorted(Path("runs").glob(f"*-{self.settings.name}/stages/run.json")):
+            unfinished = not (config.parent / "report.json").exists()
+            if unfinished and read_json(config).get("config_hash") == self.hash:
+                return config.parents[1]
+        date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        return Path("runs") / f"{date}-{self.settings.name}"
 
     @property
     def finished(self) -> bool:
@@ -90,7 +105,7 @@ class RunFolder:
         """
         key = digest({s: self.content[s] for s in (*sections, "seed", "device", "precision")})
         marker = self.path / "stages" / f"{name}.json"
-        if marker.exists():
+        if marker.exists() and all((self.path / name).exists() for name in files):
             return read_json(marker)
         for other in map(Path, self.settings.reuse):
             theirs = other / "stages" / f"{name}.json"

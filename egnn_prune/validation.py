@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.criteria import CRITERIA
@@ -47,7 +50,7 @@ def validate(settings: Settings) -> None:
     if s.model.cutoff is not None:
         _at_least("model.cutoff", s.model.cutoff, 1e-12)
     if s.threads is not None:
-        _at_least("threads", s.threads, 1)
+        _within("threads", s.threads, 1, 4 * (os.cpu_count() or 1))
     if s.uncertainty.method == "dropout" and s.model.dropout + s.model.readout_dropout == 0:
         raise ConfigError(
             "uncertainty.method=dropout needs model.dropout or model.readout_dropout above 0; "
@@ -67,5 +70,5 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 
 def _at_least(name: str, value: float, low: float) -> None:
-    if not value >= low:
+    if not low <= value < math.inf:
         raise ConfigError(f"{name} must be at least {low:g}, not {value}")

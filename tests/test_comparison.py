@@ -42,6 +42,15 @@ def compared(tmp_path_factory) -> Path:
     return compare(settings(tmp_path_factory.mktemp("one") / "out"))
 
 
+@pytest.mark.parametrize("name", ["arms", "sparsities", "seeds"])
+def test_a_value_named_twice(name, tmp_path):
+    settings = ComparisonSettings(out=str(tmp_path / "out"))
+    setattr(settings, name, getattr(settings, name)[:1] * 2)
+    with pytest.raises(ConfigError, match=f"{name} names the same value twice"):
+        compare(settings)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_row_for_every_model(compared):
     assert [(r["seed"], r["arm"], float(r["sparsity"])) for r in rows(compared)] == [
         (seed, arm, 0.0 if arm == "dense" else 0.5)

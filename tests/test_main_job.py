@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from egnn_prune import load, pipeline
+from egnn_prune import load, pipeline, run_folder
 from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation import point_predictions
@@ -67,6 +67,27 @@ def without_times(content: dict[str, Any]) -> dict[str, Any]:
         for name, model in content["models"].items()
     }
     return content
+
+
+def test_the_default_folder_of_an_interrupted_run_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline.Job, "continue_dense", lambda _: 1 / 0)
+    settings = tiny(tmp_path)
+    settings.out = None
+    with pytest.raises(ZeroDivisionError):
+        run(settings)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    folder = run(settings)
+    assert len(list(Path("runs").iterdir())) == 1 and (folder / "report.html").exists()
+    assert run_folder.RunFolder(settings).path != folder, "a finished run is never continued"
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "metrics.json").write_text("mine")
+    with pytest.raises(ConfigError, match="holds files that are not a run"):
+        run(tiny(tmp_path))
+    assert (tmp_path / "metrics.json").read_text() == "mine"
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

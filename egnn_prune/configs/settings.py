@@ -57,16 +57,14 @@ class SelectionSettings:
     strategy: str = setting("top", "top, threshold, proportional, random or least (uncertain)")
     fraction: float = setting(0.3, "share of the training graphs that is selected")
     threshold: float = setting(0.1, "for strategy=threshold: epistemic deviation, target's unit")
-    replay: float = setting(
-        0.5, "share of fine-tuning draws from graphs not selected"
-    )
+    replay: float = setting(0.5, "share of fine-tuning draws from graphs not selected")
 
 
 @dataclass
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.65, "fraction of channels removed, in [0, 1)")
+    sparsity: float = setting(0.58, "fraction of channels removed, in [0, 1)")
     criterion: str = setting("taylor", "taylor, magnitude or random")
     scope: str = setting("global", "rank channels globally, or within each group")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
@@ -118,7 +116,7 @@ class ComparisonSettings(Settings):
         ["uncertainty", "magnitude", "random"],
         "uncertainty, magnitude, random; random_graphs, least_uncertain (see comparison.py)",
     )
-    sparsities: list[float] = setting([0.65], "fractions of channels removed")
+    sparsities: list[float] = setting([0.58], "fractions of channels removed")
     workers: int = setting(1, "processes that work at the same time, one seed each")
 
 

@@ -56,16 +56,15 @@ class GraphDataset:
         return torch.cat([g.z for g in self.split("train")]).unique().tolist()
 
     def limited(self, train: int | None, seed: int = 0) -> GraphDataset:
-        """At most ``train`` random training graphs, and no more than that in any other split."""
+        """The same data with at most ``train`` random training graphs; other splits stay whole."""
         if train is None:
             return self
         if train < 2:
             raise ConfigError(f"data.limit must leave at least 2 training graphs, not {train}")
         generator = torch.Generator().manual_seed(seed)
-        splits = {
-            k: v[torch.randperm(len(v), generator=generator)[:train]]
-            for k, v in self.splits.items()
-        }
+        rows = self.splits["train"]
+        kept = rows[torch.randperm(len(rows), generator=generator)[:train]]
+        splits = {**self.splits, "train": kept}
         return GraphDataset(
             self.name, self.target, self.unit, self.extensive, self.graphs, splits, self.smiles
         )

@@ -45,6 +45,11 @@ def load_extxyz(path: str | Path, target: str | None = None, seed: int = 0) -> G
         if value is None or np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
             known = ", ".join(sorted({*atoms.info, *results})) or "nothing"
             raise DataError(f"structure {k} of {path} has no number {target!r} (it has: {known})")
+        if atoms.pbc.any():
+            raise DataError(
+                f"structure {k} of {path} is periodic, which is not supported; its neighbours "
+                "across the cell's faces would be missing"
+            )
         graph = Data(
             z=torch.from_numpy(atoms.numbers.astype(np.int64)),
             pos=torch.from_numpy(atoms.positions.astype(np.float64)),
@@ -57,8 +62,8 @@ def load_extxyz(path: str | Path, target: str | None = None, seed: int = 0) -> G
     return GraphDataset(
         name=path.name,
         target=target,
-        unit="eV" if "energy" in target else "",
-        extensive="energy" in target,
+        unit="eV" if "energy" in target else "data unit",
+        extensive="energy" in target and "per_atom" not in target,
         graphs=graphs,
         splits=random_splits(len(graphs), seed),
     )

@@ -119,7 +119,7 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     return GraphDataset(
         name=path.stem,
         target=target,
-        unit=units[column] if units else "",
+        unit=units[column] if units else "data unit",
         extensive=target in EXTENSIVE or target.endswith("_atom"),
         graphs=graphs,
         splits=splits,

@@ -41,8 +41,8 @@ class GaussianBasis(nn.Module):
         self.size = size
         self.eps = eps
         self.per_length = size / (stop * 2**0.5)  # 1 / (sqrt(2) Delta) with Delta = stop / size
-        centres = torch.linspace(0.0, stop, size) * self.per_length
-        self.register_buffer("centres", centres, persistent=False)
+        centres = torch.linspace(0.0, stop, size, dtype=torch.float64) * self.per_length
+        self.register_buffer("centres", centres.to(torch.get_default_dtype()))
 
     def forward(self, r2: Tensor) -> Tensor:
         """Expand squared distances."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -57,9 +58,13 @@ class EGNNOptions:
                 raise ConfigError(f"{name} must be 'sum' or 'mean', not {getattr(self, name)!r}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), not {self.dropout}")
-        if self.cutoff is not None and not self.cutoff > 0:
+        if self.radial < 0 or self.edge_features < 0:
+            raise ConfigError("radial and edge_features are numbers of features, at least 0")
+        if not 0 < self.radial_stop < math.inf:
+            raise ConfigError(f"radial_stop must be a positive length, not {self.radial_stop}")
+        if self.cutoff is not None and not 0 < self.cutoff < math.inf:
             raise ConfigError(f"cutoff must be a positive length or None, not {self.cutoff}")
-        if not self.eps > 0:
+        if not 0 < self.eps < math.inf:
             raise ConfigError(f"eps must be a positive length, not {self.eps}")
         if self.velocity and not self.update_positions:
             raise ConfigError("velocity=True needs update_positions=True")

@@ -56,13 +56,16 @@ class TargetScale:
         """
         counts, y = counts.double().cpu(), y.double().cpu()
         per_element: tuple[float, ...] = ()
+        size = float(y.abs().max())
         if counts.shape[1]:
             # gelsd: elements whose counts are collinear in the data share their energy
             solution = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution
             per_element = tuple(solution.flatten().tolist())
             y = y - counts @ solution.flatten()
-        scale = float(y.std()) if len(y) > 1 else 1.0
-        return cls(per_element, float(y.mean()), scale if scale > 0 else 1.0)
+        scale = float(y.std()) if len(y) > 1 else 0.0
+        # a fit that is exact leaves rounding noise, which is no scale to learn on
+        floor = 1e-9 * size
+        return cls(per_element, float(y.mean()), scale if scale > floor else 1.0)
 
     def reference(self, counts: Tensor) -> Tensor:
         """What is subtracted from each target, ``counts [B, elements] -> [B]``, in float64."""
@@ -144,10 +147,8 @@ class PropertyModel(nn.Module):
                 their outputs become members.
         """
         means, variances = self.normalised(batch, samples)
-        counts = self.element_counts(batch)
-        if self.head.pool == "node":
-            counts = counts.index_select(0, graph_of_node(batch))
-        means = means.double() * self.scale.scale + self.scale.reference(counts)
+        reference = self.scale.reference(self._counts(batch))
+        means = means.double() * self.scale.scale + reference
         return Prediction.from_members(means, variances.double() * self.scale.scale**2)
 
     def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
@@ -165,7 +166,7 @@ class PropertyModel(nn.Module):
 
     def normalise(self, batch: Batch | Data, y: Tensor) -> Tensor:
         """Targets ``[B]`` in units of the scale, in the network's precision."""
-        reference = self.scale.reference(self.element_counts(batch))
+        reference = self.scale.reference(self._counts(batch))
         dtype = self.trunk.embedding.weight.dtype
         return ((y.double() - reference) / self.scale.scale).to(dtype)
 
@@ -177,6 +178,14 @@ class PropertyModel(nn.Module):
         return scatter(
             self._one_hot(batch.z), graph_of_node(batch), dim=0, dim_size=graphs, reduce="sum"
         )
+
+    def _counts(self, batch: Batch | Data) -> Tensor:
+        """Atoms of each element in whatever has a target: a graph, or a single node."""
+        if self.head.pool != "node":
+            return self.element_counts(batch)
+        if not self.elements:
+            return torch.zeros(len(batch.pos), 0, device=batch.pos.device)
+        return self._one_hot(batch.z)
 
     def _one_hot(self, z: Tensor) -> Tensor:
         known = torch.tensor(self.elements, device=z.device)

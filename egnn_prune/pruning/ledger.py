@@ -51,9 +51,7 @@ def layer_names(model: nn.Module) -> list[str]:
             if not any(True for _ in child.parameters()):
                 continue
             name = f"{prefix}{child_name}"
-            if isinstance(child, nn.ModuleList) or any(
-                isinstance(grandchild, nn.ModuleList) for grandchild in child.children()
-            ):
+            if any(isinstance(part, nn.ModuleList) for part in child.modules()):
                 visit(child, f"{name}.")
             else:
                 names.append(name)

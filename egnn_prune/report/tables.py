@@ -175,10 +175,9 @@ def notes(metrics: Metrics) -> list[str]:
         )
     baseline = number(dataset.get("mean_predictor_mae"))
     if math.isfinite(baseline):
-        sentences.append(
-            f"A model that always predicts the mean has a test MAE of "
-            f"{significant(baseline)} {dataset['unit']}."
-        )
+        fitted = dataset.get("per_element_fit")
+        simplest = "The per-element linear fit alone" if fitted else "The training mean alone"
+        sentences.append(f"{simplest} has a test MAE of {significant(baseline)} {dataset['unit']}.")
     return sentences
 
 

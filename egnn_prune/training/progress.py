@@ -32,8 +32,8 @@ class StepBar(ProgressBar):
 
     def on_train_start(self, *_: Any) -> None:
         """Open the bar."""
-        off = getattr(self, "_off", False)
-        self.bar = tqdm(total=self.steps, desc=self.label, unit="step", leave=True, disable=off)
+        if not getattr(self, "_off", False):
+            self.bar = tqdm(total=self.steps, desc=self.label, unit="step", leave=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Advance to the present step."""

@@ -144,4 +144,6 @@ def fit(
     except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
         raise KeyboardInterrupt from None
     model.to("cpu").eval()
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise ConfigError("training diverged: a weight is NaN or infinite; lower training.lr")
     return time.perf_counter() - start

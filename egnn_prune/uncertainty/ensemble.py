@@ -17,7 +17,8 @@ class DeepEnsemble(nn.Module):
     """Independent members whose predictions are pooled (Lakshminarayanan et al. 2017).
 
     The members' channel groups are the ensemble's groups, so the pruning engine treats it like any
-    other network. Members run one after another: stacked products lose to this loop on a CPU.
+    other network. Members run one after another: stacked products lose to this loop on a CPU. They
+    share no weights; fitted together they see the same batches and one limit on the gradient norm.
 
     Args:
         members: at least two models that return a :class:`Prediction`.

@@ -13,7 +13,7 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from egnn_prune import data
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, DataError
 
 
 def structures(n: int = 12) -> list[ase.Atoms]:
@@ -44,6 +44,14 @@ def test_extxyz_round_trip(name, tmp_path):
         assert graph.y.tolist() == [-10.0 * k]
         assert int(graph.row) == k
     assert sorted(torch.cat(list(dataset.splits.values())).tolist()) == list(range(12))
+
+
+def test_periodic_structures_are_refused(tmp_path):
+    atoms = ase.Atoms("H2", [[0, 0, 0], [0, 0, 0.7]], cell=[3, 3, 3], pbc=True)
+    atoms.info["energy"] = 1.0
+    ase.io.write(tmp_path / "box.xyz", [atoms] * 3)
+    with pytest.raises(DataError, match=r"structure 0 of .*box.xyz is periodic"):
+        data.load("extxyz", tmp_path / "box.xyz")
 
 
 def test_extxyz_other_target(tmp_path):

@@ -34,6 +34,22 @@ def test_node_head_has_an_output_per_node(make_property_model, make_batch, asser
     assert_close(sums, total(batch).mean)
 
 
+def test_node_targets_have_their_own_references(make_property_model, make_batch, assert_close):
+    model, batch = make_property_model(pool="node"), make_batch()
+    elements = model.elements
+    model.scale = TargetScale(per_element=tuple(float(z) for z in elements), scale=2.0)
+    y = batch.z.double() + 2.0
+    assert_close(model.normalise(batch, y).double(), torch.ones(len(y), dtype=torch.float64))
+    means, _ = model.normalised(batch)
+    assert_close(model(batch).mean, batch.z + 2 * means.double().mean(0))
+
+
+def test_an_exact_fit_leaves_a_usable_scale():
+    counts = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])
+    scale = TargetScale.fit(counts, counts @ torch.tensor([-13.0, -1000.0]))
+    assert scale.scale == 1.0
+
+
 def test_pools(make_property_model, make_batch, assert_close):
     summed, batch = make_property_model(pool="sum"), make_batch(3, 6)
     averaged = make_property_model(pool="mean")
