@@ -25,7 +25,7 @@ QUIET = [
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
-    "hydra.sweep.dir=.",
+    "hydra.sweep.dir=runs/multirun",
     "hydra.sweep.subdir=.",
 ]
 

@@ -34,19 +34,16 @@ class GaussianBasis(nn.Module):
         input ``[E, 1]`` squared distances, output ``[E, size]``.
     """
 
-    centres: Tensor
-
     def __init__(self, size: int, stop: float, eps: float = 1e-4) -> None:
         super().__init__()
-        self.size = size
-        self.eps = eps
-        self.per_length = size / (stop * 2**0.5)  # 1 / (sqrt(2) Delta) with Delta = stop / size
-        centres = torch.linspace(0.0, stop, size, dtype=torch.float64) * self.per_length
-        self.register_buffer("centres", centres.to(torch.get_default_dtype()))
+        self.size, self.stop, self.eps = size, stop, eps
 
     def forward(self, r2: Tensor) -> Tensor:
         """Expand squared distances."""
-        scaled = (r2 + self.eps**2).sqrt() * self.per_length - self.centres
+        # in units of sqrt(2) Delta, with Delta = stop / size
+        unit = 2**0.5 * self.stop / self.size
+        centres = torch.linspace(0.0, self.stop / unit, self.size, dtype=r2.dtype, device=r2.device)
+        scaled = (r2 + self.eps**2).sqrt() / unit - centres
         exponent = torch.addcmul(scaled.new_zeros(()), scaled, scaled, value=-1)
         # e^-40 is nothing, but an exponential that underflows is ten times slower on a CPU
         return torch.exp(exponent.clamp(min=-40.0))
