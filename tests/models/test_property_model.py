@@ -35,7 +35,7 @@ def test_node_head_has_an_output_per_node(make_property_model, make_batch, asser
 
 
 def test_node_targets_have_their_own_references(make_property_model, make_batch, assert_close):
-    model, batch = make_property_model(pool="node"), make_batch()
+    model, batch = make_property_model(pool="node"), make_batch(3, 4)
     elements = model.elements
     model.scale = TargetScale(per_element=tuple(float(z) for z in elements), scale=2.0)
     y = batch.z.double() + 2.0
