@@ -64,7 +64,7 @@ class SelectionSettings:
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.58, "fraction of channels removed, in [0, 1)")
+    sparsity: float = setting(0.54, "fraction of channels removed, in [0, 1)")
     criterion: str = setting("taylor", "taylor, magnitude or random")
     scope: str = setting("global", "rank channels globally, or within each group")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
@@ -116,7 +116,7 @@ class ComparisonSettings(Settings):
         ["uncertainty", "magnitude", "random"],
         "uncertainty, magnitude, random; random_graphs, least_uncertain (see comparison.py)",
     )
-    sparsities: list[float] = setting([0.58], "fractions of channels removed")
+    sparsities: list[float] = setting([0.54], "fractions of channels removed")
     workers: int = setting(1, "processes that work at the same time, one seed each")
 
 
