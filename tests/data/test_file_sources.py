@@ -58,7 +58,7 @@ def test_extxyz_other_target(tmp_path):
     ase.io.write(tmp_path / "own.xyz", structures(), format="extxyz")
     dataset = data.load("extxyz", tmp_path / "own.xyz", "homo")
     assert [float(g.y) for g in dataset.graphs] == [-0.5 * k for k in range(12)]
-    assert not dataset.extensive and dataset.unit == ""
+    assert not dataset.extensive and dataset.unit == "data unit"
 
 
 def test_the_seed_chooses_the_split(tmp_path):

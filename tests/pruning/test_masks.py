@@ -146,7 +146,7 @@ def test_lifting_lets_zeros_regrow(model, batch):
     start = (model(batch).mean - zeroed).abs().max() / zeroed.abs().max()
     assert 0 < start < 1e-2, "pruned channels come back almost from nothing"
     before = {n: get_tensor(model, n).detach().clone() for n in gone}
-    train(model, batch, torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0), 20)
+    train(model, batch, torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0), 40)
     grown = sum(
         int((get_tensor(model, n) - before[n])[g].abs().gt(0.03).sum()) for n, g in gone.items()
     )
