@@ -43,10 +43,9 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
         purpose: one paragraph for ``--help``.
     """
     # torch-geometric uses what torch deprecates: true, but nothing that a user of a script can mend
-    warnings.filterwarnings("ignore", r".torch\.jit\.", FutureWarning)
-    warnings.filterwarnings(
-        "ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning
-    )  # lightning
+    # (and lightning likewise)
+    for message in (r".torch\.jit\.", r".isinstance\(treespec, LeafSpec\)"):
+        warnings.filterwarnings("ignore", message, FutureWarning)
     # threads that spin while they wait make a busy machine a hundred times slower, not faster
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
@@ -54,22 +53,20 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
     if {"-h", "--help"} & set(arguments):
         print(help_text(schema, purpose))
         sys.exit(0)
-    overrides, sweeping = arguments, any(a.startswith("-") for a in arguments)
-    if sweeping:  # Hydra's options, and their values, have no "="
+    overrides, with_options = arguments, any(a.startswith("-") for a in arguments)
+    if with_options:  # Hydra's options, and their values, have no "="
         overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
     try:
-        if sweeping:
-            if any(a.startswith("out=") for a in overrides) and {"-m", "--multirun"} & set(
-                arguments
-            ):
-                fail("the jobs of a sweep cannot share one out; leave out away")
-            with initialize_config_module("egnn_prune.configs", version_base="1.3"):
-                # values with commas are Hydra's sweeps: only their names are checked here
-                compose(config_name, [a for a in overrides if "," not in a])
+        many = bool({"-m", "--multirun"} & set(arguments))
+        if many and any(a.startswith("out=") for a in overrides):
+            fail("the jobs of a sweep cannot share one out; leave out away")
+        # beside Hydra's options a value with commas is a sweep, which only Hydra itself can compose
+        single = [a for a in overrides if not (with_options and "," in a)]
+        with initialize_config_module("egnn_prune.configs", version_base="1.3"):
+            config = compose(config_name, single)
+        if with_options:
             _through_hydra(main, config_name, arguments, overrides)
         else:
-            with initialize_config_module("egnn_prune.configs", version_base="1.3"):
-                config = compose(config_name, overrides)
             main(OmegaConf.to_object(config))
     except (HydraException, OmegaConfBaseException) as error:
         GlobalHydra.instance().clear()

@@ -73,7 +73,8 @@ class RunFolder:
 
     def _default_path(self) -> Path:
         """The latest unfinished run of these settings, or a new folder named by the time."""
-        for config in sorted(Path("runs").glob(f"*-{self.settings.name}/stages/run.json")):
+        begun = Path("runs").glob(f"*-{self.settings.name}/stages/run.json")
+        for config in sorted(begun, reverse=True):
             unfinished = not (config.parent / "report.json").exists()
             if unfinished and read_json(config).get("config_hash") == self.hash:
                 return config.parents[1]
@@ -105,7 +106,7 @@ class RunFolder:
         """
         key = digest({s: self.content[s] for s in (*sections, "seed", "device", "precision")})
         marker = self.path / "stages" / f"{name}.json"
-        if marker.exists() and all((self.path / name).exists() for name in files):
+        if marker.exists() and all((self.path / file).exists() for file in files):
             return read_json(marker)
         for other in map(Path, self.settings.reuse):
             theirs = other / "stages" / f"{name}.json"

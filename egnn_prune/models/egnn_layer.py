@@ -158,7 +158,8 @@ class EGNNLayer(nn.Module):
             # small first steps: positions should move by a fraction of a bond, not by a molecule
             nn.init.xavier_uniform_(self.position_out.weight, gain=1e-3)
             self.position_gate = ChannelGate(widths.position, options.dropout)
-        if self.moves and options.velocity:
+        self.drifts = self.moves and options.velocity
+        if self.drifts:
             self.velocity_in = nn.Linear(stream, widths.velocity)
             self.velocity_out = nn.Linear(widths.velocity, 1)
             self.velocity_gate = ChannelGate(widths.velocity, options.dropout)
@@ -240,7 +241,7 @@ class EGNNLayer(nn.Module):
             difference = difference / (r2 + options.eps**2).sqrt()
         shift = self._collect(difference * step, edges, len(h), options.position_aggregation)
         shift = shift.to(pos.dtype)
-        if vel is not None and options.velocity:
+        if vel is not None and self.drifts:
             hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
             vel = self.velocity_out(hidden) * vel + shift
             return pos + vel, vel
@@ -286,7 +287,7 @@ class EGNNLayer(nn.Module):
         groups.append(ChannelGroup("message", "message", w.message, tuple(message), "message_gate"))
         if self.moves:
             groups.append(_hidden_group("position", w.position, "position"))
-        if self.moves and self.options.velocity:
+        if self.drifts:
             groups.append(_hidden_group("velocity", w.velocity, "position"))
         groups.append(_hidden_group("node", w.node, "node"))
         return groups
@@ -299,7 +300,7 @@ class EGNNLayer(nn.Module):
             *linear_members("node_in", s),
             *linear_members("node_out", s, rows=True),
         ]
-        return members + (linear_members("velocity_in", s) if hasattr(self, "velocity_in") else [])
+        return members + (linear_members("velocity_in", s) if self.drifts else [])
 
 
 def _hidden_group(name: str, n: int, kind: str) -> ChannelGroup:

@@ -72,7 +72,7 @@ def ledger(masked: nn.Module, compact: nn.Module, run: Callable[[nn.Module], Any
     layers = layer_names(compact)
     macs_dense, macs_pruned = count_macs(masked, run, layers), count_macs(compact, run, layers)
     for name in layers:
-        total = pruned = frozen = 0
+        pruned = frozen = 0
         module = masked.get_submodule(name)
         total = sum(p.numel() for p in module.parameters())
         for part in module.modules():
