@@ -8,7 +8,7 @@ group at once. Models declare their groups; the engine never needs to know what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,22 +24,24 @@ class Member:
         axis: the axis of ``view`` along which the channels lie.
         index: ``[n, block]``, the entries on that axis that belong to each channel.
         view: shape in which the axis can be seen, ``None`` for the tensor's own shape.
+        reads: whether the entries take the channel in (input columns) or make it (output rows).
     """
 
     name: str
     axis: int
     index: Tensor
     view: tuple[int, ...] | None = None
+    reads: bool = False
 
     @classmethod
-    def span(cls, name: str, axis: int, n: int, *offsets: int) -> Member:
+    def span(cls, name: str, axis: int, n: int, *offsets: int, reads: bool = False) -> Member:
         """A member whose channel ``c`` owns the entries ``offset + c``, one per offset (or 0)."""
         starts = torch.tensor(offsets or (0,))
-        return cls(name, axis, torch.arange(n)[:, None] + starts[None, :])
+        return cls(name, axis, torch.arange(n)[:, None] + starts[None, :], reads=reads)
 
     def prefixed(self, prefix: str) -> Member:
         """The same member, seen from a module that holds its owner as ``prefix``."""
-        return Member(f"{prefix}.{self.name}", self.axis, self.index, self.view)
+        return replace(self, name=f"{prefix}.{self.name}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Prunable(Protocol):
 class ChannelGate(nn.Module):
     r"""A point that all channels of a group flow through, :math:`y_{rc} = x_{rc} t_{sc} g_{bc}`.
 
+    A channel may be a number, the 2l+1 components of an irrep, or a whole feature map: axes after
+    the second belong to it.
+
     Normally the identity. It thins the network for Monte Carlo dropout (:math:`t`, one value per
     channel, shared by every node, edge and graph of a sample :math:`s`, so that a sample is one
     network: equivariant, with conservative forces), and it carries the differentiable gates
@@ -96,7 +101,7 @@ class ChannelGate(nn.Module):
         p: probability that a channel is dropped, in [0, 1).
 
     Shapes:
-        input ``[S * rows, width]`` with S samples one after another, output the same.
+        input ``[S * rows, width, ...]`` with S samples one after another, output the same.
     """
 
     kept: Tensor
@@ -120,17 +125,20 @@ class ChannelGate(nn.Module):
         """Pass the channels on.
 
         Args:
-            x: ``[S * rows, width]``.
-            graph: ``[S * rows]``, the graph that each row belongs to.
+            x: ``[S * rows, width, ...]``.
+            graph: ``[S * rows]``, the graph that each row belongs to, counted on over the samples.
         """
         thinning = self.thinning
         if thinning is None and self.training and self.p > 0:
             thinning = self.draw(1)
+        rest = (1,) * (x.dim() - 2)
         if thinning is not None:
-            rows = x.view(len(thinning), len(x) // len(thinning), x.shape[1])
-            x = (rows * thinning.to(x.dtype)[:, None, :]).flatten(0, 1)
+            rows = x.unflatten(0, (len(thinning), len(x) // len(thinning)))
+            x = (rows * thinning.to(x.dtype)[:, None].unflatten(-1, (-1, *rest))).flatten(0, 1)
         if self.opened is not None:
-            x = x * self.opened.index_select(0, graph)
+            # the samples of a graph share its gates
+            opened = self.opened.index_select(0, graph % len(self.opened))
+            x = x * opened.unflatten(-1, (-1, *rest))
         return x
 
     def extra_repr(self) -> str:
@@ -152,7 +160,7 @@ def linear_members(
     if rows:
         members = [Member.span(f"{name}.weight", 0, n)]
         return members + ([Member.span(f"{name}.bias", 0, n)] if bias else [])
-    return [Member.span(f"{name}.weight", 1, n, *columns)]
+    return [Member.span(f"{name}.weight", 1, n, *columns, reads=True)]
 
 
 def gate_members(name: str, n: int) -> list[Member]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from egnn_prune.channels import ChannelGroup, Member
 
@@ -60,7 +61,16 @@ def spread(member: Member, channels: Tensor, like: Tensor) -> Tensor:
     return seen
 
 
+def is_parameter(model: nn.Module, name: str) -> bool:
+    """Whether a name belongs to a parameter (and not to a buffer), parametrised or not."""
+    owner, leaf = owner_of(model, name)
+    return leaf in owner._parameters or parametrize.is_parametrized(owner, leaf)
+
+
 def weight_members(group: ChannelGroup, model: nn.Module) -> list[tuple[Member, Tensor]]:
-    """The group's floating-point members with their tensors (index buffers carry no weight)."""
-    pairs = [(m, get_tensor(model, m.name)) for m in group.members]
-    return [(m, t) for m, t in pairs if t.is_floating_point()]
+    """The group's parameters with their tensors, as the network sees them.
+
+    Buffers (running statistics, path coefficients, indices) shrink with the channels too, but they
+    are no weights: they are neither masked nor scored. A held running mean would never be updated.
+    """
+    return [(m, get_tensor(model, m.name)) for m in group.members if is_parameter(model, m.name)]
