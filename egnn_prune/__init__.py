@@ -16,23 +16,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from egnn_prune.api import channel_groups, compact, fine_tune, prune
     from egnn_prune.checkpoint import load, save
-    from egnn_prune.models import EGNN, PropertyModel, forces
+    from egnn_prune.models import EGNN, IrrepsNet, PropertyModel, forces
     from egnn_prune.prediction import Prediction
-    from egnn_prune.pruning import compact
+    from egnn_prune.sweep import sparsity_sweep
 
 __version__ = "0.1.0"
 
-__all__ = ["EGNN", "Prediction", "PropertyModel", "compact", "forces", "load", "save"]
+__all__ = [
+    "EGNN",
+    "IrrepsNet",
+    "Prediction",
+    "PropertyModel",
+    "channel_groups",
+    "compact",
+    "fine_tune",
+    "forces",
+    "load",
+    "prune",
+    "save",
+    "sparsity_sweep",
+]
 
 _HOMES = {
     "EGNN": "models",
+    "IrrepsNet": "models",
     "Prediction": "prediction",
     "PropertyModel": "models",
-    "compact": "pruning",
+    "channel_groups": "api",
+    "compact": "api",
+    "fine_tune": "api",
     "forces": "models",
     "load": "checkpoint",
+    "prune": "api",
     "save": "checkpoint",
+    "sparsity_sweep": "sweep",
 }
 
 

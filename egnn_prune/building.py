@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch_geometric.data import Batch
 
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
-from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
+from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, TargetScale
 from egnn_prune.uncertainty import DeepEnsemble
 
 
@@ -20,26 +22,35 @@ def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
         dataset: its training split tells the elements and the scale of the target.
     """
     s, u = settings.model, settings.uncertainty
-    options = EGNNOptions(
-        attention=s.attention,
-        update_positions=s.update_positions,
-        radial=s.radial,
-        cutoff=s.cutoff,
-        aggregation=s.aggregation,
-        dropout=s.dropout,
-    )
 
     def build(scale: TargetScale) -> PropertyModel:
-        return PropertyModel.build(
-            dataset.elements,
-            hidden=s.hidden,
-            layers=s.layers,
-            members=u.members if u.method == "shallow" else 1,
-            pool="sum" if dataset.extensive else "mean",
-            readout_dropout=s.readout_dropout,
-            options=options,
-            scale=scale,
+        read_out: dict[str, Any] = {
+            "hidden": s.hidden,
+            "layers": s.layers,
+            "members": u.members if u.method == "shallow" else 1,
+            "pool": "sum" if dataset.extensive else "mean",
+            "readout_dropout": s.readout_dropout,
+            "scale": scale,
+        }
+        if s.network == "irreps":
+            assert s.cutoff is not None
+            irreps = IrrepsOptions(cutoff=s.cutoff, lmax=s.lmax, dropout=s.dropout)
+            return PropertyModel.build_irreps(
+                dataset.elements,
+                copies=s.copies,
+                radial=s.hidden,
+                options=irreps,
+                **read_out,
+            )
+        options = EGNNOptions(
+            attention=s.attention,
+            update_positions=s.update_positions,
+            radial=s.radial,
+            cutoff=s.cutoff,
+            aggregation=s.aggregation,
+            dropout=s.dropout,
         )
+        return PropertyModel.build(dataset.elements, options=options, **read_out)
 
     batch = Batch.from_data_list(dataset.split("train"))
     counts = build(TargetScale()).element_counts(batch)

@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Member:
@@ -54,6 +56,8 @@ class ChannelGroup:
         n: the number of channels.
         members: the tensors that lose entries when a channel goes.
         gate: dotted name of the :class:`ChannelGate` that the channels flow through, if any.
+        family: groups of one family may each lose all of their channels as long as the family
+            keeps one, such as the orders l of a layer; a group without one always keeps a channel.
     """
 
     name: str
@@ -61,12 +65,25 @@ class ChannelGroup:
     n: int
     members: tuple[Member, ...] = field(repr=False)
     gate: str | None = None
+    family: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a group of nothing."""
+        if self.n < 1 or not self.members:
+            raise ConfigError(
+                f"group {self.name} has {self.n} channels and {len(self.members)} members; "
+                "leave a group without channels or tensors out of channel_groups()"
+            )
 
     def prefixed(self, prefix: str) -> ChannelGroup:
         """The same group, seen from a module that holds its owner as ``prefix``."""
-        members = tuple(m.prefixed(prefix) for m in self.members)
-        gate = f"{prefix}.{self.gate}" if self.gate else None
-        return ChannelGroup(f"{prefix}.{self.name}", self.kind, self.n, members, gate)
+        return replace(
+            self,
+            name=f"{prefix}.{self.name}",
+            members=tuple(m.prefixed(prefix) for m in self.members),
+            gate=f"{prefix}.{self.gate}" if self.gate else None,
+            family=f"{prefix}.{self.family}" if self.family else None,
+        )
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from torch import nn
 
 from egnn_prune.errors import InputError
 from egnn_prune.files import atomic
-from egnn_prune.models import EGNN, PropertyModel
+from egnn_prune.models import EGNN, IrrepsNet, PropertyModel
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.uncertainty import DeepEnsemble
@@ -31,6 +31,7 @@ def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "EGNN": EGNN.from_architecture,
     "PropertyModel": PropertyModel.from_architecture,
+    "IrrepsNet": IrrepsNet.from_architecture,
     "DeepEnsemble": _build_ensemble,
 }
 
@@ -41,7 +42,8 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     Masks travel with a masked model.
 
     Args:
-        model: an :class:`EGNN`, :class:`PropertyModel` or :class:`DeepEnsemble`.
+        model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel` or
+            :class:`DeepEnsemble`.
         path: the file.
         metadata: anything else that JSON can hold, such as the target's unit.
 

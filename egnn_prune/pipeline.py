@@ -11,8 +11,10 @@ import lightning as L
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
+from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune import checkpoint, files
@@ -29,8 +31,7 @@ from egnn_prune.report import comparison_table, write_figures, write_report
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import replay_weights, select
-from egnn_prune.training import AtSteps, fit
-from egnn_prune.training.pruning_rounds import PruningRounds
+from egnn_prune.training import PruningCallback, fit
 from egnn_prune.validation import validate
 
 DENSE = ("data", "model", "uncertainty", "training")
@@ -100,7 +101,7 @@ class Job:
 
         def work() -> dict[str, Any]:
             model = build_model(self.settings, self.dataset)
-            seconds = self._fit("dense", model, self.train, self.settings.training.max_epochs)
+            seconds = self.fit("dense", model, self.train, self.settings.training.max_epochs)
             self._save(model, "stages/trained.safetensors")
             return {"train_seconds": seconds}
 
@@ -113,7 +114,7 @@ class Job:
         s = self.settings.selection
 
         def work() -> dict[str, Any]:
-            model = self._load("stages/trained.safetensors")
+            model = self.load("stages/trained.safetensors")
             prediction = predict_all(
                 model, self.train, self.settings.uncertainty, self.device, "uncertainty"
             )
@@ -151,19 +152,28 @@ class Job:
         s = self.settings.pruning
 
         def work() -> dict[str, Any]:
-            model = self._load("stages/trained.safetensors")
+            model = self.load("stages/trained.safetensors")
             with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
                 selected, weights = archive["selected"].tolist(), archive["weights"]
-            rounds = PruningRounds(
-                model, [self.train[i] for i in selected], s, self.settings.seed, self.device
+            rounds = PruningCallback(
+                s.criterion,
+                s.sparsity,
+                schedule=s.schedule,
+                rounds=s.rounds,
+                until=s.until,
+                scope=s.scope,
+                batches=DataLoader([self.train[i] for i in selected], 64),
+                round_to=s.round_to,
+                freezing=s.freeze,
+                freeze_fraction=s.freeze_fraction,
+                seed=self.settings.seed,
             )
-            steps = self.settings.training.finetune_epochs * self.steps_per_epoch
-            seconds = self._fit(
+            seconds = self.fit(
                 "pruned",
                 model,
                 self.train,
                 self.settings.training.finetune_epochs,
-                rounds.actions(steps),
+                rounds,
                 lr=self.settings.training.finetune_lr,
                 weights=torch.from_numpy(weights),
             )
@@ -199,9 +209,9 @@ class Job:
         """Stage 4: the baseline, with the same extra steps on randomly drawn training graphs."""
 
         def work() -> dict[str, Any]:
-            model = self._load("stages/trained.safetensors")
+            model = self.load("stages/trained.safetensors")
             t = self.settings.training
-            seconds = self._fit("dense", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            seconds = self.fit("dense", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
             self._save(model, "dense.safetensors")
             return {"train_seconds": seconds}
 
@@ -216,10 +226,10 @@ class Job:
             return
 
         def work() -> dict[str, Any]:
-            small = self._load("pruned.safetensors")
+            small = self.load("pruned.safetensors")
             model = checkpoint.rebuilt(small).to(self.dtype)
-            seconds = self._fit("scratch", model, self.train, t.max_epochs)
-            seconds += self._fit("scratch", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            seconds = self.fit("scratch", model, self.train, t.max_epochs)
+            seconds += self.fit("scratch", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
             self._save(model, "stages/scratch.safetensors")
             return {"train_seconds": seconds}
 
@@ -246,7 +256,7 @@ class Job:
             seconds["scratch"] = self.facts("scratch")["train_seconds"]
 
         def work() -> dict[str, Any]:
-            models = {name: self._load(place) for name, place in places.items()}
+            models = {name: self.load(place) for name, place in places.items()}
             results, arrays = evaluate(models, self.dataset, self.settings, self.device)
             for name, result in results.items():
                 result["train_seconds"] = seconds[name]
@@ -318,7 +328,7 @@ class Job:
         """Refuse a sparsity that would empty a group now, not after an hour of training."""
         groups = build_model(self.settings, self.dataset).channel_groups()  # type: ignore[operator]
         s = self.settings.pruning
-        choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope)
+        choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What a finished stage wrote down."""
@@ -334,19 +344,20 @@ class Job:
         work: Callable[[], dict[str, Any]],
     ) -> None:
         say(f"[{number}/7] {title}")
-        L.seed_everything(1000 * self.settings.seed + number, verbose=False)
+        seed_stage(self.settings.seed, number)
         self.folder.stage(name, sections, made, work)
 
-    def _fit(
+    def fit(
         self,
         label: str,
         model: nn.Module,
         graphs: list[Data],
         epochs: int,
-        actions: dict[int, Callable[[], None]] | None = None,
+        callback: Callback | None = None,
         lr: float | None = None,
         weights: Tensor | None = None,
     ) -> float:
+        """Train in place for a number of epochs of the training split; returns the wall time."""
         t = self.settings.training
         return fit(
             model,
@@ -360,7 +371,7 @@ class Job:
             device=self.device,
             label=label,
             weights=weights,
-            callbacks=[AtSteps(actions)] if actions else None,
+            callbacks=[callback] if callback else None,
         )
 
     def _save(self, model: nn.Module, name: str) -> None:
@@ -373,8 +384,14 @@ class Job:
             config_hash=self.folder.hash,
         )
 
-    def _load(self, name: str) -> nn.Module:
+    def load(self, name: str) -> nn.Module:
+        """A model that an earlier stage saved in the run's folder."""
         return checkpoint.load(self.folder.path / name)
+
+
+def seed_stage(seed: int, number: int) -> None:
+    """Seed everything for a stage, so that a continued run draws the same numbers."""
+    L.seed_everything(1000 * seed + number, verbose=False)
 
 
 def say(text: str) -> None:

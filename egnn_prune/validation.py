@@ -9,7 +9,7 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.criteria import CRITERIA
 from egnn_prune.pruning.freezing import MODES
-from egnn_prune.pruning.schedule import iterative
+from egnn_prune.pruning.schedule import SCHEDULES, sparsities
 from egnn_prune.pruning.scope import SCOPES
 from egnn_prune.selection import STRATEGIES
 
@@ -23,12 +23,15 @@ def validate(settings: Settings) -> None:
         ConfigError: one sentence about the first wrong setting.
     """
     s = settings
-    iterative(s.pruning.sparsity, s.pruning.rounds)
+    _one_of("pruning.schedule", s.pruning.schedule, SCHEDULES)
+    sparsities(s.pruning.schedule, s.pruning.sparsity, s.pruning.rounds)
+    _at_least("pruning.round_to", s.pruning.round_to, 1)
     _one_of("pruning.criterion", s.pruning.criterion, CRITERIA)
     _one_of("pruning.scope", s.pruning.scope, SCOPES)
     _one_of("pruning.freeze", s.pruning.freeze, MODES)
     _one_of("selection.strategy", s.selection.strategy, STRATEGIES)
     _one_of("uncertainty.method", s.uncertainty.method, METHODS)
+    _one_of("model.network", s.model.network, ("egnn", "irreps"))
     _one_of("precision", s.precision, ("float32", "float64"))
     _within("pruning.until", s.pruning.until, 0, 1)
     _within("pruning.freeze_fraction", s.pruning.freeze_fraction, 0, 1)
@@ -43,12 +46,16 @@ def validate(settings: Settings) -> None:
     _at_least("training.weight_decay", s.training.weight_decay, 0)
     _at_least("model.hidden", s.model.hidden, 1)
     _at_least("model.layers", s.model.layers, 1)
+    _at_least("model.copies", s.model.copies, 1)
+    _within("model.lmax", s.model.lmax, 0, 3)
     _at_least("model.radial", s.model.radial, 0)
     _at_least("uncertainty.members", s.uncertainty.members, 2)
     _at_least("uncertainty.samples", s.uncertainty.samples, 2)
     _within("seed", s.seed, 0, 4_000_000)  # a stage's seed, 1000 times as large, has 32 bits
     if s.model.cutoff is not None:
         _at_least("model.cutoff", s.model.cutoff, 1e-12)
+    elif s.model.network == "irreps":
+        raise ConfigError("model.network=irreps needs a model.cutoff, such as 4.0")
     if s.threads is not None:
         _within("threads", s.threads, 1, 4 * (os.cpu_count() or 1))
     if s.uncertainty.method == "dropout" and s.model.dropout + s.model.readout_dropout == 0:

@@ -3,11 +3,16 @@
 Both compute the same function with the same weights: position updates, sums over messages, the
 squared distance, no attention. They take turns (A B A B ...), so that a busy machine slows both,
 and the median over the repeats is printed. One batch of random graphs, all pairs connected.
+
+With --irreps COPIES: an IrrepsNet (lmax 2) against itself at half of its copies and radial
+channels, physically removed, on graphs with a cutoff; such as
+`python scripts/benchmark.py --irreps 32 --layers 3 --graphs 64 --threads 1`.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import sys
 import time
@@ -18,8 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.models import EGNN
-from egnn_prune.models.graph import complete_edges
+from egnn_prune import compact
+from egnn_prune.models import EGNN, IrrepsNet
+from egnn_prune.models.graph import complete_edges, with_edges
+from egnn_prune.pruning import apply_masks, count_macs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
 from textbook import TextbookEGNN
@@ -36,6 +43,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each (10)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before the clock starts (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (torch's choice)")
+    parser.add_argument(
+        "--irreps", type=int, metavar="COPIES", help="time an IrrepsNet and its half instead"
+    )
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda (cpu)")
     return parser.parse_args()
 
@@ -88,10 +98,57 @@ def stepper(model: nn.Module, forward: Callable[[], tuple[Tensor, Tensor]]) -> C
     return step
 
 
+def without_gradient(run: Callable[[], object]) -> Callable[[], object]:
+    return torch.no_grad()(run)
+
+
+def irreps_and_half(arguments: argparse.Namespace) -> None:
+    """Multiplications and time of an IrrepsNet, whole and with every second channel removed."""
+    torch.manual_seed(0)
+    dense = IrrepsNet(5, arguments.irreps, arguments.layers, lmax=2).to(arguments.device)
+    masked = copy.deepcopy(dense)
+    apply_masks(masked, {g.name: torch.arange(g.n) % 2 == 0 for g in dense.channel_groups()})
+    half = compact(masked)
+    batch = random_batch(arguments.graphs, arguments.nodes, 5, arguments.device)
+    batch.edge_index = None
+    batch = with_edges(batch, dense.options.cutoff)
+    print(
+        f"{arguments.graphs} graphs of {arguments.nodes} nodes, {batch.edge_index.shape[1]} edges, "
+        f"{arguments.irreps} copies of each irrep to l = 2, {arguments.layers} layers, float32; "
+        f"{arguments.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"median of {arguments.repeats}"
+    )
+    macs = {k: count_macs(m, lambda m: m(batch))[""] for k, m in (("d", dense), ("h", half))}
+    print(
+        f"MACs: {macs['d'] / 1e6:.0f} M, half {macs['h'] / 1e6:.0f} M, {macs['h'] / macs['d']:.1%}"
+    )
+
+    def forward(model: nn.Module) -> Callable[[], tuple[Tensor, Tensor]]:
+        def run() -> tuple[Tensor, Tensor]:
+            out = model(batch)
+            return out.x, out.pos
+
+        return run
+
+    for label, wrap in (("training step", None), ("forward only", without_gradient)):
+        runs: dict[str, Callable[[], object]] = {
+            name: wrap(forward(m)) if wrap else stepper(m, forward(m))
+            for name, m in (("dense", dense), ("half", half))
+        }
+        ms = alternating_medians(runs, arguments.repeats, arguments.warmup, arguments.device)
+        print(
+            f"{label}: dense {ms['dense']:.1f} ms, half {ms['half']:.1f} ms, "
+            f"speed-up {ms['dense'] / ms['half']:.2f}"
+        )
+
+
 def main() -> None:
     arguments = parse()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.irreps:
+        irreps_and_half(arguments)
+        return
     device = arguments.device
     ours = EGNN(
         5, arguments.hidden, arguments.layers, position_aggregation="sum", aggregation="sum"
@@ -119,9 +176,6 @@ def main() -> None:
         ]
     agree = "agree" if max(differences) < 1e-4 else "DO NOT AGREE"
     print(f"outputs {agree}: largest difference {max(differences):.1e} of their scale")
-
-    def without_gradient(run: Callable[[], object]) -> Callable[[], object]:
-        return torch.no_grad()(run)
 
     cases = {
         "training step": {

@@ -30,12 +30,15 @@ class DataSettings:
 class ModelSettings:
     """The network."""
 
-    hidden: int = setting(64, "width of every part of the dense network")
+    network: str = setting("egnn", "egnn, or irreps (NequIP-style, e3nn)")
+    hidden: int = setting(64, "width of every part of the dense network (irreps: radial, read-out)")
     layers: int = setting(4, "message-passing layers")
     update_positions: bool = setting(True, "let nodes move between layers (EGNN Eq. 4)")
     attention: bool = setting(True, "gate every message (EGNN Eq. 8)")
     radial: int = setting(20, "Gaussian radial functions; 0: the squared distance")
     cutoff: float | None = setting(4.0, "interaction range in Angstrom; null: all pairs")
+    copies: int = setting(16, "irreps: copies of each irrep in each layer")
+    lmax: int = setting(1, "irreps: highest order of the spherical harmonics, 0 to 3")
     aggregation: str = setting("sum", "sum or mean of the incoming messages")
     dropout: float = setting(0.0, "channel dropout in every layer, for uncertainty.method=dropout")
     readout_dropout: float = setting(0.1, "channel dropout in the read-out, likewise")
@@ -65,9 +68,11 @@ class PruningSettings:
     """Which channels go."""
 
     sparsity: float = setting(0.54, "fraction of channels removed, in [0, 1)")
-    criterion: str = setting("taylor", "taylor, magnitude or random")
-    scope: str = setting("global", "rank channels globally, or within each group")
+    criterion: str = setting("taylor", "taylor, uncertainty, magnitude, random ... (see README)")
+    scope: str = setting("global", "rank channels globally, per layer, kind or group")
+    schedule: str = setting("iterative", "how sparsity grows: one_shot, iterative, linear, cubic")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
+    round_to: int = setting(1, "make widths multiples of this, by keeping more channels")
     until: float = setting(0.3, "share of the fine-tuning after which the last round is over")
     freeze: str = setting("pruned", "pruned, message_passing, important or none")
     freeze_fraction: float = setting(0.25, "for freeze=important: share of channels locked")
@@ -120,6 +125,29 @@ class ComparisonSettings(Settings):
     workers: int = setting(1, "processes that work at the same time, one seed each")
 
 
+@dataclass
+class SweepSettings(Settings):
+    """Every criterion at every sparsity, from one dense model per seed."""
+
+    out: str | None = setting("runs/sweep", "folder of the dense models and of the sweep")
+    seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
+    criteria: list[str] = setting(
+        ["uncertainty", "taylor", "fisher", "magnitude", "activation_norm", "random"],
+        "criteria, see README",
+    )
+    sparsities: list[float] = setting([0.3, 0.45, 0.6, 0.75, 0.9], "fractions of channels removed")
+    steps: int = setting(400, "optimiser steps of every fine-tuning")
+    workers: int = setting(1, "processes that work at the same time, one seed each")
+
+
+@dataclass
+class SanitySettings(Settings):
+    """Does the choice of channels matter, and do the weights that they keep?"""
+
+    out: str | None = setting("runs/sanity", "folder of the models and of the table")
+    seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
+
+
 def described(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """``(name, default, meaning)`` of every setting, depth first."""
     for item in fields(node):
@@ -135,3 +163,5 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="base_train", node=Settings)
     store.store(name="base_compare", node=ComparisonSettings)
+    store.store(name="base_sweep", node=SweepSettings)
+    store.store(name="base_sanity", node=SanitySettings)

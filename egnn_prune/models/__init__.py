@@ -3,12 +3,18 @@
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead
+from egnn_prune.models.irreps_layer import IrrepsLayer, IrrepsOptions, IrrepsWidths
+from egnn_prune.models.irreps_net import IrrepsNet
 from egnn_prune.models.property_model import PropertyModel, TargetScale, forces
 
 __all__ = [
     "EGNN",
     "EGNNLayer",
     "EGNNOptions",
+    "IrrepsLayer",
+    "IrrepsNet",
+    "IrrepsOptions",
+    "IrrepsWidths",
     "LayerWidths",
     "MeanVarianceHead",
     "PropertyModel",

@@ -1,4 +1,4 @@
-"""An EGNN with a read-out: from a batch of molecules to a prediction with an error bar."""
+"""A network with a read-out: from a batch of molecules to a prediction with an error bar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ from egnn_prune.models.graph import (
     with_edges,
 )
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
+from egnn_prune.models.irreps_layer import IrrepsOptions
+from egnn_prune.models.irreps_net import IrrepsNet
 from egnn_prune.prediction import Prediction
+
+#: The networks that a :class:`PropertyModel` can be built on, by the names that files carry.
+TRUNKS: dict[str, type[EGNN] | type[IrrepsNet]] = {"EGNN": EGNN, "IrrepsNet": IrrepsNet}
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class PropertyModel(nn.Module):
     in the target's unit and in float64; the network itself works in its parameters' precision.
 
     Args:
-        trunk: the message-passing network; its last layer need not move nodes.
+        trunk: the message-passing network, an :class:`EGNN` or an :class:`IrrepsNet`.
         head: the read-out.
         elements: atomic numbers that the model knows, sorted.
         scale: the target's normalisation.
@@ -94,7 +99,7 @@ class PropertyModel(nn.Module):
 
     def __init__(
         self,
-        trunk: EGNN,
+        trunk: EGNN | IrrepsNet,
         head: MeanVarianceHead,
         elements: Sequence[int] = (),
         scale: TargetScale | None = None,
@@ -118,7 +123,7 @@ class PropertyModel(nn.Module):
         scale: TargetScale | None = None,
         in_features: int = 0,
     ) -> PropertyModel:
-        """A fresh model of uniform width; the last layer does not move nodes.
+        """A fresh EGNN of uniform width with a read-out; the last layer does not move nodes.
 
         Args:
             elements: atomic numbers in the data, or empty to use ``batch.x``.
@@ -136,6 +141,41 @@ class PropertyModel(nn.Module):
             widths[-1] = replace(widths[-1], position=0, velocity=0)
         trunk = EGNN(len(elements) or in_features, hidden, options=options, widths=widths)
         head = MeanVarianceHead(hidden, hidden, members, pool, readout_dropout)
+        return cls(trunk, head, elements, scale)
+
+    @classmethod
+    def build_irreps(
+        cls,
+        elements: Sequence[int],
+        *,
+        copies: int = 32,
+        layers: int = 3,
+        radial: int = 64,
+        hidden: int = 64,
+        members: int = 1,
+        pool: str = "sum",
+        readout_dropout: float = 0.0,
+        options: IrrepsOptions | None = None,
+        scale: TargetScale | None = None,
+        in_features: int = 0,
+    ) -> PropertyModel:
+        """A fresh :class:`IrrepsNet` with a read-out.
+
+        Args:
+            elements: atomic numbers in the data, or empty to use ``batch.x``.
+            copies: copies of each irrep in each layer.
+            layers: interaction blocks.
+            radial: width of the radial networks.
+            hidden: width of the read-out.
+            members: read-outs that share the trunk.
+            pool: see :class:`MeanVarianceHead`.
+            readout_dropout: see :class:`MeanVarianceHead`.
+            options: what the trunk computes.
+            scale: the target's normalisation.
+            in_features: width of ``batch.x`` where there are no elements.
+        """
+        trunk = IrrepsNet(len(elements) or in_features, copies, layers, options, radial)
+        head = MeanVarianceHead(trunk.hidden, hidden, members, pool, readout_dropout)
         return cls(trunk, head, elements, scale)
 
     def forward(self, batch: Batch | Data, samples: int = 1) -> Prediction:
@@ -167,8 +207,7 @@ class PropertyModel(nn.Module):
     def normalise(self, batch: Batch | Data, y: Tensor) -> Tensor:
         """Targets ``[B]`` in units of the scale, in the network's precision."""
         reference = self.scale.reference(self._counts(batch))
-        dtype = self.trunk.embedding.weight.dtype
-        return ((y.double() - reference) / self.scale.scale).to(dtype)
+        return ((y.double() - reference) / self.scale.scale).to(self._dtype)
 
     def element_counts(self, batch: Batch | Data) -> Tensor:
         """``[B, elements]``: how many atoms of each element every graph has."""
@@ -198,7 +237,12 @@ class PropertyModel(nn.Module):
                 f"element {name} (atomic number {number}) was not in the training data, which "
                 f"held {seen}; train on data that contains it"
             )
-        return one_hot.to(self.trunk.embedding.weight.dtype)
+        return one_hot.to(self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The network's precision."""
+        return next(self.trunk.parameters()).dtype
 
     def _encoded(self, batch: Batch | Data) -> Batch | Data:
         """The batch with node features ``x`` and nothing that the network does not read."""
@@ -213,7 +257,7 @@ class PropertyModel(nn.Module):
         return out
 
     def channel_groups(self) -> list[ChannelGroup]:
-        """The trunk's groups; the read-out shrinks with the stream and is not pruned itself."""
+        """The trunk's groups; the read-out shrinks with what it reads and is not pruned itself."""
         stream, *inner = [g.prefixed("trunk") for g in self.trunk.channel_groups()]
         members = (*stream.members, *(m.prefixed("head") for m in self.head.stream_members()))
         return [replace(stream, members=members), *inner]
@@ -232,6 +276,7 @@ class PropertyModel(nn.Module):
     def architecture(self) -> dict[str, object]:
         """What :meth:`from_architecture` needs to build this model again, as plain JSON."""
         return {
+            "trunk_class": next(k for k, v in TRUNKS.items() if isinstance(self.trunk, v)),
             "trunk": self.trunk.architecture(),
             "head": self.head.architecture(),
             "elements": list(self.elements),
@@ -243,7 +288,8 @@ class PropertyModel(nn.Module):
         """Build the model that :meth:`architecture` described (weights not loaded)."""
         scale = {**spec["scale"], "per_element": tuple(spec["scale"]["per_element"])}
         return cls(
-            EGNN.from_architecture(spec["trunk"]),
+            # files of version 0.1 do not say: there was one kind
+            TRUNKS[spec.get("trunk_class", "EGNN")].from_architecture(spec["trunk"]),
             MeanVarianceHead(**spec["head"]),
             spec["elements"],
             TargetScale(**scale),
@@ -263,5 +309,8 @@ def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     batch.pos = batch.pos.detach().requires_grad_(True)
     with torch.enable_grad():
         energy = model(batch).mean.sum()
-        (gradient,) = torch.autograd.grad(energy, batch.pos, create_graph=model.training)
+        # zeros where nothing reads the positions: pruning may cut the last path to the read-out
+        (gradient,) = torch.autograd.grad(
+            energy, batch.pos, create_graph=model.training, materialize_grads=True
+        )
     return -gradient

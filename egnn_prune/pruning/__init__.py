@@ -4,29 +4,61 @@ This package knows torch only: tensors, modules, groups of channels. No graph, n
 """
 
 from egnn_prune.channels import ChannelGroup, Member
-from egnn_prune.pruning.compaction import compact
-from egnn_prune.pruning.criteria import CRITERIA, Context, score_channels
+from egnn_prune.pruning.budget import choose_within, latency_of, macs_of
+from egnn_prune.pruning.compaction import compact, compact_with_optimizer
+from egnn_prune.pruning.criteria import CRITERIA, Context, Movement, score_channels
+from egnn_prune.pruning.effective import effective_masks, effective_sparsity
 from egnn_prune.pruning.freezing import freeze
 from egnn_prune.pruning.ledger import count_macs, ledger
-from egnn_prune.pruning.masks import apply_masks, hold, keep_masks, lift_masks, release
-from egnn_prune.pruning.schedule import iterative
-from egnn_prune.pruning.scope import choose
+from egnn_prune.pruning.masks import apply_masks, hold, keep_masks, lift_masks, release, thaw
+from egnn_prune.pruning.schedule import SCHEDULES, incremental, sparsities
+from egnn_prune.pruning.scope import SCOPES, choose, shuffle_masks
+from egnn_prune.pruning.sparse_weights import (
+    WEIGHT_CRITERIA,
+    apply_weight_masks,
+    choose_weights,
+    n_m_mask,
+    score_weights,
+)
+from egnn_prune.pruning.traced import TracedNetwork
+from egnn_prune.pruning.weights import reinitialise, rewind, snapshot
 
 __all__ = [
     "CRITERIA",
+    "SCHEDULES",
+    "SCOPES",
+    "WEIGHT_CRITERIA",
     "ChannelGroup",
     "Context",
     "Member",
+    "Movement",
+    "TracedNetwork",
     "apply_masks",
+    "apply_weight_masks",
     "choose",
+    "choose_weights",
+    "choose_within",
     "compact",
+    "compact_with_optimizer",
     "count_macs",
+    "effective_masks",
+    "effective_sparsity",
     "freeze",
     "hold",
-    "iterative",
+    "incremental",
     "keep_masks",
+    "latency_of",
     "ledger",
     "lift_masks",
+    "macs_of",
+    "n_m_mask",
+    "reinitialise",
     "release",
+    "rewind",
     "score_channels",
+    "score_weights",
+    "shuffle_masks",
+    "snapshot",
+    "sparsities",
+    "thaw",
 ]

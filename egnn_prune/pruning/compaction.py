@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from egnn_prune.pruning.masks import keep_masks
-from egnn_prune.pruning.tensors import get_tensor, set_tensor, tensor_names
+from egnn_prune.pruning.tensors import get_original, get_tensor, set_tensor, tensor_names
+
+Cut = Callable[[str, Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -26,33 +32,76 @@ def compact(model: nn.Module) -> nn.Module:
     Raises:
         RuntimeError: the model's groups miss a tensor that depends on a removed channel.
     """
+    return _compact(model)[0]
+
+
+@torch.no_grad()
+def compact_with_optimizer(model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """Remove the masked channels from a model and from its optimiser's state.
+
+    Call it between fits. A pure function: model and optimiser are not changed. The new optimiser
+    has the same settings and owns the small model's parameters; moments of surviving entries are
+    sliced, so the next step is the one that the masked model would have taken. Learning-rate
+    schedulers hold on to their optimiser: build a new one.
+
+    Args:
+        model: as for :func:`compact`.
+        optimizer: any ``torch.optim`` optimiser over the model's parameters.
+
+    Returns:
+        The smaller model and its optimiser.
+
+    Raises:
+        RuntimeError: as for :func:`compact`.
+    """
+    small, cut = _compact(model)
+    names = list(dict(small.named_parameters()))
+    new = {get_original(model, name): (name, get_tensor(small, name)) for name in names}
+    twin = copy.copy(optimizer)  # settings and hooks; its lists are replaced, not changed
+    twin.param_groups = [
+        {**group, "params": [new[p][1] for p in group["params"] if p in new]}
+        for group in optimizer.param_groups
+    ]
+    twin.state = type(optimizer.state)(optimizer.state.default_factory)
+    for parameter, state in optimizer.state.items():
+        if parameter in new:
+            name, target = new[parameter]
+            twin.state[target] = {
+                key: cut(name, value).clone()
+                if isinstance(value, Tensor) and value.shape == parameter.shape
+                else copy.deepcopy(value)
+                for key, value in state.items()
+            }
+    return small, twin
+
+
+def _compact(model: nn.Module) -> tuple[nn.Module, Cut]:
+    """The smaller model, and the function that cuts any tensor shaped like a named one."""
     groups = model.channel_groups()  # type: ignore[operator]
-    keep = {name: mask.nonzero().flatten() for name, mask in keep_masks(model, groups).items()}
-    small = model.resized(keep)  # type: ignore[operator]
+    masks = keep_masks(model, groups)
+    small = model.resized({name: mask.nonzero().flatten() for name, mask in masks.items()})  # type: ignore[operator]
     shrinking: dict[str, list] = {}
     for group in groups:
         for member in group.members:
-            shrinking.setdefault(member.name, []).append((member, keep[group.name]))
+            shrinking.setdefault(member.name, []).append((member, ~masks[group.name]))
 
-    for name in list(tensor_names(small)):
-        tensor = get_tensor(model, name).detach()
-        kept_entries: dict[int, torch.Tensor] = {}
-        for member, channels in shrinking.get(name, ()):
-            if member.view:
-                tensor = tensor.view(member.view)
+    def cut(name: str, tensor: Tensor) -> Tensor:
+        alive: dict[int, Tensor] = {}
+        for member, gone in shrinking.get(name, ()):
+            tensor = tensor.reshape(member.view) if member.view else tensor
             size = tensor.shape[member.axis]
-            gone = torch.ones(member.index.shape[0], dtype=torch.bool)
-            gone[channels] = False
-            alive = kept_entries.setdefault(member.axis, torch.ones(size, dtype=torch.bool))
-            alive[member.index[gone].flatten()] = False
-        for axis, alive in kept_entries.items():
-            index = alive.nonzero().flatten().to(tensor.device)
-            tensor = tensor.index_select(axis, index)
+            kept = alive.setdefault(member.axis, torch.ones(size, dtype=torch.bool))
+            kept[member.index[gone].flatten()] = False
+        for axis, kept in alive.items():
+            tensor = tensor.index_select(axis, kept.nonzero().flatten().to(tensor.device))
         expected = get_tensor(small, name).shape
         if tensor.numel() != expected.numel():
             raise RuntimeError(
                 f"{name} should shrink to {tuple(expected)} but its groups leave "
                 f"{tuple(tensor.shape)}: the model's channel_groups() are incomplete"
             )
-        set_tensor(small, name, tensor.reshape(expected).clone())
-    return small.train(model.training)
+        return tensor.reshape(expected)
+
+    for name in list(tensor_names(small)):
+        set_tensor(small, name, cut(name, get_tensor(model, name).detach()).clone())
+    return small.train(model.training), cut

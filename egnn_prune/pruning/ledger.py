@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.flop_counter import FlopCounterMode
 
 from egnn_prune.pruning.masks import Held
@@ -51,7 +52,8 @@ def layer_names(model: nn.Module) -> list[str]:
             if not any(True for _ in child.parameters()):
                 continue
             name = f"{prefix}{child_name}"
-            if any(isinstance(part, nn.ModuleList) for part in child.modules()):
+            lists = (m for m in child.modules() if isinstance(m, nn.ModuleList))
+            if any(not isinstance(m, ParametrizationList) for m in lists):
                 visit(child, f"{name}.")
             else:
                 names.append(name)

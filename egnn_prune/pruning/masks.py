@@ -17,7 +17,14 @@ from torch.nn.utils import parametrize
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.tensors import get_tensor, owner_of, spread, weight_members
+from egnn_prune.pruning.tensors import (
+    get_original,
+    get_tensor,
+    owner_of,
+    parameter_names,
+    spread,
+    weight_members,
+)
 
 #: The share of its old weights from which a pruned channel grows back once its mask is lifted; the
 #: channel's effect, a product of two of them, starts at the square.
@@ -60,13 +67,27 @@ def hold(model: nn.Module, names: Iterable[str]) -> None:
     for name in names:
         if held(model, name) is None:
             owner, leaf = owner_of(model, name)
+            _own_class(owner)
             tensor = getattr(owner, leaf).detach()
             parametrize.register_parametrization(owner, leaf, Held(tensor), unsafe=True)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrised module a class of its own.
+
+    Torch keeps the parametrised attributes as properties of a class made for one module, but a
+    ``deepcopy`` shares that class: changing the copy would break the original.
+    """
+    if parametrize.is_parametrized(module):
+        shared = type(module)
+        attributes = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, attributes)
 
 
 def release(model: nn.Module) -> None:
     """Remove all masks; the tensors keep the values that the network saw."""
     for module in list(model.modules()):
+        _own_class(module)
         for leaf in list(getattr(module, "parametrizations", {})):
             if any(isinstance(p, Held) for p in module.parametrizations[leaf]):  # type: ignore[index]
                 parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
@@ -99,8 +120,9 @@ def apply_masks(
         mask = keep.get(group.name)
         if mask is None or mask.shape != (group.n,) or mask.dtype != torch.bool:
             raise ConfigError(f"group {group.name} needs a boolean mask of {group.n} channels")
-        if not mask.any():
-            raise ConfigError(f"group {group.name} would lose all of its channels")
+    for name in {g.family or g.name for g in groups}:
+        if not any(keep[g.name].any() for g in groups if (g.family or g.name) == name):
+            raise ConfigError(f"group {name} would lose all of its channels")
     names = weight_names(model, groups)
     hold(model, names)
     for name in names:
@@ -142,6 +164,24 @@ def freeze_entries(model: nn.Module, name: str, entries: Tensor | None = None) -
     entries = torch.ones_like(state.frozen) if entries is None else entries
     state.value.copy_(torch.where(entries, now, state.value))
     state.frozen |= entries
+
+
+@torch.no_grad()
+def thaw(model: nn.Module, names: Iterable[str] | None = None) -> None:
+    """Let frozen tensors learn again, from the value at which they were frozen.
+
+    Args:
+        model: the module.
+        names: dotted names of tensors; ``None`` thaws all. Pruned entries stay pruned.
+    """
+    for name in list(names) if names is not None else parameter_names(model):
+        state = held(model, name)
+        if state is not None:
+            still = state.frozen & ~state.pruned
+            original = get_original(model, name)
+            # weight decay went on behind the mask
+            original.copy_(torch.where(still, state.value, original))
+            state.frozen.zero_()
 
 
 def keep_masks(model: nn.Module, groups: list[ChannelGroup] | None = None) -> dict[str, Tensor]:

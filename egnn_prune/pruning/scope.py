@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
 
-SCOPES = ("global", "group")
+#: What is ranked together: a name of the pool that a group belongs to.
+SCOPES: dict[str, Callable[[str, str], str]] = {
+    "global": lambda name, kind: "the network",
+    "layer": lambda name, kind: name.rpartition(".")[0],
+    "kind": lambda name, kind: kind,
+    "group": lambda name, kind: name,
+}
 
 
 def choose(
@@ -17,17 +25,26 @@ def choose(
     sparsity: float,
     scope: str = "global",
     keep: dict[str, Tensor] | None = None,
+    *,
+    groups: Sequence[ChannelGroup] | None = None,
+    round_to: int = 1,
 ) -> dict[str, Tensor]:
     """Keep the highest-scored channels.
 
-    Exactly ``floor(sparsity * n)`` of the n channels in the scope are removed. Channels that an
-    earlier round removed stay removed, and every group keeps at least its best channel.
+    Exactly ``floor(sparsity * n)`` of the n channels in each pool of the scope are removed.
+    Channels that an earlier round removed stay removed. Every group keeps at least its best
+    channel; groups of one family (the orders l of a layer) keep the best channel among them.
 
     Args:
         scores: for each group ``[n]``, higher is more important.
         sparsity: the fraction of channels *removed*, in [0, 1), counted from the dense model.
-        scope: ``"global"`` ranks all channels together, ``"group"`` each group by itself.
+        scope: ``"global"`` ranks all channels together; ``"layer"`` those of groups whose names
+            differ in their last part only; ``"kind"`` those of one kind in all layers; ``"group"``
+            each group by itself.
         keep: masks of an earlier round.
+        groups: the groups themselves; ``"kind"`` and families need them.
+        round_to: widths become multiples of this (of the dense width, where that is none), by
+            keeping up to ``round_to - 1`` more channels of a group than were asked for.
 
     Returns:
         For each group a boolean ``[n]``, true for channels that stay.
@@ -37,10 +54,9 @@ def choose(
             round removed more than this one may, or so many channels would go that a group were
             left empty.
     """
-    if not 0 <= sparsity < 1:
-        raise ConfigError(f"sparsity is the fraction removed and lies in [0, 1), not {sparsity}")
-    if scope not in SCOPES:
-        raise ConfigError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
+    check_sparsity(sparsity)
+    if round_to < 1:
+        raise ConfigError(f"round_to is a number of channels, at least 1, not {round_to}")
     for name, score in scores.items():
         if score.dim() != 1 or len(score) == 0:
             raise ConfigError(f"group {name} needs a score for each of its channels")
@@ -48,37 +64,105 @@ def choose(
             raise ConfigError(
                 f"the importance of group {name} is NaN or infinite; check loss and data"
             )
-    pools = [list(scores)] if scope == "global" else [[name] for name in scores]
+    ranked = {k: v.detach().double().cpu() for k, v in scores.items()}
     result: dict[str, Tensor] = {}
-    for pool in pools:
-        result |= _choose_in_pool({k: scores[k] for k in pool}, sparsity, keep or {})
-    return result
+    for pool in _pools(list(scores), scope, groups):
+        result |= _choose_in_pool(pool, ranked, sparsity, keep or {}, _families(pool, groups))
+    if round_to > 1:
+        for name, mask in result.items():
+            _round_up(mask, ranked[name], round_to, (keep or {}).get(name))
+    return {name: result[name] for name in scores}
+
+
+def check_sparsity(sparsity: float) -> None:
+    """Raise a ConfigError unless the sparsity is a fraction below one."""
+    if not 0 <= sparsity < 1:
+        raise ConfigError(f"sparsity is the fraction removed and lies in [0, 1), not {sparsity}")
+
+
+def _pools(names: list[str], scope: str, groups: Sequence[ChannelGroup] | None) -> list[list[str]]:
+    if scope not in SCOPES:
+        raise ConfigError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
+    kinds = {g.name: g.kind for g in groups or ()}
+    if scope == "kind" and not set(names) <= set(kinds):
+        raise ConfigError('scope "kind" needs the groups that the scores belong to: groups=...')
+    pools: dict[str, list[str]] = {}
+    for name in names:
+        pools.setdefault(SCOPES[scope](name, kinds.get(name, "")), []).append(name)
+    return list(pools.values())
+
+
+def _families(pool: list[str], groups: Sequence[ChannelGroup] | None) -> list[list[str]]:
+    """Groups of which one channel must stay, most often a single group each."""
+    family = {g.name: g.family for g in groups or ()}
+    found: dict[tuple[bool, str], list[str]] = {}
+    for name in pool:
+        key = family.get(name)
+        found.setdefault((key is not None, key or name), []).append(name)
+    return list(found.values())
 
 
 def _choose_in_pool(
-    scores: dict[str, Tensor], sparsity: float, keep: dict[str, Tensor]
+    pool: list[str],
+    scores: dict[str, Tensor],
+    sparsity: float,
+    keep: dict[str, Tensor],
+    families: list[list[str]],
 ) -> dict[str, Tensor]:
-    total = sum(len(s) for s in scores.values())
+    sizes = [len(scores[name]) for name in pool]
+    total = sum(sizes)
     count = math.floor(sparsity * total + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    if count > total - len(scores):
+    flat = torch.cat([scores[name] for name in pool])
+    lost = torch.cat([~keep[k].cpu() if k in keep else _none(scores[k]) for k in pool])
+    place = {name: at.tolist() for name, at in zip(pool, _ranges(sizes), strict=True)}
+    flat[lost] = -math.inf  # gone is gone: first in the order of removal
+    reserved = 0
+    for family in families:
+        members = torch.tensor([i for name in family for i in place[name]])
+        best = members[flat[members].argmax()]
+        if not lost[best]:  # else the whole family went in an earlier round
+            flat[best] = math.inf
+            reserved += 1
+    if count > total - reserved:
         raise ConfigError(
             f"sparsity {sparsity} would remove {count} of {total} channels, but each of the "
-            f"{len(scores)} groups must keep one; ask for less"
+            f"{len(families)} groups must keep one; ask for less"
         )
-    gone = sum(int((~keep[name]).sum()) for name in scores if name in keep)
-    if gone > count:
+    if int(lost.sum()) > count:
         raise ConfigError(
             f"sparsity {sparsity} removes {count} of {total} channels, but an earlier round "
-            f"removed {gone}, which stay removed; ask for more"
+            f"removed {int(lost.sum())}, which stay removed; ask for more"
         )
-    ranked = []
-    for name, score in scores.items():
-        score = score.detach().double().cpu().clone()
-        if name in keep:  # gone is gone: first in the order of removal
-            score[~keep[name].cpu()] = -math.inf
-        score[score.argmax()] = math.inf  # never empty a group
-        ranked.append(score)
-    flat = torch.cat(ranked)
     alive = torch.ones(total, dtype=torch.bool)
     alive[flat.argsort(stable=True)[:count]] = False
-    return dict(zip(scores, alive.split([len(s) for s in ranked]), strict=True))
+    return dict(zip(pool, alive.split(sizes), strict=True))
+
+
+def _none(score: Tensor) -> Tensor:
+    return torch.zeros(len(score), dtype=torch.bool)
+
+
+def _ranges(sizes: list[int]) -> tuple[Tensor, ...]:
+    return torch.arange(sum(sizes)).split(sizes)
+
+
+def _round_up(mask: Tensor, score: Tensor, multiple: int, before: Tensor | None) -> None:
+    """Let the best of the channels that would go stay, until the width is a multiple."""
+    stays = int(mask.sum())
+    allowed = ~mask if before is None else ~mask & before.cpu()
+    more = min(-stays % multiple, int(allowed.sum()))
+    if stays == 0 or more == 0:
+        return
+    order = score.masked_fill(~allowed, -math.inf).argsort(descending=True, stable=True)
+    mask[order[:more]] = True
+
+
+def shuffle_masks(
+    keep: dict[str, Tensor], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """As many channels in every group, but others: does it matter *which* ones were chosen?
+
+    A sanity check: if shuffled masks do as well, a criterion has only found good widths. Source: Su
+    et al. 2020, Section 3 ("layerwise rearrangement").
+    """
+    return {k: v[torch.randperm(len(v), generator=generator)] for k, v in keep.items()}

@@ -74,3 +74,11 @@ def weight_members(group: ChannelGroup, model: nn.Module) -> list[tuple[Member, 
     are no weights: they are neither masked nor scored. A held running mean would never be updated.
     """
     return [(m, get_tensor(model, m.name)) for m in group.members if is_parameter(model, m.name)]
+
+
+def get_original(model: nn.Module, name: str) -> Tensor:
+    """The tensor that an optimiser owns: the one behind the parametrisation, if there is one."""
+    owner, leaf = owner_of(model, name)
+    if parametrize.is_parametrized(owner, leaf):
+        return owner.parametrizations[leaf].original  # type: ignore[index, union-attr]
+    return getattr(owner, leaf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
@@ -19,13 +19,15 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.training.loss import graph_losses
 from egnn_prune.training.progress import StepBar
 
+Losses = Callable[[nn.Module, Any], Tensor]
+
 # Lightning greets and advises on every fit; what went wrong still comes through
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class RegressionTask(L.LightningModule):
-    """Fits a model that has ``normalised`` and ``normalise`` with AdamW and a one-cycle rate.
+    """Fits a model with AdamW and a one-cycle rate, by default with :func:`graph_losses`.
 
     Args:
         model: such as :class:`egnn_prune.models.PropertyModel`.
@@ -33,18 +35,26 @@ class RegressionTask(L.LightningModule):
         lr: highest learning rate of the cycle (Smith and Topin 2018).
         weight_decay: AdamW's.
         warmup: share of the steps in which the rate rises.
+        losses: ``losses(model, batch) -> [samples]``; their mean is minimised.
     """
 
     def __init__(
-        self, model: nn.Module, steps: int, lr: float, weight_decay: float, warmup: float = 0.1
+        self,
+        model: nn.Module,
+        steps: int,
+        lr: float,
+        weight_decay: float,
+        warmup: float = 0.1,
+        losses: Losses = graph_losses,
     ) -> None:
         super().__init__()
+        self.losses = losses
         self.model = model
         self.steps, self.lr, self.weight_decay, self.warmup = steps, lr, weight_decay, warmup
 
-    def training_step(self, batch: Data, _: int) -> Tensor:
+    def training_step(self, batch: Any, _: int) -> Tensor:
         """Mean loss of a batch; a NaN stops the fit."""
-        loss = graph_losses(self.model, batch).mean()
+        loss = self.losses(self.model, batch).mean()
         if not bool(torch.isfinite(loss)):
             raise ConfigError("the training loss became NaN or infinite; lower training.lr")
         return loss
@@ -63,23 +73,6 @@ class RegressionTask(L.LightningModule):
             optimiser, self.lr, total_steps=self.steps, pct_start=rise
         )
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
-
-
-class AtSteps(Callback):
-    """Calls functions just before given optimiser steps, such as rounds of pruning.
-
-    Args:
-        actions: ``{global step: function}``; the functions may change masks, not tensors.
-    """
-
-    def __init__(self, actions: dict[int, Callable[[], None]]) -> None:
-        self.actions = actions
-
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Run what is due now."""
-        action = self.actions.get(trainer.global_step)
-        if action is not None:
-            action()
 
 
 def fit(
@@ -122,8 +115,56 @@ def fit(
     else:
         sampler = WeightedRandomSampler(weights.tolist(), len(train))
         loader = DataLoader(train, batch_size, sampler=sampler, drop_last=True)
-    checks = DataLoader(val, 4 * batch_size)
-    task = RegressionTask(model, steps, lr, weight_decay)
+    return fit_loader(
+        model,
+        loader,
+        DataLoader(val, 4 * batch_size),
+        steps=steps,
+        lr=lr,
+        weight_decay=weight_decay,
+        clip=clip,
+        device=device,
+        label=label,
+        callbacks=callbacks,
+    )
+
+
+def fit_loader(
+    model: nn.Module,
+    loader: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    *,
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    clip: float,
+    device: torch.device,
+    losses: Losses = graph_losses,
+    label: str = "training",
+    callbacks: list[Callback] | None = None,
+) -> float:
+    """Train any model in place for exactly ``steps`` optimiser steps, then return to the CPU.
+
+    Args:
+        model: the model.
+        loader: batches, begun again as often as needed.
+        val: batches whose mean error the progress bar shows, for models of graphs.
+        steps: optimiser steps.
+        lr: highest learning rate.
+        weight_decay: AdamW's.
+        clip: largest norm of the gradient.
+        device: where to train.
+        losses: ``losses(model, batch) -> [samples]``.
+        label: for the progress bar.
+        callbacks: Lightning callbacks.
+
+    Returns:
+        Wall time of the fit, in seconds.
+
+    Raises:
+        ConfigError: the loss or a weight became NaN or infinite.
+    """
+    task = RegressionTask(model, steps, lr, weight_decay, losses=losses)
     start = time.perf_counter()
     trainer = L.Trainer(
         max_steps=steps,
@@ -131,6 +172,7 @@ def fit(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
         gradient_clip_val=clip,
+        limit_val_batches=0 if val is None else 1.0,
         callbacks=[StepBar(steps, label), *(callbacks or [])],
         logger=False,
         enable_checkpointing=False,
@@ -140,7 +182,7 @@ def fit(
     )
     model.train()  # lightning keeps the mode it finds: a loaded model would learn without dropout
     try:
-        trainer.fit(task, loader, checks)
+        trainer.fit(task, loader, val if val is not None else [])
     except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
         raise KeyboardInterrupt from None
     model.to("cpu").eval()

@@ -9,7 +9,7 @@ import torch
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose, hold, keep_masks, lift_masks, release
-from egnn_prune.pruning.masks import Held, weight_names
+from egnn_prune.pruning.masks import Held, held, weight_names
 from egnn_prune.pruning.tensors import get_tensor
 
 OPTIMISERS = {
@@ -216,3 +216,17 @@ def test_bad_masks(model, spoil, message):
     with pytest.raises(ConfigError, match=message):
         apply_masks(model, keep)
     assert not pruned_entries(model), "a refused mask changes nothing"
+
+
+def test_a_copy_and_its_original_do_not_share_their_masks():
+    """Torch lets deep copies share the class that holds their parametrised attributes."""
+    model = torch.nn.Linear(3, 2)
+    hold(model, ["weight"])
+    twin, other = copy.deepcopy(model), copy.deepcopy(model)
+    hold(twin, ["bias"])
+    release(other)
+    x = torch.ones(1, 3)
+    for module in (model, twin, other):
+        assert torch.equal(module(x), model(x))
+    assert held(model, "bias") is None and held(twin, "bias") is not None
+    assert held(other, "weight") is None and held(model, "weight") is not None

@@ -1,4 +1,4 @@
-"""Which channels go: exact counts, monotone rounds, no empty group, schedules."""
+"""Which channels go: exact counts, monotone rounds, no empty group."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from fractions import Fraction
 import pytest
 import torch
 
+from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import choose, iterative
+from egnn_prune.pruning import choose, sparsities
 
 SIZES = {"stream": 64, "a": 31, "b": 100, "c": 5}
 
@@ -66,7 +67,7 @@ def test_equal_scores_still_give_exact_counts():
 def test_rounds_are_monotone(scope, rounds):
     """New scores in every round; what is gone stays gone; the last count is exact."""
     keep = None
-    for k, sparsity in enumerate(iterative(0.8, rounds)):
+    for k, sparsity in enumerate(sparsities("iterative", 0.8, rounds)):
         new = choose(random_scores(seed=k), sparsity, scope, keep)
         if keep is not None:
             assert all((new[name] <= keep[name]).all() for name in SIZES)
@@ -85,31 +86,15 @@ def test_scores_are_not_changed():
     assert all(torch.equal(scores[k], before[k]) for k in scores)
 
 
-def test_schedule_removes_the_same_share_each_round():
-    assert iterative(0.5, 1) == [0.5]
-    steps = iterative(0.875, 3)
-    assert steps == pytest.approx([0.5, 0.75, 0.875])
-    assert steps[-1] == 0.875  # exactly
-    assert iterative(0.0, 3) == [0.0] * 3
-    assert all(a < b for a, b in zip(iterative(0.9, 9)[:-1], iterative(0.9, 9)[1:], strict=True))
-
-
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
 def test_bad_sparsity(sparsity):
     with pytest.raises(ConfigError, match="fraction removed"):
         choose(random_scores(), sparsity)
-    with pytest.raises(ConfigError, match="fraction removed"):
-        iterative(sparsity, 2)
-
-
-def test_bad_rounds():
-    with pytest.raises(ConfigError, match="at least one round"):
-        iterative(0.5, 0)
 
 
 def test_bad_scope():
-    with pytest.raises(ConfigError, match="scope must be one of global, group"):
-        choose(random_scores(), 0.5, "layer")
+    with pytest.raises(ConfigError, match="scope must be one of global, layer, kind, group"):
+        choose(random_scores(), 0.5, "everything")
 
 
 def test_too_much():
@@ -135,3 +120,76 @@ def test_sparsity_must_not_shrink_between_rounds():
     keep = choose(random_scores(), 0.5, "global")
     with pytest.raises(ConfigError, match="which stay removed; ask for more"):
         choose(random_scores(), 0.3, "global", keep)
+
+
+def group(name: str, n: int, kind: str = "edge", family: str | None = None) -> ChannelGroup:
+    return ChannelGroup(name, kind, n, (Member.span("weight", 0, n),), family=family)
+
+
+def test_scopes_pool_by_layer_and_by_kind():
+    groups = [group(f"layers.{i}.{k}", 10, k) for i in range(2) for k in ("edge", "node")]
+    scores = {g.name: torch.rand(10) + 10 * i for i, g in enumerate(groups)}
+    by_layer = removed(choose(scores, 0.4, "layer", groups=groups))
+    assert by_layer == {
+        "layers.0.edge": 8,
+        "layers.0.node": 0,
+        "layers.1.edge": 8,
+        "layers.1.node": 0,
+    }
+    by_kind = removed(choose(scores, 0.4, "kind", groups=groups))
+    assert by_kind == {
+        "layers.0.edge": 8,
+        "layers.0.node": 8,
+        "layers.1.edge": 0,
+        "layers.1.node": 0,
+    }
+
+
+def test_scope_kind_needs_the_groups():
+    with pytest.raises(ConfigError, match="needs the groups"):
+        choose(random_scores(), 0.5, "kind")
+
+
+def test_an_order_may_go_but_the_family_keeps_one():
+    groups = [group("0e", 4), group("1o", 4, family="layer"), group("2e", 4, family="layer")]
+    scores = {"0e": 10 + torch.rand(4), "1o": torch.rand(4), "2e": 1 + torch.rand(4)}
+    keep = choose(scores, 0.5, groups=groups)
+    assert removed(keep) == {"0e": 0, "1o": 4, "2e": 2}
+    keep = choose(scores, 10 / 12, groups=groups)
+    assert removed(keep) == {"0e": 3, "1o": 4, "2e": 3}
+    again = choose(scores, 10 / 12, groups=groups, keep=keep)  # an order that went stays away
+    assert all(torch.equal(again[k], keep[k]) for k in keep)
+    with pytest.raises(ConfigError, match="must keep one"):
+        choose(scores, 11 / 12, groups=groups)
+    with pytest.raises(ConfigError, match="must keep one"):
+        choose(scores, 10 / 12)  # without families every group keeps one
+
+
+@pytest.mark.parametrize("scope", ["global", "group"])
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_round_to(scope, multiple):
+    scores = random_scores()
+    plain, rounded = (choose(scores, 0.6, scope, round_to=r) for r in (1, multiple))
+    for name, n in SIZES.items():
+        width = int(rounded[name].sum())
+        assert width % multiple == 0 or width == n
+        assert 0 <= width - int(plain[name].sum()) < multiple
+        assert (plain[name] <= rounded[name]).all()  # only ever keeps more
+        kept, gone = scores[name][rounded[name]], scores[name][~rounded[name]]
+        assert len(gone) == 0 or kept.min() > gone.max()
+
+
+def test_round_to_brings_nothing_back():
+    first = choose(random_scores(), 0.3, "group")
+    second = choose(random_scores(seed=1), 0.5, "group", first, round_to=8)
+    assert all((second[name] <= first[name]).all() for name in SIZES)
+
+
+def test_bad_round_to():
+    with pytest.raises(ConfigError, match="round_to is a number of channels"):
+        choose(random_scores(), 0.5, round_to=0)
+
+
+def test_an_empty_group_is_refused():
+    with pytest.raises(ConfigError, match="group 2e has 0 channels"):
+        group("2e", 0)

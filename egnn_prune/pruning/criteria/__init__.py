@@ -8,14 +8,38 @@ from torch import Tensor
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.criteria.activation_norm import activation_norm
 from egnn_prune.pruning.criteria.context import Context
-from egnn_prune.pruning.criteria.magnitude import magnitude
+from egnn_prune.pruning.criteria.fisher import fisher
+from egnn_prune.pruning.criteria.grasp import grasp
+from egnn_prune.pruning.criteria.lamp import lamp
+from egnn_prune.pruning.criteria.magnitude import group_norm, magnitude, magnitude_l1
+from egnn_prune.pruning.criteria.movement import Movement, movement
 from egnn_prune.pruning.criteria.random import random
+from egnn_prune.pruning.criteria.snip import snip
+from egnn_prune.pruning.criteria.synflow import synflow
 from egnn_prune.pruning.criteria.taylor import taylor
+from egnn_prune.pruning.criteria.uncertainty import uncertainty
+from egnn_prune.pruning.criteria.wanda import wanda
 
 Criterion = Callable[[ChannelGroup, Context], Tensor]
 
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random, "taylor": taylor}
+CRITERIA: dict[str, Criterion] = {
+    "activation_norm": activation_norm,
+    "fisher": fisher,
+    "grasp": grasp,
+    "group_norm": group_norm,
+    "lamp": lamp,
+    "magnitude": magnitude,
+    "magnitude_l1": magnitude_l1,
+    "movement": movement,
+    "random": random,
+    "snip": snip,
+    "synflow": synflow,
+    "taylor": taylor,
+    "uncertainty": uncertainty,
+    "wanda": wanda,
+}
 
 
 def score_channels(criterion: str | Criterion, context: Context) -> dict[str, Tensor]:
@@ -35,4 +59,11 @@ def score_channels(criterion: str | Criterion, context: Context) -> dict[str, Te
     return {group.name: criterion(group, context) for group in context.groups}
 
 
-__all__ = ["CRITERIA", "Context", "Criterion", "magnitude", "random", "score_channels", "taylor"]
+__all__ = [
+    "CRITERIA",
+    "Context",
+    "Criterion",
+    "Movement",
+    *CRITERIA,
+    "score_channels",
+]

@@ -1,30 +1,32 @@
-"""What a criterion may look at, and the gate gradients that several criteria share."""
+"""What a criterion may look at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGate, ChannelGroup
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.criteria.batches import PerSample, checked
+from egnn_prune.pruning.criteria.gate_passes import gate_gradients
 
+if TYPE_CHECKING:
+    from egnn_prune.pruning.criteria.movement import Movement
 
-def sample_count(batch: Any) -> int:
-    """How many samples (graphs, images) a batch holds."""
-    graphs = getattr(batch, "num_graphs", None)
-    if graphs is not None:
-        return int(graphs)
-    return len(batch[0] if isinstance(batch, Sequence) else batch)
+T = TypeVar("T")
 
 
 @dataclass
 class Context:
     """Everything that an importance may depend on.
+
+    Build a new one after the model has changed: what criteria share (the gate gradients, say) is
+    computed once and remembered.
 
     Attributes:
         model: the network, evaluated without dropout.
@@ -32,13 +34,51 @@ class Context:
         batches: data, for criteria that need it.
         loss: ``loss(model, batch) -> [samples]``, one number per graph or image.
         generator: for criteria that draw.
+        variance: ``variance(model, batch) -> [samples]``, the predictive variance of each sample,
+            for criteria that care about error bars.
+        movement: what training has recorded, see :class:`Movement`.
     """
 
     model: nn.Module
     groups: list[ChannelGroup]
     batches: Iterable[Any] | None = None
-    loss: Callable[[nn.Module, Any], Tensor] | None = None
+    loss: PerSample | None = None
     generator: torch.Generator = field(default_factory=torch.Generator)
+    variance: PerSample | None = None
+    movement: Movement | None = None
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, compute: Callable[[Context], T]) -> T:
+        """``compute(self)``, computed at the first call and remembered for the other groups."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        return cast(T, self._known[compute])
+
+    @cached_property
+    def data(self) -> Iterable[Any]:
+        """The batches, as often as they are asked for.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.batches is None:
+            raise ConfigError("this criterion needs data; pass batches=...")
+        # a generator can be read only once, and some criteria need two passes
+        data = list(self.batches) if isinstance(self.batches, Iterator) else self.batches
+        if not any(True for _ in data):
+            raise ConfigError("this criterion needs data, but there was not a single batch")
+        return data
+
+    @property
+    def data_and_loss(self) -> tuple[Iterable[Any], PerSample]:
+        """The batches and the loss.
+
+        Raises:
+            ConfigError: one of them is missing.
+        """
+        if self.batches is None or self.loss is None:
+            raise ConfigError("this criterion needs data and a loss; pass batches=... and loss=...")
+        return self.data, checked(self.loss, "loss")
 
     @cached_property
     def gate_gradients(self) -> dict[str, Tensor]:
@@ -51,41 +91,29 @@ class Context:
         Raises:
             ConfigError: there is no data or no loss, or the loss is not one number per sample.
         """
-        if self.batches is None or self.loss is None:
-            raise ConfigError("this criterion needs data and a loss; pass batches=... and loss=...")
-        gates = {g.name: self._gate(g) for g in self.groups if g.gate}
-        found: dict[str, list[Tensor]] = {name: [] for name in gates}
-        training = self.model.training
-        self.model.eval()
-        try:
-            for batch in self.batches:
-                samples = sample_count(batch)
-                for gate in gates.values():
-                    like = next(self.model.parameters())
-                    gate.opened = like.new_ones(samples, len(gate.kept)).requires_grad_()
-                opened = [gate.opened for gate in gates.values()]
-                with torch.enable_grad():
-                    loss = self.loss(self.model, batch)
-                    if loss.shape != (samples,):
-                        raise ConfigError(
-                            f"the loss must give one number per sample, shape ({samples},), "
-                            f"not {tuple(loss.shape)}"
-                        )
-                    gradients = torch.autograd.grad(
-                        loss.sum(), [o for o in opened if o is not None], materialize_grads=True
-                    )
-                for name, gradient in zip(gates, gradients, strict=True):
-                    found[name].append(gradient.detach().cpu())
-        finally:
-            for gate in gates.values():
-                gate.opened = None
-            self.model.train(training)
-        if any(not parts for parts in found.values()):
-            raise ConfigError("this criterion needs data, but there was not a single batch")
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        batches, loss = self.data_and_loss
+        return gate_gradients(self.model, self.gates, batches, loss)
 
-    def _gate(self, group: ChannelGroup) -> ChannelGate:
-        assert group.gate is not None
+    @cached_property
+    def gates(self) -> dict[str, ChannelGate]:
+        """The gates of the groups that have one, by the group's name."""
+        return {g.name: self.gate_of(g) for g in self.groups if g.gate is not None}
+
+    def gate_of(self, group: ChannelGroup) -> ChannelGate:
+        """The gate of a group.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if group.gate is None:
+            raise ConfigError(
+                f"group {group.name} has no gate, where this criterion looks at the channels; "
+                "give it one, or take a criterion that reads weights only, such as magnitude"
+            )
         gate = self.model.get_submodule(group.gate)
-        assert isinstance(gate, ChannelGate)
+        if not isinstance(gate, ChannelGate):
+            raise ConfigError(
+                f"the gate of group {group.name} is a {type(gate).__name__}; make {group.gate} a "
+                "ChannelGate"
+            )
         return gate

@@ -1,4 +1,4 @@
-"""Importance by the size of a channel's weights."""
+"""Importance by the size of a channel's weights, in three readings of "size"."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.channels import ChannelGroup
+from egnn_prune.pruning.criteria.channel_sums import member_sums, relative
 from egnn_prune.pruning.criteria.context import Context
 from egnn_prune.pruning.tensors import weight_members
 
@@ -14,17 +15,42 @@ from egnn_prune.pruning.tensors import weight_members
 def magnitude(group: ChannelGroup, context: Context) -> Tensor:
     r"""L2 norm of all weights that belong to a channel, over the group's mean: ``[n]``.
 
-    :math:`s_c = \|w_c\|_2 / \overline{\|w\|_2}`; the division makes groups of different fan-in
-    comparable in a global ranking. Source: Li et al. 2017 (norm of filters), Fang et al. 2023
-    (norm over a dependency group, Section 3.3).
+    :math:`s_c = \|w_c\|_2 / \overline{\|w\|_2}` with :math:`w_c` the entries of channel c in *all*
+    tensors of the group, in one norm; the division makes groups of different fan-in comparable in
+    a global ranking. Source: Li et al. 2017 (norm of filters), Fang et al. 2023 (norm over a
+    dependency group, Section 3.3).
     """
     square = torch.zeros(group.n, dtype=torch.float64)
     for member, tensor in weight_members(group, context.model):
-        seen = tensor.detach().double().cpu()
-        seen = seen.view(member.view) if member.view else seen
-        per_entry = (
-            seen.movedim(member.axis, 0).reshape(seen.shape[member.axis], -1).square().sum(1)
-        )
-        square += per_entry[member.index].sum(1)
-    norm = square.sqrt()
-    return norm / norm.mean().clamp(min=torch.finfo(norm.dtype).tiny)
+        square += member_sums(member, tensor.double().square())
+    return relative(square.sqrt())
+
+
+@torch.no_grad()
+def magnitude_l1(group: ChannelGroup, context: Context) -> Tensor:
+    r"""L1 norm of all weights that belong to a channel, over the group's mean: ``[n]``.
+
+    :math:`s_c = \|w_c\|_1 / \overline{\|w\|_1}`. Source: Li et al. 2017, Section 3.1.
+    """
+    total = torch.zeros(group.n, dtype=torch.float64)
+    for member, tensor in weight_members(group, context.model):
+        total += member_sums(member, tensor.double().abs())
+    return relative(total)
+
+
+@torch.no_grad()
+def group_norm(group: ChannelGroup, context: Context) -> Tensor:
+    r"""Every tensor's L2 norms over their mean, averaged over the group's tensors: ``[n]``.
+
+    .. math:: s_c = \frac1T \sum_t \frac{\|w_{tc}\|_2}{\overline{\|w_t\|_2}}
+
+    In the one norm of :func:`magnitude` a tensor with many or large entries drowns the others;
+    here each of the T tensors has the same say, a bias as much as a matrix. The mean of a group
+    is 1, which makes groups comparable. Source: Fang et al. 2023, Section 3.3 (importance
+    aggregated over a dependency group and normalised; there by the group, here by the tensor).
+    """
+    norms = [
+        relative(member_sums(member, tensor.double().square()).sqrt())
+        for member, tensor in weight_members(group, context.model)
+    ]
+    return torch.stack(norms).mean(0)

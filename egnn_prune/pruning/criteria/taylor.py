@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from egnn_prune.channels import ChannelGroup
-from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.criteria.context import Context
 
 
@@ -16,11 +15,11 @@ def taylor(group: ChannelGroup, context: Context) -> Tensor:
 
     The absolute value is taken per sample: in a sum over the batch, gradients of opposite sign
     cancel (near a minimum of the training loss they cancel almost completely), and what is left
-    ranks channels badly. Source: Molchanov et al. 2017, Eq. 8 (gates: Molchanov et al. 2019).
+    ranks channels badly. All groups are measured in units of the loss, so they compare as they
+    are. Source: Molchanov et al. 2017, Eq. 8 (gates: Molchanov et al. 2019).
 
     Raises:
         ConfigError: the group has no gate, or the context no data and loss.
     """
-    if group.gate is None:
-        raise ConfigError(f"group {group.name} has no gate to take a Taylor expansion in")
+    context.gate_of(group)
     return context.gate_gradients[group.name].double().abs().mean(0)

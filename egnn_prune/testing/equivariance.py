@@ -1,8 +1,7 @@
 r"""Check the symmetries of any model of 3D graphs: turn, mirror, shift and renumber its input.
 
-Helpers for tests, of this package and of yours: hand :func:`assert_equivariant` your module and a
-PyG batch. What a model must do under a change of view
-:math:`x_i \to Q x_{\pi(i)} + t`, with orthogonal Q, shift t and renumbering :math:`\pi`:
+Hand :func:`assert_equivariant` your module and a PyG batch. What a model must do under a change of
+view :math:`x_i \to Q x_{\pi(i)} + t`, with orthogonal Q, shift t and renumbering :math:`\pi`:
 
 ==================================  ============================================
 output                              must
@@ -11,7 +10,7 @@ output                              must
 ``Tensor``                          stay; rows per node follow their nodes
 PyG batch: ``x``                    stay, and follow the nodes
 PyG batch: ``pos``                  turn, shift, and follow the nodes
-PyG batch: ``vel``                  turn, and follow the nodes (no shift)
+PyG batch: ``vel``, ``vec``         turn, and follow the nodes (no shift)
 ==================================  ============================================
 """
 
@@ -146,13 +145,13 @@ def assert_equivariant(
         AssertionError: a symmetry is broken; says which, in which output and by how much.
     """
     if tolerance is None:
-        tolerance = _default_tolerance(model, batch)
+        tolerance = default_tolerance(model, batch)
     combined = _errors(model, batch, tuple(HINTS)[-1], scale, transforms, seed)
     if max(combined.values()) <= tolerance:
         return
     if max(combined.values()) == math.inf:
         names = ", ".join(k for k, v in combined.items() if v == math.inf)
-        raise AssertionError(f"{_name(model)} returns NaN or infinite numbers in {names}")
+        raise AssertionError(f"{model_name(model)} returns NaN or infinite numbers in {names}")
     lines, broken = [], []
     for symmetry in HINTS:
         errors = _errors(model, batch, symmetry, scale, transforms, seed)
@@ -161,7 +160,7 @@ def assert_equivariant(
             broken.append(symmetry)
             lines.append(f"  {symmetry}: {output} deviates by {errors[output]:.1e} of its scale")
     raise AssertionError(
-        f"{_name(model)} is not equivariant; allowed are {tolerance:.0e}, but under\n"
+        f"{model_name(model)} is not equivariant; allowed are {tolerance:.0e}, but under\n"
         + "\n".join(lines)
         + f"\n{HINTS[broken[0]]}"
     )
@@ -182,12 +181,12 @@ def _errors(
         model.eval()
     try:
         with torch.no_grad():
-            before = _outputs(model(batch))
-            scales = {k: _scale_of(k, before, scale) for k in before}
+            before = model_outputs(model(batch))
+            scales = {k: output_scale(k, before, scale) for k in before}
             errors = dict.fromkeys(before, 0.0)
             for turn in range(transforms):
                 view = _draw(batch, symmetry, turn, generator)
-                after = _outputs(model(_seen(batch, view)))
+                after = model_outputs(model(_seen(batch, view)))
                 for name, value in before.items():
                     back = _undone(name, after[name], batch, view)
                     deviation = float((back - value).abs().max()) / scales[name]
@@ -223,8 +222,8 @@ def _draw(batch: Batch | Data, symmetry: str, turn: int, generator: torch.Genera
 
 
 def _turned(x: Tensor, matrix: Tensor) -> Tensor:
-    """``Q_i x_i`` for vectors ``[N, n]`` and matrices ``[N, n, n]``, in float64."""
-    return (matrix * x.double()[:, None, :]).sum(-1)
+    """``Q_i x_i`` for vectors ``[N, ..., n]`` and matrices ``[N, n, n]``, in float64."""
+    return torch.einsum("nij,n...j->n...i", matrix, x.double())
 
 
 def _seen(batch: Batch | Data, view: _View) -> Batch | Data:
@@ -255,32 +254,32 @@ def _undone(name: str, value: Tensor, batch: Batch | Data, view: _View) -> Tenso
     graph = graph_of_node(batch)
     if name == "pos":
         value = value - view.shift[graph]
-    if name in ("pos", "vel"):
+    if name in ("pos", "vel", "vec"):
         value = _turned(value, view.matrix[graph].transpose(1, 2))
     if value.dim() > 0 and len(value) == len(graph):
         value = value[view.order.argsort()]
     return value
 
 
-def _outputs(result: Any) -> dict[str, Tensor]:
+def model_outputs(result: Any) -> dict[str, Tensor]:
     """What a model returned, by name, in float64."""
     if isinstance(result, Prediction):
         found = {k: getattr(result, k) for k in ("mean", "aleatoric", "epistemic")}
     elif isinstance(result, Tensor):
         found = {"output": result}
     elif isinstance(result, Data):
-        found = {k: result[k] for k in ("x", "pos", "vel") if result.get(k) is not None}
+        found = {k: result[k] for k in ("x", "pos", "vel", "vec") if result.get(k) is not None}
     else:
         found = {}
     if not found:
         raise TypeError(
-            "the model must return a Prediction, a tensor, or a PyG batch with x, pos or vel, "
+            "the model must return a Prediction, a tensor, or a PyG batch with x, pos, vel or vec, "
             f"not {type(result).__name__}"
         )
     return {k: v.detach().double() for k, v in found.items()}
 
 
-def _scale_of(name: str, outputs: dict[str, Tensor], scale: float | None) -> float:
+def output_scale(name: str, outputs: dict[str, Tensor], scale: float | None) -> float:
     """What the deviations of an output are divided by."""
     variance = name in ("aleatoric", "epistemic")
     if scale is not None:
@@ -290,12 +289,14 @@ def _scale_of(name: str, outputs: dict[str, Tensor], scale: float | None) -> flo
     return size if math.isfinite(size) and size > 0 else 1.0
 
 
-def _default_tolerance(model: Callable[[Any], Any], batch: Batch | Data) -> float:
-    dtypes = {batch.pos.dtype}
+def default_tolerance(model: Callable[[Any], Any], batch: Batch | Data | Tensor) -> float:
+    """1e-10 where both the model and its input are in float64, 1e-5 otherwise."""
+    dtypes = {getattr(batch, "pos", batch).dtype}
     if isinstance(model, nn.Module):
         dtypes |= {p.dtype for p in model.parameters() if p.is_floating_point()}
     return 1e-10 if dtypes == {torch.float64} else 1e-5
 
 
-def _name(model: Callable[[Any], Any]) -> str:
+def model_name(model: Callable[[Any], Any]) -> str:
+    """What to call a model in a message."""
     return getattr(model, "__name__", type(model).__name__)

@@ -1,0 +1,245 @@
+"""Pruning in three lines: :func:`prune`, :func:`fine_tune`, :func:`compact`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from egnn_prune.device import choose_device
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import (
+    Context,
+    TracedNetwork,
+    apply_masks,
+    choose,
+    choose_within,
+    keep_masks,
+    latency_of,
+    macs_of,
+    score_channels,
+)
+from egnn_prune.pruning import compact as compact_prunable
+from egnn_prune.pruning.criteria import Criterion
+from egnn_prune.pruning.groups import ChannelGroups
+from egnn_prune.training import fit_loader, graph_losses, predictive_variance
+
+Losses = Callable[[nn.Module, Any], Tensor]
+
+#: Batches that a criterion looks at by default.
+BATCHES = 16
+
+
+def prune(
+    model: nn.Module,
+    criterion: str | Criterion = "taylor",
+    sparsity: float | None = None,
+    *,
+    data: Iterable[Any] | None = None,
+    scope: str = "global",
+    macs: float | None = None,
+    latency: float | None = None,
+    round_to: int = 1,
+    loss: Losses | None = None,
+    batches: int = BATCHES,
+    seed: int = 0,
+) -> nn.Module:
+    """Mask the least important channels of a copy of a model.
+
+    ``prune`` may be called again on the result, with a higher sparsity: that is iterative pruning.
+
+    Args:
+        model: one of this package, any module with ``channel_groups()`` and ``resized()``, or a
+            convolutional or fully connected network such as a torchvision ResNet, which is
+            wrapped in a :class:`~egnn_prune.pruning.TracedNetwork`.
+        criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or a function
+            ``(group, context) -> [channels]``.
+        sparsity: the fraction of channels removed, in [0, 1).
+        data: batches, such as a ``DataLoader``: PyG batches with targets ``y``, or tuples
+            ``(inputs, targets)``.
+        scope: what is ranked together: ``"global"``, ``"layer"``, ``"kind"`` or ``"group"``.
+        macs: instead of a sparsity, the share of multiply-accumulates that may be left.
+        latency: instead of a sparsity, the share of the wall time that may be left.
+        round_to: widths become multiples of this.
+        loss: ``loss(model, batch) -> [samples]``; by default the training loss of this package's
+            models, cross entropy for integer targets, squared error for others.
+        batches: number of batches that the criterion looks at.
+        seed: of criteria that draw.
+
+    Returns:
+        A masked copy of the model; its masks hold through training.
+
+    Raises:
+        ConfigError: not exactly one of sparsity, macs and latency is given, data is missing where
+            it is needed, the module cannot be pruned, or a budget cannot be met.
+    """
+    if sum(x is not None for x in (sparsity, macs, latency)) != 1:
+        raise ConfigError("say how much to prune: give one of sparsity, macs and latency")
+    sample = None if data is None else list(islice(iter(data), batches))
+    if data is not None and not sample:
+        raise ConfigError("data has not a single batch")
+    pruned = prunable(copy.deepcopy(model), sample[0] if sample else None)
+    groups = ChannelGroups(pruned)
+    device = next(pruned.parameters()).device
+    sample = [_moved(b, device) for b in sample] if sample else None
+    context = Context(
+        pruned,
+        groups,
+        sample,
+        loss or default_loss(sample[0] if sample else None),
+        torch.Generator().manual_seed(seed),
+        variance=predictive_variance,
+    )
+    scores = score_channels(criterion, context)
+    before = keep_masks(pruned, groups)
+    if sparsity is not None:
+        keep = choose(scores, sparsity, scope, before, groups=groups, round_to=round_to)
+    else:
+        if not sample:
+            raise ConfigError("a budget of MACs or latency is measured on data; pass data=...")
+        inputs = inputs_of(sample[0])
+        measure = macs_of if macs is not None else latency_of
+        share = macs if macs is not None else latency
+        assert share is not None
+        keep = choose_within(
+            pruned,
+            groups,
+            scores,
+            measure(lambda m: m(inputs)),
+            share,
+            scope,
+            keep=before,
+            round_to=round_to,
+        )
+    apply_masks(pruned, keep, groups)
+    return pruned
+
+
+def fine_tune(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    steps: int = 500,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-2,
+    clip: float = 5.0,
+    loss: Losses | None = None,
+    device: str = "auto",
+    callbacks: list[Callback] | None = None,
+) -> nn.Module:
+    """Train a model in place, with AdamW and a one-cycle rate; masked channels stay zero.
+
+    Args:
+        model: usually the result of :func:`prune`.
+        data: batches, begun again as often as needed, as for :func:`prune`.
+        steps: optimiser steps.
+        lr: highest learning rate.
+        weight_decay: AdamW's.
+        clip: largest norm of the gradient.
+        loss: as for :func:`prune`.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        callbacks: Lightning callbacks, such as a ``PruningCallback``.
+
+    Returns:
+        The same model, in evaluation mode, on the CPU.
+
+    Raises:
+        ConfigError: there is no data, no such device, or the loss became NaN or infinite.
+    """
+    first = next(iter(data), None)
+    if first is None:
+        raise ConfigError("data has not a single batch")
+    if isinstance(data, list | tuple):  # for lightning a list is several loaders side by side
+        data = DataLoader(data, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
+    fit_loader(
+        model,
+        data,
+        steps=steps,
+        lr=lr,
+        weight_decay=weight_decay,
+        clip=clip,
+        device=choose_device(device),
+        losses=loss or default_loss(first),
+        label="fine-tuning",
+        callbacks=callbacks,
+    )
+    return model
+
+
+def compact(model: nn.Module) -> nn.Module:
+    """Remove the masked channels for real; a pure function, see :func:`egnn_prune.pruning.compact`.
+
+    A third-party network comes back as what it was, such as a smaller torchvision ResNet.
+
+    Raises:
+        ConfigError: the module cannot be pruned, and so was not.
+    """
+    ChannelGroups(model)
+    small = compact_prunable(model)
+    return small.network if isinstance(small, TracedNetwork) else small
+
+
+def channel_groups(model: nn.Module, example: Any | None = None) -> ChannelGroups:
+    """What can be removed from a model; ``print`` shows it as a table.
+
+    Args:
+        model: as for :func:`prune`.
+        example: inputs, for third-party networks.
+
+    Raises:
+        ConfigError: the module cannot be pruned.
+    """
+    return ChannelGroups(prunable(model, example))
+
+
+def prunable(model: nn.Module, batch: Any | None) -> nn.Module:
+    """The model, wrapped in a :class:`TracedNetwork` where it does not declare its own groups.
+
+    Raises:
+        ConfigError: it has to be traced and there is no batch to trace it with.
+    """
+    if hasattr(model, "channel_groups"):
+        return model
+    if batch is None:
+        raise ConfigError(
+            f"{type(model).__name__} declares no channel groups; they can be found by tracing, "
+            "which needs a batch: pass data=... (or an example of its inputs)"
+        )
+    return TracedNetwork(model, inputs_of(batch))
+
+
+def default_loss(batch: Any | None) -> Losses:
+    """Cross entropy or squared error for tuples, the training loss of this package for graphs."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return tuple_losses
+    return graph_losses
+
+
+def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
+    """Loss of every sample of ``(inputs, targets)``, ``[B]``: cross entropy for integer targets."""
+    inputs, targets = batch
+    outputs = model(inputs)
+    if not targets.is_floating_point():
+        return F.cross_entropy(outputs, targets, reduction="none")
+    return (outputs - targets.reshape(outputs.shape)).square().flatten(1).mean(1)
+
+
+def inputs_of(batch: Any) -> Any:
+    """What a model is called with: the batch, without the targets of ``(inputs, targets)``."""
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    return move_data_to_device(batch, device)

@@ -1,0 +1,121 @@
+"""Pruning until a cost is met, instead of to a sparsity: MACs or milliseconds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from egnn_prune.channels import ChannelGroup
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.ledger import count_macs
+from egnn_prune.pruning.scope import choose
+
+Cost = Callable[[nn.Module], float]
+
+
+def macs_of(run: Callable[[nn.Module], Any]) -> Cost:
+    """A cost: multiply-accumulates of ``run(model)``, see :func:`count_macs`."""
+    return lambda model: count_macs(model, run)[""]
+
+
+def latency_of(run: Callable[[nn.Module], Any], repeats: int = 15) -> Cost:
+    """A cost: median wall time of ``run(model)`` in seconds, after three calls to warm up."""
+
+    def measure(model: nn.Module) -> float:
+        def once() -> float:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            run(model)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return time.perf_counter() - start
+
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            times = [once() for _ in range(3 + repeats)][3:]
+        model.train(training)
+        return statistics.median(times)
+
+    return measure
+
+
+def choose_within(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    scores: dict[str, Tensor],
+    cost: Cost,
+    share: float,
+    scope: str = "global",
+    *,
+    keep: dict[str, Tensor] | None = None,
+    round_to: int = 1,
+) -> dict[str, Tensor]:
+    """Remove the lowest-scored channels until at most a share of the dense cost is left.
+
+    The smallest sparsity that meets the budget, found by bisection over the number of channels;
+    every step measures the model that ``model.resized`` builds, no estimate.
+
+    Args:
+        model: a module with ``resized(keep)``.
+        groups: its channel groups.
+        scores: for each group ``[n]``, higher is more important.
+        cost: :func:`macs_of` or :func:`latency_of` something, or your own.
+        share: what may be left, in (0, 1], such as 0.3.
+        scope: see :func:`choose`.
+        keep: masks of an earlier round.
+        round_to: see :func:`choose`.
+
+    Raises:
+        ConfigError: the share is out of range, or the smallest network still costs more.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"a budget is the share of the dense cost left, in (0, 1], not {share}")
+    total = sum(g.n for g in groups)
+    like = next(model.parameters())
+    if keep:  # what is gone ranks lowest
+        scores = {k: v.masked_fill(~keep[k].to(v.device), v.min() - 1) for k, v in scores.items()}
+
+    def masks_for(count: int) -> dict[str, Tensor]:
+        masks = choose(scores, count / total, scope, groups=groups, round_to=round_to)
+        return {k: mask & keep[k].cpu() for k, mask in masks.items()} if keep else masks
+
+    def costs(masks: dict[str, Tensor]) -> float:
+        small = model.resized({k: v.nonzero().flatten() for k, v in masks.items()})  # type: ignore[operator]
+        return cost(small.to(like).train(model.training))
+
+    def possible(count: int) -> bool:
+        try:
+            return bool(masks_for(count))
+        except ConfigError:
+            return False
+
+    if not possible(0):
+        masks_for(0)  # raises: the scores themselves are unusable
+    most = _first(lambda count: not possible(count), 1, total) - 1
+    dense = costs({g.name: torch.ones(g.n, dtype=torch.bool) for g in groups})
+    least = costs(masks_for(most))
+    if least > share * dense:
+        raise ConfigError(
+            f"a budget of {share:.0%} of the dense cost cannot be met: with the fewest channels "
+            f"that the scope {scope!r} allows, {least / dense:.0%} remains; allow more, or start "
+            "from a smaller network"
+        )
+    return masks_for(_first(lambda count: costs(masks_for(count)) <= share * dense, 0, most))
+
+
+def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The first integer in [low, high] for which a monotone condition holds; it holds for high."""
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

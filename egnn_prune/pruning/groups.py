@@ -1,0 +1,91 @@
+"""What can be removed from a model, as a list that prints as a table."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from egnn_prune.channels import ChannelGroup
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.masks import keep_masks
+from egnn_prune.pruning.tensors import weight_members
+
+
+class ChannelGroups(list[ChannelGroup]):
+    """The groups of a model; ``print`` shows a table.
+
+    Args:
+        model: a module with ``channel_groups()``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(checked_groups(model))
+        keep = keep_masks(model, self)
+        self._rows = [
+            (
+                g.name,
+                g.kind,
+                str(g.n),
+                str(int(keep[g.name].sum())),
+                str(sum(t.numel() * m.index.numel() // _size(m, t) for m, t in pairs) // g.n),
+                ", ".join(dict.fromkeys(m.name.removeprefix(_parent(g.name)) for m, _ in pairs)),
+            )
+            for g in self
+            for pairs in [weight_members(g, model)]
+        ]
+
+    def __str__(self) -> str:
+        """One row per group."""
+        head = ("group", "kind", "channels", "kept", "weights each", "tensors that shrink")
+        rows = [head, *((*row[:5], _shortened(row[5])) for row in self._rows)]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head) - 1)]
+        lines = [
+            "  ".join(
+                [
+                    *(
+                        cell.rjust(w) if 2 <= k <= 4 else cell.ljust(w)
+                        for k, (cell, w) in enumerate(zip(row, widths, strict=False))
+                    ),
+                    row[-1],
+                ]
+            )
+            for row in rows
+        ]
+        lines.insert(1, "-" * max(len(line) for line in lines))
+        total, kept = (sum(int(row[k]) for row in self._rows) for k in (2, 3))
+        lines.append(f"{len(self)} groups, {kept} of {total} channels kept")
+        return "\n".join(lines)
+
+
+def checked_groups(model: nn.Module) -> list[ChannelGroup]:
+    """The model's groups.
+
+    Raises:
+        ConfigError: the model declares none, or two of the same name.
+    """
+    if not (hasattr(model, "channel_groups") and hasattr(model, "resized")):
+        raise ConfigError(
+            f"{type(model).__name__} has no channel_groups() and resized(): it cannot be pruned as "
+            "it is; declare them (README, 'Prune a network of your own'), or wrap convolutional "
+            "and fully connected networks in egnn_prune.pruning.TracedNetwork"
+        )
+    groups: list[ChannelGroup] = model.channel_groups()  # type: ignore[operator]
+    names = [g.name for g in groups]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not groups or twice:
+        what = f"two groups named {twice[0]}" if twice else "no channel group"
+        raise ConfigError(f"{type(model).__name__} declares {what}; there is nothing to prune by")
+    return groups
+
+
+def _size(member: object, tensor: torch.Tensor) -> int:
+    """Entries along the axis of a member."""
+    return (member.view or tensor.shape)[member.axis]  # type: ignore[attr-defined]
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0] + "."
+
+
+def _shortened(text: str, width: int = 52) -> str:
+    return text if len(text) <= width else text[: text.rfind(",", 0, width - 6)] + ", ..."

@@ -1,0 +1,290 @@
+"""Check that a module of any kind can be pruned: its groups, its smaller copies, its gates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from egnn_prune.channels import ChannelGroup
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import apply_masks, compact, hold, keep_masks, release
+from egnn_prune.pruning.criteria.batches import sample_count
+from egnn_prune.pruning.criteria.gate_passes import opened_gates
+from egnn_prune.pruning.groups import checked_groups
+from egnn_prune.pruning.masks import weight_names
+from egnn_prune.testing.declaration import check_members, check_resized
+from egnn_prune.testing.equivariance import (
+    assert_equivariant,
+    default_tolerance,
+    equivariance_error,
+    model_outputs,
+    output_scale,
+)
+
+Keep = dict[str, Tensor]
+
+
+def assert_prunable(
+    model: nn.Module,
+    batch: Any,
+    *,
+    tolerance: float | None = None,
+    sparsities: Sequence[float] = (0.25, 0.5, 0.75),
+    equivariance: bool | None = None,
+) -> None:
+    """Fail, and say what to mend, unless a module can be pruned without changing what it computes.
+
+    Checked, in this order: every group's members exist, fit and do not overlap; ``resized()``
+    shrinks exactly these tensors; masked and compact copies agree; ``deepcopy`` and ``state_dict``
+    keep the masks; a closed gate is a removed channel; symmetries survive. All of it on copies in
+    evaluation mode, with weights slightly shaken: the zeros and ones of fresh layers hide mistakes.
+
+    Args:
+        model: a module with ``channel_groups()`` and ``resized()``, or a
+            :class:`~egnn_prune.pruning.TracedNetwork`.
+        batch: what it is called with: a PyG batch or a tensor.
+        tolerance: the largest deviation over an output's largest value; by default 1e-10 where
+            both the model and its input are in float64, 1e-5 otherwise.
+        sparsities: fractions of every group's channels that are removed.
+        equivariance: whether symmetries are checked; ``None`` checks them where the batch has
+            ``pos`` and the model is equivariant before pruning.
+
+    Raises:
+        AssertionError: names the group and the tensor, and says how to mend it.
+    """
+    try:
+        groups = checked_groups(model)
+    except ConfigError as error:
+        raise AssertionError(str(error)) from error
+    dense = _shaken(model)
+    tolerance = default_tolerance(model, batch) if tolerance is None else tolerance
+    check_members(dense, groups)
+    check_resized(dense, groups)
+    for turn, sparsity in enumerate(sparsities):
+        _check_compact(dense, groups, batch, tolerance, _random_keep(groups, sparsity, turn))
+    _check_copies(dense, groups, batch, tolerance)
+    _check_gates(dense, groups, batch, tolerance)
+    _check_symmetry(dense, groups, batch, tolerance, equivariance)
+
+
+def _check_compact(
+    model: nn.Module, groups: list[ChannelGroup], batch: Any, tolerance: float, keep: Keep
+) -> None:
+    """Masked and compact agree; where they do not, find out with which group alone."""
+    problem = _disagreement(model, batch, tolerance, keep)
+    if problem is None:
+        return
+    everything = {g.name: torch.ones(g.n, dtype=torch.bool) for g in groups}
+    for group in groups:
+        alone = _disagreement(model, batch, tolerance, {**everything, group.name: keep[group.name]})
+        if alone is not None:
+            raise AssertionError(f"group {group.name}: {alone}\n{_advice(model, group)}")
+    raise AssertionError(
+        f"each group can be removed alone, but not all together: {problem}; look for entries that "
+        "two groups claim, and for widths that resized() mixes up"
+    )
+
+
+def _disagreement(model: nn.Module, batch: Any, tolerance: float, keep: Keep) -> str | None:
+    """What goes wrong between the masked and the compact copy, if anything."""
+    masked = _masked(model, keep)
+    try:
+        small = compact(masked)
+    except Exception as error:
+        raise AssertionError(f"compact() fails: {error}") from error
+    try:
+        after = _run(small, batch)
+    except Exception as error:
+        return f"the compact copy cannot be run: {type(error).__name__}: {error}"
+    return _difference(_run(masked, batch), after, tolerance, "the masked and the compact copy")
+
+
+def _check_copies(
+    model: nn.Module, groups: list[ChannelGroup], batch: Any, tolerance: float
+) -> None:
+    """Masks follow ``deepcopy`` and ``state_dict``."""
+    keep = _random_keep(groups, 0.5, seed=7)
+    masked = _masked(model, keep)
+    loaded = copy.deepcopy(model)
+    hold(loaded, weight_names(loaded, groups))
+    loaded.load_state_dict(masked.state_dict())
+    for way, twin in (("deepcopy", copy.deepcopy(masked)), ("state_dict", loaded)):
+        kept = keep_masks(twin)
+        lost = [name for name, mask in keep.items() if not torch.equal(kept[name], mask)]
+        problem = _difference(_run(masked, batch), _run(twin, batch), tolerance, "model and copy")
+        if lost or problem:
+            raise AssertionError(
+                f"{way} does not keep the masks of group {lost[0]}"
+                if lost
+                else f"{way} changes what the masked model computes: {problem}; keep all that "
+                "matters in parameters, buffers and submodules"
+            )
+
+
+def _check_gates(
+    model: nn.Module, groups: list[ChannelGroup], batch: Any, tolerance: float
+) -> None:
+    """A gate at one changes nothing; a gate at zero removes the channel."""
+    gated = [g for g in groups if g.gate]
+    keep = _random_keep(groups, 0.5, seed=11)
+    if gated and _gate_problem(model, groups, gated, batch, tolerance, keep):
+        for group in gated:  # whose is it?
+            problem = _gate_problem(model, groups, [group], batch, tolerance, keep)
+            if problem:
+                raise AssertionError(f"group {group.name}, gate {group.gate}: {problem}")
+        problem = _gate_problem(model, groups, gated, batch, tolerance, keep)
+        raise AssertionError(f"each gate works alone, but all together: {problem}")
+
+
+def _gate_problem(
+    model: nn.Module,
+    groups: list[ChannelGroup],
+    gated: list[ChannelGroup],
+    batch: Any,
+    tolerance: float,
+    keep: Keep,
+) -> str | None:
+    """What goes wrong when the gates of some groups are opened and closed, if anything."""
+    gates = [model.get_submodule(g.gate) for g in gated if g.gate]
+    like = next(model.parameters())
+    ones = [like.new_ones(sample_count(batch), g.n) for g in gated]
+    zeros = [o * keep[g.name].to(like) for o, g in zip(ones, gated, strict=True)]
+    first = [torch.cat([z[:1], o[1:]]) for z, o in zip(zeros, ones, strict=True)]
+    before, results = _run(model, batch), []
+    for values in (ones, zeros, first):
+        try:
+            with opened_gates(gates, values):  # type: ignore[arg-type]
+                results.append(_run(model, batch))
+        except (RuntimeError, IndexError) as error:
+            return (
+                f"the model cannot be run with its gates opened ({error}); call them with x "
+                "[rows, channels, ...] and graph [rows], the number of the sample of each row"
+            )
+    opened, closed, partly = results
+    removed = {g.name: torch.ones(g.n, dtype=torch.bool) for g in groups}
+    masked = _run(_masked(model, removed | {g.name: keep[g.name] for g in gated}), batch)
+    problem = _difference(before, opened, tolerance, "gates at one and no gates")
+    if problem:
+        return f"{problem}; a gate must only multiply its channels"
+    problem = _difference(masked, closed, tolerance, "removed channels and gates at zero")
+    if problem and _difference(before, closed, tolerance, "") is None:
+        return (
+            "closing it changes nothing; the channels must flow through it in forward(), as in "
+            "x = self.gate(x, graph)"
+        )
+    if problem:
+        return (
+            f"{problem}; put the gate behind the last operation that can make something out of a "
+            "zero channel (a bias, an activation with f(0) != 0, a batch norm) and before every "
+            "layer that reads the channels"
+        )
+    alone = {
+        k: torch.cat([closed[k][:1], v[1:]]) if v.dim() and len(v) == len(ones[0]) else partly[k]
+        for k, v in before.items()
+    }
+    problem = _difference(alone, partly, tolerance, "the first sample's gate and all others'")
+    if problem:
+        return f"{problem}; give the gate the number of each row's sample as its graph"
+    return None
+
+
+def _check_symmetry(
+    model: nn.Module,
+    groups: list[ChannelGroup],
+    batch: Any,
+    tolerance: float,
+    wanted: bool | None,
+) -> None:
+    """What holds for the dense model holds for the compact one."""
+    if wanted is None:
+        graphs = getattr(batch, "pos", None) is not None
+        wanted = graphs and equivariance_error(model, batch) <= tolerance
+    if wanted:
+        assert_equivariant(model, batch, tolerance=tolerance)
+        small = compact(_masked(model, _random_keep(groups, 0.5, seed=13)))
+        try:
+            assert_equivariant(small, batch, tolerance=tolerance)
+        except AssertionError as error:
+            raise AssertionError(f"after compaction: {error}") from error
+
+
+def _random_keep(groups: Iterable[ChannelGroup], sparsity: float, seed: int) -> Keep:
+    """Masks that remove the share of every group, at random, but never all of its channels."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = {}
+    for group in groups:
+        order = torch.randperm(group.n, generator=generator)
+        keep[group.name] = torch.ones(group.n, dtype=torch.bool)
+        keep[group.name][order[: min(round(sparsity * group.n), group.n - 1)]] = False
+    return keep
+
+
+def _masked(model: nn.Module, keep: Keep) -> nn.Module:
+    masked = copy.deepcopy(model)
+    apply_masks(masked, keep)
+    return masked
+
+
+@torch.no_grad()
+def _shaken(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, without masks, whose weights and statistics are all different."""
+    model = copy.deepcopy(model)
+    release(model)
+    generator = torch.Generator().manual_seed(0)
+    buffers = [(n, b) for n, b in model.named_buffers() if n.endswith("running_mean")]
+    for _, tensor in [*model.named_parameters(), *buffers]:
+        if tensor.is_floating_point() and tensor.numel():
+            size = tensor.abs().mean() if bool(tensor.any()) else 1.0
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor += 0.1 * size * noise.to(tensor)
+    for name, tensor in model.named_buffers():
+        if name.endswith("running_var"):
+            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor *= 0.7 + 0.6 * noise.to(tensor)
+    return model.eval()
+
+
+def _run(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return model_outputs(model(batch))
+
+
+def _difference(
+    expected: dict[str, Tensor], found: dict[str, Tensor], tolerance: float, who: str
+) -> str | None:
+    """How two results differ, if they do by more than rounding."""
+    for name, value in expected.items():
+        other = found[name]
+        if value.shape != other.shape and value.dim() == other.dim() > 1:
+            # an output may consist of channels that were removed
+            value = value[..., (value != 0).flatten(0, -2).any(0)]
+        if value.shape != other.shape:
+            return (
+                f"{name} of {who} has the shapes {tuple(value.shape)} and {tuple(other.shape)}; "
+                "leave channels that are returned out of the groups"
+            )
+        deviation = float((value - other).abs().max()) if value.numel() else 0.0
+        scale = output_scale(name, expected, None)
+        if not deviation <= tolerance * scale:
+            return (
+                f"{name} of {who} differs by {deviation / scale:.1e} of its scale "
+                f"(allowed: {tolerance:.0e})"
+            )
+    return None
+
+
+def _advice(model: nn.Module, group: ChannelGroup) -> str:
+    """What to look for when masked and compact copies differ."""
+    mixing = (nn.LayerNorm, nn.GroupNorm, nn.Softmax, nn.LocalResponseNorm, nn.RMSNorm)
+    found = [f"{n} ({type(m).__name__})" for n, m in model.named_modules() if isinstance(m, mixing)]
+    suspects = f"; suspects: {', '.join(found)}" if found else ""
+    names = ", ".join(dict.fromkeys(m.name for m in group.members))
+    return (
+        f"either an axis or an offset in its members ({names}) is wrong, or an operation mixes "
+        "its channels, such as a norm over them, so that the count of removed ones matters"
+        f"{suspects}; let such operations see live channels only, or leave the group out"
+    )

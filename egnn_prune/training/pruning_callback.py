@@ -1,0 +1,240 @@
+"""Rounds of pruning during a Lightning fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import (
+    Context,
+    apply_masks,
+    choose,
+    freeze,
+    hold,
+    incremental,
+    score_channels,
+    sparsities,
+)
+from egnn_prune.pruning.criteria import Criterion, Movement
+from egnn_prune.pruning.schedule import Schedule
+from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.training.loss import graph_losses
+from egnn_prune.training.variance import predictive_variance
+
+
+class PruningCallback(Callback):
+    """Prunes while a model trains: scores its channels, masks the lowest, round after round.
+
+    Only *masks* change. Tensors keep their shape and identity, so optimisers, DDP's reducers and
+    compiled graphs go on undisturbed; call :func:`egnn_prune.pruning.compact` after the fit. Masks
+    are part of the model's ``state_dict``, and the rounds done of the callback's: a resumed fit
+    goes on where it stopped. Under DDP the masks of the first process count.
+
+    Args:
+        criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or ``(group, context) -> [n]``.
+        sparsity: the final fraction of channels removed, in [0, 1).
+        schedule: how it grows, see :func:`egnn_prune.pruning.sparsities`.
+        rounds: in how many rounds.
+        until: share of the fit after which the last round is over.
+        scope: what is ranked together, see :func:`egnn_prune.pruning.choose`.
+        batches: what the criterion looks at; iterated anew in every round.
+        loss: ``loss(model, batch) -> [samples]``.
+        variance: ``variance(model, batch) -> [samples]``, for the uncertainty criterion.
+        round_to: widths become multiples of this.
+        freezing: see :func:`egnn_prune.pruning.freeze`; applied after the last round.
+        freeze_fraction: for ``freezing="important"``.
+        after_round: called with the masked model after every round, such as
+            ``lambda m: rewind(m, start)``.
+        seed: of criteria that draw.
+
+    Attributes:
+        keep: the masks after the latest round, ``{group name: boolean [n]}``.
+
+    Raises:
+        ConfigError: (when the fit starts) the model declares no channel groups.
+    """
+
+    def __init__(
+        self,
+        criterion: str | Criterion = "taylor",
+        sparsity: float = 0.5,
+        *,
+        schedule: str | Schedule = "iterative",
+        rounds: int = 4,
+        until: float = 0.3,
+        scope: str = "global",
+        batches: Iterable[Any] | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = graph_losses,
+        variance: Callable[[nn.Module, Any], Tensor] = predictive_variance,
+        round_to: int = 1,
+        freezing: str = "pruned",
+        freeze_fraction: float = 0.25,
+        after_round: Callable[[nn.Module], None] | None = None,
+        seed: int = 0,
+    ) -> None:
+        sparsities(schedule, sparsity, rounds)  # refuses what is out of range, now
+        self.criterion, self.sparsity, self.schedule = criterion, sparsity, schedule
+        self.rounds, self.until, self.scope, self.round_to = rounds, until, scope, round_to
+        self.batches, self.loss, self.variance = batches, loss, variance
+        self.freezing, self.freeze_fraction = freezing, freeze_fraction
+        self.after_round = after_round
+        self.generator = torch.Generator().manual_seed(seed)
+        self.movement = Movement() if criterion == "movement" else None
+        self.keep: dict[str, Tensor] = {}
+        self.done = 0
+        self._plan: list[tuple[int, float]] = []
+
+    def plan(self, steps: int, steps_per_epoch: int) -> list[tuple[int, float]]:
+        """``(optimiser step, sparsity)`` of every round: evenly spaced over the first part.
+
+        The first comes before anything is learned, but for the movement criterion, which has to
+        watch some steps first.
+
+        Args:
+            steps: optimiser steps in the whole fit.
+            steps_per_epoch: optimiser steps in a pass over the data.
+        """
+        first = 0 if self.movement is None else min(1, steps - 1)
+        rounds = min(self.rounds, steps - first)
+        last = int(self.until * (steps - 1))
+        if self.movement is not None:
+            first = max(first, last // max(1, rounds))
+        if last - first + 1 < rounds:
+            last = first + rounds - 1  # a short fit: one round a step
+        when = [first + round(k * (last - first) / max(1, rounds - 1)) for k in range(rounds)]
+        return list(zip(when, sparsities(self.schedule, self.sparsity, rounds), strict=True))
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make all parameters holdable, before the optimiser or DDP looks at the model."""
+        model = pruned_part(pl_module)
+        if stage == "fit":
+            hold(model, parameter_names(model))
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        """Run the rounds that are due before this optimiser step."""
+        if not self._plan:
+            steps = trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise ConfigError("a fit without an end cannot be planned; set max_steps or epochs")
+            per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+            self._plan = self.plan(int(steps), max(1, int(min(steps, per_epoch))))
+        while self.done < len(self._plan) and self._plan[self.done][0] <= trainer.global_step:
+            self._round(trainer, pl_module, self._plan[self.done][1])
+            self.done += 1
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+    ) -> None:
+        """Gradients are fresh: let the movement criterion see them."""
+        if self.movement is not None:
+            self.movement.update(pruned_part(pl_module))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs; Lightning calls this."""
+        return {
+            "done": self.done,
+            "keep": self.keep,
+            "generator": self.generator.get_state(),
+            "movement": None if self.movement is None else vars(self.movement),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The opposite of :meth:`state_dict`; Lightning calls this."""
+        self.done, self.keep = state_dict["done"], state_dict["keep"]
+        self.generator.set_state(state_dict["generator"].cpu())
+        if self.movement is not None:
+            vars(self.movement).update(state_dict["movement"])
+
+    def _round(self, trainer: L.Trainer, pl_module: L.LightningModule, sparsity: float) -> None:
+        model = pruned_part(pl_module)
+        groups = model.channel_groups()  # type: ignore[operator]
+        batches = None
+        if self.batches is not None:
+            batches = (move_data_to_device(batch, pl_module.device) for batch in self.batches)
+        context = Context(
+            model,
+            groups,
+            batches,
+            self.loss,
+            self.generator,
+            variance=self.variance,
+            movement=self.movement,
+        )
+        scores = score_channels(self.criterion, context)
+        keep = choose(
+            scores, sparsity, self.scope, self.keep, groups=groups, round_to=self.round_to
+        )
+        self.keep = trainer.strategy.broadcast(keep)
+        apply_masks(model, self.keep, groups)
+        if self.done == len(self._plan) - 1:
+            freeze(
+                model,
+                self.freezing,
+                scores=scores,
+                keep=self.keep,
+                fraction=self.freeze_fraction,
+            )
+        if self.after_round is not None:
+            self.after_round(model)
+
+
+class IncrementalPruning(PruningCallback):
+    """Prunes a share of the channels every few epochs, all through the training.
+
+    Args:
+        criterion: as for :class:`PruningCallback`.
+        rate: the share removed each time, in [0, 1).
+        every: epochs between two rounds; the first comes after that many epochs.
+        of: a share of the ``"original"`` channels, or of the ``"remaining"`` ones.
+        limit: stop at this sparsity.
+        **keywords: the other arguments of :class:`PruningCallback`.
+    """
+
+    def __init__(
+        self,
+        criterion: str | Criterion = "taylor",
+        rate: float = 0.1,
+        *,
+        every: int = 5,
+        of: str = "remaining",
+        limit: float = 0.99,
+        **keywords: Any,
+    ) -> None:
+        incremental(0, rate, every, of)
+        super().__init__(criterion, limit, **keywords)
+        self.rate, self.every, self.of = rate, every, of
+
+    def plan(self, steps: int, steps_per_epoch: int) -> list[tuple[int, float]]:
+        """A round after every ``every`` epochs but the last."""
+        found: list[tuple[int, float]] = []
+        for epoch in range(self.every, -(-steps // steps_per_epoch), self.every):
+            used_up = self.of == "original" and self.rate * (epoch // self.every) >= self.sparsity
+            sparsity = (
+                self.sparsity if used_up else incremental(epoch, self.rate, self.every, self.of)
+            )
+            found.append((epoch * steps_per_epoch, min(sparsity, self.sparsity)))
+        return found
+
+
+def pruned_part(pl_module: L.LightningModule) -> nn.Module:
+    """The network that a callback prunes: the Lightning module itself, or its ``model``.
+
+    Raises:
+        ConfigError: neither declares channel groups.
+    """
+    for candidate in (pl_module, getattr(pl_module, "model", None)):
+        if isinstance(candidate, nn.Module) and hasattr(candidate, "channel_groups"):
+            return candidate
+    raise ConfigError(
+        f"{type(pl_module).__name__} cannot be pruned: neither it nor its .model has "
+        "channel_groups(); wrap a third-party network in egnn_prune.pruning.TracedNetwork"
+    )

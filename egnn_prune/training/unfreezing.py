@@ -1,0 +1,61 @@
+"""Gradual unfreezing: the read-out learns first, then layer after layer from the top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import thaw
+from egnn_prune.pruning.ledger import layer_names
+from egnn_prune.pruning.masks import freeze_entries
+from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.training.pruning_callback import pruned_part
+
+
+class GradualUnfreezing(Callback):
+    """Starts with all layers but the last frozen, and thaws one more every few optimiser steps.
+
+    Source: Howard and Ruder 2018, Section 3.3. Pruned entries stay zero throughout. Layers are
+    those of :func:`egnn_prune.pruning.ledger.layer_names`, in the order of construction.
+
+    Args:
+        every: optimiser steps between two layers, at least 1.
+    """
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            raise ConfigError(f"layers thaw every 1 or more optimiser steps, not {every}")
+        self.every = every
+        self.thawed = 1
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Freeze everything but the last layer."""
+        model = pruned_part(pl_module)
+        if stage == "fit":
+            last = layer_names(model)[-self.thawed :]
+            for name in parameter_names(model):
+                if not name.startswith(tuple(f"{layer}." for layer in last)):
+                    freeze_entries(model, name)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        """Thaw what is due."""
+        model = pruned_part(pl_module)
+        layers = layer_names(model)
+        due = min(len(layers), 1 + trainer.global_step // self.every)
+        if due > self.thawed:
+            self.thawed = due
+            free = tuple(f"{layer}." for layer in layers[-due:])
+            thaw(model, [n for n in parameter_names(model) if n.startswith(free)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the thaw has come; Lightning calls this."""
+        return {"thawed": self.thawed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The opposite of :meth:`state_dict`; Lightning calls this."""
+        self.thawed = state_dict["thawed"]

@@ -1,0 +1,25 @@
+"""The predictive variance that uncertainty-aware pruning differentiates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from egnn_prune.uncertainty.dropout import dropped_gates, mc_dropout
+
+#: Thinned networks from which the variance of a model with dropout is estimated.
+SAMPLES = 8
+
+
+def predictive_variance(model: nn.Module, batch: Any) -> Tensor:
+    """Total predictive variance of every sample, ``[B]``, differentiable, in the unit squared.
+
+    A model with dropout is sampled with the same few thinned networks in every call; any other
+    model speaks for itself (members, variance output).
+    """
+    if dropped_gates(model):
+        generator = torch.Generator().manual_seed(0)
+        return mc_dropout(model, batch, SAMPLES, generator=generator).variance
+    return model(batch).variance

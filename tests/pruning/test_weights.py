@@ -1,0 +1,99 @@
+"""Weights after pruning: kept, rewound, drawn again; and layers that thaw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import apply_masks, choose, compact, reinitialise, rewind, snapshot, thaw
+from egnn_prune.pruning.masks import freeze_entries, held
+from egnn_prune.pruning.tensors import get_original, get_tensor
+
+
+@pytest.fixture
+def masked(make_property_model):
+    model = make_property_model()
+    start = snapshot(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    scores = {g.name: torch.rand(g.n) for g in model.channel_groups()}
+    apply_masks(model, choose(scores, 0.5))
+    return model, start
+
+
+def test_rewinding_sets_survivors_and_leaves_zeros(masked):
+    model, start = masked
+    rewind(model, start)
+    for name, value in start.items():
+        now, state = get_tensor(model, name), held(model, name)
+        pruned = torch.zeros_like(now, dtype=torch.bool) if state is None else state.pruned
+        assert torch.equal(now[~pruned], value[~pruned])
+        assert (now[pruned] == 0).all()
+
+
+def test_a_snapshot_is_a_copy(masked):
+    model, start = masked
+    before = {k: v.clone() for k, v in start.items()}
+    rewind(model, start)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(v, start[k]) for k, v in before.items())
+
+
+def test_frozen_entries_are_not_rewound(masked):
+    model, start = masked
+    name = "head.lin_in.weight"
+    freeze_entries(model, name)
+    value = get_tensor(model, name).clone()
+    rewind(model, start)
+    assert torch.equal(get_tensor(model, name), value)
+
+
+def test_a_snapshot_of_another_model(masked):
+    model, start = masked
+    with pytest.raises(ConfigError, match="before it is made compact"):
+        rewind(compact(model), start)
+
+
+def test_random_reinitialisation(masked, make_batch):
+    model, start = masked
+    state = torch.get_rng_state()
+    reinitialise(model, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    first = snapshot(model)
+    name = "trunk.layers.0.edge_out.weight"
+    assert not torch.equal(first[name], start[name])
+    pruned = held(model, name).pruned
+    assert pruned.any() and (get_tensor(model, name)[pruned] == 0).all()
+    reinitialise(model, seed=3)
+    assert all(torch.equal(v, first[k]) for k, v in snapshot(model).items())
+    reinitialise(model, seed=4)
+    assert not torch.equal(snapshot(model)[name], first[name])
+    batch = make_batch(6)
+    assert torch.allclose(model(batch).mean, compact(model)(batch).mean)
+
+
+def test_thawed_weights_start_from_where_they_were_frozen(masked):
+    model, _ = masked
+    names = ["trunk.layers.1.node_in.weight", "head.mean_out.weight"]
+    values = {}
+    for name in names:
+        freeze_entries(model, name)
+        values[name] = get_tensor(model, name).clone()
+    with torch.no_grad():  # what weight decay does behind the mask
+        for name in names:
+            get_original(model, name).mul_(0.5)
+    thaw(model, names[:1])
+    for name in names:
+        assert torch.equal(get_tensor(model, name), values[name])
+    (model_sum := sum(get_tensor(model, n).sum() for n in names)).backward()
+    assert model_sum.isfinite()
+    learning, frozen = (get_original(model, n).grad for n in names)
+    pruned = held(model, names[0]).pruned
+    assert (learning[~pruned] == 1).all() and (learning[pruned] == 0).all()
+    assert (frozen == 0).all()
+    thaw(model)
+    assert not any(held(model, n).frozen.any() for n in names)
