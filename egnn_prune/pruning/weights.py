@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.tensors import get_original, parameter_names
+from egnn_prune.pruning.traced import TracedNetwork
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -46,7 +47,8 @@ def reinitialise(model: nn.Module, seed: int) -> None:
     """Draw the surviving weights again, in place: the control that a lottery ticket has to beat.
 
     Args:
-        model: a masked model; ``resized`` draws fresh weights, as a constructor does.
+        model: a masked model; ``resized`` draws fresh weights, as a constructor does, and layers
+            of third-party networks draw theirs by ``reset_parameters``.
         seed: of the draw; the global generator is left as it was.
     """
     like = next(model.parameters())
@@ -54,4 +56,8 @@ def reinitialise(model: nn.Module, seed: int) -> None:
         torch.manual_seed(seed)
         everything = {g.name: torch.arange(g.n) for g in model.channel_groups()}  # type: ignore[operator]
         fresh = model.resized(everything).to(like)  # type: ignore[operator]
+        if isinstance(fresh, TracedNetwork):  # a copy: nobody knows its constructor's arguments
+            for module in fresh.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
     rewind(model, snapshot(fresh))

@@ -9,6 +9,7 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose, compact, reinitialise, rewind, snapshot, thaw
 from egnn_prune.pruning.masks import freeze_entries, held
 from egnn_prune.pruning.tensors import get_original, get_tensor
+from egnn_prune.pruning.traced import TracedNetwork
 
 
 @pytest.fixture
@@ -97,3 +98,16 @@ def test_thawed_weights_start_from_where_they_were_frozen(masked):
     assert (frozen == 0).all()
     thaw(model)
     assert not any(held(model, n).frozen.any() for n in names)
+
+
+def test_random_reinitialisation_of_a_third_party_network():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    model = TracedNetwork(network, torch.randn(2, 4))
+    before = snapshot(model)
+    (group,) = model.channel_groups()
+    apply_masks(model, choose({group.name: torch.rand(8)}, 0.5))
+    reinitialise(model, seed=7)
+    weight = get_tensor(model, "network.0.weight")
+    alive = weight != 0
+    assert int(alive.any(1).sum()) == 4
+    assert (weight[alive] != before["network.0.weight"][alive]).all()
