@@ -1,4 +1,4 @@
-"""A pruned IrrepsNet: masked and compact agree, whole orders go, and the same networks are drawn."""
+"""A pruned IrrepsNet: masked equals compact, whole orders go, the same networks are drawn."""
 
 from __future__ import annotations
 

@@ -159,15 +159,22 @@ def traced():
     return build
 
 
-def agree(model, x, tolerance=1e-5):
+def agree(model, x, tolerance=1e-5, training=True):
+    """In evaluation, and with batch statistics in float64: few values amplify rounding by tens."""
     small = compact(model)
-    for training in (False, True):
-        wide, narrow = copy.deepcopy(model), copy.deepcopy(small)
-        for module in [*wide.modules(), *narrow.modules()]:
-            module.training = training and not isinstance(module, nn.Dropout)
-        with torch.no_grad():
-            a, b = wide(x), narrow(x)
-        assert ((a - b).abs().max() <= tolerance * a.abs().max()).item(), f"training={training}"
+    with torch.no_grad():
+        a, b = model.eval()(x), small.eval()(x)
+        assert (a - b).abs().max() <= tolerance * a.abs().max()
+        if not training:
+            return small
+        results = []
+        for network in (copy.deepcopy(model).double(), copy.deepcopy(small).double()):
+            for module in network.modules():
+                module.training = not isinstance(module, nn.Dropout)
+            torch.manual_seed(0)  # stochastic depth
+            results.append(network(x.double()))
+        a, b = results
+        assert (a - b).abs().max() <= 1e-10 * a.abs().max()
     return small
 
 
@@ -192,7 +199,7 @@ def test_resnet(traced, name, criterion, scope):
     total = sum(len(s) for s in scores.values())
     for sparsity in (0.1, 0.3, 0.5, 0.7, 0.9):
         keep = choose(scores, sparsity, scope)
-        small = agree(masked_copy(model, keep), x)
+        small = agree(masked_copy(model, keep), x, training=sparsity == 0.5)
         removed = sum(int((~k).sum()) for k in keep.values())
         if scope == "global":
             assert removed == math.floor(sparsity * total + 1e-9)
