@@ -199,7 +199,7 @@ class EGNNLayer(nn.Module):
 
         if self.moves:
             pos, vel = self._move(h, pos, vel, message, difference, r2, edges, graph)
-        received = self._collect(message, edges, len(h), options.aggregation)
+        received = self._collect(message, edges, h.shape[0], options.aggregation)
         hidden = F.silu(self.node_in(torch.cat([h, received], dim=-1)))
         update = stream_gate(self.node_out(self.node_gate(hidden, graph)), graph)
         return (h + update if options.residual else update), pos, vel
@@ -239,7 +239,7 @@ class EGNNLayer(nn.Module):
             step = step * edges.envelope
         if options.normalise:
             difference = difference / (r2 + options.eps**2).sqrt()
-        shift = self._collect(difference * step, edges, len(h), options.position_aggregation)
+        shift = self._collect(difference * step, edges, h.shape[0], options.position_aggregation)
         shift = shift.to(pos.dtype)
         if vel is not None and self.drifts:
             hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
@@ -254,7 +254,7 @@ class EGNNLayer(nn.Module):
         total = x.new_zeros(nodes, x.shape[1]).index_add(0, edges.target, x)
         if how == "sum":
             return total
-        weight = x.new_ones(len(x), 1) if edges.envelope is None else edges.envelope
+        weight = x.new_ones(x.shape[0], 1) if edges.envelope is None else edges.envelope
         count = x.new_zeros(nodes, 1).index_add(0, edges.target, weight)
         # with a cutoff, 1 + sum of envelopes: no jump when a neighbour leaves, never zero
         return total / (count.clamp(min=1.0) if edges.envelope is None else 1.0 + count)

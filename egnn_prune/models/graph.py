@@ -98,7 +98,7 @@ def graph_of_node(batch: Batch | Data) -> Tensor:
     index = getattr(batch, "batch", None)
     if index is not None:
         return index
-    return torch.zeros(len(batch.pos), dtype=torch.long, device=batch.pos.device)
+    return torch.zeros(batch.pos.shape[0], dtype=torch.long, device=batch.pos.device)
 
 
 def check_graphs(batch: Batch | Data) -> None:
@@ -147,8 +147,8 @@ def replicate(batch: Batch | Data, samples: int) -> Batch | Data:
     """
     if samples == 1:
         return batch
-    nodes, ptr = len(batch.pos), graph_pointer(batch)
-    graphs = len(ptr) - 1
+    nodes, ptr = batch.pos.shape[0], graph_pointer(batch)
+    graphs = ptr.shape[0] - 1
     shift = torch.arange(samples, device=ptr.device)
     out = Batch() if isinstance(batch, Batch) else Data()
     for key, value in batch.to_dict().items():

@@ -76,7 +76,7 @@ class TargetScale:
         """What is subtracted from each target, ``counts [B, elements] -> [B]``, in float64."""
         counts = counts.double()
         if not self.per_element:
-            return counts.new_full((len(counts),), self.shift)
+            return counts.new_full((counts.shape[0],), self.shift)
         weights = torch.tensor(self.per_element, dtype=torch.float64, device=counts.device)
         return counts @ weights + self.shift
 
@@ -194,7 +194,7 @@ class PropertyModel(nn.Module):
     def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Members' means and variances in units of the target's scale, ``[samples * M, B]``."""
         batch = self._encoded(batch)
-        graphs = len(graph_pointer(batch)) - 1
+        graphs = graph_pointer(batch).shape[0] - 1
         thin_trunk = any(gate.thinning is not None for _, gate in gates(self.trunk))
         if thin_trunk:
             batch = with_edges(batch, self.trunk.options.cutoff)
@@ -211,7 +211,7 @@ class PropertyModel(nn.Module):
 
     def element_counts(self, batch: Batch | Data) -> Tensor:
         """``[B, elements]``: how many atoms of each element every graph has."""
-        graphs = len(graph_pointer(batch)) - 1
+        graphs = graph_pointer(batch).shape[0] - 1
         if not self.elements:
             return torch.zeros(graphs, 0, device=batch.pos.device)
         return scatter(
@@ -223,7 +223,7 @@ class PropertyModel(nn.Module):
         if self.head.pool != "node":
             return self.element_counts(batch)
         if not self.elements:
-            return torch.zeros(len(batch.pos), 0, device=batch.pos.device)
+            return torch.zeros(batch.pos.shape[0], 0, device=batch.pos.device)
         return self._one_hot(batch.z)
 
     def _one_hot(self, z: Tensor) -> Tensor:

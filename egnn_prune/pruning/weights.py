@@ -59,5 +59,5 @@ def reinitialise(model: nn.Module, seed: int) -> None:
         if isinstance(fresh, TracedNetwork):  # a copy: nobody knows its constructor's arguments
             for module in fresh.modules():
                 if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                    module.reset_parameters()  # type: ignore[operator]
     rewind(model, snapshot(fresh))
