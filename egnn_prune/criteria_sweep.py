@@ -66,7 +66,9 @@ def run_sweep(settings: SweepSettings) -> Path:
         parts = joblib.Parallel(n_jobs=settings.workers)(
             work(settings, seed, out) for seed in settings.seeds
         )
-    rows = [row for part in parts for row in part]
+    order = ["dense", *settings.criteria]  # earlier runs in this folder may have had more
+    rows = [row for part in parts for row in part if row["criterion"] in order]
+    rows.sort(key=lambda row: (order.index(row["criterion"]), row["sparsity"], row["seed"]))
     unit = rows[0]["unit"]
     text = "\n\n".join(
         [

@@ -7,13 +7,13 @@ pruned), ``sparsity``, ``macs_share``, ``test_mae`` and, before fine-tuning, ``b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from egnn_prune.report.formatting import significant, text_table
 from egnn_prune.report.statistics import Summary, summarise
@@ -50,11 +50,17 @@ def criteria_of(rows: Sequence[SweepRow]) -> list[str]:
     return [c for c in dict.fromkeys(str(row["criterion"]) for row in rows) if c != DENSE]
 
 
-def cell(rows: Sequence[SweepRow], criterion: str, sparsity: float, key: str) -> Summary:
+def cell(
+    rows: Sequence[SweepRow],
+    criterion: str,
+    sparsity: float,
+    key: str,
+    scale: Callable[[float], float] = float,
+) -> Summary:
     """Mean and spread over the seeds of one number, at one criterion and sparsity."""
     return summarise(
         [
-            float(row[key])
+            scale(float(row[key]))
             for row in rows
             if row["criterion"] == criterion and row["sparsity"] == sparsity
         ]
@@ -68,16 +74,20 @@ def _sparsities(rows: Sequence[SweepRow]) -> list[float]:
 def _curves(axes: Axes, rows: Sequence[SweepRow], key: str, x_key: str | None = None) -> None:
     """A line with an error bar per criterion, slightly apart so that the bars can be told."""
     criteria, at = criteria_of(rows), _sparsities(rows)
+    seen: list[float] = []
     for k, criterion in enumerate(criteria):
-        points = [cell(rows, criterion, s, key) for s in at]
+        # on a logarithmic axis: geometric mean, and the interval of the logarithm
+        points = [cell(rows, criterion, s, key, math.log) for s in at]
+        mean = np.exp([p.mean for p in points])
+        spread = np.exp([0.0 if math.isnan(p.half) else p.half for p in points])
         if x_key:
             x = np.array([cell(rows, criterion, s, x_key).mean for s in at])
         else:
             x = np.array(at) + 0.006 * (k - (len(criteria) - 1) / 2)
         axes.errorbar(
             x,
-            [p.mean for p in points],
-            yerr=None if x_key else [0.0 if math.isnan(p.half) else p.half for p in points],
+            mean,
+            yerr=None if x_key else [mean - mean / spread, mean * spread - mean],
             color=_COLOURS.get(criterion, BLACK),
             marker=_MARKERS[k % len(_MARKERS)],
             markersize=4.5,
@@ -85,11 +95,15 @@ def _curves(axes: Axes, rows: Sequence[SweepRow], key: str, x_key: str | None = 
             elinewidth=0.9,
             label=criterion.replace("_", " "),
         )
+        seen += mean.tolist()
     dense = summarise([float(row[key]) for row in rows if row["criterion"] == DENSE])
     axes.axhline(dense.mean, color=GREY, linestyle="--", linewidth=1, label="dense")
     axes.set_yscale("log")
+    # where few seeds make an interval huge it may leave the frame; the curves must stay legible
+    axes.set_ylim(min(seen + [dense.mean]) / 1.3, 1.6 * max(seen + [dense.mean]))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+    axes.yaxis.set_minor_locator(NullLocator())
     light_grid(axes)
 
 
@@ -102,7 +116,8 @@ def sweep_plot(rows: Sequence[SweepRow], unit: str = "", steps: int | None = Non
         steps: optimiser steps of the fine-tuning, for the title.
 
     Returns:
-        A figure with three panels; bars are 95 % t-intervals over the seeds.
+        A figure with three panels: geometric means, and 95 % t-intervals of the logarithm over
+        the seeds.
     """
     error = f"test MAE ({unit})" if unit else "test MAE"
     seeds = len({row["seed"] for row in rows})

@@ -51,6 +51,7 @@ def test_export_with_dynamic_sizes(small, tensors, assert_close):
 
 # the copies of PyG batches stay outside the compiled graphs, and dynamo says so
 @pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.slow
 def test_compile(small, tensors, assert_close):
     compiled = torch.compile(small)
