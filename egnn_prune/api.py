@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
+    CRITERIA,
     Context,
     TracedNetwork,
     apply_masks,
@@ -34,6 +35,8 @@ from egnn_prune.training import fit_loader, graph_losses, predictive_variance
 
 Losses = Callable[[nn.Module, Any], Tensor]
 
+#: Criteria that look at weights alone.
+DATA_FREE = {"group_norm", "lamp", "magnitude", "magnitude_l1", "random"}
 #: Batches that a criterion looks at by default.
 BATCHES = 16
 
@@ -49,6 +52,7 @@ def prune(
     latency: float | None = None,
     round_to: int = 1,
     loss: Losses | None = None,
+    variance: Losses = predictive_variance,
     batches: int = BATCHES,
     seed: int = 0,
 ) -> nn.Module:
@@ -71,6 +75,8 @@ def prune(
         round_to: widths become multiples of this.
         loss: ``loss(model, batch) -> [samples]``; by default the training loss of this package's
             models, cross entropy for integer targets, squared error for others.
+        variance: ``variance(model, batch) -> [samples]``, for the uncertainty criterion; by default
+            that of this package's predictors.
         batches: number of batches that the criterion looks at.
         seed: of criteria that draw.
 
@@ -83,20 +89,29 @@ def prune(
     """
     if sum(x is not None for x in (sparsity, macs, latency)) != 1:
         raise ConfigError("say how much to prune: give one of sparsity, macs and latency")
-    sample = None if data is None else list(islice(iter(data), batches))
+    if criterion == "movement":
+        raise ConfigError(
+            "movement watches training: use PruningCallback('movement', ...) in a fit"
+        )
+    if data is None and isinstance(criterion, str) and criterion in set(CRITERIA) - DATA_FREE:
+        raise ConfigError(f"{criterion} needs data: pass data=..., such as a DataLoader")
+    if batches < 1:
+        raise ConfigError(f"batches is a number of batches, at least 1, not {batches}")
+    device = device_of(model)
+    sample = (
+        None if data is None else [move_data_to_device(b, device) for b in islice(data, batches)]
+    )
     if data is not None and not sample:
         raise ConfigError("data has not a single batch")
     pruned = prunable(copy.deepcopy(model), sample[0] if sample else None)
     groups = ChannelGroups(pruned)
-    device = next(pruned.parameters()).device
-    sample = [_moved(b, device) for b in sample] if sample else None
     context = Context(
         pruned,
         groups,
         sample,
         loss or default_loss(sample[0] if sample else None),
         torch.Generator().manual_seed(seed),
-        variance=predictive_variance,
+        variance=variance,
     )
     scores = score_channels(criterion, context)
     before = keep_masks(pruned, groups)
@@ -113,7 +128,7 @@ def prune(
             pruned,
             groups,
             scores,
-            measure(lambda m: m(inputs)),
+            measure(lambda m: call(m, inputs)),
             share,
             scope,
             keep=before,
@@ -154,6 +169,8 @@ def fine_tune(
     Raises:
         ConfigError: there is no data, no such device, or the loss became NaN or infinite.
     """
+    if isinstance(data, Iterator):  # it would be used up after one pass
+        data = list(data)
     first = next(iter(data), None)
     if first is None:
         raise ConfigError("data has not a single batch")
@@ -218,7 +235,9 @@ def prunable(model: nn.Module, batch: Any | None) -> nn.Module:
 
 def default_loss(batch: Any | None) -> Losses:
     """Cross entropy or squared error for tuples, the training loss of this package for graphs."""
-    if isinstance(batch, tuple | list) and len(batch) == 2:
+    if isinstance(batch, tuple | list):
+        if len(batch) != 2:
+            raise ConfigError("batches must be (inputs, targets), or pass loss=...")
         return tuple_losses
     return graph_losses
 
@@ -226,8 +245,16 @@ def default_loss(batch: Any | None) -> Losses:
 def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
     """Loss of every sample of ``(inputs, targets)``, ``[B]``: cross entropy for integer targets."""
     inputs, targets = batch
-    outputs = model(inputs)
+    outputs = call(model, inputs)
+    if len(targets) != len(outputs):
+        raise ConfigError(f"there are {len(targets)} targets for {len(outputs)} outputs")
     if not targets.is_floating_point():
+        classes = outputs.shape[1] if outputs.dim() > 1 else 1
+        if classes < 2 or not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+            raise ConfigError(
+                f"integer targets are classes, from 0 to below the number of outputs ({classes}); "
+                "for regression make them floating-point numbers, or pass loss=..."
+            )
         return F.cross_entropy(outputs, targets, reduction="none")
     return (outputs - targets.reshape(outputs.shape)).square().flatten(1).mean(1)
 
@@ -237,9 +264,22 @@ def inputs_of(batch: Any) -> Any:
     return batch[0] if isinstance(batch, tuple | list) else batch
 
 
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Run a model on one input, or on a tuple of several."""
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is.
+
+    Raises:
+        ConfigError: there is none, or this is no module at all.
+    """
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if first is None:
+        raise ConfigError(f"a {type(model).__name__} has no parameters, so nothing can be pruned")
+    return first.device
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    return move_data_to_device(batch, device)

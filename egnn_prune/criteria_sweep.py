@@ -50,6 +50,8 @@ def run_sweep(settings: SweepSettings) -> Path:
     unknown = set(settings.criteria) - set(CRITERIA)
     if unknown or not settings.criteria:
         raise ConfigError(f"criteria must be some of {', '.join(CRITERIA)}, not {sorted(unknown)}")
+    if "movement" in settings.criteria:
+        raise ConfigError("movement watches training and so cannot be swept; leave it out")
     for name in ("seeds", "criteria", "sparsities"):
         values = getattr(settings, name)
         if not values or len(set(values)) < len(values):

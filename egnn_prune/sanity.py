@@ -63,6 +63,8 @@ def run_checks(settings: SanitySettings) -> Path:
     """
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise ConfigError(f"seeds needs one or more different values, not {settings.seeds}")
+    if settings.pruning.criterion == "movement":
+        raise ConfigError("movement watches training; choose another pruning.criterion here")
     out = Path(settings.out or "runs/sanity").expanduser()
     results = [check_seed(settings, seed, out) for seed in settings.seeds]
     body = []
@@ -99,7 +101,9 @@ def check_seed(settings: SanitySettings, seed: int, out: Path) -> dict[str, floa
     with np.load(job.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
         scored = DataLoader([job.train[i] for i in archive["selected"].tolist()], 64)
     p = s.pruning
-    pruned = prune(dense, p.criterion, p.sparsity, data=scored, scope=p.scope, seed=seed)
+    pruned = prune(
+        dense, p.criterion, p.sparsity, data=scored, scope=p.scope, seed=seed, round_to=p.round_to
+    )
     path = job.folder.path / "sanity.json"
     errors = read_json(path) if path.exists() else {"dense": error_of(job, dense)}
     for arm, starts_over in ARMS.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from egnn_prune.api import BATCHES, Losses, compact, fine_tune, inputs_of, prune
+from egnn_prune.api import BATCHES, Losses, call, compact, fine_tune, inputs_of, prune
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
 from egnn_prune.pruning import count_macs, effective_sparsity, latency_of
@@ -63,13 +63,15 @@ def sparsity_sweep(
     Raises:
         ConfigError: a cell cannot be pruned, or ``save`` belongs to another sweep.
     """
+    if isinstance(data, Iterator):  # every cell needs it anew
+        data = list(data)
     asked = {"steps": steps, "lr": lr, "scope": scope, "seed": seed}
     rows = _saved(save, asked)
     scored = list(scored) if scored is not None else list(islice(iter(data), BATCHES))
     if not scored:
         raise ConfigError("a sweep needs at least one batch of data")
     inputs = inputs_of(scored[0])
-    macs = count_macs(model, lambda m: m(inputs))[""]
+    macs = count_macs(model, lambda m: call(m, inputs))[""]
     cells = [("dense", 0.0), *((c, s) for s in sparsities for c in criteria)]
     done = {(row["criterion"], row["sparsity"]) for row in rows}
     for criterion, sparsity in tqdm(cells, f"sweep, seed {seed}"):
@@ -82,7 +84,7 @@ def sparsity_sweep(
         if steps:
             fine_tune(pruned, data, steps=steps, lr=lr, loss=loss, device=device)
         small = compact(pruned)
-        count = count_macs(small, lambda m: m(inputs))[""]
+        count = count_macs(small, lambda m: call(m, inputs))[""]
         rows.append(
             {
                 "seed": seed,
@@ -92,8 +94,8 @@ def sparsity_sweep(
                 "params": sum(p.numel() for p in small.parameters()),
                 "macs": count,
                 "macs_share": count / macs,
-                "latency_ms": 1e3 * latency_of(lambda m: m(inputs))(small),
-                "peak_memory": peak_memory(small, lambda m: m(inputs)),
+                "latency_ms": 1e3 * latency_of(lambda m: call(m, inputs))(small),
+                "peak_memory": peak_memory(small, lambda m: call(m, inputs)),
                 **evaluate(small),
                 **{f"before_{k}": v for k, v in before.items()},
             }

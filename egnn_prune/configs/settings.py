@@ -68,7 +68,7 @@ class PruningSettings:
     """Which channels go."""
 
     sparsity: float = setting(0.54, "fraction of channels removed, in [0, 1)")
-    criterion: str = setting("taylor", "taylor, uncertainty, magnitude, random ... (see README)")
+    criterion: str = setting("taylor", "taylor, uncertainty, magnitude ... (docs/pruning.md)")
     scope: str = setting("global", "rank channels globally, per layer, kind or group")
     schedule: str = setting("iterative", "how sparsity grows: one_shot, iterative, linear, cubic")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
@@ -133,7 +133,7 @@ class SweepSettings(Settings):
     seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
     criteria: list[str] = setting(
         ["uncertainty", "taylor", "fisher", "magnitude", "activation_norm", "random"],
-        "criteria, see README",
+        "see docs/pruning.md",
     )
     sparsities: list[float] = setting([0.3, 0.45, 0.6, 0.75, 0.9], "fractions of channels removed")
     steps: int = setting(400, "optimiser steps of every fine-tuning")

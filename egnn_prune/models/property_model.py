@@ -204,9 +204,18 @@ class PropertyModel(nn.Module):
         means, variances = self.head(out.x, graph_of_node(out), graphs * samples)
         return split_samples(means, samples), split_samples(variances, samples)
 
-    def normalise(self, batch: Batch | Data, y: Tensor) -> Tensor:
-        """Targets ``[B]`` in units of the scale, in the network's precision."""
+    def normalise(self, batch: Batch | Data, y: Tensor | None) -> Tensor:
+        """Targets ``[B]`` in units of the scale, in the network's precision.
+
+        Raises:
+            DataError: there is not one target for each graph (or node).
+        """
         reference = self.scale.reference(self._counts(batch))
+        if y is None or y.shape != reference.shape:
+            found = "there is none" if y is None else f"not {tuple(y.shape)}"
+            raise DataError(
+                f"training needs targets in batch.y of shape {tuple(reference.shape)}, {found}"
+            )
         return ((y.double() - reference) / self.scale.scale).to(self._dtype)
 
     def element_counts(self, batch: Batch | Data) -> Tensor:

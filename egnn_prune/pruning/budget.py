@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.criteria.gate_passes import evaluating
 from egnn_prune.pruning.ledger import count_macs
-from egnn_prune.pruning.scope import choose
+from egnn_prune.pruning.scope import choose, round_widths
 
 Cost = Callable[[nn.Module], float]
 
@@ -36,11 +37,8 @@ def latency_of(run: Callable[[nn.Module], Any], repeats: int = 15) -> Cost:
                 torch.cuda.synchronize()
             return time.perf_counter() - start
 
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             times = [once() for _ in range(3 + repeats)][3:]
-        model.train(training)
         return statistics.median(times)
 
     return measure
@@ -83,8 +81,12 @@ def choose_within(
         scores = {k: v.masked_fill(~keep[k].to(v.device), v.min() - 1) for k, v in scores.items()}
 
     def masks_for(count: int) -> dict[str, Tensor]:
-        masks = choose(scores, count / total, scope, groups=groups, round_to=round_to)
-        return {k: mask & keep[k].cpu() for k, mask in masks.items()} if keep else masks
+        if not keep:
+            return choose(scores, count / total, scope, groups=groups, round_to=round_to)
+        masks = choose(scores, count / total, scope, groups=groups)
+        masks = {k: mask & keep[k].cpu() for k, mask in masks.items()}
+        round_widths(masks, scores, round_to, keep)
+        return masks
 
     def costs(masks: dict[str, Tensor]) -> float:
         small = model.resized({k: v.nonzero().flatten() for k, v in masks.items()})  # type: ignore[operator]

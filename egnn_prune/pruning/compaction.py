@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import keep_masks
-from egnn_prune.pruning.tensors import get_original, get_tensor, set_tensor, tensor_names
+from egnn_prune.pruning.tensors import get_original, get_tensor, owner_of, set_tensor
 
 Cut = Callable[[str, Tensor], Tensor]
 
@@ -19,8 +20,9 @@ Cut = Callable[[str, Tensor], Tensor]
 def compact(model: nn.Module) -> nn.Module:
     """Remove the masked channels for real.
 
-    A pure function: the model is not changed. What was frozen is free in the result, and modes
-    (training or evaluation), precision and device carry over.
+    A pure function: the model is not changed. What ``freeze()`` held is free in the result; every
+    module's mode (training or evaluation), ``requires_grad``, tied weights, precision and device
+    carry over.
 
     Args:
         model: a module with ``channel_groups()`` and ``resized(keep)``, usually masked by
@@ -41,25 +43,43 @@ def compact_with_optimizer(model: nn.Module, optimizer: Optimizer) -> tuple[nn.M
 
     Call it between fits. A pure function: model and optimiser are not changed. The new optimiser
     has the same settings and owns the small model's parameters; moments of surviving entries are
-    sliced, so the next step is the one that the masked model would have taken. Learning-rate
-    schedulers hold on to their optimiser: build a new one.
+    sliced, so the next step is the one that the masked model would have taken. Parameters of other
+    modules stay in it, with a copy of their state. Step hooks are not carried over, and
+    learning-rate schedulers hold on to their optimiser: register and build them anew.
 
     Args:
         model: as for :func:`compact`.
-        optimizer: any ``torch.optim`` optimiser over the model's parameters.
+        optimizer: one from ``torch.optim`` that keeps a number or a tensor like the parameter for
+            each of them, as Adam and SGD do; LBFGS and Adafactor do not.
 
     Returns:
         The smaller model and its optimiser.
 
     Raises:
+        ConfigError: the optimiser's state cannot be cut.
         RuntimeError: as for :func:`compact`.
     """
+    own = set(model.parameters())
+    if isinstance(optimizer, torch.optim.LBFGS) or any(
+        isinstance(value, Tensor) and value.dim() > 0 and value.shape != parameter.shape
+        for parameter in own & optimizer.state.keys()
+        for value in optimizer.state[parameter].values()
+    ):
+        raise ConfigError(
+            f"the state of {type(optimizer).__name__} cannot be cut, for it is not shaped like the "
+            "parameters; use compact() and start a new optimiser"
+        )
     small, cut = _compact(model)
     names = list(dict(small.named_parameters()))
     new = {get_original(model, name): (name, get_tensor(small, name)) for name in names}
-    twin = copy.copy(optimizer)  # settings and hooks; its lists are replaced, not changed
+    twin = copy.copy(optimizer)  # settings, no hooks; its lists are replaced, not changed
     twin.param_groups = [
-        {**group, "params": [new[p][1] for p in group["params"] if p in new]}
+        {
+            **group,
+            "params": [
+                new[p][1] if p in new else p for p in group["params"] if p in new or p not in own
+            ],
+        }
         for group in optimizer.param_groups
     ]
     twin.state = type(optimizer.state)(optimizer.state.default_factory)
@@ -72,6 +92,8 @@ def compact_with_optimizer(model: nn.Module, optimizer: Optimizer) -> tuple[nn.M
                 else copy.deepcopy(value)
                 for key, value in state.items()
             }
+        elif parameter not in own:
+            twin.state[parameter] = copy.deepcopy(state)
     return small, twin
 
 
@@ -102,6 +124,20 @@ def _compact(model: nn.Module) -> tuple[nn.Module, Cut]:
             )
         return tensor.reshape(expected)
 
-    for name in list(tensor_names(small)):
+    made: dict[Tensor, Tensor] = {}  # a tied tensor has several names, and is made once
+    tensors = [
+        *small.named_parameters(remove_duplicate=False),
+        *small.named_buffers(remove_duplicate=False),
+    ]
+    for name, _ in tensors:
+        original = get_original(model, name)
         set_tensor(small, name, cut(name, get_tensor(model, name).detach()).clone())
-    return small.train(model.training), cut
+        owner, leaf = owner_of(small, name)
+        setattr(owner, leaf, made.setdefault(original, get_tensor(small, name)))
+        made[original].requires_grad_(original.requires_grad)
+    small.train(model.training)
+    modules = dict(model.named_modules())
+    for name, module in small.named_modules():
+        if name in modules:
+            module.training = modules[name].training
+    return small, cut

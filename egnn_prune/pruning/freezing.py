@@ -35,13 +35,19 @@ def freeze(
         fraction: the share of surviving channels that ``"important"`` locks.
 
     Raises:
-        ConfigError: an unknown mode, a fraction outside [0, 1], or ``"important"`` without scores.
+        ConfigError: an unknown mode, a fraction outside [0, 1], ``"important"`` without scores and
+            masks of every group, or a model that does not say what passes its messages.
     """
     if mode == "pruned":
         return
     if mode == "none":
         lift_masks(model)
     elif mode == "message_passing":
+        if not hasattr(model, "message_passing_modules"):
+            raise ConfigError(
+                f"{type(model).__name__} has no message_passing_modules() to be frozen; choose "
+                "another mode, or let the method return their names"
+            )
         for prefix in model.message_passing_modules():  # type: ignore[operator]
             for name in parameter_names(model.get_submodule(prefix)):
                 freeze_entries(model, f"{prefix}.{name}")
@@ -59,6 +65,9 @@ def _freeze_important(
     if not 0 <= fraction <= 1:
         raise ConfigError(f"the fraction of frozen channels lies in [0, 1], not {fraction}")
     groups: list[ChannelGroup] = model.channel_groups()  # type: ignore[operator]
+    for name in (g.name for g in groups):
+        if name not in scores or name not in keep:
+            raise ConfigError(f"freezing the important channels needs scores and a mask of {name}")
     ranked = torch.cat([scores[g.name].double().cpu() for g in groups])
     alive = torch.cat([keep[g.name] for g in groups])
     best = ranked.masked_fill(~alive, -torch.inf).argsort(descending=True, stable=True)

@@ -66,8 +66,8 @@ def checked_groups(model: nn.Module) -> list[ChannelGroup]:
     if not (hasattr(model, "channel_groups") and hasattr(model, "resized")):
         raise ConfigError(
             f"{type(model).__name__} has no channel_groups() and resized(): it cannot be pruned as "
-            "it is; declare them (README, 'Prune a network of your own'), or wrap convolutional "
-            "and fully connected networks in egnn_prune.pruning.TracedNetwork"
+            "it is; declare them (docs/pruning.md, 'Prune a network of your own'), or wrap "
+            "convolutional and fully connected networks in egnn_prune.pruning.TracedNetwork"
         )
     groups: list[ChannelGroup] = model.channel_groups()  # type: ignore[operator]
     names = [g.name for g in groups]

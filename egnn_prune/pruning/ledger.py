@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
+from egnn_prune.pruning.criteria.gate_passes import evaluating
 from egnn_prune.pruning.masks import Held
 
 
@@ -30,11 +31,8 @@ def count_macs(
         ``{"": total, layer name: MACs, ...}``.
     """
     counter = FlopCounterMode(display=False)
-    training = model.training
-    model.eval()
-    with torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), counter:
         run(model)
-    model.train(training)
     flops = counter.get_flop_counts()
     root = type(model).__name__
     macs = {"": counter.get_total_flops() // 2}
@@ -44,13 +42,14 @@ def count_macs(
 
 
 def layer_names(model: nn.Module) -> list[str]:
-    """The rows of a ledger: modules that own parameters, a level below every list of layers."""
+    """The rows of a ledger: modules that own parameters, a level below every list of layers.
+
+    A wrapper is no row: its only child with parameters is taken for the network.
+    """
     names: list[str] = []
 
     def visit(module: nn.Module, prefix: str) -> None:
-        for child_name, child in module.named_children():
-            if not any(True for _ in child.parameters()):
-                continue
+        for child_name, child in _owners(module):
             name = f"{prefix}{child_name}"
             lists = (m for m in child.modules() if isinstance(m, nn.ModuleList))
             if any(not isinstance(m, ParametrizationList) for m in lists):
@@ -58,8 +57,19 @@ def layer_names(model: nn.Module) -> list[str]:
             else:
                 names.append(name)
 
-    visit(model, "")
+    network, prefix = model, ""
+    while not network._parameters and len(_owners(network)) == 1:
+        name, child = _owners(network)[0]
+        if is_parametrized(child) or not _owners(child):
+            break
+        network, prefix = child, f"{prefix}{name}."
+    visit(network, prefix)
     return names
+
+
+def _owners(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The children that have parameters."""
+    return [(n, c) for n, c in module.named_children() if any(True for _ in c.parameters())]
 
 
 def ledger(masked: nn.Module, compact: nn.Module, run: Callable[[nn.Module], Any]) -> list[dict]:

@@ -1,7 +1,7 @@
 """Holding entries still: at zero (pruned) or at their value (frozen), while the rest learns.
 
 An optimiser with momentum or weight decay moves every entry of the tensors it owns. So entries are
-not re-zeroed after each step; the network sees ``where(held, value, weight)`` instead (a
+not re-zeroed after each step; the network sees ``where(held, 0 or value, weight)`` instead (a
 ``torch.nn.utils.parametrize`` parametrisation), whatever the optimiser does to the weight behind
 it, and the gradient of a held entry is exactly zero. The masks are buffers: they follow
 ``deepcopy``, ``state_dict``, device moves and DDP.
@@ -19,7 +19,6 @@ from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.tensors import (
     get_original,
-    get_tensor,
     owner_of,
     parameter_names,
     spread,
@@ -32,25 +31,33 @@ REGROWTH = 1e-2
 
 
 class Held(nn.Module):
-    r"""Parametrisation :math:`w = \text{where}(\text{pruned} \lor \text{frozen}, v, w_0)`.
+    r"""Zero where pruned, else :math:`v` where frozen, else the parameter :math:`w_0`.
 
     Args:
         tensor: the tensor to be held, for its shape and type.
+
+    Attributes:
+        pruned: all zeros, of channels and of single weights.
+        single: those that single-weight masks made; they outlast the masks of channels.
+        frozen: entries that stay at ``value``, but for the pruned ones.
+        value: what entries were when they were frozen.
     """
 
     pruned: Tensor
+    single: Tensor
     frozen: Tensor
     value: Tensor
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
         self.register_buffer("pruned", torch.zeros_like(tensor, dtype=torch.bool))
+        self.register_buffer("single", torch.zeros_like(tensor, dtype=torch.bool))
         self.register_buffer("frozen", torch.zeros_like(tensor, dtype=torch.bool))
         self.register_buffer("value", torch.zeros_like(tensor))
 
     def forward(self, original: Tensor) -> Tensor:
         """The tensor that the network sees."""
-        return torch.where(self.pruned | self.frozen, self.value, original)
+        return torch.where(self.pruned, 0.0, torch.where(self.frozen, self.value, original))
 
 
 def held(model: nn.Module, name: str) -> Held | None:
@@ -105,7 +112,8 @@ def apply_masks(
 ) -> None:
     """Zero the channels that are not kept, and hold them there.
 
-    Channels that an earlier call removed come back if ``keep`` has them.
+    Channels that an earlier call removed come back if ``keep`` has them; single weights that
+    :func:`.apply_weight_masks` removed stay zero.
 
     Args:
         model: any module with ``channel_groups()``.
@@ -126,17 +134,15 @@ def apply_masks(
     names = weight_names(model, groups)
     hold(model, names)
     for name in names:
-        _held(model, name).pruned.zero_()
+        _held(model, name).pruned.copy_(_held(model, name).single)
     for group in groups:
         for member, tensor in weight_members(group, model):
-            state = _held(model, member.name)
-            state.pruned |= spread(member, ~keep[group.name], tensor)
-            state.value.masked_fill_(state.pruned, 0.0)
+            _held(model, member.name).pruned |= spread(member, ~keep[group.name], tensor)
 
 
 @torch.no_grad()
 def lift_masks(model: nn.Module) -> None:
-    """Let pruned channels grow again (frozen entries stay frozen).
+    """Let all that is pruned grow again (frozen entries stay at the value they were frozen at).
 
     They start from :data:`REGROWTH` of the weights behind the mask. From exact zeros on both sides
     of a channel nothing could ever grow: each side's gradient is proportional to the other side.
@@ -148,11 +154,12 @@ def lift_masks(model: nn.Module) -> None:
                     original = chain.original
                     original.copy_(torch.where(state.pruned, REGROWTH * original, original))
                     state.pruned.zero_()
+                    state.single.zero_()
 
 
 @torch.no_grad()
 def freeze_entries(model: nn.Module, name: str, entries: Tensor | None = None) -> None:
-    """Hold entries of a tensor at their present value, bit for bit.
+    """Hold entries of a tensor at their present value, bit for bit; pruned ones stay zero.
 
     Args:
         model: the module.
@@ -160,9 +167,10 @@ def freeze_entries(model: nn.Module, name: str, entries: Tensor | None = None) -
         entries: boolean, shaped like the tensor; ``None`` freezes all of it.
     """
     hold(model, [name])
-    state, now = _held(model, name), get_tensor(model, name)
+    state, original = _held(model, name), get_original(model, name)
     entries = torch.ones_like(state.frozen) if entries is None else entries
-    state.value.copy_(torch.where(entries, now, state.value))
+    # not what the network sees: a pruned entry is to come back at its own value
+    state.value.copy_(torch.where(entries & ~state.frozen, original, state.value))
     state.frozen |= entries
 
 
@@ -177,10 +185,9 @@ def thaw(model: nn.Module, names: Iterable[str] | None = None) -> None:
     for name in list(names) if names is not None else parameter_names(model):
         state = held(model, name)
         if state is not None:
-            still = state.frozen & ~state.pruned
             original = get_original(model, name)
             # weight decay went on behind the mask
-            original.copy_(torch.where(still, state.value, original))
+            original.copy_(torch.where(state.frozen, state.value, original))
             state.frozen.zero_()
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from egnn_prune.pruning.criteria.gate_passes import evaluating
+
 
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of all storages that tensors made within this mode keep alive."""
@@ -58,9 +60,6 @@ def peak_memory(model: nn.Module, run: Callable[[nn.Module], Any]) -> int:
         model: the network.
         run: calls it once, such as ``lambda m: m(batch)``.
     """
-    training = model.training
-    model.eval()
-    with torch.no_grad(), _LiveBytes() as live:
+    with evaluating(model), torch.no_grad(), _LiveBytes() as live:
         run(model)
-    model.train(training)
     return live.peak

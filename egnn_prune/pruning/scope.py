@@ -14,7 +14,7 @@ from egnn_prune.errors import ConfigError
 #: What is ranked together: a name of the pool that a group belongs to.
 SCOPES: dict[str, Callable[[str, str], str]] = {
     "global": lambda name, kind: "the network",
-    "layer": lambda name, kind: name.rpartition(".")[0],
+    "layer": lambda name, kind: name.rpartition(".")[0] or name,
     "kind": lambda name, kind: kind,
     "group": lambda name, kind: name,
 }
@@ -39,12 +39,14 @@ def choose(
         scores: for each group ``[n]``, higher is more important.
         sparsity: the fraction of channels *removed*, in [0, 1), counted from the dense model.
         scope: ``"global"`` ranks all channels together; ``"layer"`` those of groups whose names
-            differ in their last part only; ``"kind"`` those of one kind in all layers; ``"group"``
-            each group by itself.
+            differ in their last part only (a name of one part is a layer by itself); ``"kind"``
+            those of one kind in all layers; ``"group"`` each group by itself.
         keep: masks of an earlier round.
         groups: the groups themselves; ``"kind"`` and families need them.
         round_to: widths become multiples of this (of the dense width, where that is none), by
-            keeping up to ``round_to - 1`` more channels of a group than were asked for.
+            keeping up to ``round_to - 1`` more channels of a group than were asked for. Where an
+            earlier round removed the channels that this would take, up to ``round_to - 1`` fewer
+            are kept instead; a group that would be left empty keeps its width.
 
     Returns:
         For each group a boolean ``[n]``, true for channels that stay.
@@ -55,8 +57,6 @@ def choose(
             left empty.
     """
     check_sparsity(sparsity)
-    if round_to < 1:
-        raise ConfigError(f"round_to is a number of channels, at least 1, not {round_to}")
     for name, score in scores.items():
         if score.dim() != 1 or len(score) == 0:
             raise ConfigError(f"group {name} needs a score for each of its channels")
@@ -68,9 +68,7 @@ def choose(
     result: dict[str, Tensor] = {}
     for pool in _pools(list(scores), scope, groups):
         result |= _choose_in_pool(pool, ranked, sparsity, keep or {}, _families(pool, groups))
-    if round_to > 1:
-        for name, mask in result.items():
-            _round_up(mask, ranked[name], round_to, (keep or {}).get(name))
+    round_widths(result, ranked, round_to, keep)
     return {name: result[name] for name in scores}
 
 
@@ -146,15 +144,28 @@ def _ranges(sizes: list[int]) -> tuple[Tensor, ...]:
     return torch.arange(sum(sizes)).split(sizes)
 
 
-def _round_up(mask: Tensor, score: Tensor, multiple: int, before: Tensor | None) -> None:
-    """Let the best of the channels that would go stay, until the width is a multiple."""
-    stays = int(mask.sum())
-    allowed = ~mask if before is None else ~mask & before.cpu()
-    more = min(-stays % multiple, int(allowed.sum()))
-    if stays == 0 or more == 0:
-        return
-    order = score.masked_fill(~allowed, -math.inf).argsort(descending=True, stable=True)
-    mask[order[:more]] = True
+def round_widths(
+    masks: dict[str, Tensor],
+    scores: dict[str, Tensor],
+    multiple: int,
+    keep: dict[str, Tensor] | None = None,
+) -> None:
+    """Make widths multiples of a number, in place; see ``round_to`` of :func:`choose`."""
+    if multiple < 1:
+        raise ConfigError(f"round_to is a number of channels, at least 1, not {multiple}")
+    for name, mask in masks.items():
+        width = int(mask.sum())
+        allowed = keep[name].cpu() if keep and name in keep else torch.ones_like(mask)
+        target = min(width + -width % multiple, len(mask))
+        if target > int(allowed.sum()):
+            target = width - width % multiple
+        if width and target:
+            score = scores[name].detach().double().cpu()
+            # first what stays, then what may, each by its score
+            order = score.argsort(descending=True, stable=True)
+            rank = mask.int() + allowed.int()
+            order = order[rank[order].argsort(descending=True, stable=True)]
+            mask.zero_()[order[:target]] = True
 
 
 def shuffle_masks(

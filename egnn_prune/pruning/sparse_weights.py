@@ -261,7 +261,7 @@ def apply_weight_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
     """Zero single weights, and hold them there whatever the optimiser does.
 
     Adds to what is pruned already, channels or weights; :func:`.lift_masks` lets all of it go.
-    (:func:`.apply_masks` begins anew on the tensors of its groups: call it first.)
+    What is not pruned already stays zero when :func:`.apply_masks` brings its channel back.
 
     Args:
         model: any module.
@@ -281,8 +281,9 @@ def apply_weight_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
     for name, mask in masks.items():
         state = held(model, name)
         assert state is not None
-        state.pruned |= ~mask.to(state.pruned.device)
-        state.value.masked_fill_(state.pruned, 0.0)
+        gone = ~mask.to(state.pruned.device)
+        state.single |= gone & ~state.pruned
+        state.pruned |= gone
 
 
 def _moments(context: Context) -> tuple[Scores, Scores]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.masks import held
 from egnn_prune.pruning.tensors import get_original, parameter_names
 from egnn_prune.pruning.traced import TracedNetwork
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters, to be rewound to: at initialisation, or after a few epochs."""
-    names = parameter_names(model)
-    return {name: get_original(model, name).detach().clone() for name in names}
+    """Copies of all parameters, to be rewound to: at initialisation, or after a few epochs.
+
+    Of frozen entries the value at which they are held; of pruned ones what lies behind the mask.
+    """
+    weights = {}
+    for name in parameter_names(model):
+        weights[name], state = get_original(model, name).detach().clone(), held(model, name)
+        if state is not None:  # weight decay goes on behind what is frozen
+            weights[name] = torch.where(state.frozen, state.value, weights[name])
+    return weights
 
 
 @torch.no_grad()
@@ -46,6 +55,8 @@ def rewind(model: nn.Module, weights: dict[str, Tensor]) -> None:
 def reinitialise(model: nn.Module, seed: int) -> None:
     """Draw the surviving weights again, in place: the control that a lottery ticket has to beat.
 
+    Running statistics of normalisations start anew as well: they belong to the old weights.
+
     Args:
         model: a masked model; ``resized`` draws fresh weights, as a constructor does, and layers
             of third-party networks draw theirs by ``reset_parameters``.
@@ -61,3 +72,6 @@ def reinitialise(model: nn.Module, seed: int) -> None:
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()  # type: ignore[operator]
     rewind(model, snapshot(fresh))
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            module.reset_running_stats()

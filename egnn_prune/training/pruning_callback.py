@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
+    CRITERIA,
+    SCOPES,
     Context,
     apply_masks,
     choose,
@@ -23,6 +26,7 @@ from egnn_prune.pruning import (
     sparsities,
 )
 from egnn_prune.pruning.criteria import Criterion, Movement
+from egnn_prune.pruning.freezing import MODES
 from egnn_prune.pruning.schedule import Schedule
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.training.loss import graph_losses
@@ -79,7 +83,17 @@ class PruningCallback(Callback):
         after_round: Callable[[nn.Module], None] | None = None,
         seed: int = 0,
     ) -> None:
-        sparsities(schedule, sparsity, rounds)  # refuses what is out of range, now
+        # refuse what is out of range now, not in the middle of a fit
+        sparsities(schedule, sparsity, rounds)
+        _one_of("scope", scope, SCOPES)
+        _one_of("freezing", freezing, MODES)
+        if isinstance(criterion, str):
+            _one_of("criterion", criterion, CRITERIA)
+        if not 0 <= until <= 1 or not 0 <= freeze_fraction <= 1 or round_to < 1:
+            raise ConfigError(
+                "until and freeze_fraction are shares in [0, 1] and round_to is at least 1, not "
+                f"{until}, {freeze_fraction} and {round_to}"
+            )
         self.criterion, self.sparsity, self.schedule = criterion, sparsity, schedule
         self.rounds, self.until, self.scope, self.round_to = rounds, until, scope, round_to
         self.batches, self.loss, self.variance = batches, loss, variance
@@ -90,6 +104,7 @@ class PruningCallback(Callback):
         self.keep: dict[str, Tensor] = {}
         self.done = 0
         self._plan: list[tuple[int, float]] = []
+        self._model: nn.Module | None = None
 
     def plan(self, steps: int, steps_per_epoch: int) -> list[tuple[int, float]]:
         """``(optimiser step, sparsity)`` of every round: evenly spaced over the first part.
@@ -114,8 +129,12 @@ class PruningCallback(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make all parameters holdable, before the optimiser or DDP looks at the model."""
         model = pruned_part(pl_module)
-        if stage == "fit":
-            hold(model, parameter_names(model))
+        if stage != "fit":
+            return
+        hold(model, parameter_names(model))
+        if model is not self._model:  # another model: begin anew (a resumed state is loaded later)
+            self._model, self._plan, self.keep, self.done = model, [], {}, 0
+            self.movement = None if self.movement is None else Movement()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
@@ -126,7 +145,11 @@ class PruningCallback(Callback):
             if steps == float("inf"):
                 raise ConfigError("a fit without an end cannot be planned; set max_steps or epochs")
             per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-            self._plan = self.plan(int(steps), max(1, int(min(steps, per_epoch))))
+            self._plan = self.plan(int(steps), max(1, math.ceil(min(steps, per_epoch))))
+            groups = pruned_part(pl_module).channel_groups()  # type: ignore[operator]
+            zeros = {g.name: torch.zeros(g.n) for g in groups}
+            for _step, sparsity in self._plan:  # refuse now what a later round could not do
+                choose(zeros, sparsity, self.scope, groups=groups, round_to=self.round_to)
         while self.done < len(self._plan) and self._plan[self.done][0] <= trainer.global_step:
             self._round(trainer, pl_module, self._plan[self.done][1])
             self.done += 1
@@ -210,6 +233,9 @@ class IncrementalPruning(PruningCallback):
         **keywords: Any,
     ) -> None:
         incremental(0, rate, every, of)
+        unused = {"schedule", "rounds", "until"} & set(keywords)
+        if unused:
+            raise ConfigError(f"IncrementalPruning has its own schedule; leave {unused.pop()} away")
         super().__init__(criterion, limit, **keywords)
         self.rate, self.every, self.of = rate, every, of
 
@@ -223,6 +249,11 @@ class IncrementalPruning(PruningCallback):
             )
             found.append((epoch * steps_per_epoch, min(sparsity, self.sparsity)))
         return found
+
+
+def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def pruned_part(pl_module: L.LightningModule) -> nn.Module:

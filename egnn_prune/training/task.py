@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 import lightning as L
@@ -162,8 +162,16 @@ def fit_loader(
         Wall time of the fit, in seconds.
 
     Raises:
-        ConfigError: the loss or a weight became NaN or infinite.
+        ConfigError: there is nothing to train on, a setting is out of range, or the loss or a
+            weight became NaN or infinite.
     """
+    if steps < 1 or not lr > 0 or clip < 0 or weight_decay < 0:
+        raise ConfigError(
+            f"a fit needs 1 or more steps and a positive learning rate, not {steps} and {lr} "
+            f"(clip {clip} and weight decay {weight_decay} must not be negative)"
+        )
+    if isinstance(loader, Sized) and len(loader) == 0:
+        raise ConfigError("there is not a single batch to train on; lower the batch size")
     task = RegressionTask(model, steps, lr, weight_decay, losses=losses)
     start = time.perf_counter()
     trainer = L.Trainer(

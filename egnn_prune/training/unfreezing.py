@@ -6,11 +6,12 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import thaw
 from egnn_prune.pruning.ledger import layer_names
-from egnn_prune.pruning.masks import freeze_entries
+from egnn_prune.pruning.masks import freeze_entries, held
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.training.pruning_callback import pruned_part
 
@@ -18,8 +19,9 @@ from egnn_prune.training.pruning_callback import pruned_part
 class GradualUnfreezing(Callback):
     """Starts with all layers but the last frozen, and thaws one more every few optimiser steps.
 
-    Source: Howard and Ruder 2018, Section 3.3. Pruned entries stay zero throughout. Layers are
-    those of :func:`egnn_prune.pruning.ledger.layer_names`, in the order of construction.
+    Source: Howard and Ruder 2018, Section 3.3. Pruned entries stay zero throughout, and what was
+    frozen before the fit stays frozen (what a PruningCallback freezes during it does not). Layers
+    are those of :func:`egnn_prune.pruning.ledger.layer_names`, in the order of construction.
 
     Args:
         every: optimiser steps between two layers, at least 1.
@@ -30,14 +32,19 @@ class GradualUnfreezing(Callback):
             raise ConfigError(f"layers thaw every 1 or more optimiser steps, not {every}")
         self.every = every
         self.thawed = 1
+        self._before: dict[str, Tensor] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Freeze everything but the last layer."""
         model = pruned_part(pl_module)
         if stage == "fit":
-            last = layer_names(model)[-self.thawed :]
+            self.thawed, self._before = 1, {}  # a resumed state is loaded later
+            last = f"{layer_names(model)[-1]}."
             for name in parameter_names(model):
-                if not name.startswith(tuple(f"{layer}." for layer in last)):
+                state = held(model, name)
+                if state is not None and state.frozen.any():  # frozen by somebody else: stays
+                    self._before[name] = state.frozen.clone()
+                if not name.startswith(last):
                     freeze_entries(model, name)
 
     def on_train_batch_start(
@@ -50,7 +57,10 @@ class GradualUnfreezing(Callback):
         if due > self.thawed:
             self.thawed = due
             free = tuple(f"{layer}." for layer in layers[-due:])
-            thaw(model, [n for n in parameter_names(model) if n.startswith(free)])
+            names = [n for n in parameter_names(model) if n.startswith(free)]
+            thaw(model, names)
+            for name in set(names) & set(self._before):
+                freeze_entries(model, name, self._before[name].to(pl_module.device))
 
     def state_dict(self) -> dict[str, Any]:
         """How far the thaw has come; Lightning calls this."""

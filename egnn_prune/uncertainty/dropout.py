@@ -80,7 +80,7 @@ def mc_dropout(
     if not dropped_gates(model):
         raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
     masks = draw_networks(model, samples, generator)
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         parts = []
@@ -90,4 +90,5 @@ def mc_dropout(
                 parts.append(model(batch, samples=len(chunk[0])))
         return Prediction.stack(parts)
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training

@@ -67,3 +67,14 @@ def test_a_budget_that_cannot_be_met(setting):
     scores["trunk.stream"][0] = torch.nan
     with pytest.raises(ConfigError, match="NaN or infinite"):
         choose_within(model, groups, scores, macs_of(run), 0.5)
+
+
+def test_round_to_after_a_round_that_did_not(setting):
+    model, groups, scores, run = setting
+    first = choose_within(model, groups, scores, macs_of(run), 0.6)
+    others = {k: v.flip(0) for k, v in scores.items()}
+    keep = choose_within(model, groups, others, macs_of(run), 0.3, keep=first, round_to=4)
+    assert all((keep[k] <= first[k]).all() for k in first)
+    assert all(int(v.sum()) % 4 == 0 or int(v.sum()) < 4 for v in keep.values())
+    with pytest.raises(ConfigError, match="round_to is a number of channels"):
+        choose_within(model, groups, others, macs_of(run), 0.3, keep=first, round_to=0)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from egnn_prune.channels import Prunable, gates
+from egnn_prune.channels import ChannelGroup, Member, Prunable, gates, linear_members
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import Context, apply_masks, choose, compact, keep_masks, score_channels
 from egnn_prune.pruning.freezing import freeze
@@ -225,3 +225,42 @@ def test_missing_members_are_reported(make):
     masked.channel_groups = lambda: forgetful
     with pytest.raises(RuntimeError, match="incomplete"):
         compact(masked)
+
+
+class Tied(torch.nn.Module):
+    """Two layers with one weight; ``norm`` is kept in evaluation mode, ``first`` never learns."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.first, self.norm = torch.nn.Linear(4, width), torch.nn.BatchNorm1d(width)
+        self.b, self.c = torch.nn.Linear(width, width), torch.nn.Linear(width, width)
+        self.c.weight = self.b.weight
+
+    def forward(self, x):
+        return self.c(self.b(self.norm(self.first(x)))).sum(1)
+
+    def channel_groups(self):
+        linear = [m for n in ("first", "b", "c") for m in linear_members(n, self.width, rows=True)]
+        reads = [m for n in ("b", "c") for m in linear_members(n, self.width)]
+        names = ("weight", "bias", "running_mean", "running_var")
+        norm = [Member.span(f"norm.{name}", 0, self.width) for name in names]
+        return [ChannelGroup("all", "stream", self.width, (*linear, *reads, *norm))]
+
+    @property
+    def width(self):
+        return len(self.b.weight)
+
+    def resized(self, keep):
+        return Tied(len(keep["all"]))
+
+
+def test_ties_modes_and_flags_carry_over(assert_close):
+    model, x = Tied().double().train(), torch.randn(5, 4, dtype=torch.float64)
+    model.norm.eval()
+    model.first.weight.requires_grad_(False)
+    apply_masks(model, {"all": torch.arange(6) % 3 > 0})
+    small = compact(model)
+    assert small.c.weight is small.b.weight and small.b.weight.shape == (4, 4)
+    assert small.training and small.c.training and not small.norm.training
+    assert not small.first.weight.requires_grad and small.first.bias.requires_grad
+    assert_close(small(x), model(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -55,8 +56,17 @@ def scores_of(model, batch, criterion, loss, variance):
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize(
     "build",
-    [egnn, *(lambda n=n: irreps(n) for n in range(4))],
-    ids=["EGNN", *(f"IrrepsNet lmax {n}" for n in range(4))],
+    [
+        pytest.param(egnn, id="EGNN"),
+        *(
+            pytest.param(
+                partial(irreps, lmax),
+                id=f"IrrepsNet lmax {lmax}",
+                marks=[pytest.mark.slow] if lmax % 2 else [],
+            )
+            for lmax in range(4)
+        ),
+    ],
 )
 def test_graph_networks(build, criterion, make_batch, dtype, assert_close):
     model = build().to(dtype).eval()

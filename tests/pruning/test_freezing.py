@@ -141,3 +141,10 @@ def test_bad_mode(model):
     keep = {g.name: torch.ones(g.n, dtype=torch.bool) for g in model.channel_groups()}
     with pytest.raises(ConfigError, match=r"in \[0, 1\]"):
         freeze(model, "important", scores=random_scores(model), keep=keep, fraction=1.5)
+
+
+def test_a_model_or_scores_that_lack_something(model):
+    with pytest.raises(ConfigError, match="Linear has no message_passing_modules"):
+        freeze(torch.nn.Linear(2, 2), "message_passing")
+    with pytest.raises(ConfigError, match="needs scores and a mask of"):
+        freeze(model, "important", scores={}, keep={})

@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from egnn_prune.pruning import apply_masks, choose, compact, count_macs, ledger
+from egnn_prune.pruning import apply_masks, choose, compact, count_macs, latency_of, ledger
 from egnn_prune.pruning.freezing import freeze
+from egnn_prune.pruning.ledger import layer_names
+from egnn_prune.pruning.memory import peak_memory
+from egnn_prune.pruning.traced import TracedNetwork
+from egnn_prune.uncertainty import mc_dropout
 
 
 def size(model):
@@ -89,3 +93,26 @@ def test_counting_keeps_the_mode(make_egnn, make_batch):
     model = make_egnn().train()
     count_macs(model, lambda m: m(make_batch(3)))
     assert model.training
+
+
+def test_measuring_keeps_the_mode_of_every_module(make_property_model, make_batch):
+    model, batch = make_property_model(dropout=0.2).train(), make_batch(3)
+    model.head.eval()
+    before = [m.training for m in model.modules()]
+
+    def run(m):
+        return m(batch)
+
+    count_macs(model, run)
+    peak_memory(model, run)
+    latency_of(run, repeats=1)(model)
+    mc_dropout(model, batch, 2)
+    assert [m.training for m in model.modules()] == before
+
+
+def test_a_wrapper_is_no_row():
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    model = TracedNetwork(network, torch.randn(2, 4))
+    assert layer_names(model) == ["network.0", "network.2"]
+    rows = ledger(model, model, lambda m: m(torch.randn(2, 4)))
+    assert [r["macs_dense"] for r in rows] == [2 * 4 * 6, 2 * 6 * 2]

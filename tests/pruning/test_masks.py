@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import apply_masks, choose, hold, keep_masks, lift_masks, release
-from egnn_prune.pruning.masks import Held, held, weight_names
-from egnn_prune.pruning.tensors import get_tensor
+from egnn_prune.pruning import apply_masks, choose, hold, keep_masks, lift_masks, release, thaw
+from egnn_prune.pruning.masks import Held, freeze_entries, held, weight_names
+from egnn_prune.pruning.tensors import get_original, get_tensor
 
 OPTIMISERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
@@ -230,3 +230,23 @@ def test_a_copy_and_its_original_do_not_share_their_masks():
         assert torch.equal(module(x), model(x))
     assert held(model, "bias") is None and held(twin, "bias") is not None
     assert held(other, "weight") is None and held(model, "weight") is not None
+
+
+def test_frozen_channels_come_back_at_their_value(model):
+    name = "trunk.layers.0.edge_out.weight"
+    keep = {g.name: torch.ones(g.n, dtype=torch.bool) for g in model.channel_groups()}
+    fewer = random_keep(model)
+    apply_masks(model, keep)
+    freeze_entries(model, name)
+    frozen = get_tensor(model, name).clone()
+    with torch.no_grad():  # what weight decay does behind the mask
+        get_original(model, name).mul_(0.5)
+    apply_masks(model, fewer)
+    freeze_entries(model, name)  # again: what is pruned now must not be frozen at zero
+    assert (get_tensor(model, name) == 0).any()
+    apply_masks(model, keep)
+    assert torch.equal(get_tensor(model, name), frozen)
+    apply_masks(model, fewer)
+    thaw(model)
+    apply_masks(model, keep)
+    assert torch.equal(get_tensor(model, name), frozen)

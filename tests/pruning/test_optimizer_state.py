@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose, compact, compact_with_optimizer
 from egnn_prune.pruning.tensors import get_original
 from egnn_prune.training import graph_losses
@@ -66,3 +67,28 @@ def test_moments_are_sliced_not_lost(make_property_model, make_batch):
     assert new["step"] == 1
     new["exp_avg"].zero_()
     assert old.abs().sum() > 0
+
+
+def test_parameters_of_other_modules_stay(make_property_model, make_batch):
+    model, batch, other = make_property_model(), make_batch(5, 8), torch.nn.Linear(2, 1)
+    optimiser = OPTIMISERS["adamw"]([*model.parameters(), *other.parameters()])
+    other(torch.ones(1, 2)).sum().backward()
+    graph_losses(model, batch).mean().backward()
+    optimiser.step()
+    apply_masks(model, choose({g.name: torch.rand(g.n) for g in model.channel_groups()}, 0.5))
+    small, twin = compact_with_optimizer(model, optimiser)
+    owned = [p for g in twin.param_groups for p in g["params"]]
+    assert {id(p) for p in owned} == {id(p) for m in (small, other) for p in m.parameters()}
+    moments = [o.state[other.weight]["exp_avg"] for o in (optimiser, twin)]
+    assert torch.equal(*moments) and moments[0] is not moments[1]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Adafactor])
+def test_state_that_cannot_be_cut(make_property_model, make_batch, kind):
+    model, batch = make_property_model(), make_batch(5, 8)
+    optimiser = kind(model.parameters())
+    graph_losses(model, batch).mean().backward()
+    if kind is torch.optim.Adafactor:
+        optimiser.step()
+    with pytest.raises(ConfigError, match=f"the state of {kind.__name__} cannot be cut"):
+        compact_with_optimizer(model, optimiser)

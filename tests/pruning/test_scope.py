@@ -193,3 +193,24 @@ def test_bad_round_to():
 def test_an_empty_group_is_refused():
     with pytest.raises(ConfigError, match="group 2e has 0 channels"):
         group("2e", 0)
+
+
+@pytest.mark.parametrize("scope", ["global", "group"])
+def test_round_to_after_a_round_that_did_not(scope):
+    first = choose(random_scores(), 0.3, "group")
+    plain = choose(random_scores(seed=1), 0.5, scope, first)
+    rounded = choose(random_scores(seed=1), 0.5, scope, first, round_to=8)
+    for name, n in SIZES.items():
+        width, asked = int(rounded[name].sum()), int(plain[name].sum())
+        assert width % 8 == 0 or width == n or width == asked < 8
+        assert abs(width - asked) < 8 and width > 0
+        assert (rounded[name] <= first[name]).all()
+    few = {"a": torch.arange(8) < 5}
+    assert int(choose({"a": torch.rand(8)}, 0.5, keep=few, round_to=3)["a"].sum()) == 3
+    many = choose({"a": torch.arange(8.0)}, 0.5, keep={"a": torch.arange(8) < 5}, round_to=3)["a"]
+    assert many.nonzero().flatten().tolist() == [2, 3, 4]
+
+
+def test_a_layer_of_a_flat_network_is_a_group():
+    scores = {"0": torch.arange(10.0), "3": 100 + torch.arange(10.0)}
+    assert removed(choose(scores, 0.4, "layer")) == {"0": 4, "3": 4}

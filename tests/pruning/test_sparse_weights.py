@@ -20,6 +20,7 @@ from egnn_prune.pruning.sparse_weights import (
     n_m_mask,
     score_weights,
 )
+from egnn_prune.pruning.tensors import get_tensor
 
 NAMES = ["0.weight", "2.weight"]
 
@@ -336,3 +337,16 @@ def test_2_4_runs_on_sparse_tensor_cores():
     assert torch.allclose(sparse.to_dense(), masked)
     expected = nn.functional.linear(x, masked)
     assert torch.allclose(nn.functional.linear(x, sparse), expected, rtol=1e-2, atol=1e-1)
+
+
+def test_masks_of_channels_keep_those_of_weights(make_property_model):
+    model = make_property_model(hidden=8)
+    name = "trunk.layers.0.node_out.weight"
+    everything = {g.name: torch.ones(g.n, dtype=torch.bool) for g in model.channel_groups()}
+    single = torch.rand(get_tensor(model, name).shape) < 0.7
+    apply_weight_masks(model, {name: single})
+    apply_masks(model, {k: torch.arange(len(v)) > 0 for k, v in everything.items()})
+    assert (get_tensor(model, name)[~single] == 0).all()
+    assert (get_tensor(model, name)[0] == 0).all()
+    apply_masks(model, everything)
+    assert torch.equal(get_tensor(model, name) != 0, single)

@@ -111,3 +111,23 @@ def test_random_reinitialisation_of_a_third_party_network():
     alive = weight != 0
     assert int(alive.any(1).sum()) == 4
     assert (weight[alive] != before["network.0.weight"][alive]).all()
+
+
+def test_a_snapshot_has_the_values_of_frozen_weights(masked):
+    model, _ = masked
+    name = "head.lin_in.weight"
+    freeze_entries(model, name)
+    value = held(model, name).value.clone()
+    with torch.no_grad():
+        get_original(model, name).mul_(0.5)
+    assert torch.equal(snapshot(model)[name], value)
+
+
+def test_reinitialised_networks_forget_their_running_statistics():
+    layers = [torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2)]
+    network = torch.nn.Sequential(*layers)
+    for _ in range(5):
+        network(3 + torch.randn(20, 4))
+    model = TracedNetwork(network, torch.randn(2, 4))
+    reinitialise(model, seed=7)
+    assert (network[1].running_mean == 0).all() and (network[1].running_var == 1).all()

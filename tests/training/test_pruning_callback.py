@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_members
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import CRITERIA, compact, effective_sparsity, keep_masks, rewind, snapshot
+from egnn_prune.pruning.masks import freeze_entries
 from egnn_prune.training import GradualUnfreezing, IncrementalPruning, PruningCallback
 
 
@@ -246,3 +247,44 @@ def test_what_cannot_be_pruned_is_refused(loader):
         PruningCallback("taylor", 1.0)
     with pytest.raises(ConfigError, match="needs data"):
         trained(Task(Perceptron()), loader, pruning(loader, batches=None))
+
+
+def test_a_callback_can_prune_another_model(loader):
+    callback = pruning(loader)
+    first, second = Task(Perceptron()), Task(Perceptron())
+    trained(first, loader, callback)
+    trained(second, loader, callback)
+    assert first.removed[-1] == second.removed[-1] == 10
+
+
+def test_incremental_pruning_counts_epochs_with_accumulated_gradients(loader):
+    task = Task(Perceptron())
+    callback = IncrementalPruning("magnitude", 0.4, every=1, of="original")
+    trained(task, loader, callback, epochs=2, accumulate_grad_batches=3)  # 2 steps an epoch
+    assert task.removed == [0] * 4 + [8] * 4
+
+
+def test_what_was_frozen_before_is_not_thawed(loader):
+    task = Task(Perceptron())
+    entries = torch.zeros(20, 2, dtype=torch.bool)
+    entries[:5] = True
+    freeze_entries(task.model, "lower.weight", entries)
+    before = task.model.lower.weight.detach().clone()
+    trained(task, loader, GradualUnfreezing(every=1), epochs=2)
+    after = task.model.lower.weight
+    assert torch.equal(after[:5], before[:5]) and (after[5:] != before[5:]).all()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"criterion": "beauty"}, "criterion must be one of"),
+        ({"scope": "atom"}, "scope must be one of"),
+        ({"freezing": "all"}, "freezing must be one of"),
+        ({"until": 5.0}, "shares in"),
+        ({"round_to": 0}, "round_to is at least 1"),
+    ],
+)
+def test_bad_settings_are_refused_before_the_fit(keywords, words):
+    with pytest.raises(ConfigError, match=words):
+        PruningCallback(**keywords)

@@ -26,7 +26,10 @@ def sample_count(batch: Any) -> int:
         return 1
     if isinstance(batch, Mapping):
         return len(next(iter(batch.values())))
-    return len(inputs_of(batch))
+    first = inputs_of(batch)
+    while isinstance(first, Sequence):  # several inputs
+        first = first[0]
+    return len(first)
 
 
 def inputs_of(batch: Any) -> Any:
