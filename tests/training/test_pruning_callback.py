@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -185,18 +186,32 @@ def test_a_resumed_fit_goes_on_where_it_stopped(loader, tmp_path):
         assert torch.equal(a, b)
 
 
+class Written(L.Callback):
+    """Leaves each process's model in a file: DDP's workers are gone after the fit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        (keep,) = (c.keep for c in trainer.callbacks if isinstance(c, PruningCallback))
+        content = pl_module.model.state_dict() | {f"keep {k}": v for k, v in keep.items()}
+        torch.save(content, self.folder / f"{trainer.global_rank}.pt")
+
+
 @pytest.mark.slow
-def test_ddp_with_two_processes_keeps_one_set_of_masks(loader):
+def test_ddp_with_two_processes_keeps_one_set_of_masks(loader, tmp_path):
+    """Each process draws other random scores; the masks of the first one count."""
+
+    def differently(group, context):
+        return torch.rand(group.n) + torch.distributed.get_rank() * torch.arange(group.n).flip(0)
+
     task = Task(Perceptron())
-    trained(
-        task,
-        loader,
-        pruning(loader, criterion="random"),
-        strategy="ddp_fork",
-        devices=2,
-    )
-    # the parent process gets rank 0's weights back
-    assert int((~keep_masks(task.model)["hidden"]).sum()) == 10
+    callback = pruning(loader, criterion=differently)
+    trained(task, loader, callback, Written(tmp_path), strategy="ddp_fork", devices=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(v, second[k]) for k, v in first.items())
+    assert int(first["lower.parametrizations.weight.0.pruned"].all(1).sum()) == 10
 
 
 def test_ddp_wrapping_keeps_masks(loader):
