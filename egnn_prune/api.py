@@ -30,7 +30,8 @@ from egnn_prune.pruning import (
 )
 from egnn_prune.pruning import compact as compact_prunable
 from egnn_prune.pruning.criteria import Criterion
-from egnn_prune.pruning.groups import ChannelGroups
+from egnn_prune.pruning.criteria.batches import inputs_of
+from egnn_prune.pruning.groups import ChannelGroups, checked_groups
 from egnn_prune.training import fit_loader, graph_losses, predictive_variance
 
 Losses = Callable[[nn.Module, Any], Tensor]
@@ -104,7 +105,7 @@ def prune(
     if data is not None and not sample:
         raise ConfigError("data has not a single batch")
     pruned = prunable(copy.deepcopy(model), sample[0] if sample else None)
-    groups = ChannelGroups(pruned)
+    groups = checked_groups(pruned)
     context = Context(
         pruned,
         groups,
@@ -199,7 +200,7 @@ def compact(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the module cannot be pruned, and so was not.
     """
-    ChannelGroups(model)
+    checked_groups(model)
     small = compact_prunable(model)
     return small.network if isinstance(small, TracedNetwork) else small
 
@@ -257,11 +258,6 @@ def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
             )
         return F.cross_entropy(outputs, targets, reduction="none")
     return (outputs - targets.reshape(outputs.shape)).square().flatten(1).mean(1)
-
-
-def inputs_of(batch: Any) -> Any:
-    """What a model is called with: the batch, without the targets of ``(inputs, targets)``."""
-    return batch[0] if isinstance(batch, tuple | list) else batch
 
 
 def call(model: nn.Module, inputs: Any) -> Any:

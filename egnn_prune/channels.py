@@ -8,6 +8,7 @@ group at once. Models declare their groups; the engine never needs to know what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -168,6 +169,18 @@ def gates(model: nn.Module) -> Iterator[tuple[str, ChannelGate]]:
     for name, module in model.named_modules():
         if isinstance(module, ChannelGate):
             yield name, module
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def linear_members(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import joblib
 from tqdm import tqdm
 
-from egnn_prune.configs.settings import ComparisonSettings, Settings
+from egnn_prune.configs.settings import ComparisonSettings, Settings, main_job
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json
 from egnn_prune.pipeline import run
@@ -81,9 +79,7 @@ def jobs_of_seed(settings: ComparisonSettings, seed: int, out: Path) -> list[Set
     jobs: list[Settings] = []
     for sparsity in settings.sparsities:
         for arm in settings.arms:
-            job = Settings(
-                **{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)}
-            )
+            job = main_job(settings)
             for name, value in ARMS[arm].items():
                 section, key = name.split(".")
                 setattr(getattr(job, section), key, value)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import nn
 from torch.utils.data import WeightedRandomSampler
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import Settings, SweepSettings
+from egnn_prune.configs.settings import Settings, SweepSettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation import point_predictions, predict_all
@@ -92,7 +90,7 @@ def run_sweep(settings: SweepSettings) -> Path:
 
 def job_of_seed(settings: SweepSettings, seed: int, out: Path) -> Settings:
     """The main job whose dense model a seed's cells start from."""
-    job = Settings(**{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)})
+    job = main_job(settings)
     job.seed, job.out = seed, str(out / f"seed{seed}")
     if settings.workers > 1 and job.threads is None:
         job.threads = max(1, (os.cpu_count() or 1) // settings.workers)

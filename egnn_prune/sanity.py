@@ -7,7 +7,6 @@ from scratch), Su et al. 2020 (shuffled masks).
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch_geometric.loader import DataLoader
 from egnn_prune import checkpoint
 from egnn_prune.api import compact, prune
 from egnn_prune.building import build_model
-from egnn_prune.configs.settings import SanitySettings, Settings
+from egnn_prune.configs.settings import SanitySettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation import point_predictions
@@ -87,7 +86,7 @@ def run_checks(settings: SanitySettings) -> Path:
 
 def check_seed(settings: SanitySettings, seed: int, out: Path) -> dict[str, float]:
     """Test error of every arm of a seed; finished arms are re-used."""
-    s = Settings(**{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)})
+    s = main_job(settings)
     s.seed, s.out = seed, str(out / f"seed{seed}")
     validate(s)
     if s.threads is not None:

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from egnn_prune.api import BATCHES, Losses, call, compact, fine_tune, inputs_of, prune
+from egnn_prune.api import BATCHES, Losses, call, compact, fine_tune, prune
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
 from egnn_prune.pruning import count_macs, effective_sparsity, latency_of
+from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.memory import peak_memory
 
 Row = dict[str, Any]

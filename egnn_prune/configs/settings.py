@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -146,6 +147,11 @@ class SanitySettings(Settings):
 
     out: str | None = setting("runs/sanity", "folder of the models and of the table")
     seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
+
+
+def main_job(settings: Settings) -> Settings:
+    """A copy of the settings that are the main job's, without those of a sweep or comparison."""
+    return Settings(**{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)})
 
 
 def described(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

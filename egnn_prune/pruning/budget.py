@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGroup
+from egnn_prune.channels import ChannelGroup, evaluating
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.criteria.gate_passes import evaluating
 from egnn_prune.pruning.ledger import count_macs
 from egnn_prune.pruning.scope import choose, round_widths
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
-from egnn_prune.pruning.criteria.gate_passes import evaluating
+from egnn_prune.channels import evaluating
 from egnn_prune.pruning.masks import Held
 
 

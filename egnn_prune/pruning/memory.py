@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from egnn_prune.pruning.criteria.gate_passes import evaluating
+from egnn_prune.channels import evaluating
 
 
 class _LiveBytes(TorchDispatchMode):

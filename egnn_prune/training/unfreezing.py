@@ -33,13 +33,15 @@ class GradualUnfreezing(Callback):
         self.every = every
         self.thawed = 1
         self._before: dict[str, Tensor] = {}
+        self._layers: list[str] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Freeze everything but the last layer."""
         model = pruned_part(pl_module)
         if stage == "fit":
             self.thawed, self._before = 1, {}  # a resumed state is loaded later
-            last = f"{layer_names(model)[-1]}."
+            self._layers = layer_names(model)
+            last = f"{self._layers[-1]}."
             for name in parameter_names(model):
                 state = held(model, name)
                 if state is not None and state.frozen.any():  # frozen by somebody else: stays
@@ -52,11 +54,10 @@ class GradualUnfreezing(Callback):
     ) -> None:
         """Thaw what is due."""
         model = pruned_part(pl_module)
-        layers = layer_names(model)
-        due = min(len(layers), 1 + trainer.global_step // self.every)
+        due = min(len(self._layers), 1 + trainer.global_step // self.every)
         if due > self.thawed:
             self.thawed = due
-            free = tuple(f"{layer}." for layer in layers[-due:])
+            free = tuple(f"{layer}." for layer in self._layers[-due:])
             names = [n for n in parameter_names(model) if n.startswith(free)]
             thaw(model, names)
             for name in set(names) & set(self._before):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGate, gates
+from egnn_prune.channels import ChannelGate, evaluating, gates
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 
@@ -80,15 +80,10 @@ def mc_dropout(
     if not dropped_gates(model):
         raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
     masks = draw_networks(model, samples, generator)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        parts = []
+    parts = []
+    with evaluating(model):
         for start in range(0, samples, samples_per_call):
             chunk = [m[start : start + samples_per_call] for m in masks]
             with thinned(model, chunk):
                 parts.append(model(batch, samples=len(chunk[0])))
-        return Prediction.stack(parts)
-    finally:
-        for module, training in modes:
-            module.training = training
+    return Prediction.stack(parts)

@@ -13,21 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGate
+from egnn_prune.channels import ChannelGate, evaluating
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.criteria.batches import PerSample, inputs_of, sample_count
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from egnn_prune.channels import evaluating
 from egnn_prune.pruning.criteria.batches import PerSample, sample_count
 from egnn_prune.pruning.criteria.context import Context
-from egnn_prune.pruning.criteria.gate_passes import evaluating, opened_gates
+from egnn_prune.pruning.criteria.gate_passes import opened_gates
 
 
 @torch.no_grad()

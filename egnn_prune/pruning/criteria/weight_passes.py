@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from egnn_prune.channels import evaluating
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.criteria.batches import PerSample, inputs_of
-from egnn_prune.pruning.criteria.gate_passes import evaluating
 from egnn_prune.pruning.tensors import get_tensor, owner_of, parameter_names
 
 
