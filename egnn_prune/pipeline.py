@@ -31,7 +31,7 @@ from egnn_prune.report import comparison_table, write_figures, write_report
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import replay_weights, select
-from egnn_prune.training import PruningCallback, fit
+from egnn_prune.training import LOSSES, PruningCallback, fit
 from egnn_prune.validation import validate
 
 DENSE = ("data", "model", "uncertainty", "training")
@@ -372,6 +372,7 @@ class Job:
             label=label,
             weights=weights,
             callbacks=[callback] if callback else None,
+            losses=LOSSES[t.loss],
         )
 
     def _save(self, model: nn.Module, name: str) -> None:

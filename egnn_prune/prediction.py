@@ -93,3 +93,77 @@ class Prediction:
     def variance(self) -> Tensor:
         """Total predictive variance, aleatoric plus epistemic, ``[...]``, in the unit squared."""
         return self.aleatoric + self.epistemic
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    r"""Class probabilities with their uncertainty, for classifiers.
+
+    With the members' probabilities :math:`p_{mbc}`,
+
+    .. math::
+        p_{bc} = \tfrac1M \sum_m p_{mbc}, \qquad
+        H_b = -\sum_c p_{bc} \log p_{bc}, \qquad
+        I_b = H_b + \tfrac1M \sum_{mc} p_{mbc} \log p_{mbc} .
+
+    H is the total uncertainty, I (mutual information of class and member) its epistemic part.
+    Source: Gal 2016, Eqs. 3.27-3.30; Houlsby et al. 2011.
+
+    Attributes:
+        logits: ``[M, B, C]``, the members' logits.
+    """
+
+    logits: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse logits of the wrong shape."""
+        if self.logits.dim() != 3 or 0 in self.logits.shape[::2] or self.logits.shape[2] < 2:
+            raise InputError(
+                "a ClassPrediction needs logits [members, samples, classes] of at least one "
+                f"member and two classes, not {tuple(self.logits.shape)}"
+            )
+
+    @classmethod
+    def cat(cls, parts: list[ClassPrediction]) -> ClassPrediction:
+        """Join predictions of *different* samples, such as the batches of one data set."""
+        return cls(torch.cat([p.logits for p in parts], dim=1))
+
+    def detach(self) -> ClassPrediction:
+        """The same numbers without their autograd history, on the CPU."""
+        return ClassPrediction(self.logits.detach().cpu())
+
+    @property
+    def members(self) -> Tensor:
+        """The members' probabilities ``[M, B, C]``."""
+        return self.logits.softmax(-1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Mean over the members, ``[B, C]``."""
+        return self.members.mean(0)
+
+    @property
+    def label(self) -> Tensor:
+        """The most probable class, ``[B]``."""
+        return self.probabilities.argmax(-1)
+
+    @property
+    def confidence(self) -> Tensor:
+        """The largest probability, ``[B]``."""
+        return self.probabilities.amax(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Total uncertainty H, ``[B]``, in nats."""
+        return -torch.special.xlogy(self.probabilities, self.probabilities).sum(-1)
+
+    @property
+    def mutual_information(self) -> Tensor:
+        """Epistemic uncertainty I, ``[B]``, in nats, at least 0; 0 for one member."""
+        expected = -torch.special.xlogy(self.members, self.members).sum(-1).mean(0)
+        return (self.entropy - expected).clamp(min=0)
+
+    @property
+    def energy(self) -> Tensor:
+        r"""Mean over the members of :math:`-\log \sum_c e^{l_c}`, ``[B]`` (Liu et al. 2020)."""
+        return -self.logits.logsumexp(-1).mean(0)

@@ -12,8 +12,10 @@ from egnn_prune.pruning.freezing import MODES
 from egnn_prune.pruning.schedule import SCHEDULES, sparsities
 from egnn_prune.pruning.scope import SCOPES
 from egnn_prune.selection import STRATEGIES
+from egnn_prune.training.loss import LOSSES
 
-METHODS = ("dropout", "shallow", "deep")
+METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
+CALIBRATIONS = ("variance", "monotone", "none")
 
 
 def validate(settings: Settings) -> None:
@@ -31,6 +33,8 @@ def validate(settings: Settings) -> None:
     _one_of("pruning.freeze", s.pruning.freeze, MODES)
     _one_of("selection.strategy", s.selection.strategy, STRATEGIES)
     _one_of("uncertainty.method", s.uncertainty.method, METHODS)
+    _one_of("uncertainty.calibration", s.uncertainty.calibration, CALIBRATIONS)
+    _one_of("training.loss", s.training.loss, LOSSES)
     _one_of("model.network", s.model.network, ("egnn", "irreps"))
     _one_of("precision", s.precision, ("float32", "float64"))
     _within("pruning.until", s.pruning.until, 0, 1)

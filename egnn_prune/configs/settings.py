@@ -49,17 +49,29 @@ class ModelSettings:
 class UncertaintySettings:
     """Where the error bars come from."""
 
-    method: str = setting("dropout", "dropout, shallow (heads share the trunk) or deep ensemble")
+    method: str = setting(
+        "dropout",
+        "mean_variance, dropout, last_layer, shallow (heads share the trunk), deep, snapshot or "
+        "bootstrap ensemble",
+    )
     samples: int = setting(20, "thinned networks per prediction, for dropout")
-    members: int = setting(5, "members of a shallow or deep ensemble")
+    members: int = setting(5, "members of an ensemble")
+    calibration: str = setting(
+        "variance", "fitted on validation: variance (one factor), monotone (a map) or none"
+    )
 
 
 @dataclass
 class SelectionSettings:
     """Which training graphs the pruned model is fine-tuned on."""
 
-    strategy: str = setting("top", "top, threshold, proportional, random or least (uncertain)")
+    strategy: str = setting(
+        "top",
+        "top, threshold, band, proportional, diverse, loss, prototype, random or least (uncertain)",
+    )
     fraction: float = setting(0.3, "share of the training graphs that is selected")
+    band: list[float] = setting([0.5, 0.9], "for strategy=band: lowest and highest quantile")
+    rounds: int = setting(1, "how often the selection is made anew while fine-tuning")
     threshold: float = setting(0.1, "for strategy=threshold: epistemic deviation, target's unit")
     replay: float = setting(0.5, "share of fine-tuning draws from graphs not selected")
 
@@ -90,6 +102,7 @@ class TrainingSettings:
     finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
     clip: float = setting(5.0, "largest gradient norm")
+    loss: str = setting("faithful", "faithful (every member for itself), nll or crps (pooled)")
     scratch: bool = setting(True, "also train the compact shape from scratch")
 
 
@@ -149,6 +162,18 @@ class SanitySettings(Settings):
     seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
 
 
+@dataclass
+class CalibrationStudySettings(Settings):
+    """Does pruning harm calibration more than accuracy, and does recalibration mend it?"""
+
+    out: str | None = setting("runs/calibration", "folder of the networks and of the study")
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "one network of each recipe per seed")
+    recipes: list[str] = setting(["single", "shallow"], "how networks are trained")
+    sparsities: list[float] = setting([0.5, 0.75, 0.9], "fractions of channels removed")
+    steps: int = setting(300, "optimiser steps of every fine-tuning")
+    deep_members: int = setting(3, "networks of a deep ensemble (more seeds are trained); 0: none")
+
+
 def main_job(settings: Settings) -> Settings:
     """A copy of the settings that are the main job's, without those of a sweep or comparison."""
     return Settings(**{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)})
@@ -171,3 +196,4 @@ def register() -> None:
     store.store(name="base_compare", node=ComparisonSettings)
     store.store(name="base_sweep", node=SweepSettings)
     store.store(name="base_sanity", node=SanitySettings)
+    store.store(name="base_calibration", node=CalibrationStudySettings)

@@ -1,18 +1,21 @@
 """Lightning modules and callbacks: one step of learning."""
 
-from egnn_prune.training.loss import graph_losses
+from egnn_prune.training.loss import LOSSES, crps_losses, graph_losses, nll_losses
 from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
 from egnn_prune.training.task import RegressionTask, fit, fit_loader
 from egnn_prune.training.unfreezing import GradualUnfreezing
 from egnn_prune.training.variance import predictive_variance
 
 __all__ = [
+    "LOSSES",
     "GradualUnfreezing",
     "IncrementalPruning",
     "PruningCallback",
     "RegressionTask",
+    "crps_losses",
     "fit",
     "fit_loader",
     "graph_losses",
+    "nll_losses",
     "predictive_variance",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.prediction import Prediction
 
 #: Weight of the likelihood term that trains the variance.
 VARIANCE_WEIGHT = 0.1
@@ -31,13 +35,72 @@ def graph_losses(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: the model is none of this package's predictors.
         DataError: a graph has no target.
     """
+    means, variances, y = normalised_outputs(model, batch)
+    y = y.expand_as(means)
+    error = F.smooth_l1_loss(means, y, beta=HUBER_BETA, reduction="none")
+    likelihood = 0.5 * (variances.log() + (means.detach() - y).square() / variances)
+    return (error + VARIANCE_WEIGHT * likelihood).mean(0)
+
+
+def nll_losses(model: nn.Module, batch: Any) -> Tensor:
+    r"""Negative log-likelihood of the *pooled* members, ``[B]``: trains a shallow ensemble.
+
+    .. math::
+        L_b = \tfrac12 \left[\log \sigma_b^2 + (y_b - \mu_b)^2 / \sigma_b^2\right]
+
+    with mean and total variance of :class:`~egnn_prune.prediction.Prediction`, the target
+    normalised. Members trained for themselves agree where they should not; this loss tells them
+    how far to disagree. Source: Kellner and Ceriotti 2024, Eq. 7.
+
+    Raises:
+        ConfigError: the model is none of this package's predictors.
+        DataError: a graph has no target.
+    """
+    mean, variance, y = _pooled(model, batch)
+    return 0.5 * (variance.log() + (y - mean).square() / variance)
+
+
+def crps_losses(model: nn.Module, batch: Any) -> Tensor:
+    r"""Continuous ranked probability score of the pooled members, ``[B]``.
+
+    .. math::
+        L_b = \sigma_b \left[ z\,(2 \Phi(z) - 1) + 2 \varphi(z) - 1/\sqrt\pi \right],
+        \qquad z = (y_b - \mu_b) / \sigma_b
+
+    Like :func:`nll_losses`, but it grows linearly with an error, as the absolute error does, so
+    outliers cannot dominate it. Source: Gneiting et al. 2005, Eq. 5.
+
+    Raises:
+        ConfigError: the model is none of this package's predictors.
+        DataError: a graph has no target.
+    """
+    mean, variance, y = _pooled(model, batch)
+    std = variance.sqrt()
+    z = (y - mean) / std
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+
+
+#: Training losses by the names that ``training.loss`` takes.
+LOSSES: dict[str, Callable[[nn.Module, Any], Tensor]] = {
+    "faithful": graph_losses,
+    "nll": nll_losses,
+    "crps": crps_losses,
+}
+
+
+def normalised_outputs(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Members' means and variances ``[M, B]`` and targets ``[B]``, in units of the scale."""
     if not hasattr(model, "normalised"):
         raise ConfigError(
             f"{type(model).__name__} has no training loss of its own; pass loss=..., a function "
             "(model, batch) -> [samples]"
         )
     means, variances = model.normalised(batch)  # type: ignore[operator]
-    y = model.normalise(batch, getattr(batch, "y", None)).expand_as(means)  # type: ignore[operator]
-    error = F.smooth_l1_loss(means, y, beta=HUBER_BETA, reduction="none")
-    likelihood = 0.5 * (variances.log() + (means.detach() - y).square() / variances)
-    return (error + VARIANCE_WEIGHT * likelihood).mean(0)
+    return means, variances, model.normalise(batch, getattr(batch, "y", None))  # type: ignore[operator]
+
+
+def _pooled(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+    means, variances, y = normalised_outputs(model, batch)
+    pooled = Prediction.from_members(means, variances)
+    return pooled.mean, pooled.variance, y

@@ -88,6 +88,7 @@ def fit(
     device: torch.device,
     label: str = "training",
     weights: Tensor | None = None,
+    losses: Losses = graph_losses,
     callbacks: list[Callback] | None = None,
 ) -> float:
     """Train in place for exactly ``steps`` optimiser steps, then return to the CPU.
@@ -104,6 +105,7 @@ def fit(
         device: where to train.
         label: for the progress bar.
         weights: ``[len(train)]``; graphs are drawn with these probabilities, with replacement.
+        losses: ``losses(model, batch) -> [samples]``.
         callbacks: Lightning callbacks.
 
     Returns:
@@ -124,6 +126,7 @@ def fit(
         weight_decay=weight_decay,
         clip=clip,
         device=device,
+        losses=losses,
         label=label,
         callbacks=callbacks,
     )

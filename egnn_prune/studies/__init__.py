@@ -1,0 +1,1 @@
+"""Experiments over seeds that answer one question each; every one can be interrupted."""

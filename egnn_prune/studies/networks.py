@@ -1,0 +1,76 @@
+"""The networks of the calibration study: trained once a seed, pruned, fine-tuned, saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch_geometric.loader import DataLoader
+
+from egnn_prune import checkpoint
+from egnn_prune.api import compact, fine_tune, prune
+from egnn_prune.configs.settings import CalibrationStudySettings, main_job
+from egnn_prune.device import choose_device
+from egnn_prune.pipeline import Job
+from egnn_prune.run_folder import RunFolder
+from egnn_prune.training import LOSSES
+
+#: Ways to train a network: settings that differ from the study's, by name.
+RECIPES = ("single", "shallow")
+#: Graphs per batch when channels are scored.
+BATCH = 64
+
+
+def network_job(settings: CalibrationStudySettings, recipe: str, seed: int, out: Path) -> Job:
+    """The main job of one network, whose first stage trains the dense model.
+
+    ``"single"`` has one mean and variance and dropout in its read-out: a mean-variance network,
+    Monte Carlo dropout and a last-layer method all read the same weights. ``"shallow"`` is a
+    shallow ensemble without dropout, trained on the CRPS of its pooled members.
+    """
+    job = main_job(settings)
+    job.seed, job.out = seed, str(out / f"{recipe}{seed}")
+    if recipe == "shallow":
+        job.uncertainty = replace(job.uncertainty, method="shallow")
+        job.training = replace(job.training, loss="crps")
+        job.model = replace(job.model, readout_dropout=0.0)
+    return Job(job, RunFolder(job), choose_device(job.device))
+
+
+def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float, Path]:
+    """The dense network (sparsity 0) and its pruned copies, all after the same extra steps.
+
+    One-shot pruning by the Taylor criterion; every copy, and the dense network itself, then takes
+    ``steps`` steps on all training graphs. What is there already is not made again.
+
+    Returns:
+        The file of the network of every sparsity.
+    """
+    job.train_dense()
+    places = {s: job.folder.path / f"sparsity{100 * s:.0f}.safetensors" for s in (0.0, *sparsities)}
+    t = job.settings.training
+    loss = LOSSES[t.loss]
+    for sparsity, path in places.items():
+        if path.exists():
+            continue
+        torch.manual_seed(job.settings.seed)
+        model = job.load("stages/trained.safetensors")
+        scored = DataLoader(job.train, BATCH, shuffle=True)
+        if sparsity:
+            model = prune(
+                model, "taylor", sparsity, data=scored, loss=loss, seed=job.settings.seed
+            )
+        loader = DataLoader(job.train, t.batch_size, shuffle=True, drop_last=True)
+        fine_tune(
+            model,
+            loader,
+            steps=steps,
+            lr=t.finetune_lr,
+            weight_decay=t.weight_decay,
+            clip=t.clip,
+            loss=loss,
+            device=job.settings.device,
+        )
+        checkpoint.save(compact(model) if sparsity else model, path)
+    return places
