@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from egnn_prune.api import channel_groups, compact, fine_tune, prune
-    from egnn_prune.checkpoint import load, save
+    from egnn_prune.checkpoint import load, load_estimator, save
     from egnn_prune.models import EGNN, IrrepsNet, PropertyModel, forces
     from egnn_prune.prediction import Prediction
     from egnn_prune.sweep import sparsity_sweep
@@ -34,6 +34,7 @@ __all__ = [
     "fine_tune",
     "forces",
     "load",
+    "load_estimator",
     "prune",
     "save",
     "sparsity_sweep",
@@ -49,6 +50,7 @@ _HOMES = {
     "fine_tune": "api",
     "forces": "models",
     "load": "checkpoint",
+    "load_estimator": "checkpoint",
     "prune": "api",
     "save": "checkpoint",
     "sparsity_sweep": "sweep",

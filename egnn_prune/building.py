@@ -1,4 +1,4 @@
-"""From settings and data to a fresh model."""
+"""From settings and data to a fresh model, and from a trained model to its error bars."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch_geometric.data import Batch
 
-from egnn_prune.configs.settings import Settings
+from egnn_prune.configs.settings import Settings, UncertaintySettings
 from egnn_prune.data import GraphDataset
 from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, TargetScale
-from egnn_prune.uncertainty import DeepEnsemble
+from egnn_prune.uncertainty import DeepEnsemble, Estimator, LastLayer, MCDropout, SinglePass
 
 
 def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
@@ -58,3 +58,17 @@ def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
     members = u.members if u.method == "deep" else 1
     models = [build(scale).to(getattr(torch, settings.precision)) for _ in range(members)]
     return DeepEnsemble(models) if members > 1 else models[0]
+
+
+def build_estimator(settings: UncertaintySettings, network: nn.Module) -> Estimator:
+    """A network with the uncertainty method of the settings, not yet fitted.
+
+    Args:
+        settings: the method's name and sizes.
+        network: trained.
+    """
+    if settings.method == "dropout":
+        return MCDropout(network, settings.samples)
+    if settings.method == "last_layer":
+        return LastLayer(network)
+    return SinglePass(network)  # the network itself is an ensemble, or states its variance

@@ -17,9 +17,12 @@ from egnn_prune.files import atomic
 from egnn_prune.models import EGNN, IrrepsNet, PropertyModel
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
-from egnn_prune.uncertainty import DeepEnsemble
+from egnn_prune.uncertainty import DeepEnsemble, Estimator
+from egnn_prune.uncertainty.description import describe, fitted, load_fitted, restored
 
 FORMAT = 1
+#: Begins the names of an estimator's own tensors; no module's name can hold a colon.
+FITTED = "estimator:"
 
 
 def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
@@ -39,17 +42,19 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
 def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     """Write a model to one ``.safetensors`` file, its architecture as JSON in the header.
 
-    Masks travel with a masked model.
+    Masks travel with a masked model. An estimator is written with its network into one file: what
+    was fitted (a covariance, a calibration) lies beside the network's weights.
 
     Args:
         model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel` or
-            :class:`DeepEnsemble`.
+            :class:`DeepEnsemble`, or an :class:`~egnn_prune.uncertainty.Estimator` of one.
         path: the file.
         metadata: anything else that JSON can hold, such as the target's unit.
 
     Raises:
         InputError: the file cannot be written, or the class is not one that can be loaded.
     """
+    estimator, model = (model, model.network) if isinstance(model, Estimator) else (None, model)
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS), None)
     if kind is None:
         raise InputError(
@@ -63,7 +68,11 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
         "held": [name for name in parameter_names(model) if held(model, name) is not None],
         "metadata": metadata,
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = model.state_dict()
+    if estimator is not None:
+        header["estimator"] = describe(estimator)
+        tensors |= {FITTED + k: v for k, v in fitted(estimator).items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic(Path(path)) as temporary:
         try:
             save_file(tensors, temporary, metadata={"egnn_prune": json.dumps(header)})
@@ -99,7 +108,8 @@ def rebuilt(model: nn.Module) -> nn.Module:
 def load(path: str | Path) -> nn.Module:
     """Load a model for prediction: on the CPU, in evaluation mode, bit for bit as it was saved.
 
-    Nothing is unpickled.
+    Nothing is unpickled. Of an estimator's file this is the network alone; see
+    :func:`load_estimator`.
 
     Args:
         path: a file written by :func:`save`.
@@ -113,8 +123,35 @@ def load(path: str | Path) -> nn.Module:
         model.to(getattr(torch, header["dtype"]))
         hold(model, header["held"])
         with safe_open(path, "pt") as archive:
-            state = {key: archive.get_tensor(key) for key in archive.keys()}
-        model.load_state_dict(state)
+            names = [name for name in archive.keys() if not name.startswith(FITTED)]
+            model.load_state_dict({name: archive.get_tensor(name) for name in names})
     except (SafetensorError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
     return model.eval()
+
+
+def load_estimator(path: str | Path) -> Estimator:
+    """Load a model with its error bars: its uncertainty method and calibration, as they were saved.
+
+    Args:
+        path: a file that :func:`save` wrote from an estimator, such as the ``pruned.safetensors``
+            of a run.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds a network without an estimator.
+    """
+    network, spec = load(path), read_header(path).get("estimator")
+    if spec is None:
+        raise InputError(
+            f"{path} holds a network without an uncertainty method; load it with load() and wrap "
+            "it in one of egnn_prune.uncertainty, such as SinglePass(network)"
+        )
+    try:
+        estimator = restored(spec, network)
+        with safe_open(path, "pt") as archive:
+            names = [name for name in archive.keys() if name.startswith(FITTED)]
+            state = {name.removeprefix(FITTED): archive.get_tensor(name) for name in names}
+        load_fitted(estimator, state)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: its error bars do not fit its network") from error
+    return estimator.eval()

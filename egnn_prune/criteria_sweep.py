@@ -17,8 +17,8 @@ from torch_geometric.loader import DataLoader
 from egnn_prune.configs.settings import Settings, SweepSettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
-from egnn_prune.evaluation import point_predictions, predict_all
 from egnn_prune.pipeline import Job
+from egnn_prune.predicting import point_predictions, predict_all, targets
 from egnn_prune.pruning.criteria import CRITERIA
 from egnn_prune.report.comparison import write_csv
 from egnn_prune.report.files import write_atomic
@@ -26,7 +26,7 @@ from egnn_prune.report.style import png_bytes
 from egnn_prune.report.sweep import rivals_table, sweep_plot, sweep_table
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.sweep import Row, sparsity_sweep
-from egnn_prune.uncertainty import gaussian_nll
+from egnn_prune.uncertainty.metrics import nll
 from egnn_prune.validation import validate
 
 #: Graphs per batch when channels are scored and latencies measured.
@@ -133,12 +133,12 @@ def evaluator(job: Job) -> Callable[[nn.Module], dict[str, Any]]:
         for split in ("test", "ood"):
             graphs = job.dataset.split(split)
             if graphs:
-                y = torch.cat([g.y for g in graphs]).double()
+                y = targets(graphs)
                 point = point_predictions(model, graphs, job.device)
                 found[f"{split}_mae"] = float((point - y).abs().mean())
             if split == "test":
-                spread = predict_all(model, graphs, job.settings.uncertainty, job.device, split)
-                found["nll"] = gaussian_nll(y, point, spread.variance)
+                bars = predict_all(job.estimator(model), graphs, job.device, split)
+                found["nll"] = float(nll(bars.mean, bars.variance, y))
         return found
 
     return evaluate

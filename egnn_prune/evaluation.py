@@ -11,75 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
-from egnn_prune.configs.settings import Settings, UncertaintySettings
+from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
-from egnn_prune.prediction import Prediction
+from egnn_prune.error_bars import judge
+from egnn_prune.predicting import mean_of, point_predictions, targets
 from egnn_prune.pruning import count_macs
 from egnn_prune.testing import equivariance_error
-from egnn_prune.uncertainty import (
-    DeepEnsemble,
-    error_uncertainty_spearman,
-    gaussian_nll,
-    mc_dropout,
-)
+from egnn_prune.uncertainty import Calibrated, DeepEnsemble
 
-#: Graphs per batch when predicting.
-BATCH = 128
 #: Graphs in the batch whose latency is measured.
 LATENCY_BATCH = 128
 #: Timed passes of each model, after a tenth as many to warm up.
 LATENCY_REPEATS = 50
 #: Graphs that the symmetry is checked on.
 SYMMETRY_GRAPHS = 32
-
-
-def predict(
-    model: nn.Module, batch: Batch, uncertainty: UncertaintySettings, device: torch.device
-) -> Prediction:
-    """A prediction with its uncertainty, by the method that the settings name.
-
-    Dropout draws the same thinned networks for every batch, on any device.
-    """
-    with torch.no_grad():
-        batch = batch.to(device)
-        if uncertainty.method == "dropout":
-            generator = torch.Generator().manual_seed(0)
-            prediction = mc_dropout(model, batch, uncertainty.samples, generator=generator)
-        else:
-            prediction = model(batch)
-    return prediction.detach()
-
-
-def predict_all(
-    model: nn.Module,
-    graphs: list[Data],
-    uncertainty: UncertaintySettings,
-    device: torch.device,
-    label: str,
-) -> Prediction:
-    """Predict a whole list of graphs, in order, with a progress bar."""
-    model = model.to(device).eval()
-    loader = DataLoader(graphs, BATCH)
-    parts = [predict(model, b, uncertainty, device) for b in tqdm(loader, label, leave=False)]
-    model.to("cpu")
-    return Prediction.cat(parts)
-
-
-def point_predictions(model: nn.Module, graphs: list[Data], device: torch.device) -> Tensor:
-    """Means of one deterministic pass, ``[n]``: what a user of the model gets by default."""
-    model = model.to(device).eval()
-    with torch.no_grad():
-        means = [mean_of(model, b.to(device)).cpu() for b in DataLoader(graphs, BATCH)]
-    model.to("cpu")
-    return torch.cat(means)
-
-
-def mean_of(model: nn.Module, batch: Batch) -> Tensor:
-    """Predicted means of one deterministic pass, ``[B]``."""
-    return model(batch).mean
 
 
 def latencies(models: dict[str, nn.Module], batch: Batch, device: torch.device) -> dict[str, float]:
@@ -103,17 +50,20 @@ def latencies(models: dict[str, nn.Module], batch: Batch, device: torch.device) 
 
 
 def evaluate(
-    models: dict[str, nn.Module],
+    models: dict[str, Calibrated],
     dataset: GraphDataset,
     settings: Settings,
     device: torch.device,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Compare models on the test and out-of-distribution splits.
 
+    Errors, latency and symmetry are those of one deterministic pass; error bars are judged with
+    the mean of their own method.
+
     Args:
         models: by name; all predict the data set's target.
         dataset: the data.
-        settings: for the uncertainty method.
+        settings: the seed is read.
         device: where to run.
 
     Returns:
@@ -123,46 +73,36 @@ def evaluate(
     batch = Batch.from_data_list(test)
     symmetry = Batch.from_data_list(test[:SYMMETRY_GRAPHS])
     timed = Batch.from_data_list(test[:LATENCY_BATCH])
-    latency = latencies(models, timed, device)
+    latency = latencies({name: model.network for name, model in models.items()}, timed, device)
     results: dict[str, dict[str, Any]] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, model in models.items():
+        network = model.network
         result: dict[str, Any] = {"unit": dataset.unit}
-        val = dataset.split("val")
-        error = point_predictions(model, val, device) - torch.cat([g.y for g in val])
-        result["val_mae"] = float(error.abs().mean())
-        for split in ("test", "ood"):
+        for split in ("val", "test", "ood"):
             graphs = dataset.split(split)
             if not graphs:
                 result[f"{split}_mae"] = None
                 continue
-            y = torch.cat([g.y for g in graphs]).double()
-            point = point_predictions(model, graphs, device)
-            prediction = predict_all(
-                model, graphs, settings.uncertainty, device, f"{name}, {split}"
-            )
-            error = point - y
+            y = targets(graphs)
+            error = point_predictions(network, graphs, device) - y
             result[f"{split}_mae"] = float(error.abs().mean())
-            arrays[f"{split}_target"] = y.numpy()
-            arrays[f"{split}_{name}_mean"] = point.numpy()
-            arrays[f"{split}_{name}_std"] = prediction.variance.sqrt().numpy()
-            arrays[f"{split}_{name}_epistemic_std"] = prediction.epistemic.sqrt().numpy()
-            arrays[f"{split}_reference"] = reference(model, graphs).numpy()
             if split == "test":
                 result["test_rmse"] = float(error.square().mean().sqrt())
-                # error bars are judged around the point that is reported, one deterministic pass
-                result["nll"] = gaussian_nll(y, point, prediction.variance)
-                result["spearman_error_uncertainty"] = error_uncertainty_spearman(
-                    y, point, prediction.variance
-                )
+            if split != "val":
+                arrays[f"{split}_target"] = y.numpy()
+                arrays[f"{split}_reference"] = reference(network, graphs).numpy()
+        judged, found = judge(name, model, dataset, device)
+        result |= judged
+        arrays |= found
         spread = float(np.std(arrays["test_target"] - arrays["test_reference"]))
-        result["params"] = sum(p.numel() for p in model.parameters())
-        macs = count_macs(model, lambda m: m(batch))[""]
+        result["params"] = sum(p.numel() for p in network.parameters())
+        macs = count_macs(network, lambda m: m(batch))[""]
         result["macs_per_graph"] = round(macs / len(test))
         result["latency_ms"] = latency[name]
         result["latency_batch"] = timed.num_graphs
         result["equivariance_error"] = equivariance_error(
-            partial(mean_of, model), symmetry, scale=spread or 1.0, seed=settings.seed
+            partial(mean_of, network), symmetry, scale=spread or 1.0, seed=settings.seed
         )
         results[name] = result
     return results, arrays

@@ -94,6 +94,14 @@ class Prediction:
         """Total predictive variance, aleatoric plus epistemic, ``[...]``, in the unit squared."""
         return self.aleatoric + self.epistemic
 
+    @property
+    def doubt(self) -> Tensor:
+        """What chooses graphs and flags what is out of distribution, ``[...]``.
+
+        The epistemic variance; the total one where the method has no epistemic part.
+        """
+        return self.epistemic if bool((self.epistemic > 0).any()) else self.variance
+
 
 @dataclass(frozen=True)
 class ClassPrediction:

@@ -22,7 +22,7 @@ from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation import point_predictions
 from egnn_prune.files import read_json, write_json
-from egnn_prune.pipeline import Job, seed_stage
+from egnn_prune.pipeline import Job
 from egnn_prune.pruning import (
     apply_masks,
     keep_masks,
@@ -36,6 +36,7 @@ from egnn_prune.report.formatting import text_table
 from egnn_prune.report.statistics import summarise
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.validation import validate
+from egnn_prune.workbench import seed_stage
 
 #: Does an arm start over (and so get the dense model's steps as well)?
 ARMS = {

@@ -13,9 +13,11 @@ from egnn_prune.pruning.schedule import SCHEDULES, sparsities
 from egnn_prune.pruning.scope import SCOPES
 from egnn_prune.selection import STRATEGIES
 from egnn_prune.training.loss import LOSSES
+from egnn_prune.uncertainty import CALIBRATIONS
 
+#: Calibrations of a regression.
+REGRESSION = [name for name in CALIBRATIONS if name != "temperature"]
 METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
-CALIBRATIONS = ("variance", "monotone", "none")
 
 
 def validate(settings: Settings) -> None:
@@ -33,7 +35,7 @@ def validate(settings: Settings) -> None:
     _one_of("pruning.freeze", s.pruning.freeze, MODES)
     _one_of("selection.strategy", s.selection.strategy, STRATEGIES)
     _one_of("uncertainty.method", s.uncertainty.method, METHODS)
-    _one_of("uncertainty.calibration", s.uncertainty.calibration, CALIBRATIONS)
+    _one_of("uncertainty.calibration", s.uncertainty.calibration, REGRESSION)
     _one_of("training.loss", s.training.loss, LOSSES)
     _one_of("model.network", s.model.network, ("egnn", "irreps"))
     _one_of("precision", s.precision, ("float32", "float64"))

@@ -7,6 +7,11 @@ and the median over the repeats is printed. One batch of random graphs, all pair
 With --irreps COPIES: an IrrepsNet (lmax 2) against itself at half of its copies and radial
 channels, physically removed, on graphs with a cutoff; such as
 `python scripts/benchmark.py --irreps 32 --layers 3 --graphs 64 --threads 1`.
+
+With --uncertainty: what each way to error bars costs against one deterministic prediction, on
+graphs of the embedded data with stored neighbour lists, such as `python scripts/benchmark.py
+--uncertainty --hidden 64 --layers 4 --graphs 32 --threads 1`. Medians say what a user waits; on a
+busy machine the fastest turns say better what a method costs.
 """
 
 from __future__ import annotations
@@ -17,19 +22,33 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune import compact
-from egnn_prune.models import EGNN, IrrepsNet
+from egnn_prune import compact, data
+from egnn_prune.models import EGNN, EGNNOptions, IrrepsNet, PropertyModel
 from egnn_prune.models.graph import complete_edges, with_edges
 from egnn_prune.pruning import apply_masks, count_macs
+from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
 from textbook import TextbookEGNN
+
+#: Deterministic predictions that are timed together: a single one, being short, would find quiet
+#: moments of a busy machine that no ensemble finds.
+PASSES = 5
+#: Largest cost of each estimator, in deterministic predictions.
+COST_LIMITS = {
+    "shallow ensemble of 5": 1.2,
+    "last layer": 1.2,
+    "deep ensemble of 5": 5.2,
+    "MC dropout of 20, every layer": 21.0,
+    "MC dropout of 20, read-out": 3.0,
+}
 
 
 def parse() -> argparse.Namespace:
@@ -45,6 +64,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (torch's choice)")
     parser.add_argument(
         "--irreps", type=int, metavar="COPIES", help="time an IrrepsNet and its half instead"
+    )
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="time the estimators of uncertainty instead"
     )
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda (cpu)")
     return parser.parse_args()
@@ -72,16 +94,24 @@ def milliseconds(run: Callable[[], object], device: str) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def alternating_medians(
+def alternating_times(
     runs: dict[str, Callable[[], object]], repeats: int, warmup: int, device: str
-) -> dict[str, float]:
-    """Median time in ms of each, measured by turns."""
+) -> dict[str, list[float]]:
+    """Times in ms of each, measured by turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warmup + repeats):
         for name, run in runs.items():
             taken = milliseconds(run, device)
             if turn >= warmup:
                 times[name].append(taken)
+    return times
+
+
+def alternating_medians(
+    runs: dict[str, Callable[[], object]], repeats: int, warmup: int, device: str
+) -> dict[str, float]:
+    """Median time in ms of each, measured by turns."""
+    times = alternating_times(runs, repeats, warmup, device)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -142,10 +172,76 @@ def irreps_and_half(arguments: argparse.Namespace) -> None:
         )
 
 
+def estimators(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """One deterministic prediction of a batch, and every estimator's, by the names of the limits.
+
+    Untrained networks with the main job's options: the cost does not depend on the weights.
+    """
+    dataset = data.load("xtb").with_cutoff(4.0)
+
+    def batch_of(split: str) -> Batch:
+        return Batch.from_data_list(dataset.split(split)[: arguments.graphs]).to(arguments.device)
+
+    def network(members: int = 1, dropout: float = 0.0, readout_dropout: float = 0.0) -> nn.Module:
+        options = EGNNOptions(attention=True, radial=20, cutoff=4.0, dropout=dropout)
+        model = PropertyModel.build(
+            dataset.elements,
+            hidden=arguments.hidden,
+            layers=arguments.layers,
+            members=members,
+            readout_dropout=readout_dropout,
+            options=options,
+        )
+        return model.to(arguments.device).eval()
+
+    batch, deterministic = batch_of("test"), network()
+    found = [
+        SinglePass(network(members=5)),
+        LastLayer(network()).fit([batch_of("train")]),
+        SinglePass(DeepEnsemble([network() for _ in range(5)])),
+        MCDropout(network(dropout=0.1, readout_dropout=0.1), samples=20),
+        MCDropout(network(readout_dropout=0.1), samples=20),
+    ]
+    print(
+        f"{batch.num_graphs} graphs of the embedded data, {batch.num_nodes} atoms, "
+        f"{batch.num_edges} edges, hidden {arguments.hidden}, {arguments.layers} layers, float32; "
+        f"{arguments.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{arguments.repeats} turns"
+    )
+    runs = {
+        "deterministic": without_gradient(lambda: [deterministic(batch) for _ in range(PASSES)])
+    }
+    for name, estimator in zip(COST_LIMITS, found, strict=True):
+        runs[name] = partial(estimator.predict, batch)
+    return runs
+
+
+def cost_of_uncertainty(arguments: argparse.Namespace) -> bool:
+    """Print the cost of every estimator; whether all medians are within their limits."""
+    runs = estimators(arguments)
+    times = alternating_times(runs, arguments.repeats, arguments.warmup, arguments.device)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    least = {name: min(values) for name, values in times.items()}
+    one, best = median["deterministic"] / PASSES, least["deterministic"] / PASSES
+    print(f"deterministic: median {one:.1f} ms, fastest {best:.1f} ms")
+    print(f"{'':30} median   ratio  fastest   ratio   limit")
+    within = True
+    for name, limit in COST_LIMITS.items():
+        ratio = median[name] / one
+        within = within and ratio <= limit
+        print(
+            f"{name:30} {median[name]:6.1f} {ratio:6.2f}x   {least[name]:6.1f} "
+            f"{least[name] / best:6.2f}x  {limit:5.1f}x  {'ok' if ratio <= limit else 'TOO SLOW'}"
+        )
+    return within
+
+
 def main() -> None:
     arguments = parse()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.uncertainty:
+        sys.exit(0 if cost_of_uncertainty(arguments) else 1)
     if arguments.irreps:
         irreps_and_half(arguments)
         return

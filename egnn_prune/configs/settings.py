@@ -57,7 +57,9 @@ class UncertaintySettings:
     samples: int = setting(20, "thinned networks per prediction, for dropout")
     members: int = setting(5, "members of an ensemble")
     calibration: str = setting(
-        "variance", "fitted on validation: variance (one factor), monotone (a map) or none"
+        "robust",
+        "fitted on validation: variance or robust (one factor), monotone (a map), isotonic, "
+        "conformal or none",
     )
 
 
@@ -172,6 +174,40 @@ class CalibrationStudySettings(Settings):
     sparsities: list[float] = setting([0.5, 0.75, 0.9], "fractions of channels removed")
     steps: int = setting(300, "optimiser steps of every fine-tuning")
     deep_members: int = setting(3, "networks of a deep ensemble (more seeds are trained); 0: none")
+    workers: int = setting(1, "processes that work at the same time, one seed each")
+
+
+@dataclass
+class SelectionStudySettings(Settings):
+    """Which graphs to fine-tune a pruned network on, after equally many steps?"""
+
+    out: str | None = setting("runs/selection", "folder of the study")
+    networks: str | None = setting(
+        None, "folder of the calibration study's trained networks; null: train them in out"
+    )
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "one dense network per seed")
+    strategies: list[str] = setting(
+        ["random", "top", "least", "band", "proportional", "diverse", "loss", "prototype", "all"],
+        "as selection.strategy; all: select nothing, draw every graph equally often",
+    )
+    replays: list[float] = setting([0.5, 0.0], "as selection.replay")
+    steps: int = setting(300, "optimiser steps of every fine-tuning")
+    workers: int = setting(1, "processes that work at the same time, one seed each")
+
+
+@dataclass
+class AcquisitionSettings(Settings):
+    """Does labelling the most uncertain graphs beat labelling random ones?"""
+
+    out: str | None = setting("runs/acquisition", "folder of the study")
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "one set of first labels per seed")
+    strategies: list[str] = setting(["random", "top", "diverse"], "as selection.strategy, no loss")
+    initial: int = setting(300, "random training graphs that are labelled first")
+    added: int = setting(300, "graphs of the pool that each round labels")
+    rounds: int = setting(4, "rounds of labelling after the first training")
+    first_steps: int = setting(1200, "optimiser steps of the first training, which all share")
+    steps: int = setting(400, "further optimiser steps of every round, on all labels so far")
+    workers: int = setting(1, "processes that work at the same time, one seed each")
 
 
 def main_job(settings: Settings) -> Settings:
@@ -197,3 +233,5 @@ def register() -> None:
     store.store(name="base_sweep", node=SweepSettings)
     store.store(name="base_sanity", node=SanitySettings)
     store.store(name="base_calibration", node=CalibrationStudySettings)
+    store.store(name="base_selection_study", node=SelectionStudySettings)
+    store.store(name="base_acquisition", node=AcquisitionSettings)

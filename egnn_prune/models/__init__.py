@@ -2,10 +2,11 @@
 
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
+from egnn_prune.models.forces import force_prediction, forces
 from egnn_prune.models.heads import MeanVarianceHead
 from egnn_prune.models.irreps_layer import IrrepsLayer, IrrepsOptions, IrrepsWidths
 from egnn_prune.models.irreps_net import IrrepsNet
-from egnn_prune.models.property_model import PropertyModel, TargetScale, forces
+from egnn_prune.models.property_model import PropertyModel, TargetScale
 
 __all__ = [
     "EGNN",
@@ -19,5 +20,6 @@ __all__ = [
     "MeanVarianceHead",
     "PropertyModel",
     "TargetScale",
+    "force_prediction",
     "forces",
 ]

@@ -53,20 +53,49 @@ class MeanVarianceHead(nn.Module):
         self.mean_out = nn.Linear(hidden, members)
         self.variance_out = nn.Linear(hidden, members)
 
-    def forward(self, x: Tensor, graph: Tensor, graphs: int) -> tuple[Tensor, Tensor]:
-        """Read out.
+    def forward(
+        self, x: Tensor, graph: Tensor, graphs: int, samples: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Read out, ``samples`` thinned read-outs side by side where there are several.
 
         Args:
             x: ``[N, features]``.
             graph: ``[N]``, the graph of each node.
             graphs: the number of graphs.
+            samples: number of thinning masks that the gate holds; outputs are for
+                ``samples * graphs`` graphs.
         """
-        hidden = self.gate(F.silu(self.lin_in(x)), graph)
+        return self.outputs(self.hidden(x, graph, graphs, samples), graph, graphs, samples)
+
+    def hidden(self, x: Tensor, graph: Tensor, graphs: int, samples: int = 1) -> Tensor:
+        """What the outputs are linear in, ``u [samples * N, hidden]``."""
+        hidden = F.silu(self.lin_in(x))
+        if samples > 1:
+            hidden = hidden.repeat(samples, 1)
+            graph = copies_of(graph, graphs, samples)
+        return self.gate(hidden, graph)
+
+    def outputs(
+        self, hidden: Tensor, graph: Tensor, graphs: int, samples: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Means and variances from ``hidden``, each ``[members, samples * (graphs or N)]``."""
         mean, raw = self.mean_out(hidden), self.variance_out(hidden)
         if self.pool != "node":
-            mean = scatter(mean, graph, dim=0, dim_size=graphs, reduce=self.pool)
-            raw = scatter(raw, graph, dim=0, dim_size=graphs, reduce="mean")
+            index, size = copies_of(graph, graphs, samples), graphs * samples
+            mean = scatter(mean, index, dim=0, dim_size=size, reduce=self.pool)
+            raw = scatter(raw, index, dim=0, dim_size=size, reduce="mean")
         return mean.T, (F.softplus(raw) + MIN_VARIANCE).T
+
+    def pooled(self, hidden: Tensor, graph: Tensor, graphs: int) -> Tensor:
+        """Features ``[B, hidden + 1]`` that the mean is linear in, the last one for the bias."""
+        features = torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
+        if self.pool == "node":
+            return features
+        return scatter(features, graph, dim=0, dim_size=graphs, reduce=self.pool)
+
+    def weights(self) -> Tensor:
+        """The weights on :meth:`pooled` features, averaged over the members, ``[hidden + 1]``."""
+        return torch.cat([self.mean_out.weight.mean(0), self.mean_out.bias.mean()[None]])
 
     def stream_members(self) -> list[Member]:
         """The tensor that shrinks with the node features."""
@@ -81,6 +110,14 @@ class MeanVarianceHead(nn.Module):
             "pool": self.pool,
             "dropout": self.gate.p,
         }
+
+
+def copies_of(graph: Tensor, graphs: int, samples: int) -> Tensor:
+    """The graph of each node in ``samples`` copies of a batch, ``[samples * N]``."""
+    if samples == 1:
+        return graph
+    shift = graphs * torch.arange(samples, device=graph.device)
+    return graph.repeat(samples) + shift.repeat_interleave(len(graph))
 
 
 def split_samples(x: Tensor, samples: int) -> Tensor:

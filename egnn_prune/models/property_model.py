@@ -186,23 +186,44 @@ class PropertyModel(nn.Module):
             samples: number of thinned networks (see :func:`egnn_prune.uncertainty.mc_dropout`);
                 their outputs become members.
         """
-        means, variances = self.normalised(batch, samples)
-        reference = self.scale.reference(self._counts(batch))
-        means = means.double() * self.scale.scale + reference
+        return self._prediction(batch, *self.normalised(batch, samples))
+
+    def _prediction(self, batch: Batch | Data, means: Tensor, variances: Tensor) -> Prediction:
+        """From units of the scale to the target's unit."""
+        means = means.double() * self.scale.scale + self.scale.reference(self._counts(batch))
         return Prediction.from_members(means, variances.double() * self.scale.scale**2)
 
     def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Members' means and variances in units of the target's scale, ``[samples * M, B]``."""
-        batch = self._encoded(batch)
+        batch = self.prepared(batch)
         graphs = graph_pointer(batch).shape[0] - 1
-        thin_trunk = any(gate.thinning is not None for _, gate in gates(self.trunk))
-        if thin_trunk:
-            batch = with_edges(batch, self.trunk.options.cutoff)
+        if any(gate.thinning is not None for _, gate in gates(self.trunk)):
             out = self.trunk(replicate(batch, samples))
-        else:  # the copies would be identical up to the read-out
-            out = replicate(self.trunk(batch), samples)
-        means, variances = self.head(out.x, graph_of_node(out), graphs * samples)
+            means, variances = self.head(out.x, graph_of_node(out), graphs * samples)
+        else:  # copies of the batch would be identical up to the read-out
+            out = self.trunk(batch)
+            means, variances = self.head(out.x, graph_of_node(out), graphs, samples)
         return split_samples(means, samples), split_samples(variances, samples)
+
+    def last_layer(self, batch: Batch | Data) -> tuple[Tensor, Prediction]:
+        r"""Features that the mean is linear in, and the prediction, from one pass.
+
+        :math:`\mu_b = \phi_b \cdot w + \text{reference}_b` with :meth:`last_layer_weights` w.
+
+        Returns:
+            ``[B, features]`` in the target's unit and float64, and the prediction.
+        """
+        batch = self.prepared(batch)
+        graphs = graph_pointer(batch).shape[0] - 1
+        out = self.trunk(batch)
+        graph = graph_of_node(out)
+        hidden = self.head.hidden(out.x, graph, graphs)
+        features = self.head.pooled(hidden, graph, graphs).double() * self.scale.scale
+        return features, self._prediction(batch, *self.head.outputs(hidden, graph, graphs))
+
+    def last_layer_weights(self) -> Tensor:
+        """The weights that :meth:`last_layer` features are multiplied with, ``[features]``."""
+        return self.head.weights().double()
 
     def normalise(self, batch: Batch | Data, y: Tensor | None) -> Tensor:
         """Targets ``[B]`` in units of the scale, in the network's precision.
@@ -253,16 +274,27 @@ class PropertyModel(nn.Module):
         """The network's precision."""
         return next(self.trunk.parameters()).dtype
 
-    def _encoded(self, batch: Batch | Data) -> Batch | Data:
-        """The batch with node features ``x`` and nothing that the network does not read."""
+    def prepared(self, batch: Batch | Data) -> Batch | Data:
+        """The batch, checked, with node features ``x`` and edges: all that no weight changes.
+
+        What a like model prepared comes back as it is, so an ensemble does this once a batch.
+        """
+        needs = (self.elements, self.trunk.options.cutoff, self._dtype)
+        if getattr(batch, "prepared_for", None) == needs:
+            return batch
         if not torch.compiler.is_compiling():
             check_graphs(batch)
-        if not self.elements:
-            return batch
-        if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
-            raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
         out = copy.copy(batch)
-        out.x = self._one_hot(batch.z)
+        if getattr(batch, "found_edges", False):  # by a model with another cutoff
+            out.edge_index = None
+        out.found_edges = out.edge_index is None
+        if self.elements:
+            if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
+                raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
+            out.x = self._one_hot(batch.z)
+        if getattr(batch, "edge_attr", None) is None:  # else the trunk asks for their edges
+            out = with_edges(out, self.trunk.options.cutoff)
+        out.prepared_for = needs
         return out
 
     def channel_groups(self) -> list[ChannelGroup]:
@@ -303,23 +335,3 @@ class PropertyModel(nn.Module):
             spec["elements"],
             TargetScale(**scale),
         )
-
-
-def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
-    """Forces as the exact negative gradient of the mean energy, ``-dE/dpos [N, n]``.
-
-    Unit: the target's unit per unit of length. Works in training (the graph is kept) and, with
-    thinned networks, for one sample as for the mean of several: each is conservative.
-
-    Raises:
-        DataError: the batch cannot be used.
-    """
-    batch = copy.copy(batch)
-    batch.pos = batch.pos.detach().requires_grad_(True)
-    with torch.enable_grad():
-        energy = model(batch).mean.sum()
-        # zeros where nothing reads the positions: pruning may cut the last path to the read-out
-        (gradient,) = torch.autograd.grad(
-            energy, batch.pos, create_graph=model.training, materialize_grads=True
-        )
-    return -gradient

@@ -7,13 +7,17 @@ a machine without PyTorch.
 
 from __future__ import annotations
 
+from egnn_prune.report.calibration_figure import calibration_figure
 from egnn_prune.report.figures import pruned_vs_baseline, write_figures
+from egnn_prune.report.gallery import gallery_figure
 from egnn_prune.report.html import write_report
 from egnn_prune.report.scatter import parity
 from egnn_prune.report.tables import comparison_table, ledger_table
 
 __all__ = [
+    "calibration_figure",
     "comparison_table",
+    "gallery_figure",
     "ledger_table",
     "parity",
     "pruned_vs_baseline",

@@ -7,8 +7,6 @@ A row describes one trained model: ``seed``, ``arm`` (``dense`` or a pruning cri
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from egnn_prune.report.files import number, write_atomic
+from egnn_prune.report.csv_file import write_rows
+from egnn_prune.report.files import number
 from egnn_prune.report.formatting import MISSING, significant, text_table
 from egnn_prune.report.statistics import Summary, summarise
 from egnn_prune.report.style import (
@@ -118,17 +117,7 @@ def write_csv(rows: Sequence[ComparisonRow], path: Path) -> Path:
         ValueError: If the rows are malformed.
     """
     _check(rows)
-    extra = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
-    columns = [*COLUMNS, *extra]
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        values = [row.get(key) for key in columns]
-        writer.writerow(
-            "" if isinstance(value, float) and math.isnan(value) else value for value in values
-        )
-    return write_atomic(Path(path), buffer.getvalue().encode("utf-8"))
+    return write_rows(rows, path, COLUMNS)
 
 
 def _spread(summary: Summary) -> str:

@@ -12,6 +12,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from egnn_prune.report.calibration import mae_half_interval, reliability
+from egnn_prune.report.calibration_figure import calibration_figure
+from egnn_prune.report.error_bars import why_no_calibration
 from egnn_prune.report.files import (
     Metrics,
     Predictions,
@@ -25,6 +27,7 @@ from egnn_prune.report.files import (
     write_atomic,
 )
 from egnn_prune.report.formatting import si, significant
+from egnn_prune.report.gallery import gallery_figure
 from egnn_prune.report.scatter import parity
 from egnn_prune.report.style import (
     GREY,
@@ -219,7 +222,8 @@ def write_figures(run: Path) -> dict[str, Path]:
         run: Folder with ``metrics.json`` and ``predictions.npz``.
 
     Returns:
-        Path of each PNG by name: ``pruned_vs_baseline`` and ``parity``.
+        Path of each PNG by name: ``pruned_vs_baseline`` and ``parity``, and ``calibration`` and
+        ``gallery`` if the run has what they need.
 
     Raises:
         ValueError: If a file of the run is malformed.
@@ -227,10 +231,15 @@ def write_figures(run: Path) -> dict[str, Path]:
     run = Path(run)
     metrics = load_metrics(run / "metrics.json")
     predictions = load_predictions(run / "predictions.npz")
-    drawn = {
+    drawn: dict[str, Figure | None] = {
         "pruned_vs_baseline": pruned_vs_baseline(metrics, predictions),
         "parity": parity(metrics, predictions),
+        "gallery": gallery_figure(metrics, predictions),
     }
+    if why_no_calibration(metrics, predictions) is None:
+        drawn["calibration"] = calibration_figure(metrics, predictions)
     return {
-        name: write_atomic(run / f"{name}.png", png_bytes(figure)) for name, figure in drawn.items()
+        name: write_atomic(run / f"{name}.png", png_bytes(figure))
+        for name, figure in drawn.items()
+        if figure is not None
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from egnn_prune.files import atomic
 
 Metrics = Mapping[str, Any]
-Predictions = Mapping[str, NDArray[np.float64]]
+Predictions = Mapping[str, NDArray[Any]]
 
 MODELS = ("dense", "pruned", "scratch")
 """Models in the order in which every table and figure shows them."""
@@ -100,11 +100,16 @@ def load_metrics(path: Path) -> Metrics:
         raise ValueError(f"{path}: {error}") from error
 
 
-def load_predictions(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Reads ``predictions.npz`` without unpickling; every array becomes float64."""
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """Text as it is, everything else as float64."""
+    return array if array.dtype.kind == "U" else np.asarray(array, dtype=np.float64)
+
+
+def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
+    """Reads ``predictions.npz`` without unpickling; every array but text becomes float64."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: np.asarray(archive[key], dtype=np.float64) for key in archive.files}
+            return {key: _plain(archive[key]) for key in archive.files}
     except (ValueError, AttributeError, zipfile.BadZipFile) as error:
         # np.load hands back a bare array (AttributeError) for an .npy file.
         raise ValueError(f"{path}: not a readable .npz of plain numbers: {error}") from error

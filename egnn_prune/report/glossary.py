@@ -43,6 +43,46 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "uncertainty orders the molecules by error; 0: it says nothing about it.",
     ),
     (
+        "recalibration",
+        "One map from predicted to corrected standard deviations, fitted on validation molecules "
+        "only and stored with the model; predictions stay as they are. An arrow shows a number "
+        "before → after.",
+    ),
+    (
+        "ENCE",
+        "Expected normalised calibration error: the mean over bins of similar error bars of the "
+        "relative gap between error bar and error. Lower is better, no unit; 0.1 means that error "
+        "bars are wrong by about 10 %. True error bars score a few hundredths to a tenth, not 0, "
+        "because a bin holds few molecules.",
+    ),
+    (
+        "CRPS",
+        "Continuous ranked probability score: distance between the predicted distribution and the "
+        "true value. Lower is better, in the unit of the target; without error bars it is the MAE.",
+    ),
+    (
+        "miscalibration area",
+        "Area between the share of true values that intervals should hold and the share that they "
+        "hold, over all levels. Lower is better, no unit: 0 is perfect, 0.5 the worst.",
+    ),
+    (
+        "coverage of 90 %",
+        "Share of molecules whose true value lies in the interval that should hold 90 % of them "
+        "(± 1.645 std). Nominal is 0.90, no unit: less is overconfident, more is too cautious.",
+    ),
+    (
+        "AUSE",
+        "Area under the sparsification error: how much more error is left than with perfect "
+        "ranking when the most uncertain molecules are taken out, relative to the error of all. "
+        "Lower is better, no unit; 0 means that uncertainty ranks molecules as their errors do. "
+        "Rescaling the error bars does not change it.",
+    ),
+    (
+        "OOD AUROC",
+        "Probability that a random OOD molecule is given more uncertainty than a random test "
+        "molecule. Higher is better, no unit: 1 tells them apart always, 0.5 is chance.",
+    ),
+    (
         "equivariance error",
         "How much the prediction changes when the molecule is rotated, reflected or moved. It "
         "should be at the level of floating-point rounding.",

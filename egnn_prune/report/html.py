@@ -9,16 +9,21 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from egnn_prune.report.calibration_page import calibration_section
 from egnn_prune.report.figures import write_figures
 from egnn_prune.report.files import (
     Metrics,
+    Predictions,
     load_metrics,
+    load_predictions,
     models_present,
     number,
     write_atomic,
 )
 from egnn_prune.report.formatting import si, significant
+from egnn_prune.report.gallery import gallery_notes
 from egnn_prune.report.glossary import GLOSSARY
+from egnn_prune.report.molecule import BOND_FACTOR
 from egnn_prune.report.tables import (
     LEDGER_HEADER,
     comparison_rows,
@@ -88,11 +93,14 @@ def _image(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def render(metrics: Metrics, config: str, images: Mapping[str, Path]) -> str:
+def render(
+    metrics: Metrics, predictions: Predictions, config: str, images: Mapping[str, Path]
+) -> str:
     """Renders the page.
 
     Args:
         metrics: The checked content of ``metrics.json``.
+        predictions: The arrays of ``predictions.npz``.
         config: The text of ``config.yaml``, shown as it is.
         images: PNG per figure name, as `write_figures` returns them.
 
@@ -111,11 +119,17 @@ def render(metrics: Metrics, config: str, images: Mapping[str, Path]) -> str:
         number(pruning.get("channels_removed")),
         number(pruning.get("channels_total")),
     )
+    calibration = calibration_section(metrics, predictions)
+    # NLL stays in the comparison too: it judges the prediction as a whole.
+    own = {row.key for row in calibration.rows} - {"nll"}
     return environment.get_template("report.html.j2").render(
         headline=headline(metrics),
         dataset=_pairs(metrics["dataset"]),
         models=models_present(metrics),
-        rows=comparison_rows(metrics),
+        rows=[row for row in comparison_rows(metrics) if calibration.missing or row.key not in own],
+        calibration=calibration,
+        gallery=gallery_notes(metrics, predictions),
+        bond_factor=BOND_FACTOR,
         notes=notes(metrics),
         images={name: _image(path) for name, path in images.items()},
         groups=_groups(metrics),
@@ -148,5 +162,6 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     metrics = load_metrics(run / "metrics.json")
     config = (run / "config.yaml").read_text(encoding="utf-8")
-    page = render(metrics, config, write_figures(run))
+    predictions = load_predictions(run / "predictions.npz")
+    page = render(metrics, predictions, config, write_figures(run))
     return write_atomic(run / REPORT_NAME, page.encode("utf-8"))

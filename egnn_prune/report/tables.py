@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from egnn_prune.report.files import Metrics, check_metrics, models_present, number
 from egnn_prune.report.formatting import (
@@ -18,71 +15,35 @@ from egnn_prune.report.formatting import (
     text_table,
     times,
 )
+from egnn_prune.report.rows import Row, Spec, calibration_specs, difference, ood_specs, rows_of
 
 
-@dataclass(frozen=True)
-class Row:
-    """One quantity of the comparison.
-
-    Attributes:
-        key: Name of the quantity in ``metrics.json``.
-        label: Name for readers.
-        unit: Unit of `values`; empty for counts and for dimensionless quantities.
-        values: Value per model, NaN where it was not measured.
-        texts: The same as text with three significant digits.
-        change: What pruning did, e.g. ``+3.1 %`` or ``2.9x fewer``; empty if not comparable.
-        better: Whether the pruned model is better; None if equal or not comparable.
-    """
-
-    key: str
-    label: str
-    unit: str
-    values: Mapping[str, float]
-    texts: Mapping[str, str]
-    change: str
-    better: bool | None
+def _nll() -> Spec:
+    return Spec("nll", "NLL, test", "nats", significant, difference, -1)
 
 
-def _difference(new: float, old: float) -> str:
-    """Plain difference, for quantities that can be zero or negative (NLL, correlation)."""
-    if not (math.isfinite(new) and math.isfinite(old)):
-        return MISSING
-    return f"{new - old:+.3f}"
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """How one quantity is shown. `sign` is -1 if lower is better, +1 if higher, 0 if neither."""
-
-    key: str
-    label: str
-    unit: str
-    text: Callable[[float], str]
-    change: Callable[[float, float], str]
-    sign: int
-
-
-def _specs(unit: str, batch: float) -> list[_Spec]:
+def _specs(unit: str, batch: float) -> list[Spec]:
     shorter = partial(times, less="shorter", more="longer")
     fewer = partial(times, less="fewer", more="more")
     latency = f"Latency, batch of {batch:.0f}" if math.isfinite(batch) else "Latency"
     return [
-        _Spec("test_mae", "Test MAE", unit, significant, percent_change, -1),
-        _Spec("test_rmse", "Test RMSE", unit, significant, percent_change, -1),
-        _Spec("ood_mae", "OOD MAE", unit, significant, percent_change, -1),
-        _Spec("nll", "NLL, test", "nats", significant, _difference, -1),
-        _Spec(
+        Spec("test_mae", "Test MAE", unit, significant, percent_change, -1),
+        Spec("test_rmse", "Test RMSE", unit, significant, percent_change, -1),
+        Spec("ood_mae", "OOD MAE", unit, significant, percent_change, -1),
+        _nll(),
+        Spec(
             "spearman_error_uncertainty",
             "Spearman |error|, std",
             "",
             significant,
-            _difference,
+            difference,
             1,
         ),
-        _Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
-        _Spec("params", "Parameters", "", si, fewer, -1),
-        _Spec("macs_per_graph", "MACs per molecule", "", si, fewer, -1),
-        _Spec(
+        *calibration_specs(unit),
+        Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
+        Spec("params", "Parameters", "", si, fewer, -1),
+        Spec("macs_per_graph", "MACs per molecule", "", si, fewer, -1),
+        Spec(
             "latency_ms",
             latency,
             "ms",
@@ -90,8 +51,8 @@ def _specs(unit: str, batch: float) -> list[_Spec]:
             partial(times, less="faster", more="slower"),
             -1,
         ),
-        _Spec("train_seconds", "Training time", "s", significant, shorter, 0),
-        _Spec(
+        Spec("train_seconds", "Training time", "s", significant, shorter, 0),
+        Spec(
             "checkpoint_bytes",
             "Checkpoint",
             "",
@@ -111,35 +72,26 @@ def comparison_rows(metrics: Metrics) -> list[Row]:
         metrics: The content of ``metrics.json``; errors are in ``dataset.unit``.
 
     Returns:
-        One row per quantity; ``values`` and ``texts`` have a key per model present.
+        One row per quantity; ``values`` and ``texts`` have a key per model present. Qualities of
+        the error bar stand as ``before → after`` recalibration.
 
     Raises:
         ValueError: If `metrics` is malformed.
     """
     check_metrics(metrics)
-    models: Mapping[str, Any] = metrics["models"]
-    names = models_present(metrics)
-    rows = []
-    for spec in _specs(metrics["dataset"]["unit"], number(models["dense"].get("latency_batch"))):
-        values = {name: number(models[name].get(spec.key)) for name in names}
-        if not any(math.isfinite(value) for value in values.values()):
-            continue
-        old, new = values["dense"], values["pruned"]
-        change = spec.change(new, old)
-        # "same" and "+0.0 %" are no verdict, whatever the last digits say.
-        equal = change in ("", "same", MISSING) or not change.strip("+-0. %")
-        rows.append(
-            Row(
-                key=spec.key,
-                label=spec.label,
-                unit=spec.unit,
-                values=values,
-                texts={name: spec.text(value) for name, value in values.items()},
-                change=change,
-                better=None if equal or spec.sign == 0 else (new - old) * spec.sign > 0,
-            )
-        )
-    return rows
+    batch = number(metrics["models"]["dense"].get("latency_batch"))
+    return rows_of(_specs(metrics["dataset"]["unit"], batch), metrics)
+
+
+def calibration_rows(metrics: Metrics) -> list[Row]:
+    """Quality of the error bars on test and OOD, for the calibration section of the page.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    check_metrics(metrics)
+    unit = metrics["dataset"]["unit"]
+    return rows_of([_nll(), *calibration_specs(unit), *ood_specs()], metrics)
 
 
 def headline(metrics: Metrics) -> str:

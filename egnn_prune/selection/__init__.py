@@ -2,64 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.selection.strategies import (
-    above_threshold,
-    least_uncertain,
-    proportional,
-    random_fraction,
-    replay_weights,
-    top_fraction,
-)
-
-STRATEGIES = ("top", "threshold", "proportional", "random", "least")
+from egnn_prune.selection.draws import replay_weights, rounds
+from egnn_prune.selection.evidence import Evidence, gather
+from egnn_prune.selection.geometry import greedy_k_centre, k_means
+from egnn_prune.selection.strategies import STRATEGIES, Rule, Strategy
 
 
 def select(
-    uncertainty: Tensor,
+    evidence: Evidence | Tensor,
     strategy: str,
     *,
-    fraction: float,
-    threshold: float,
+    fraction: float = 0.3,
+    threshold: float = 0.1,
+    band: Sequence[float] = (0.5, 0.9),
     generator: torch.Generator,
 ) -> Tensor:
     """Row numbers of the selected samples, by the name of a strategy.
 
     Args:
-        uncertainty: ``[n]``, higher is less sure.
-        strategy: one of :data:`STRATEGIES`.
-        fraction: share of samples, for all strategies but ``"threshold"``.
-        threshold: for ``"threshold"``, in the unit of ``uncertainty``.
-        generator: for the strategies that draw.
+        evidence: what is known about every sample (:func:`gather` collects it); a tensor ``[n]``
+            stands for uncertainties alone, which is enough for all strategies but ``"diverse"``,
+            ``"loss"`` and ``"prototype"``.
+        strategy: a name in :data:`STRATEGIES`.
+        fraction: share of the samples, for all strategies but ``"threshold"``; at least one.
+        threshold: for ``"threshold"``, in the unit of the uncertainty.
+        band: for ``"band"``, the lowest and the highest quantile of uncertainty.
+        generator: for the strategies that draw; the same seed selects the same samples.
+
+    Returns:
+        ``[k]``, all different.
 
     Raises:
-        ConfigError: an unknown strategy, a value out of range, or nothing to select.
+        ConfigError: an unknown strategy, a value out of range, evidence that the strategy lacks,
+            or nothing to select.
     """
-    if strategy == "top":
-        return top_fraction(uncertainty, fraction)
-    if strategy == "threshold":
-        return above_threshold(uncertainty, threshold)
-    if strategy == "proportional":
-        return proportional(uncertainty, fraction, generator)
-    if strategy == "random":
-        return random_fraction(uncertainty, fraction, generator)
-    if strategy == "least":
-        return least_uncertain(uncertainty, fraction)
-    raise ConfigError(
-        f"selection.strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}"
-    )
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"selection.strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}"
+        )
+    if isinstance(evidence, Tensor):
+        evidence = Evidence(evidence)
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"selection.fraction lies in (0, 1], not {fraction}")
+    if len(band) != 2 or not 0 <= band[0] < band[1] <= 1:
+        raise ConfigError(
+            f"selection.band needs two quantiles, 0 <= lowest < highest <= 1, not {list(band)}"
+        )
+    count = max(1, round(fraction * len(evidence)))
+    return STRATEGIES[strategy](evidence, Rule(count, threshold, (band[0], band[1])), generator)
 
 
 __all__ = [
     "STRATEGIES",
-    "above_threshold",
-    "least_uncertain",
-    "proportional",
-    "random_fraction",
+    "Evidence",
+    "Rule",
+    "Strategy",
+    "gather",
+    "greedy_k_centre",
+    "k_means",
     "replay_weights",
+    "rounds",
     "select",
-    "top_fraction",
 ]

@@ -1,93 +1,187 @@
-"""Which training samples deserve more work: from uncertainties to row numbers."""
+"""Strategies: from evidence to row numbers. To add one, write a function and name it at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.selection.evidence import Evidence
+from egnn_prune.selection.geometry import greedy_k_centre, k_means
+
+#: ``diverse`` chooses among this many times as many samples as it returns, the most uncertain ones.
+CANDIDATES = 2
+#: Prototypes of ``prototype``; each gets an equal share of the selection.
+PROTOTYPES = 16
 
 
-def top_fraction(uncertainty: Tensor, fraction: float) -> Tensor:
-    """The most uncertain ``fraction`` of the samples (at least one), most uncertain first.
+@dataclass(frozen=True)
+class Rule:
+    """How many samples, and which.
 
-    Args:
-        uncertainty: ``[n]``, higher is less sure.
-        fraction: in (0, 1].
+    Attributes:
+        count: samples to select; ``threshold`` ignores it.
+        threshold: smallest uncertainty, in its unit, for ``threshold``.
+        band: lowest and highest quantile of uncertainty, for ``band``.
     """
-    return uncertainty.argsort(descending=True, stable=True)[: _count(uncertainty, fraction)]
+
+    count: int
+    threshold: float = 0.0
+    band: tuple[float, float] = (0.0, 1.0)
 
 
-def least_uncertain(uncertainty: Tensor, fraction: float) -> Tensor:
-    """The *least* uncertain ``fraction``: the control that ought to do worst."""
-    return uncertainty.argsort(stable=True)[: _count(uncertainty, fraction)]
+#: ``strategy(evidence, rule, generator)`` returns different row numbers, the same for equal seeds.
+Strategy = Callable[[Evidence, Rule, torch.Generator], Tensor]
 
 
-def random_fraction(uncertainty: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """A random ``fraction``, blind to uncertainty: the control that has to be beaten."""
-    return torch.randperm(len(uncertainty), generator=generator)[: _count(uncertainty, fraction)]
+def top(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+    """The most uncertain samples, most uncertain first."""
+    return _descending(evidence.uncertainty)[: rule.count]
 
 
-def proportional(uncertainty: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Draw a ``fraction`` without replacement, with probability proportional to uncertainty."""
-    weights = uncertainty.double().clamp(min=0)
-    count = _count(uncertainty, fraction)
-    if int((weights > 0).sum()) < count:
+def least(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+    """The *least* uncertain samples: the control that ought to do worst."""
+    return evidence.uncertainty.argsort(stable=True)[: rule.count]
+
+
+def random(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+    """Random samples, blind to uncertainty: the control that has to be beaten."""
+    return torch.randperm(len(evidence), generator=generator)[: rule.count]
+
+
+def proportional(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+    """Drawn without replacement, with probability proportional to uncertainty.
+
+    Raises:
+        ConfigError: too few samples have a positive uncertainty.
+    """
+    weights = evidence.uncertainty.double().clamp(min=0)
+    if int((weights > 0).sum()) < rule.count:
         raise ConfigError("fewer samples have a positive uncertainty than selection.fraction asks")
-    return torch.multinomial(weights, count, generator=generator)
+    return torch.multinomial(weights, rule.count, generator=generator)
 
 
-def above_threshold(uncertainty: Tensor, threshold: float) -> Tensor:
-    """All samples whose uncertainty exceeds ``threshold``, most uncertain first.
+def threshold(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+    """All samples whose uncertainty exceeds the threshold, most uncertain first.
 
     Raises:
         ConfigError: there is none.
     """
-    _check(uncertainty)
-    order = uncertainty.argsort(descending=True, stable=True)
-    chosen = order[uncertainty[order] > threshold]
+    order = _descending(evidence.uncertainty)
+    chosen = order[evidence.uncertainty[order] > rule.threshold]
     if len(chosen) == 0:
         raise ConfigError(
-            f"no training sample has an uncertainty above {threshold:g}; the largest is "
-            f"{float(uncertainty.max()):g}"
+            f"no training sample has an uncertainty above {rule.threshold:g}; the largest is "
+            f"{float(evidence.uncertainty.max()):g}"
         )
     return chosen
 
 
-def replay_weights(selected: Tensor, n: int, share: float) -> Tensor:
-    """How often to draw each sample when fine-tuning, so that ordinary ones are not forgotten.
+def band(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+    """Random samples between two quantiles of uncertainty: unsure ones, but not the outliers.
 
-    Args:
-        selected: row numbers that were chosen.
-        n: the number of samples to choose from.
-        share: the share of draws that goes to samples that were *not* selected, in [0, 1).
-
-    Returns:
-        ``[n]`` probabilities: ``1 - share`` spread over the selected samples, ``share`` over the
-        others (over the selected ones too where there are no others).
+    As many as the other strategies take, so that they can be compared; all of the band where it
+    holds fewer.
 
     Raises:
-        ConfigError: the share is out of range, or nothing is selected.
+        ConfigError: the band holds no sample.
     """
-    if not 0 <= share < 1:
-        raise ConfigError(f"selection.replay is a share in [0, 1), not {share}")
-    if len(selected) == 0:
-        raise ConfigError("no sample is selected, so there is nothing to fine-tune on")
-    ordinary = n - len(selected)
-    weights = torch.full((n,), share / ordinary if ordinary else 0.0, dtype=torch.float64)
-    weights[selected] = (1 - share if ordinary else 1.0) / len(selected)
-    return weights
+    low, high = (round(quantile * len(evidence)) for quantile in rule.band)
+    inside = evidence.uncertainty.argsort(stable=True)[low:high]
+    if len(inside) == 0:
+        raise ConfigError(
+            f"no training sample lies between the quantiles {rule.band[0]:g} and "
+            f"{rule.band[1]:g} of uncertainty; widen selection.band"
+        )
+    return inside[torch.randperm(len(inside), generator=generator)[: rule.count]]
 
 
-def _count(uncertainty: Tensor, fraction: float) -> int:
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"selection.fraction lies in (0, 1], not {fraction}")
-    _check(uncertainty)
-    return max(1, round(fraction * len(uncertainty)))
+def loss(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+    """The samples with the highest training loss, highest first (needs labels).
+
+    Raises:
+        ConfigError: the evidence has no losses.
+    """
+    return _descending(_needed(evidence.losses, "loss", "losses"))[: rule.count]
 
 
-def _check(uncertainty: Tensor) -> None:
-    if uncertainty.dim() != 1 or len(uncertainty) == 0:
-        raise ConfigError("selection needs one uncertainty per training sample")
-    if not bool(torch.isfinite(uncertainty).all()):
-        raise ConfigError("an uncertainty is NaN or infinite; check the trained model")
+def diverse(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+    """Greedy k-centre among the most uncertain samples, :data:`CANDIDATES` times as many.
+
+    So a sample is unsure *and* unlike the others chosen; from half of the samples on, uncertainty
+    only chooses the first centre. Sources: Sener and Savarese 2018, Algorithm 1, for the centres;
+    Zhdanov 2019 for looking for diversity among the most informative samples only.
+
+    Raises:
+        ConfigError: the evidence has no embeddings.
+    """
+    embeddings = _needed(evidence.embeddings, "diverse", "embeddings")
+    unsure = _descending(evidence.uncertainty)[: CANDIDATES * rule.count]
+    return unsure[greedy_k_centre(embeddings[unsure], rule.count, covered=evidence.covered)]
+
+
+def prototype(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+    r"""As many samples of every prototype, the unsure ones near a boundary first.
+
+    From GDeR (Zhang et al. 2024) come the idea to select evenly over prototypes of embeddings on
+    the unit sphere, so that no majority dominates, and to prefer samples not yet learnt. Theirs
+    are trained with the network, one or more a class, and outliers are avoided. Ours are found
+    after training and without classes, by seeded k-means; within a prototype samples come in the
+    order of
+
+    .. math::
+        s_i = u_i \, d_{i1} / d_{i2}
+
+    with the uncertainty u and the distances to the nearest and second nearest prototype: the
+    quotient is 1 on the boundary between two. Outliers are not avoided: on error-free labels they
+    are what the network knows least.
+
+    Raises:
+        ConfigError: the evidence has no embeddings.
+    """
+    embeddings = _needed(evidence.embeddings, "prototype", "embeddings")
+    points = F.normalize(embeddings - embeddings.mean(0), dim=1)
+    distance = torch.cdist(points, k_means(points, PROTOTYPES, generator))
+    owner = distance.argmin(1)
+    if distance.shape[1] > 1:
+        near = distance.topk(2, largest=False).values
+        boundary = near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
+    else:
+        boundary = torch.ones_like(evidence.uncertainty)
+    order = _descending(evidence.uncertainty * boundary)
+    # The first of every prototype, then the second of every one, ...: small ones give all they have
+    place = torch.empty_like(order)
+    for centre in range(distance.shape[1]):
+        own = order[owner[order] == centre]
+        place[own] = torch.arange(len(own))
+    return order[place[order].argsort(stable=True)][: rule.count]
+
+
+#: Strategies by the names that ``selection.strategy`` takes.
+STRATEGIES: dict[str, Strategy] = {
+    "top": top,
+    "threshold": threshold,
+    "band": band,
+    "proportional": proportional,
+    "diverse": diverse,
+    "loss": loss,
+    "prototype": prototype,
+    "random": random,
+    "least": least,
+}
+
+
+def _descending(values: Tensor) -> Tensor:
+    return values.argsort(descending=True, stable=True)
+
+
+def _needed(value: Tensor | None, strategy: str, name: str) -> Tensor:
+    if value is None:
+        raise ConfigError(
+            f"selection.strategy={strategy} needs {name}; collect them with selection.gather"
+        )
+    return value

@@ -58,9 +58,7 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
         model = job.load("stages/trained.safetensors")
         scored = DataLoader(job.train, BATCH, shuffle=True)
         if sparsity:
-            model = prune(
-                model, "taylor", sparsity, data=scored, loss=loss, seed=job.settings.seed
-            )
+            model = prune(model, "taylor", sparsity, data=scored, loss=loss, seed=job.settings.seed)
         loader = DataLoader(job.train, t.batch_size, shuffle=True, drop_last=True)
         fine_tune(
             model,

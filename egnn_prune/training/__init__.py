@@ -2,6 +2,7 @@
 
 from egnn_prune.training.loss import LOSSES, crps_losses, graph_losses, nll_losses
 from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
+from egnn_prune.training.reselection import Reselection
 from egnn_prune.training.task import RegressionTask, fit, fit_loader
 from egnn_prune.training.unfreezing import GradualUnfreezing
 from egnn_prune.training.variance import predictive_variance
@@ -12,6 +13,7 @@ __all__ = [
     "IncrementalPruning",
     "PruningCallback",
     "RegressionTask",
+    "Reselection",
     "crps_losses",
     "fit",
     "fit_loader",

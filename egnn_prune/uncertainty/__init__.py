@@ -1,14 +1,52 @@
 """How sure a model is, and whether that is true. This package knows torch only."""
 
-from egnn_prune.uncertainty.dropout import draw_networks, mc_dropout, thinned
+from egnn_prune.uncertainty.calibration import (
+    CALIBRATIONS,
+    Calibrated,
+    Calibration,
+    IsotonicQuantiles,
+    MonotoneVariance,
+    RobustScaling,
+    SplitConformal,
+    TemperatureScaling,
+    VarianceScaling,
+    calibrate,
+)
+from egnn_prune.uncertainty.dropout import MCDropout, draw_networks, mc_dropout, thinned
+from egnn_prune.uncertainty.dropout_modules import ModuleDropout
 from egnn_prune.uncertainty.ensemble import DeepEnsemble
-from egnn_prune.uncertainty.scores import error_uncertainty_spearman, gaussian_nll
+from egnn_prune.uncertainty.estimator import Estimator, SinglePass
+from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
+from egnn_prune.uncertainty.metrics import (
+    classification_scores,
+    ood_scores,
+    out_of_distribution_scores,
+    regression_scores,
+)
 
 __all__ = [
+    "CALIBRATIONS",
+    "Calibrated",
+    "Calibration",
     "DeepEnsemble",
+    "Estimator",
+    "IsotonicQuantiles",
+    "LastLayer",
+    "MCDropout",
+    "ModuleDropout",
+    "MonotoneVariance",
+    "PredictionRigidity",
+    "RobustScaling",
+    "SinglePass",
+    "SplitConformal",
+    "TemperatureScaling",
+    "VarianceScaling",
+    "calibrate",
+    "classification_scores",
     "draw_networks",
-    "error_uncertainty_spearman",
-    "gaussian_nll",
     "mc_dropout",
+    "ood_scores",
+    "out_of_distribution_scores",
+    "regression_scores",
     "thinned",
 ]

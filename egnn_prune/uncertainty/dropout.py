@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from egnn_prune.channels import ChannelGate, evaluating, gates
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
+from egnn_prune.uncertainty.estimator import Estimator
+
+#: Thinned networks that pass messages side by side: more of them no longer fit into the caches.
+SIDE_BY_SIDE = 8
 
 
 class Sampled(Protocol):
@@ -58,7 +62,7 @@ def mc_dropout(
     samples: int = 20,
     *,
     generator: torch.Generator | None = None,
-    samples_per_call: int = 8,
+    samples_per_call: int | None = None,
 ) -> Prediction:
     """Predict with several thinned networks (Gal and Ghahramani 2016, Eq. 6).
 
@@ -70,7 +74,8 @@ def mc_dropout(
         samples: number of networks T.
         generator: source of the masks; the same seed draws the same networks for every batch.
         samples_per_call: how many networks run side by side; lower it when memory is short. The
-            result does not depend on it beyond rounding.
+            result does not depend on it beyond rounding. By default 8, or all of them where only
+            the read-out is thinned, because then message passing runs once a call.
 
     Raises:
         ConfigError: the model has no dropout, or fewer than two samples are asked for.
@@ -79,6 +84,8 @@ def mc_dropout(
         raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
     if not dropped_gates(model):
         raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
+    if samples_per_call is None:
+        samples_per_call = SIDE_BY_SIDE if thins_message_passing(model) else samples
     masks = draw_networks(model, samples, generator)
     parts = []
     with evaluating(model):
@@ -87,3 +94,42 @@ def mc_dropout(
             with thinned(model, chunk):
                 parts.append(model(batch, samples=len(chunk[0])))
     return Prediction.stack(parts)
+
+
+def thins_message_passing(model: nn.Module) -> bool:
+    """Whether a gate with dropout lies in message passing (or the model does not say what does)."""
+    passing = getattr(model, "message_passing_modules", lambda: [""])()
+    return any(
+        gate.p > 0 and any(not prefix or name.startswith(f"{prefix}.") for prefix in passing)
+        for name, gate in gates(model)
+    )
+
+
+class MCDropout(Estimator):
+    """Monte Carlo dropout as an :class:`Estimator`: the same thinned networks for every batch.
+
+    Args:
+        network: a model with dropout whose forward pass takes ``samples``.
+        samples: number of thinned networks.
+        seed: of the networks.
+
+    Raises:
+        ConfigError: the network has no dropout, or there are fewer than two samples.
+    """
+
+    def __init__(self, network: nn.Module, samples: int = 20, seed: int = 0) -> None:
+        super().__init__(network)
+        if samples < 2:
+            raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
+        if not dropped_gates(network):
+            raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
+        self.samples, self.seed = samples, seed
+
+    def estimate(self, batch: Any) -> Prediction:
+        """Mean and spread of the thinned networks."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return mc_dropout(self.network, batch, self.samples, generator=generator)
+
+    def settings(self) -> dict[str, Any]:
+        """Number and seed of the networks."""
+        return {"samples": self.samples, "seed": self.seed}

@@ -10,21 +10,27 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import ClassPrediction, Prediction
+from egnn_prune.uncertainty.estimator import Predicted, as_prediction
 
 
 class DeepEnsemble(nn.Module):
     """Independent members whose predictions are pooled (Lakshminarayanan et al. 2017).
 
     The members' channel groups are the ensemble's groups, so the pruning engine treats it like any
-    other network. Members run one after another: stacked products lose to this loop on a CPU. They
-    share no weights; fitted together they see the same batches and one limit on the gradient norm.
+    other network. They share no weights; fitted together they see the same batches and one limit on
+    the gradient norm. What no weight changes (checks, neighbour list, encoding) is done once a
+    batch where members offer ``prepared(batch)``. Members run one after another: stacked products,
+    whether by ``torch.vmap`` or written out, take 1.3 to 1.7 times as long on a CPU, because the
+    activations of one member fit its caches and those of five do not.
 
     Args:
-        members: at least two models that return a :class:`Prediction`.
+        members: at least two models that all return a :class:`Prediction`, or all logits
+            ``[B, C]``.
 
     Raises:
-        ConfigError: there are fewer than two members.
+        ConfigError: there are fewer than two members, or (in ``forward``) they predict different
+            things.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
@@ -33,12 +39,20 @@ class DeepEnsemble(nn.Module):
             raise ConfigError(f"a deep ensemble needs at least 2 members, not {len(members)}")
         self.members = nn.ModuleList(members)
 
-    def forward(self, batch: Any, samples: int = 1) -> Prediction:
+    def forward(self, batch: Any, samples: int = 1) -> Predicted:
         """Pool the members of all models (``samples`` as for one model)."""
-        return Prediction.stack([member(batch, samples=samples) for member in self.members])
+        batch = self.prepared(batch)
+        several = {"samples": samples} if samples > 1 else {}
+        return pooled([as_prediction(member(batch, **several)) for member in self.members])
+
+    def prepared(self, batch: Any) -> Any:
+        """The batch with what members share, where they know how to prepare it."""
+        prepare: Any = getattr(self.members[0], "prepared", lambda same: same)
+        return prepare(batch)
 
     def normalised(self, batch: Any, samples: int = 1) -> tuple[Tensor, Tensor]:
         """All members' means and variances in units of the target's scale, ``[M, B]``."""
+        batch = self.prepared(batch)
         outputs = [member.normalised(batch, samples) for member in self.members]  # type: ignore[operator]
         return torch.cat([m for m, _ in outputs]), torch.cat([v for _, v in outputs])
 
@@ -79,3 +93,22 @@ class DeepEnsemble(nn.Module):
                 for m in self.members
             ]
         }
+
+
+def pooled(parts: Sequence[Predicted]) -> Predicted:
+    """The members of several predictions of the *same* samples as one prediction.
+
+    Raises:
+        ConfigError: the predictions differ in kind or shape.
+    """
+    regressors = [p for p in parts if isinstance(p, Prediction)]
+    classifiers = [p for p in parts if isinstance(p, ClassPrediction)]
+    shapes = {p.mean.shape for p in regressors} | {p.logits.shape[1:] for p in classifiers}
+    if len(shapes) > 1 or (regressors and classifiers):
+        raise ConfigError(
+            "members of an ensemble must predict the same thing, not "
+            + " and ".join(sorted(str(tuple(shape)) for shape in shapes))
+        )
+    if classifiers:
+        return ClassPrediction(torch.cat([p.logits for p in classifiers]))
+    return Prediction.stack(regressors)

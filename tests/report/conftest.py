@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from egnn_prune.report import style
+
 SIZES = {"test": 600, "ood": 700}
 
 
@@ -29,6 +31,12 @@ def _model(scale: float, cost: float) -> dict[str, Any]:
         "train_seconds": 612.0 * cost,
         "checkpoint_bytes": int(1_270_000 * cost),
     }
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time goes into pixels that no test looks at."""
+    monkeypatch.setattr(style, "DPI", 50)
 
 
 @pytest.fixture
@@ -157,3 +165,83 @@ def comparison() -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+MOLECULES = {
+    "O": ([8, 1, 1], [[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]]),
+    "C": (
+        [6, 1, 1, 1, 1],
+        [
+            [0, 0, 0],
+            [0.63, 0.63, 0.63],
+            [-0.63, -0.63, 0.63],
+            [-0.63, 0.63, -0.63],
+            [0.63, -0.63, -0.63],
+        ],
+    ),
+    "C#N": ([6, 7, 1], [[0, 0, 0], [0, 0, 1.16], [0, 0, -1.07]]),
+}
+"""Atomic numbers and positions in Angstrom by SMILES."""
+
+
+def _scores(name: str, prefix: str, worse: float) -> dict[str, float]:
+    """Qualities of the error bars; the pruned model's are worse until they are recalibrated."""
+    harm = {"dense": 1.0, "pruned": 1.6, "scratch": 1.2}[name] * worse
+    before = {
+        "nll": -1.31 + 0.4 * (harm - 1),
+        "ence": 0.2 * harm,
+        "miscalibration_area": 0.05 * harm,
+        "coverage_90": 0.9 - 0.06 * harm,
+    }
+    after = {"nll": -1.4, "ence": 0.1 * worse, "miscalibration_area": 0.02, "coverage_90": 0.895}
+    if not prefix:
+        same = {"ause": 0.4, "ood_auroc": 0.8}  # their order does not change
+        before |= {"crps": 0.041 * harm, **same}
+        after |= {"crps": 0.039, **same}
+    found = {prefix + key: value for key, value in before.items()}
+    return found | {f"{prefix}{key}_recalibrated": value for key, value in after.items()}
+
+
+@pytest.fixture
+def calibrated_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of a run whose error bars were measured before and after recalibration."""
+    for name, model in metrics["models"].items():
+        model |= _scores(name, "", 1.0) | _scores(name, "ood_", 1.5)
+    metrics["uncertainty"] = {
+        "method": "dropout",
+        "calibration": "variance",
+        "fitted_on": "val",
+        "points": 500,
+    }
+    return metrics
+
+
+@pytest.fixture
+def calibrated_predictions(predictions: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The predictions with error bars half as long as they should be, mended, and a gallery."""
+    for split in SIZES:
+        for name in ("dense", "pruned", "scratch"):
+            std = predictions[f"{split}_{name}_std"]
+            predictions[f"{split}_{name}_std_recalibrated"] = 1.1 * std
+            predictions[f"{split}_{name}_std"] = 0.55 * std
+        prefix = f"gallery_{split}"
+        # Least uncertain first: the report has to sort.
+        longest = np.argsort(predictions[f"{split}_pruned_std"])[-len(MOLECULES) :]
+        predictions[f"{prefix}_row"] = longest
+        predictions[f"{prefix}_atoms"] = np.array([len(z) for z, _ in MOLECULES.values()])
+        predictions[f"{prefix}_z"] = np.concatenate([z for z, _ in MOLECULES.values()])
+        predictions[f"{prefix}_pos"] = np.concatenate([pos for _, pos in MOLECULES.values()])
+        predictions[f"{prefix}_smiles"] = np.array(list(MOLECULES))
+    return predictions
+
+
+@pytest.fixture
+def calibrated_run(
+    run_folder: Path,
+    calibrated_metrics: dict[str, Any],
+    calibrated_predictions: dict[str, NDArray[Any]],
+) -> Path:
+    """A run folder with all that the report can show."""
+    (run_folder / "metrics.json").write_text(json.dumps(calibrated_metrics), encoding="utf-8")
+    np.savez(run_folder / "predictions.npz", **calibrated_predictions)
+    return run_folder

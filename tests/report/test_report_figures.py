@@ -130,8 +130,9 @@ def test_reliability_of_a_calibrated_model() -> None:
 
 
 def test_reliability_with_few_or_unusable_molecules() -> None:
-    predicted, _ = reliability(np.ones(12), np.ones(12))
+    predicted, _ = reliability(np.ones(12), np.arange(1.0, 13.0))
     assert predicted.shape == (2,)
+    assert reliability(np.ones(12), np.ones(12))[0].shape == (1,), "equal stds share a bin"
     assert reliability(np.ones(3), np.array([0.0, np.nan, -1.0]))[0].size == 0
     assert math.isnan(mae_half_interval(np.ones(1)))
     assert mae_half_interval(np.array([1.0, -1.0, 1.0])) == 0.0

@@ -64,6 +64,31 @@ def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
         assert expected in text
     assert "prefers-color-scheme: dark" in text
     assert not list(run_folder.glob(".*")), "no temporary file is left"
+    # The run is an old one, without the numbers and molecules of these two sections.
+    assert "Calibration is left out: this run was written before" in text
+    assert "The gallery is left out: this run holds no molecules" in text
+    assert not (run_folder / "calibration.png").exists()
+
+
+def test_page_with_calibration_and_gallery(
+    calibrated_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the sizes are those at full resolution
+    path = write_report(calibrated_run)
+    text = path.read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == []
+    assert len(page.links) == 4 and path.stat().st_size < 3_000_000
+    assert not re.search(r"https?://|@import|url\(", text)
+    main, calibration = text.split("<h2>Calibration</h2>")
+    for quantity in ("ENCE", "Miscalibration area", "OOD AUROC"):
+        assert f">{quantity}" not in main and f">{quantity}" in calibration
+    for expected in ("0.320 → 0.100", "suffered more than accuracy", "3 most uncertain molecules"):
+        assert expected in calibration
+    assert "left out" not in text
+    for name in ("calibration", "gallery"):
+        picture = (calibrated_run / f"{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) < 700_000
 
 
 def test_page_escapes_and_is_reproducible(run_folder: Path) -> None:

@@ -72,6 +72,42 @@ def test_rows_know_what_is_better(metrics: dict[str, Any]) -> None:
     assert {row.key: row for row in comparison_rows(metrics)}["test_mae"].better is None
 
 
+def test_before_and_after_recalibration(calibrated_metrics: dict[str, Any]) -> None:
+    lines = comparison_table(calibrated_metrics).splitlines()
+    assert max(map(len, lines)) <= 100
+    cells = {line[:22].strip(): line[22:].split() for line in lines}
+    assert cells["ENCE"][:6] == ["0.200", "→", "0.100", "0.320", "→", "0.100"]
+    assert cells["CRPS"][:4] == ["eV", "0.0410", "→", "0.0390"]
+    assert cells["Coverage of 90 %"][-3:] == ["-0.036", "→", "+0.000"]
+    assert cells["AUSE"] == ["0.400", "0.400", "0.400", "+0.000"], "no arrow to the same number"
+    assert {"Miscalibration area", "OOD AUROC", "NLL, test"} <= set(cells)
+
+
+@pytest.mark.parametrize(
+    ("dense", "pruned", "better"),
+    [(0.80, 0.88, True), (0.90, 0.97, False), (0.85, 0.94, True), (0.95, 0.95, None)],
+)
+def test_coverage_is_best_at_its_level(
+    calibrated_metrics: dict[str, Any], dense: float, pruned: float, better: bool | None
+) -> None:
+    calibrated_metrics["models"]["dense"]["coverage_90_recalibrated"] = dense
+    calibrated_metrics["models"]["pruned"]["coverage_90_recalibrated"] = pruned
+    rows = {row.key: row for row in comparison_rows(calibrated_metrics)}
+    assert rows["coverage_90"].better is better
+
+
+def test_without_recalibration_the_first_number_counts(calibrated_metrics: dict[str, Any]) -> None:
+    for model in calibrated_metrics["models"].values():
+        model["ence_recalibrated"] = None
+    row = {row.key: row for row in comparison_rows(calibrated_metrics)}["ence"]
+    assert row.better is False and row.change == "+0.120"
+    assert row.texts["pruned"] == "0.320" and row.recalibrated == {}
+    calibrated_metrics["models"]["dense"]["ence_recalibrated"] = 0.05
+    row = {row.key: row for row in comparison_rows(calibrated_metrics)}["ence"]
+    assert row.texts == {"dense": "0.200 → 0.0500", "pruned": "0.320", "scratch": "0.240"}
+    assert row.better is False, "what only one model has is not compared"
+
+
 def test_absent_scratch_and_missing_values(metrics: dict[str, Any]) -> None:
     del metrics["models"]["scratch"]
     for model in metrics["models"].values():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from egnn_prune import compact, load, save
-from egnn_prune.errors import ConfigError
-from egnn_prune.models import PropertyModel
+from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, property_model
+from egnn_prune.models.graph import cutoff_edges
 from egnn_prune.pruning import apply_masks, choose
 from egnn_prune.testing import assert_equivariant
-from egnn_prune.uncertainty import DeepEnsemble
+from egnn_prune.uncertainty import DeepEnsemble, SinglePass
 
 
 @pytest.fixture
@@ -109,3 +112,113 @@ def test_a_compact_shallow_ensemble_keeps_its_members(
     small = compact(model)
     assert small(batch).members.shape == (4, 2)
     assert_close(small(batch).members, model(batch).members)
+
+
+# sharing ----------------------------------------------------------------------------------------
+
+
+def with_cutoff(cutoff: float, elements: tuple[int, ...] = (1, 6, 8)) -> PropertyModel:
+    options = EGNNOptions(cutoff=cutoff, radial=4)
+    return PropertyModel.build(elements, hidden=8, layers=2, options=options).eval()
+
+
+def irreps(cutoff: float) -> PropertyModel:
+    options = IrrepsOptions(cutoff=cutoff, lmax=1)
+    return PropertyModel.build_irreps((1, 6, 8), copies=4, layers=2, options=options).eval()
+
+
+@pytest.fixture
+def counted(monkeypatch) -> dict[str, int]:
+    """How often edges were searched for, and batches checked for a PropertyModel."""
+    calls = {"with_edges": 0, "check_graphs": 0}
+
+    def count(name: str) -> None:
+        plain = getattr(property_model, name)
+
+        def counting(batch, *rest):
+            calls[name] += 1
+            return plain(batch, *rest)
+
+        monkeypatch.setattr(property_model, name, counting)
+
+    for name in calls:
+        count(name)
+    return calls
+
+
+@pytest.mark.parametrize("build", [with_cutoff, irreps])
+def test_members_share_edges_and_checks(build, make_batch, dtype, counted):
+    torch.manual_seed(0)
+    ensemble, batch = (
+        DeepEnsemble([build(3.0) for _ in range(4)]).to(dtype).eval(),
+        make_batch(3, 6),
+    )
+    alone = [member(batch).members for member in ensemble.members]
+    assert counted == {"with_edges": 4, "check_graphs": 4}
+    together = ensemble(batch).members
+    assert counted == {"with_edges": 5, "check_graphs": 5}
+    assert torch.equal(together, torch.cat(alone))
+    means, _ = ensemble.normalised(batch)
+    assert counted == {"with_edges": 6, "check_graphs": 6}
+    assert torch.equal(means, torch.cat([m.normalised(batch)[0] for m in ensemble.members]))
+    assert "edge_index" not in batch and "x" in batch and batch.x.shape[1] == 5  # as they were
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        with_cutoff(2.0),
+        with_cutoff(5.0),
+        with_cutoff(3.0, (1, 6, 7, 8)),
+        with_cutoff(3.0).double(),
+    ],
+    ids=["shorter cutoff", "longer cutoff", "elements", "precision"],
+)
+def test_a_member_that_needs_another_batch_prepares_its_own(other, make_batch):
+    """Shared blindly, the first member's elements or edges would silently be wrong for another."""
+    torch.manual_seed(0)
+    batch, first = make_batch(3, 8), with_cutoff(3.0)
+    expected = torch.cat([m(batch).members for m in (first, other, first)])
+    assert torch.equal(DeepEnsemble([first, other, first])(batch).members, expected)
+
+
+def test_stored_edges_are_kept(make_batch, dtype):
+    model, batch = with_cutoff(3.0).to(dtype), make_batch(6)
+    batch.edge_index = cutoff_edges(batch.pos, 1.5)
+    assert torch.equal(model.prepared(batch).edge_index, batch.edge_index)
+
+
+def test_prepared_batches_still_train_and_differentiate(ensemble, make_batch):
+    """Parameters and positions get the gradients that unshared preparation gives."""
+    batch = make_batch(3, 5)
+    batch.pos.requires_grad_()
+    ensemble(batch).mean.sum().backward()
+    together = batch.pos.grad.clone()
+    batch.pos.grad = None
+    (sum(member(batch).mean.sum() for member in ensemble.members) / 3).backward()
+    torch.testing.assert_close(together, batch.pos.grad)
+
+
+def test_bad_batches_are_refused_as_by_one_member(ensemble, make_batch):
+    batch = make_batch(3, 5)
+    batch.z = batch.z * 0 + 17
+    with pytest.raises(DataError, match="element Cl"):
+        ensemble(batch)
+
+
+# mistakes ---------------------------------------------------------------------------------------
+
+
+def test_a_broken_member_is_named(ensemble, make_batch):
+    with torch.no_grad():
+        ensemble.members[1].head.mean_out.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="member 1 of 3 predicts NaN"):
+        SinglePass(ensemble).predict(make_batch(3))
+
+
+def test_members_of_different_targets_are_refused(ensemble, make_batch):
+    per_node = copy.deepcopy(ensemble.members[0])
+    per_node.head.pool = "node"
+    with pytest.raises(ConfigError, match=r"same thing, not \(2,\) and \(9,\)") as caught:
+        DeepEnsemble([*ensemble.members, per_node])(make_batch(3, 6))
+    assert "\n" not in str(caught.value)

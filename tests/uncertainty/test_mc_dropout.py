@@ -9,11 +9,11 @@ from torch_geometric.data import Data
 
 from egnn_prune import compact, forces
 from egnn_prune.channels import gates
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks
 from egnn_prune.testing import assert_equivariant
-from egnn_prune.uncertainty import draw_networks, mc_dropout, thinned
+from egnn_prune.uncertainty import MCDropout, draw_networks, mc_dropout, thinned
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -159,6 +159,16 @@ def test_the_mean_converges_like_one_over_the_root_of_the_samples(make_batch, dt
     assert 2.5 < float(few / many) < 6.5  # 4 = sqrt(256 / 16), give or take 25 draws
 
 
+def test_the_variance_converges_at_one_over_the_root_of_the_samples(dtype, make_batch):
+    """The deviation of the estimated variance over repetitions, by the number of samples."""
+    model, batch = readout_only(dtype), make_batch(5)
+    members = mc_dropout(model, batch, 12800, generator=seeded()).members.detach().flatten()
+    counts = torch.tensor([8, 32, 128])
+    deviations = torch.stack([members.view(-1, int(n)).var(1).std() for n in counts])
+    slopes = deviations.log().diff() / counts.double().log().diff()
+    assert float(slopes.mean()) == pytest.approx(-0.5, abs=0.1)
+
+
 def test_fewer_than_two_samples(model, make_batch):
     with pytest.raises(ConfigError, match="at least 2 samples, not 1"):
         mc_dropout(model, make_batch(3), 1)
@@ -167,3 +177,36 @@ def test_fewer_than_two_samples(model, make_batch):
 def test_a_model_without_dropout(make_property_model, make_batch):
     with pytest.raises(ConfigError, match="no dropout to sample from"):
         mc_dropout(make_property_model(), make_batch(3), 4)
+
+
+def test_the_estimator_draws_the_same_networks_for_every_batch(model, make_batch, assert_close):
+    estimator, whole = MCDropout(model, samples=6, seed=4), make_batch(3, 5, 4)
+    together = estimator.predict(whole)
+    for i, graph in enumerate(whole.to_data_list()):
+        assert_close(estimator.predict(graph).members[:, 0], together.members[:, i])
+    reference = mc_dropout(model, whole, 6, generator=seeded(4))
+    assert torch.equal(together.members, reference.members)
+
+
+def test_message_passing_runs_once_where_only_the_readout_is_thinned(dtype, make_batch):
+    passes = []
+    model, batch = readout_only(dtype), make_batch(3, 5)
+    model.trunk.register_forward_hook(lambda *_: passes.append(1))
+    MCDropout(model, samples=20).predict(batch)
+    assert len(passes) == 1
+    reference = mc_dropout(model, batch, 20, generator=seeded(), samples_per_call=3)
+    torch.testing.assert_close(MCDropout(model, 20).predict(batch).members, reference.members)
+
+
+def test_an_estimator_needs_dropout_and_samples(make_property_model, model):
+    with pytest.raises(ConfigError, match="no dropout to sample from"):
+        MCDropout(make_property_model())
+    with pytest.raises(ConfigError, match="at least 2 samples, not 1"):
+        MCDropout(model, samples=1)
+
+
+def test_a_broken_network_does_not_predict_silently(model, make_batch):
+    with torch.no_grad():
+        model.head.mean_out.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinity"):
+        MCDropout(model, 3).predict(make_batch(3, 4))

@@ -1,0 +1,216 @@
+"""The calibration study: what pruning does to errors and to error bars, in tables and a figure.
+
+A row describes one estimator of one network on one split after one recalibration: ``seed``,
+``estimator``, ``sparsity`` (0 for dense), ``recalibration`` (``none``, ``variance``,
+``monotone``), ``split``, ``unit`` and the scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from egnn_prune.report.files import number
+from egnn_prune.report.formatting import MISSING, significant, text_table
+from egnn_prune.report.statistics import Summary, summarise
+from egnn_prune.report.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILION,
+    house_style,
+    light_grid,
+    new_figure,
+)
+
+Rows = Sequence[Mapping[str, Any]]
+
+#: Lines of the figure: quantity, recalibration, colour, line style, label.
+_LINES = (
+    ("accuracy_nats", "none", GREY, "-", "errors and ranking"),
+    ("miscalibration_nats", "none", VERMILION, "-", "size of error bars, as they are"),
+    ("miscalibration_nats", "variance", BLUE, "--", "the same, one factor fitted on validation"),
+    ("miscalibration_nats", "monotone", GREEN, ":", "the same, monotone map fitted on validation"),
+)
+
+
+def study_table(rows: Rows, split: str) -> str:
+    """Mean and spread over seeds of every score, before and after recalibration.
+
+    Args:
+        rows: See the module's description.
+        split: ``test`` or ``ood``.
+
+    Returns:
+        Plain text; empty if there are no rows of the split.
+    """
+    chosen = [row for row in rows if row["split"] == split]
+    if not chosen:
+        return ""
+    body = []
+    for estimator, sparsity, recalibration in _cells(chosen):
+        cell = _pick(chosen, estimator, sparsity, recalibration)
+        shown = [
+            _spread(summarise([number(row.get(key)) for row in cell.values()]))
+            for key in ("mae", "nll", "crps", "ence", "miscalibration_area", "coverage_90")
+            + ("ause", "ood_auroc")
+        ]
+        body.append([estimator, f"{sparsity:g}", recalibration, str(len(cell)), *shown])
+    unit = chosen[0]["unit"]
+    header = ["estimator", "sparsity", "recalibrated", "seeds", f"MAE ({unit})", "NLL (nats)"]
+    header += [f"CRPS ({unit})", "ENCE", "miscal. area", "coverage 90 %", "AUSE", "OOD AUROC"]
+    title = "Test split" if split == "test" else "Out-of-distribution split"
+    return f"{title}: mean ± standard deviation over seeds\n\n" + text_table(header, body, left=3)
+
+
+def answer_table(rows: Rows) -> str:
+    """What pruning costs against the dense network of the same seed, in nats of likelihood.
+
+    For every split, estimator and sparsity the paired changes with 95 % t-intervals: of the part
+    of the negative log-likelihood that errors and ranking cause, of the part that wrongly sized
+    error bars cause (as they are, and recalibrated), and the difference of the first two. Where
+    its interval lies above zero, pruning harms calibration more than accuracy.
+    """
+    body = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        chosen = [row for row in rows if row["split"] == split]
+        for estimator, sparsity in dict.fromkeys(cell[:2] for cell in _cells(chosen)):
+            if sparsity == 0:
+                continue
+            changes = {
+                (key, how): _change(chosen, estimator, sparsity, key, how)
+                for key, how, *_ in _LINES
+            }
+            accuracy = changes["accuracy_nats", "none"]
+            raw = changes["miscalibration_nats", "none"]
+            more = summarise([c - a for c, a in zip(raw, accuracy, strict=True)])
+            errors = [
+                summarise([number(row["mae"]) for row in cell.values()]).mean
+                for cell in (_pick(chosen, estimator, s, "none") for s in (0.0, sparsity))
+            ]
+            body.append(
+                [
+                    split,
+                    estimator,
+                    f"{sparsity:g}",
+                    str(more.n),
+                    f"{100 * (errors[1] / errors[0] - 1):+.1f} %",
+                    _interval(summarise(accuracy)),
+                    _interval(summarise(raw)),
+                    _interval(summarise(changes["miscalibration_nats", "variance"])),
+                    _interval(summarise(changes["miscalibration_nats", "monotone"])),
+                    _verdict(more),
+                ]
+            )
+    header = ["split", "estimator", "sparsity", "seeds", "MAE", "accuracy (nats)"]
+    header += ["calibration (nats)", "one factor (nats)", "monotone (nats)", "harmed more"]
+    return (
+        "Cost of pruning: change of each part of the negative log-likelihood against the dense "
+        "network\nof the same seed [95 % interval]; calibration as it is and after "
+        "recalibration of both networks\n\n" + text_table(header, body, left=2)
+    )
+
+
+def study_plot(rows: Rows) -> Figure:
+    """The parts of the likelihood that pruning costs, against sparsity, one column an estimator.
+
+    Bands are 95 % t-intervals over seeds of the change against the dense network.
+    """
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    estimators = list(dict.fromkeys(row["estimator"] for row in rows))
+    seeds = len({row["seed"] for row in rows})
+    with house_style():
+        figure = new_figure(height=1.2 + 2.5 * len(splits))
+        panels = figure.subplots(
+            len(splits), len(estimators), sharex=True, sharey="row", squeeze=False
+        )
+        for i, split in enumerate(splits):
+            chosen = [row for row in rows if row["split"] == split]
+            for j, estimator in enumerate(estimators):
+                _panel(panels[i][j], chosen, estimator)
+                if i == 0:
+                    panels[i][j].set_title(estimator, fontsize=9.5)
+            panels[i][0].set_ylabel(f"{'test' if split == 'test' else 'OOD'}: cost (nats)")
+        figure.supxlabel("fraction of channels removed", fontsize=9.5)
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+        figure.suptitle(
+            f"What pruning costs in likelihood: change against dense, 95 % interval, {seeds} seeds",
+            fontsize=11,
+        )
+    return figure
+
+
+def _panel(axes: Axes, rows: Rows, estimator: str) -> None:
+    sparsities = sorted({row["sparsity"] for row in rows if row["estimator"] == estimator})
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    for key, how, colour, style, label in _LINES:
+        found = [summarise(_change(rows, estimator, s, key, how)) for s in sparsities]
+        mean = np.array([f.mean for f in found])
+        half = np.array([0.0 if math.isnan(f.half) else f.half for f in found])
+        axes.plot(sparsities, mean, color=colour, linestyle=style, marker="o", label=label)
+        axes.fill_between(
+            sparsities, mean - half, mean + half, color=colour, alpha=0.13, linewidth=0
+        )
+    axes.set_xticks(sparsities)
+    light_grid(axes)
+
+
+def _cells(rows: Rows) -> list[tuple[str, float, str]]:
+    """Estimators in order of appearance, their sparsities and recalibrations."""
+    order = list(dict.fromkeys(row["estimator"] for row in rows))
+    cells = dict.fromkeys((r["estimator"], r["sparsity"], r["recalibration"]) for r in rows)
+    return sorted(cells, key=lambda cell: (order.index(cell[0]), cell[1]))
+
+
+def _pick(
+    rows: Rows, estimator: str, sparsity: float, recalibration: str
+) -> dict[Any, Mapping[str, Any]]:
+    """The rows of a cell by seed."""
+    wanted = (estimator, sparsity, recalibration)
+    return {
+        row["seed"]: row
+        for row in rows
+        if (row["estimator"], row["sparsity"], row["recalibration"]) == wanted
+    }
+
+
+def _change(rows: Rows, estimator: str, sparsity: float, key: str, how: str) -> list[float]:
+    """Pruned minus dense, for every seed that has both."""
+    dense, pruned = (_pick(rows, estimator, s, how) for s in (0.0, sparsity))
+    return [
+        number(pruned[seed][key]) - number(dense[seed][key])
+        for seed in sorted(set(dense) & set(pruned))
+    ]
+
+
+def _spread(summary: Summary) -> str:
+    if summary.n == 0:
+        return MISSING
+    if math.isnan(summary.sd):
+        return significant(summary.mean)
+    return f"{summary.mean:.3f} ± {summary.sd:.3f}"
+
+
+def _interval(summary: Summary) -> str:
+    if summary.n == 0:
+        return MISSING
+    if math.isnan(summary.half):
+        return f"{summary.mean:+.3f}"
+    low, high = summary.mean - summary.half, summary.mean + summary.half
+    return f"{summary.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _verdict(more: Summary) -> str:
+    """Which of the two was harmed more, where the interval says so."""
+    if math.isnan(more.half):
+        return "one seed"
+    if more.mean - more.half > 0:
+        return "calibration"
+    return "accuracy" if more.mean + more.half < 0 else "unclear"

@@ -1,0 +1,140 @@
+"""One quantity of the comparison of models: its numbers, its text and which model is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from egnn_prune.report.files import Metrics, models_present, number
+from egnn_prune.report.formatting import MISSING, significant
+
+RECALIBRATED = "_recalibrated"
+"""Suffix of a quantity in ``metrics.json`` after recalibration."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of the comparison.
+
+    Attributes:
+        key: Name of the quantity in ``metrics.json``.
+        label: Name for readers.
+        unit: Unit of `values`; empty for counts and for dimensionless quantities.
+        values: Value per model, NaN where it was not measured.
+        texts: The same as text with three significant digits; ``before → after`` where
+            recalibration changed the number.
+        change: What pruning did, e.g. ``+3.1 %`` or ``2.9x fewer``; empty if not comparable.
+        better: Whether the pruned model is better, recalibrated where it can be; None if equal or
+            not comparable.
+        recalibrated: Value per model after recalibration; empty for other quantities.
+    """
+
+    key: str
+    label: str
+    unit: str
+    values: Mapping[str, float]
+    texts: Mapping[str, str]
+    change: str
+    better: bool | None
+    recalibrated: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How one quantity is shown.
+
+    Attributes:
+        key: Name of the quantity in ``metrics.json``.
+        label: Name for readers.
+        unit: Unit, empty if there is none.
+        text: Writes a value.
+        change: Compares pruned (first) with dense.
+        sign: -1 if lower is better, +1 if higher, 0 if neither.
+        ideal: The value to be close to, for a quantity that can be too low and too high.
+    """
+
+    key: str
+    label: str
+    unit: str
+    text: Callable[[float], str]
+    change: Callable[[float, float], str]
+    sign: int
+    ideal: float | None = None
+
+    def goodness(self, value: float) -> float:
+        """Higher is better."""
+        return self.sign * value if self.ideal is None else -abs(value - self.ideal)
+
+
+def difference(new: float, old: float) -> str:
+    """Plain difference, for quantities that can be zero or negative (NLL, correlation)."""
+    if not (math.isfinite(new) and math.isfinite(old)):
+        return MISSING
+    return f"{new - old:+.3f}"
+
+
+def fixed(value: float) -> str:
+    """Three decimals, for quantities between 0 and 1 that are compared with each other."""
+    return f"{value:.3f}" if math.isfinite(value) else MISSING
+
+
+def arrow(before: str, after: str) -> str:
+    """``before → after``, or one of them where the other is missing or the same."""
+    if after in (before, MISSING, ""):
+        return before
+    return after if before == MISSING else f"{before} → {after}"
+
+
+def row(spec: Spec, metrics: Metrics) -> Row | None:
+    """The quantity for every model present, or None if no model has it."""
+    names = models_present(metrics)
+    before = {name: number(metrics["models"][name].get(spec.key)) for name in names}
+    after = {name: number(metrics["models"][name].get(spec.key + RECALIBRATED)) for name in names}
+    recalibrated = any(math.isfinite(value) for value in after.values())
+    if not recalibrated and not any(math.isfinite(value) for value in before.values()):
+        return None
+    change = spec.change(before["pruned"], before["dense"])
+    last = spec.change(after["pruned"], after["dense"]) if recalibrated else change
+    final = after if recalibrated and last != MISSING else before
+    # "same" and "+0.0 %" are no verdict, whatever the last digits say.
+    shown = last if final is after else change
+    equal = shown in ("", "same", MISSING) or not shown.strip("+-0. %")
+    new, old = spec.goodness(final["pruned"]), spec.goodness(final["dense"])
+    return Row(
+        key=spec.key,
+        label=spec.label,
+        unit=spec.unit,
+        values=before,
+        texts={name: arrow(spec.text(before[name]), spec.text(after[name])) for name in names},
+        change=arrow(change, last),
+        better=None if equal or new == old else new > old,
+        recalibrated=after if recalibrated else {},
+    )
+
+
+def rows_of(specs: list[Spec], metrics: Metrics) -> list[Row]:
+    """One row per quantity that at least one model has."""
+    return [found for spec in specs if (found := row(spec, metrics)) is not None]
+
+
+def calibration_specs(unit: str) -> list[Spec]:
+    """Quality of the error bars on the test split, and how well they tell OOD molecules."""
+    return [
+        Spec("ence", "ENCE", "", significant, difference, -1),
+        Spec("crps", "CRPS", unit, significant, difference, -1),
+        Spec("miscalibration_area", "Miscalibration area", "", fixed, difference, -1),
+        Spec("coverage_90", "Coverage of 90 %", "", fixed, difference, 0, ideal=0.9),
+        Spec("ause", "AUSE", "", significant, difference, -1),
+        Spec("ood_auroc", "OOD AUROC", "", fixed, difference, 1),
+    ]
+
+
+def ood_specs() -> list[Spec]:
+    """Quality of the error bars on the out-of-distribution split."""
+    return [
+        Spec("ood_nll", "NLL, OOD", "nats", significant, difference, -1),
+        Spec("ood_ence", "ENCE, OOD", "", significant, difference, -1),
+        Spec("ood_miscalibration_area", "Miscalibration area, OOD", "", fixed, difference, -1),
+        Spec("ood_coverage_90", "Coverage of 90 %, OOD", "", fixed, difference, 0, ideal=0.9),
+    ]

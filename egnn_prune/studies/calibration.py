@@ -1,0 +1,256 @@
+"""Does pruning harm calibration more than accuracy, and does recalibration mend it?"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from torch import Tensor
+
+from egnn_prune import checkpoint
+from egnn_prune.configs.settings import CalibrationStudySettings
+from egnn_prune.errors import ConfigError
+from egnn_prune.files import write_arrays
+from egnn_prune.predicting import predict_all, targets
+from egnn_prune.prediction import Prediction
+from egnn_prune.report.calibration_study import answer_table, study_plot, study_table
+from egnn_prune.report.csv_file import write_rows
+from egnn_prune.report.files import write_atomic
+from egnn_prune.report.style import png_bytes
+from egnn_prune.studies.networks import RECIPES, network_job, train_networks
+from egnn_prune.uncertainty import (
+    CALIBRATIONS,
+    DeepEnsemble,
+    Estimator,
+    LastLayer,
+    MCDropout,
+    PredictionRigidity,
+    SinglePass,
+    out_of_distribution_scores,
+    regression_scores,
+)
+from egnn_prune.validation import validate
+from egnn_prune.workbench import Workbench
+
+Row = dict[str, Any]
+
+#: What is fitted on the validation split; "none" is the method's own variance.
+RECALIBRATIONS = ("none", "variance", "robust", "monotone", "conformal")
+SPLITS = ("val", "test", "ood")
+PARTS = ("mean", "aleatoric", "epistemic")
+#: Estimators of a network trained by each recipe.
+ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
+    "single": {
+        "mean-variance": SinglePass,
+        "MC dropout": MCDropout,
+        "last-layer Laplace": LastLayer,
+        "LLPR": PredictionRigidity,
+    },
+    "shallow": {"shallow ensemble": SinglePass},
+}
+#: Added to a seed for the further members of its deep ensemble, which no other seed uses.
+STRIDE = 5
+
+
+def run_calibration_study(settings: CalibrationStudySettings) -> Path:
+    """Train, prune and judge the networks of every seed, then write tables and figure.
+
+    Args:
+        settings: seeds, recipes, sparsities, steps, and those of the main job.
+
+    Returns:
+        The folder with ``calibration.csv``, ``calibration.txt`` and ``calibration.png``.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    out = check(settings)
+    if settings.workers == 1:
+        parts = [study_seed(settings, seed, out) for seed in settings.seeds]
+    else:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
+        work = joblib.delayed(study_seed)
+        parts = joblib.Parallel(n_jobs=settings.workers)(
+            work(settings, seed, out) for seed in settings.seeds
+        )
+    rows = [row for part in parts for row in part]
+    text = "\n\n".join([answer_table(rows), study_table(rows, "test"), study_table(rows, "ood")])
+    write_rows(rows, out / "calibration.csv")
+    write_atomic(out / "calibration.txt", f"{text}\n".encode())
+    write_atomic(out / "calibration.png", png_bytes(study_plot(rows)))
+    print(f"{text}\nWritten: {out / 'calibration.csv'}, calibration.txt and calibration.png")
+    return out
+
+
+def check(settings: CalibrationStudySettings) -> Path:
+    """The study's folder, once its settings are known to be usable.
+
+    Raises:
+        ConfigError: one sentence about the first wrong setting.
+    """
+    for name in ("seeds", "sparsities", "recipes"):
+        values = getattr(settings, name)
+        if not values or len(set(values)) < len(values):
+            raise ConfigError(f"{name} needs one or more different values, not {values}")
+    if unknown := set(settings.recipes) - set(RECIPES):
+        raise ConfigError(f"recipes must be some of {', '.join(RECIPES)}, not {sorted(unknown)}")
+    if not all(0 < s < 1 for s in settings.sparsities):
+        raise ConfigError(f"sparsities lie between 0 and 1, not {settings.sparsities}")
+    if settings.steps < 1 or settings.workers < 1:
+        raise ConfigError("steps and workers must be at least 1")
+    if settings.deep_members and "single" not in settings.recipes:
+        raise ConfigError("a deep ensemble has members of the recipe single; add it to recipes")
+    if settings.deep_members == 1 or settings.deep_members < 0:
+        raise ConfigError("deep_members must be at least 2, or 0 for no deep ensemble")
+    if settings.deep_members and max(settings.seeds) - min(settings.seeds) >= STRIDE:
+        raise ConfigError(f"with deep_members the seeds must lie within {STRIDE} of each other")
+    validate(settings)
+    return Path(settings.out or "runs/calibration").expanduser()
+
+
+def study_seed(settings: CalibrationStudySettings, seed: int, out: Path) -> list[Row]:
+    """All rows of a seed; networks and rows that are there already are used again."""
+    if settings.threads is not None or settings.workers > 1:
+        cores = os.cpu_count() or 1
+        torch.set_num_threads(settings.threads or max(1, cores // settings.workers))
+    job: Workbench | None = None
+    rows: list[Row] = []
+    for recipe in settings.recipes:
+        job = network_job(settings, recipe, seed, out)
+        places = train_networks(job, settings.sparsities, settings.steps)
+        for sparsity, path in places.items():
+            for name, kind in ESTIMATORS[recipe].items():
+                cell = Cell(job, name, seed, sparsity, path.with_suffix(f".{slug(name)}.npz"))
+                rows += cell.rows(lambda kind=kind, path=path: kind(checkpoint.load(path)))
+    if settings.deep_members:
+        assert job is not None
+        seeds = [seed + STRIDE * i for i in range(settings.deep_members)]
+        networks = [
+            train_networks(
+                network_job(settings, "single", s, out), settings.sparsities, settings.steps
+            )
+            for s in seeds
+        ]
+        for sparsity in (0.0, *settings.sparsities):
+            files = [places[sparsity] for places in networks]
+            cell = Cell(
+                job,
+                f"deep ensemble of {len(files)}",
+                seed,
+                sparsity,
+                files[0].with_suffix(f".deep{len(files)}.npz"),
+            )
+            rows += cell.rows(
+                lambda files=files: SinglePass(DeepEnsemble([checkpoint.load(f) for f in files]))
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One estimator of one network.
+
+    Attributes:
+        job: has the data and the device.
+        estimator: its name.
+        seed: of the network.
+        sparsity: of the network.
+        path: where its predictions are kept, so that they are made once.
+    """
+
+    job: Workbench
+    estimator: str
+    seed: int
+    sparsity: float
+    path: Path
+
+    def rows(self, build: Callable[[], Estimator]) -> list[Row]:
+        """One row a split and recalibration, in the order of :data:`RECALIBRATIONS`."""
+        if not self.path.exists():
+            self.predict(build())
+        predictions = self.saved()
+        y = {split: targets(self.job.dataset.split(split)) for split in predictions}
+        rows = []
+        for name in RECALIBRATIONS:
+            calibration = CALIBRATIONS[name]().fit(predictions["val"], y["val"])
+            after = {s: calibration(p) for s, p in predictions.items() if s != "val"}
+            auroc = None
+            if "ood" in after:
+                auroc = out_of_distribution_scores(after["test"].doubt, after["ood"].doubt)["auroc"]
+            for split, prediction in after.items():
+                low, high = calibration.interval(predictions[split], 0.9)
+                rows.append(
+                    {
+                        "seed": self.seed,
+                        "estimator": self.estimator,
+                        "sparsity": self.sparsity,
+                        "recalibration": name,
+                        "split": split,
+                        "unit": self.job.dataset.unit,
+                        **scores(prediction, y[split]),
+                        "coverage_90": float(
+                            ((low <= y[split]) & (y[split] <= high)).double().mean()
+                        ),
+                        "width_90": float((high - low).mean()),
+                        "ood_auroc": auroc,
+                    }
+                )
+        return rows
+
+    def predict(self, estimator: Estimator) -> None:
+        """Predict the validation, test and out-of-distribution splits, and keep the numbers."""
+        estimator.to(self.job.device).fit(self.job.batches(self.job.train, "fitting"))
+        label = f"{self.estimator}, {self.sparsity:g}, seed {self.seed}"
+        arrays = {}
+        for split in SPLITS:
+            if graphs := self.job.dataset.split(split):
+                found = predict_all(estimator, graphs, self.job.device, f"{label}, {split}")
+                for part in PARTS:
+                    arrays[f"{split}_{part}"] = getattr(found, part).numpy()
+        write_arrays(self.path, **arrays)
+
+    def saved(self) -> dict[str, Prediction]:
+        """The predictions of every split, members pooled."""
+        with np.load(self.path, allow_pickle=False) as archive:
+            parts = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        found = {}
+        for split in SPLITS:
+            if f"{split}_mean" in parts:
+                mean, aleatoric, epistemic = (parts[f"{split}_{part}"] for part in PARTS)
+                found[split] = Prediction(mean, aleatoric, epistemic, mean[None], aleatoric[None])
+        return found
+
+
+def scores(prediction: Prediction, y: Tensor) -> Row:
+    r"""All scores of a prediction, with its likelihood split in two.
+
+    With :math:`z^2` the mean of :math:`(y - \mu)^2 / \sigma^2`, the best single factor on the
+    variance would lower the negative log-likelihood by :math:`\tfrac12 (z^2 - 1 - \log z^2)`:
+    that is ``miscalibration_nats``, what wrong *sizes* of the error bars cost. The rest,
+    ``accuracy_nats``, is what errors and the *ranking* of the error bars cost. Both are in nats, so
+    that harm to the one can be compared with harm to the other.
+    """
+    error = prediction.mean - y
+    found = regression_scores(prediction.mean, prediction.variance, y)
+    z2 = float((error.square() / prediction.variance).mean())
+    wrong = 0.5 * (z2 - 1 - math.log(z2))
+    return {
+        "mae": float(error.abs().mean()),
+        "rmse": float(error.square().mean().sqrt()),
+        **found,
+        "z_square": z2,
+        "miscalibration_nats": wrong,
+        "accuracy_nats": found["nll"] - wrong,
+    }
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return name.lower().replace(" ", "-")

@@ -1,0 +1,171 @@
+r"""Do predicted intervals hold as many targets as they promise?
+
+All intervals here are *central*: at level p, :math:`\mu \pm \sigma\,\Phi^{-1}((1 + p)/2)`. A
+sample lies in the interval of level p when its own level
+:math:`u = 2\Phi(|y - \mu|/\sigma) - 1` is at most p, so the observed coverage is the empirical
+distribution function of u, and u is uniform when the error bars are true.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.uncertainty.metrics.base import GaussianMetric
+from egnn_prune.uncertainty.metrics.checks import checked_gaussian
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: More intervals than this cannot be told apart in a picture.
+MOST_INTERVALS = 500
+
+
+def coverage_curve(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Expected and observed coverage at every step of the observed one, ``[N]`` each, ascending.
+
+    Args:
+        mean: ``[...]``, in the unit of the target.
+        variance: ``[...]``, positive, in the unit squared.
+        target: ``[...]``.
+
+    Raises:
+        InputError: the input cannot be scored (see ``checked_gaussian``).
+    """
+    mean, variance, target = checked_gaussian(mean, variance, target)
+    levels = torch.erf((target - mean).abs() / (2 * variance).sqrt()).sort().values
+    n = len(levels)
+    return levels, torch.arange(1, n + 1, dtype=levels.dtype, device=levels.device) / n
+
+
+def miscalibration_area(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    r"""Area between observed and expected coverage, in [0, 1/2].
+
+    :math:`\int_0^1 |\hat F(p) - p|\,dp` with the coverage :math:`\hat F` of central intervals,
+    integrated exactly (a step function against a line; no grid of levels). Arguments and errors as
+    in :func:`coverage_curve`.
+
+    Errors of standard deviation :math:`\sigma`, predicted as :math:`k\sigma`, are expected to give
+    :math:`|\tfrac2\pi \arctan k - \tfrac12|`; N samples of true error bars
+    :math:`\sqrt{\pi/32N} \approx 0.31/\sqrt N`, so smaller areas are noise.
+
+    Source: Kuleshov et al. 2018 (one-sided intervals there); Tran et al. 2020 (central ones).
+    """
+    start, end, observed = _steps(mean, variance, target)
+    return (_signed_square(end - observed) - _signed_square(start - observed)).sum() / 2
+
+
+def rms_calibration(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    r"""Root mean squared difference of observed and expected coverage, in [0, 0.58].
+
+    :math:`\sqrt{\int_0^1 (\hat F(p) - p)^2\,dp}`, integrated exactly; arguments and errors as in
+    :func:`coverage_curve`.
+
+    Errors of standard deviation :math:`\sigma`, predicted as :math:`k\sigma`, are expected to give
+    the root of :math:`\tfrac2\pi [\arcsin \tfrac{k^2}{1 + k^2} - 2 \arcsin
+    \tfrac{k}{\sqrt{2 + 2 k^2}}] + \tfrac13`; N samples of true error bars
+    :math:`1/\sqrt{6N}`.
+
+    Source: Kuleshov et al. 2018, the root of their calibration error with equal weights, in the
+    limit of many levels.
+    """
+    start, end, observed = _steps(mean, variance, target)
+    return (((end - observed) ** 3 - (start - observed) ** 3).sum() / 3).clamp(min=0).sqrt()
+
+
+def interval_coverage(mean: Tensor, variance: Tensor, target: Tensor, level: float) -> Tensor:
+    r"""Share of the targets in the central interval of a level, in [0, 1].
+
+    Arguments and errors as in :func:`coverage_curve`. Errors of standard deviation
+    :math:`\sigma`, predicted as :math:`k\sigma`, are expected to give
+    :math:`2\Phi(k\,\Phi^{-1}((1 + p)/2)) - 1`, with the standard error of a share of N.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+    """
+    _check_level(level)
+    levels, _ = coverage_curve(mean, variance, target)
+    return (levels <= level).double().mean()
+
+
+class MiscalibrationArea(GaussianMetric):
+    """Metric of :func:`miscalibration_area`; the picture is the coverage curve."""
+
+    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        """See :func:`miscalibration_area`."""
+        return miscalibration_area(mean, variance, target)
+
+    def draw(self, axes: Axes, *columns: Tensor) -> None:
+        """Observed against expected coverage; below the diagonal the error bars are too short."""
+        expected, observed = (curve.numpy() for curve in coverage_curve(*columns))
+        score = float(self.score(*columns))
+        axes.plot([0, 1], [0, 1], "--", color="0.5", label="true error bars")
+        axes.step(expected, observed, where="post", label=f"observed ({score:.3f})")
+        axes.fill_between(expected, expected, observed, step="post", alpha=0.2)
+        axes.set(xlabel="expected coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1))
+        axes.set_aspect("equal")
+        axes.legend()
+
+
+class RMSCalibration(MiscalibrationArea):
+    """Metric of :func:`rms_calibration`; the picture is the coverage curve."""
+
+    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        """See :func:`rms_calibration`."""
+        return rms_calibration(mean, variance, target)
+
+
+class IntervalCoverage(GaussianMetric):
+    """Metric of :func:`interval_coverage`; the picture shows which intervals miss.
+
+    Args:
+        level: what the intervals promise, between 0 and 1.
+        kwargs: what every torchmetrics metric takes.
+    """
+
+    higher_is_better = None  # the best value is the level, neither the highest nor the lowest
+
+    def __init__(self, level: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_level(level)
+        self.level = level
+
+    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        """See :func:`interval_coverage`."""
+        return interval_coverage(mean, variance, target, self.level)
+
+    def draw(self, axes: Axes, *columns: Tensor) -> None:
+        """Predicted intervals against targets; those that miss in red; of many samples some."""
+        share = float(self.score(*columns))
+        step = -(-len(columns[0]) // MOST_INTERVALS)
+        mean, variance, target = (column[::step] for column in columns)
+        half = (2 * variance).sqrt() * torch.erfinv(torch.tensor(self.level, dtype=mean.dtype))
+        inside = (target - mean).abs() <= half
+        for rows, colour, name in ((inside, "C0", "holds"), (~inside, "C3", "misses")):
+            axes.errorbar(
+                target[rows], mean[rows], half[rows], fmt=".", color=colour, alpha=0.5, label=name
+            )
+        axes.axline((float(target.mean()),) * 2, slope=1, color="0.5", linestyle="--")
+        axes.set(xlabel="target", ylabel="prediction")
+        axes.set_title(f"{share:.1%} in intervals that promise {self.level:.0%}")
+        axes.legend()
+
+
+def _steps(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Start, end and height of the steps of the observed coverage, ``[N + 1]`` each."""
+    levels, observed = coverage_curve(mean, variance, target)
+    zero, one = levels.new_zeros(1), levels.new_ones(1)
+    return torch.cat([zero, levels]), torch.cat([levels, one]), torch.cat([zero, observed])
+
+
+def _signed_square(x: Tensor) -> Tensor:
+    """Twice the antiderivative of the absolute value."""
+    return x * x.abs()
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"an interval's level lies between 0 and 1, as 0.9 does, not {level}")

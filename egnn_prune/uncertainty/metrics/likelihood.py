@@ -1,0 +1,89 @@
+"""Proper scores of a Gaussian prediction: likelihood and CRPS."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from egnn_prune.uncertainty.metrics.base import GaussianMetric, histogram
+from egnn_prune.uncertainty.metrics.checks import checked_gaussian
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def nll_terms(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    r"""Negative log-likelihood of every sample, ``[...]``, in nats; unchecked, differentiable.
+
+    :math:`\tfrac12 \left[\log(2 \pi \sigma^2) + (y - \mu)^2 / \sigma^2\right]`.
+    """
+    return 0.5 * (torch.log(2 * math.pi * variance) + (target - mean).square() / variance)
+
+
+def crps_terms(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    r"""Continuous ranked probability score of every sample, ``[...]``; unchecked, differentiable.
+
+    .. math::
+        \sigma \left[ z\,(2 \Phi(z) - 1) + 2 \varphi(z) - 1/\sqrt\pi \right],
+        \qquad z = (y - \mu) / \sigma
+
+    in the unit of the target. Source: Gneiting et al. 2005, Eq. 5.
+    """
+    std = variance.sqrt()
+    z = (target - mean) / std
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+
+
+def nll(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    r"""Mean negative log-likelihood, in nats (see :func:`nll_terms`).
+
+    Errors of standard deviation :math:`\sigma`, predicted as :math:`k\sigma`, are expected to
+    score :math:`\tfrac12 [\log(2\pi k^2\sigma^2) + k^{-2}]`, least at k = 1.
+
+    Args:
+        mean: ``[...]``, in the unit of the target.
+        variance: ``[...]``, positive, in the unit squared.
+        target: ``[...]``.
+
+    Raises:
+        InputError: the input cannot be scored (see ``checked_gaussian``).
+    """
+    return nll_terms(*checked_gaussian(mean, variance, target)).mean()
+
+
+def crps(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    r"""Mean continuous ranked probability score, in the unit of the target.
+
+    See :func:`crps_terms`; arguments and errors as in :func:`nll`. Errors of standard deviation
+    :math:`\sigma`, predicted as :math:`k\sigma`, are expected to score
+    :math:`\tfrac{\sigma}{\sqrt\pi} (\sqrt{2 (1 + k^2)} - k)`, least at k = 1.
+    """
+    return crps_terms(*checked_gaussian(mean, variance, target)).mean()
+
+
+class GaussianNLL(GaussianMetric):
+    """Metric of :func:`nll`; the picture is the distribution of its terms."""
+
+    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        """See :func:`nll`."""
+        return nll(mean, variance, target)
+
+    def draw(self, axes: Axes, *columns: Tensor) -> None:
+        """Histogram of the terms, with their mean."""
+        histogram(axes, nll_terms(*columns), "negative log-likelihood (nats)")
+
+
+class CRPS(GaussianMetric):
+    """Metric of :func:`crps`; the picture is the distribution of its terms."""
+
+    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        """See :func:`crps`."""
+        return crps(mean, variance, target)
+
+    def draw(self, axes: Axes, *columns: Tensor) -> None:
+        """Histogram of the terms, with their mean."""
+        histogram(axes, crps_terms(*columns), "CRPS (unit of the target)")

@@ -1,0 +1,237 @@
+"""What the stages of a job share: data, folder, fits, saved models, estimators."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from ase.data import chemical_symbols
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+from tqdm import tqdm
+
+from egnn_prune import checkpoint
+from egnn_prune import data as sources
+from egnn_prune.building import build_estimator, build_model
+from egnn_prune.configs.settings import Settings
+from egnn_prune.data import GraphDataset
+from egnn_prune.errors import DataError
+from egnn_prune.files import read_json
+from egnn_prune.predicting import BATCH, predict_all
+from egnn_prune.pruning import choose
+from egnn_prune.run_folder import RunFolder
+from egnn_prune.selection import Evidence, gather, replay_weights, rounds, select
+from egnn_prune.training import LOSSES, Reselection, fit
+from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
+from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
+
+
+class Workbench:
+    """Data, folder and device of a job, and what is done with them in more than one stage.
+
+    Args:
+        settings: everything that can be chosen.
+        folder: where results go.
+        device: where training runs.
+    """
+
+    def __init__(self, settings: Settings, folder: RunFolder, device: torch.device) -> None:
+        self.settings, self.folder, self.device = settings, folder, device
+        self.dtype = getattr(torch, settings.precision)
+        s = settings.data
+        say(f"Data: {s.name}")
+        dataset = sources.load(s.name, s.path, s.target, settings.seed)
+        self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
+        self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._check_elements()
+        self._check_sparsity()
+        self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
+
+    def _check_elements(self) -> None:
+        """Refuse elements that training never sees now, not when the test split is evaluated."""
+        known = set(self.dataset.elements)
+        for split in ("val", "test", "ood"):
+            for graph in self.dataset.split(split):
+                unseen = sorted(set(graph.z.tolist()) - known)
+                if unseen:
+                    raise DataError(
+                        f"record {int(graph.row)} of {self.dataset.name} ({split} split) has the "
+                        f"element {chemical_symbols[unseen[0]]}, which no training graph has; "
+                        "leave it out or choose another seed"
+                    )
+
+    def _check_sparsity(self) -> None:
+        """Refuse a sparsity that would empty a group now, not after an hour of training."""
+        groups = build_model(self.settings, self.dataset).channel_groups()  # type: ignore[operator]
+        s = self.settings.pruning
+        choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What a finished stage wrote down."""
+        return read_json(self.folder.path / "stages" / f"{stage}.json")
+
+    def stage(
+        self,
+        number: int,
+        name: str,
+        title: str,
+        sections: tuple[str, ...],
+        made: tuple[str, ...],
+        work: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Seed and do one stage, see :meth:`RunFolder.stage`."""
+        say(f"[{number}/7] {title}")
+        seed_stage(self.settings.seed, number)
+        self.folder.stage(name, sections, made, work)
+
+    def fit(
+        self,
+        label: str,
+        model: nn.Module,
+        graphs: list[Data],
+        epochs: int,
+        callbacks: Sequence[Callback] = (),
+        lr: float | None = None,
+        weights: Tensor | None = None,
+    ) -> float:
+        """Train in place for a number of epochs of the training split; returns the wall time."""
+        return fit(
+            model,
+            graphs,
+            self.val,
+            steps=epochs * self.steps_per_epoch,
+            weights=weights,
+            callbacks=list(callbacks),
+            **self._fit_settings(label, lr or self.settings.training.lr),
+        )
+
+    def _fit_settings(self, label: str, lr: float) -> dict[str, Any]:
+        t = self.settings.training
+        return {
+            "batch_size": t.batch_size,
+            "lr": lr,
+            "weight_decay": t.weight_decay,
+            "clip": t.clip,
+            "losses": LOSSES[t.loss],
+            "device": self.device,
+            "label": label,
+        }
+
+    def trained(self) -> tuple[nn.Module, float]:
+        """A fresh dense network (or ensemble) after its training, and the wall time."""
+        t, u = self.settings.training, self.settings.uncertainty
+
+        def work(model: nn.Module, graphs: list[Data], steps: int) -> None:
+            fit(model, graphs, self.val, steps=steps, **self._fit_settings("dense", t.lr))
+
+        steps = t.max_epochs * self.steps_per_epoch
+        start = time.perf_counter()
+        if u.method == "snapshot":
+            model: nn.Module = snapshot_ensemble(
+                build_model(self.settings, self.dataset),
+                lambda network, share: work(network, self.train, share),
+                steps=steps,
+                cycles=u.members,
+            )
+        elif u.method == "bootstrap":
+            model = bootstrap_ensemble(
+                lambda: build_model(self.settings, self.dataset),
+                lambda network, rows: work(network, [self.train[i] for i in rows.tolist()], steps),
+                n=len(self.train),
+                members=u.members,
+                generator=torch.Generator().manual_seed(self.settings.seed),
+            )
+        else:
+            model = build_model(self.settings, self.dataset)
+            work(model, self.train, steps)
+        return model, time.perf_counter() - start
+
+    def evidence(self, model: nn.Module) -> Evidence:
+        """What the selection may look at: uncertainty, loss and embedding of every graph."""
+        prediction = predict_all(self.estimator(model), self.train, self.device, "uncertainty")
+        return gather(
+            model,
+            self.batches(self.train, "losses, embeddings"),
+            prediction.doubt.sqrt(),
+            LOSSES[self.settings.training.loss],
+            self.device,
+        )
+
+    def select(self, evidence: Evidence) -> Tensor:
+        """Row numbers of the training graphs that the settings select."""
+        s = self.settings.selection
+        return select(
+            evidence,
+            s.strategy,
+            fraction=s.fraction,
+            threshold=s.threshold,
+            band=s.band,
+            generator=torch.Generator().manual_seed(self.settings.seed),
+        )
+
+    def reselection(self) -> list[Callback]:
+        """Selects anew while the pruned model is fine-tuned, where the settings ask for rounds."""
+        s, steps = self.settings.selection, self.settings.training.finetune_epochs
+
+        def weights(model: nn.Module) -> Tensor:
+            chosen = self.select(self.evidence(copy.deepcopy(model)))
+            return replay_weights(chosen, len(self.train), s.replay)
+
+        return [Reselection(weights, rounds(steps, s.rounds))] if s.rounds > 1 else []
+
+    def estimator(self, model: nn.Module) -> Estimator:
+        """The model with the uncertainty method of the settings, fitted on the training split."""
+        model = model.to(self.device).eval()
+        estimator = build_estimator(self.settings.uncertainty, model)
+        return estimator.fit(self.batches(self.train, "fitting the error bars"))
+
+    def calibrated(self, model: nn.Module) -> Calibrated:
+        """The model with its uncertainty method, calibrated on the validation split."""
+        found = calibrate(
+            self.estimator(model),
+            self.batches(self.val, "calibrating"),
+            self.settings.uncertainty.calibration,
+        )
+        return found.to("cpu")
+
+    def batches(self, graphs: list[Data], label: str) -> Iterator[Any]:
+        """Graphs in order, in batches, on the job's device, with a progress bar."""
+        for batch in tqdm(DataLoader(graphs, BATCH), label, leave=False):
+            yield batch.to(self.device)
+
+    def save(self, model: nn.Module, name: str) -> None:
+        """Write a network, or an estimator with its network, into the run's folder."""
+        checkpoint.save(
+            model,
+            self.folder.path / name,
+            target=self.dataset.target,
+            unit=self.dataset.unit,
+            dataset=self.dataset.name,
+            config_hash=self.folder.hash,
+        )
+
+    def load(self, name: str) -> nn.Module:
+        """A model that an earlier stage saved in the run's folder."""
+        return checkpoint.load(self.folder.path / name)
+
+    def load_calibrated(self, name: str) -> Calibrated:
+        """The same with its error bars."""
+        found = checkpoint.load_estimator(self.folder.path / name)
+        assert isinstance(found, Calibrated)
+        return found
+
+
+def seed_stage(seed: int, number: int) -> None:
+    """Seed everything for a stage, so that a continued run draws the same numbers."""
+    L.seed_everything(1000 * seed + number, verbose=False)
+
+
+def say(text: str) -> None:
+    """Print a heading between the progress bars."""
+    tqdm.write(text)

@@ -1,0 +1,87 @@
+"""The calibration study, on networks that are trained for two steps."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+import torch
+
+from egnn_prune.configs.settings import CalibrationStudySettings
+from egnn_prune.errors import ConfigError
+from egnn_prune.prediction import Prediction
+from egnn_prune.studies.calibration import check, run_calibration_study, scores
+
+
+def small(tmp_path, **changes) -> CalibrationStudySettings:
+    settings = CalibrationStudySettings(out=str(tmp_path / "study"), seeds=[0, 1], steps=2)
+    settings.sparsities, settings.deep_members, settings.threads = [0.5], 0, 1
+    settings.data.limit, settings.model.hidden, settings.model.layers = 40, 8, 2
+    settings.training.max_epochs, settings.training.batch_size = 1, 20
+    for name, value in changes.items():
+        setattr(settings, name, value)
+    return settings
+
+
+def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
+    settings = small(tmp_path, deep_members=2, seeds=[0])
+    out = run_calibration_study(settings)
+    with (out / "calibration.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    estimators = dict.fromkeys(row["estimator"] for row in rows)
+    assert list(estimators) == [
+        "mean-variance",
+        "MC dropout",
+        "last-layer Laplace",
+        "LLPR",
+        "shallow ensemble",
+        "deep ensemble of 2",
+    ]
+    # sparsities x recalibrations x splits
+    assert len(rows) == len(estimators) * 2 * 5 * 2
+    assert all(math.isfinite(float(row[k])) for row in rows for k in ("nll", "ence", "ood_auroc"))
+    text = (out / "calibration.txt").read_text()
+    assert "Cost of pruning" in text and "Out-of-distribution split" in text
+    assert (out / "calibration.png").stat().st_size > 10_000
+
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    again = run_calibration_study(settings)  # nothing is trained or predicted twice
+    assert (again / "calibration.txt").read_text() == text
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+    capsys.readouterr()
+
+
+def test_the_likelihood_falls_apart_into_accuracy_and_size():
+    torch.manual_seed(0)
+    y = torch.randn(500, dtype=torch.float64)
+    mean, variance = torch.zeros_like(y), 0.1 + torch.rand_like(y)
+    prediction = Prediction.from_members(mean[None], variance[None])
+    found = scores(prediction, y)
+    factor = found["z_square"]
+    best = scores(Prediction.from_members(mean[None], factor * variance[None]), y)
+    assert best["miscalibration_nats"] == pytest.approx(0, abs=1e-12)
+    assert best["nll"] == pytest.approx(found["accuracy_nats"], rel=1e-12)
+    assert found["nll"] - found["miscalibration_nats"] == pytest.approx(best["nll"], rel=1e-12)
+    for other in (0.9, 1.1):
+        worse = Prediction.from_members(mean[None], other * factor * variance[None])
+        assert scores(worse, y)["nll"] > best["nll"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "seeds needs one or more different values"),
+        ({"seeds": [1, 1]}, "seeds needs one or more different values"),
+        ({"sparsities": [0.5, 1.0]}, "sparsities lie between 0 and 1"),
+        ({"recipes": ["triple"]}, "recipes must be some of single, shallow"),
+        ({"steps": 0}, "steps and workers must be at least 1"),
+        ({"deep_members": 1}, "deep_members must be at least 2"),
+        ({"deep_members": 2, "recipes": ["shallow"]}, "has members of the recipe single"),
+        ({"deep_members": 2, "seeds": [0, 7]}, "seeds must lie within 5"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_training(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check(small(tmp_path, **changes))
+    assert not (tmp_path / "study").exists()
