@@ -49,7 +49,7 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
     The mean is that of :func:`forces`. It turns with the molecule, and so does the covariance of
     the members, but ``epistemic`` holds its diagonal only: single components depend on the axes,
     their sum over an atom does not. The members' energies carry no noise model of their slopes,
-    so ``aleatoric`` is zero. Source: Kellner and Ceriotti 2024, Section 2.3.
+    so ``aleatoric`` is zero. Source: Kellner and Ceriotti 2024 (forces of each member).
 
     Members are those of a shallow or deep ensemble, or the thinned networks of Monte Carlo
     dropout:
@@ -100,7 +100,7 @@ def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     with torch.enable_grad():
         prediction = model(batch, samples=samples) if samples > 1 else model(batch)
         energies = prediction.members.flatten(1).sum(1)
-        # one pass back per member: one that carries all of them (is_grads_batched) is 5 % slower
+        # one pass back per member: one that carries all of them (is_grads_batched) is no faster
         slopes = [
             torch.autograd.grad(energy, batch.pos, retain_graph=True, materialize_grads=True)[0]
             for energy in energies

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +23,7 @@ from egnn_prune.report.csv_file import write_rows
 from egnn_prune.report.files import write_atomic
 from egnn_prune.report.style import png_bytes
 from egnn_prune.studies.networks import RECIPES, network_job, train_networks
+from egnn_prune.studies.rows import Row, different, over_seeds
 from egnn_prune.uncertainty import (
     CALIBRATIONS,
     DeepEnsemble,
@@ -38,8 +37,6 @@ from egnn_prune.uncertainty import (
 )
 from egnn_prune.validation import validate
 from egnn_prune.workbench import Workbench
-
-Row = dict[str, Any]
 
 #: What is fitted on the validation split; "none" is the method's own variance.
 RECALIBRATIONS = ("none", "variance", "robust", "monotone", "conformal")
@@ -72,15 +69,7 @@ def run_calibration_study(settings: CalibrationStudySettings) -> Path:
         ConfigError: a setting is out of range.
     """
     out = check(settings)
-    if settings.workers == 1:
-        parts = [study_seed(settings, seed, out) for seed in settings.seeds]
-    else:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
-        work = joblib.delayed(study_seed)
-        parts = joblib.Parallel(n_jobs=settings.workers)(
-            work(settings, seed, out) for seed in settings.seeds
-        )
-    rows = [row for part in parts for row in part]
+    rows = over_seeds(study_seed, settings, settings.seeds, settings.workers)
     text = "\n\n".join([answer_table(rows), study_table(rows, "test"), study_table(rows, "ood")])
     write_rows(rows, out / "calibration.csv")
     write_atomic(out / "calibration.txt", f"{text}\n".encode())
@@ -96,9 +85,7 @@ def check(settings: CalibrationStudySettings) -> Path:
         ConfigError: one sentence about the first wrong setting.
     """
     for name in ("seeds", "sparsities", "recipes"):
-        values = getattr(settings, name)
-        if not values or len(set(values)) < len(values):
-            raise ConfigError(f"{name} needs one or more different values, not {values}")
+        different(name, getattr(settings, name))
     if unknown := set(settings.recipes) - set(RECIPES):
         raise ConfigError(f"recipes must be some of {', '.join(RECIPES)}, not {sorted(unknown)}")
     if not all(0 < s < 1 for s in settings.sparsities):
@@ -115,42 +102,37 @@ def check(settings: CalibrationStudySettings) -> Path:
     return Path(settings.out or "runs/calibration").expanduser()
 
 
-def study_seed(settings: CalibrationStudySettings, seed: int, out: Path) -> list[Row]:
-    """All rows of a seed; networks and rows that are there already are used again."""
-    if settings.threads is not None or settings.workers > 1:
-        cores = os.cpu_count() or 1
-        torch.set_num_threads(settings.threads or max(1, cores // settings.workers))
-    job: Workbench | None = None
+def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
+    """All rows of a seed; networks and predictions that are there already are used again."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    out = check(settings)
     rows: list[Row] = []
     for recipe in settings.recipes:
         job = network_job(settings, recipe, seed, out)
-        places = train_networks(job, settings.sparsities, settings.steps)
-        for sparsity, path in places.items():
+        for sparsity, path in train_networks(job, settings.sparsities, settings.steps).items():
             for name, kind in ESTIMATORS[recipe].items():
-                cell = Cell(job, name, seed, sparsity, path.with_suffix(f".{slug(name)}.npz"))
-                rows += cell.rows(lambda kind=kind, path=path: kind(checkpoint.load(path)))
+                saved = path.with_suffix(f".{name.lower().replace(' ', '-')}.npz")
+                cell = Cell(job, name, seed, sparsity, saved)
+                rows += cell.rows(partial(_load, kind, path))
     if settings.deep_members:
-        assert job is not None
-        seeds = [seed + STRIDE * i for i in range(settings.deep_members)]
-        networks = [
-            train_networks(
-                network_job(settings, "single", s, out), settings.sparsities, settings.steps
-            )
-            for s in seeds
-        ]
+        members = range(settings.deep_members)
+        jobs = [network_job(settings, "single", seed + STRIDE * i, out) for i in members]
+        places = [train_networks(job, settings.sparsities, settings.steps) for job in jobs]
+        name = f"deep ensemble of {len(jobs)}"
         for sparsity in (0.0, *settings.sparsities):
-            files = [places[sparsity] for places in networks]
-            cell = Cell(
-                job,
-                f"deep ensemble of {len(files)}",
-                seed,
-                sparsity,
-                files[0].with_suffix(f".deep{len(files)}.npz"),
-            )
-            rows += cell.rows(
-                lambda files=files: SinglePass(DeepEnsemble([checkpoint.load(f) for f in files]))
-            )
+            paths = [place[sparsity] for place in places]
+            saved = paths[0].with_suffix(f".deep{len(jobs)}.npz")
+            rows += Cell(jobs[0], name, seed, sparsity, saved).rows(partial(_load_deep, paths))
     return rows
+
+
+def _load(kind: type[Estimator], path: Path) -> Estimator:
+    return kind(checkpoint.load(path))
+
+
+def _load_deep(paths: list[Path]) -> Estimator:
+    return SinglePass(DeepEnsemble([checkpoint.load(path) for path in paths]))
 
 
 @dataclass(frozen=True)
@@ -249,8 +231,3 @@ def scores(prediction: Prediction, y: Tensor) -> Row:
         "miscalibration_nats": wrong,
         "accuracy_nats": found["nll"] - wrong,
     }
-
-
-def slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return name.lower().replace(" ", "-")

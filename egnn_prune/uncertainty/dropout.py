@@ -14,7 +14,9 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.estimator import Estimator
 
-#: Thinned networks that pass messages side by side: more of them no longer fit into the caches.
+#: Thinned networks that pass messages side by side on a GPU, which wants large products. On a CPU
+#: they take turns, because the activations of several leave its caches (measured at batch 32 and
+#: hidden 64: 20 networks cost as much as 20 passes one by one, 23 two by two, 28 four by four).
 SIDE_BY_SIDE = 8
 
 
@@ -73,9 +75,9 @@ def mc_dropout(
         batch: what the model takes.
         samples: number of networks T.
         generator: source of the masks; the same seed draws the same networks for every batch.
-        samples_per_call: how many networks run side by side; lower it when memory is short. The
-            result does not depend on it beyond rounding. By default 8, or all of them where only
-            the read-out is thinned, because then message passing runs once a call.
+        samples_per_call: how many networks run side by side; the result does not depend on it
+            beyond rounding. By default 1 on a CPU, 8 on a GPU, or all of them where only the
+            read-out is thinned, because then message passing runs once a call.
 
     Raises:
         ConfigError: the model has no dropout, or fewer than two samples are asked for.
@@ -85,8 +87,11 @@ def mc_dropout(
     if not dropped_gates(model):
         raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
     if samples_per_call is None:
-        samples_per_call = SIDE_BY_SIDE if thins_message_passing(model) else samples
+        samples_per_call = side_by_side(model) if thins_message_passing(model) else samples
     masks = draw_networks(model, samples, generator)
+    prepared = getattr(model, "prepared", None)
+    if prepared is not None:
+        batch = prepared(batch)  # checked, encoded and connected once, not once a call
     parts = []
     with evaluating(model):
         for start in range(0, samples, samples_per_call):
@@ -94,6 +99,11 @@ def mc_dropout(
             with thinned(model, chunk):
                 parts.append(model(batch, samples=len(chunk[0])))
     return Prediction.stack(parts)
+
+
+def side_by_side(model: nn.Module) -> int:
+    """How many thinned networks to run in one call, by the device of the model."""
+    return 1 if next(model.parameters()).device.type == "cpu" else SIDE_BY_SIDE
 
 
 def thins_message_passing(model: nn.Module) -> bool:
