@@ -8,12 +8,14 @@ A row describes one estimator of one network on one split after one recalibratio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from egnn_prune.report.files import number
 from egnn_prune.report.formatting import MISSING, significant, text_table
@@ -23,6 +25,8 @@ from egnn_prune.report.style import (
     BLUE,
     GREEN,
     GREY,
+    ORANGE,
+    PURPLE,
     VERMILION,
     house_style,
     light_grid,
@@ -35,8 +39,15 @@ Rows = Sequence[Mapping[str, Any]]
 _LINES = (
     ("accuracy_nats", "none", GREY, "-", "errors and ranking"),
     ("miscalibration_nats", "none", VERMILION, "-", "size of error bars, as they are"),
-    ("miscalibration_nats", "variance", BLUE, "--", "the same, one factor fitted on validation"),
+    ("miscalibration_nats", "robust", BLUE, "--", "the same, one factor fitted on validation"),
     ("miscalibration_nats", "monotone", GREEN, ":", "the same, monotone map fitted on validation"),
+)
+#: Lines of the coverage panels: split, recalibration, colour, line style, label.
+_COVERAGE = (
+    ("test", "none", BLACK, "-", "coverage on test, as it is"),
+    ("test", "robust", BLUE, "--", "coverage on test, one factor"),
+    ("ood", "none", ORANGE, "-", "coverage out of distribution, as it is"),
+    ("ood", "robust", PURPLE, "--", "coverage out of distribution, one factor"),
 )
 
 
@@ -74,8 +85,9 @@ def answer_table(rows: Rows) -> str:
 
     For every split, estimator and sparsity the paired changes with 95 % t-intervals: of the part
     of the negative log-likelihood that errors and ranking cause, of the part that wrongly sized
-    error bars cause (as they are, and recalibrated), and the difference of the first two. Where
-    its interval lies above zero, pruning harms calibration more than accuracy.
+    error bars cause (as they are, and recalibrated). The last column compares the first two,
+    paired by seed: "calibration" or "accuracy" where the interval of their difference excludes
+    zero, "neither" where no harm is certain.
     """
     body = []
     for split in dict.fromkeys(row["split"] for row in rows):
@@ -103,9 +115,9 @@ def answer_table(rows: Rows) -> str:
                     f"{100 * (errors[1] / errors[0] - 1):+.1f} %",
                     _interval(summarise(accuracy)),
                     _interval(summarise(raw)),
-                    _interval(summarise(changes["miscalibration_nats", "variance"])),
+                    _interval(summarise(changes["miscalibration_nats", "robust"])),
                     _interval(summarise(changes["miscalibration_nats", "monotone"])),
-                    _verdict(more),
+                    _verdict(summarise(accuracy), summarise(raw), more),
                 ]
             )
     header = ["split", "estimator", "sparsity", "seeds", "MAE", "accuracy (nats)"]
@@ -118,48 +130,74 @@ def answer_table(rows: Rows) -> str:
 
 
 def study_plot(rows: Rows) -> Figure:
-    """The parts of the likelihood that pruning costs, against sparsity, one column an estimator.
+    """What pruning costs against sparsity, one column an estimator, and what coverage is left.
 
-    Bands are 95 % t-intervals over seeds of the change against the dense network.
+    Upper rows: change of each part of the likelihood against the dense network, one row a split,
+    on an axis that is linear near zero and logarithmic beyond. Last row: how often the 90 %
+    interval holds the truth. Bands are 95 % t-intervals over seeds.
     """
     splits = list(dict.fromkeys(row["split"] for row in rows))
     estimators = list(dict.fromkeys(row["estimator"] for row in rows))
     seeds = len({row["seed"] for row in rows})
     with house_style():
-        figure = new_figure(height=1.2 + 2.5 * len(splits))
+        figure = new_figure(height=2.0 + 2.1 * (len(splits) + 1))
         panels = figure.subplots(
-            len(splits), len(estimators), sharex=True, sharey="row", squeeze=False
+            len(splits) + 1, len(estimators), sharex=True, sharey="row", squeeze=False
         )
         for i, split in enumerate(splits):
             chosen = [row for row in rows if row["split"] == split]
-            for j, estimator in enumerate(estimators):
-                _panel(panels[i][j], chosen, estimator)
-                if i == 0:
-                    panels[i][j].set_title(estimator, fontsize=9.5)
+            for axes, estimator in zip(panels[i], estimators, strict=True):
+                axes.axhline(0, color=BLACK, linewidth=0.8)
+                axes.set_yscale("symlog", linthresh=1.0, linscale=2.5)
+                axes.yaxis.set_minor_locator(NullLocator())
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                for key, how, *style in _LINES:
+                    _line(axes, partial(_change, chosen, estimator, key=key, how=how), rows, *style)
             panels[i][0].set_ylabel(f"{'test' if split == 'test' else 'OOD'}: cost (nats)")
-        figure.supxlabel("fraction of channels removed", fontsize=9.5)
+        for axes, estimator in zip(panels[-1], estimators, strict=True):
+            axes.axhline(0.9, color=BLACK, linewidth=0.8)
+            for split, how, *style in _COVERAGE:
+                chosen = [row for row in rows if row["split"] == split]
+                if chosen:
+                    _line(axes, partial(_coverage, chosen, estimator, how=how), rows, *style)
+        panels[-1][0].set_ylabel("90 % interval holds")
+        panels[-1][0].set_ylim(0.0, 1.02)
+        for axes, estimator in zip(panels[0], estimators, strict=True):
+            axes.set_title(estimator.replace(" ", "\n", 1), fontsize=9)
         handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
-        figure.suptitle(
-            f"What pruning costs in likelihood: change against dense, 95 % interval, {seeds} seeds",
-            fontsize=11,
+        more, names = panels[-1][0].get_legend_handles_labels()
+        figure.legend(
+            [*handles, *more], [*labels, *names], loc="outside lower center", ncols=2, fontsize=8.5
         )
+        panels[-1][len(estimators) // 2].set_xlabel("fraction of channels removed")
+        note = f"{seeds} seeds, bands: 95 % interval" if seeds > 1 else "one seed"
+        figure.suptitle(f"What pruning costs, against dense ({note})", fontsize=11)
     return figure
 
 
-def _panel(axes: Axes, rows: Rows, estimator: str) -> None:
-    sparsities = sorted({row["sparsity"] for row in rows if row["estimator"] == estimator})
-    axes.axhline(0, color=BLACK, linewidth=0.8)
-    for key, how, colour, style, label in _LINES:
-        found = [summarise(_change(rows, estimator, s, key, how)) for s in sparsities]
-        mean = np.array([f.mean for f in found])
-        half = np.array([0.0 if math.isnan(f.half) else f.half for f in found])
-        axes.plot(sparsities, mean, color=colour, linestyle=style, marker="o", label=label)
-        axes.fill_between(
-            sparsities, mean - half, mean + half, color=colour, alpha=0.13, linewidth=0
-        )
-    axes.set_xticks(sparsities)
+def _line(
+    axes: Axes,
+    values: Callable[[float], list[float]],
+    rows: Rows,
+    colour: str,
+    style: str,
+    label: str,
+) -> None:
+    """A line through the sparsities, equally spaced, with its band."""
+    sparsities = sorted({row["sparsity"] for row in rows})
+    found = [summarise(values(sparsity)) for sparsity in sparsities]
+    x = np.arange(len(sparsities))
+    mean = np.array([f.mean for f in found])
+    half = np.array([0.0 if math.isnan(f.half) else f.half for f in found])
+    axes.plot(x, mean, color=colour, linestyle=style, marker="o", markersize=3, label=label)
+    axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.13, linewidth=0)
+    axes.set_xticks(x, [f"{s:g}".lstrip("0") or "0" for s in sparsities], fontsize=8.5)
     light_grid(axes)
+
+
+def _coverage(rows: Rows, estimator: str, sparsity: float, how: str) -> list[float]:
+    """Coverage of the 90 % interval, one number a seed."""
+    return [number(r["coverage_90"]) for r in _pick(rows, estimator, sparsity, how).values()]
 
 
 def _cells(rows: Rows) -> list[tuple[str, float, str]]:
@@ -207,10 +245,12 @@ def _interval(summary: Summary) -> str:
     return f"{summary.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _verdict(more: Summary) -> str:
-    """Which of the two was harmed more, where the interval says so."""
+def _verdict(accuracy: Summary, calibration: Summary, more: Summary) -> str:
+    """Which of the two was harmed more, where the intervals say so."""
     if math.isnan(more.half):
         return "one seed"
+    if max(accuracy.mean - accuracy.half, calibration.mean - calibration.half) <= 0:
+        return "neither"  # no harm is certain
     if more.mean - more.half > 0:
         return "calibration"
     return "accuracy" if more.mean + more.half < 0 else "unclear"
