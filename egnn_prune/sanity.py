@@ -20,9 +20,9 @@ from egnn_prune.building import build_model
 from egnn_prune.configs.settings import SanitySettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
-from egnn_prune.evaluation import point_predictions
 from egnn_prune.files import read_json, write_json
 from egnn_prune.pipeline import Job
+from egnn_prune.predicting import point_predictions
 from egnn_prune.pruning import (
     apply_masks,
     keep_masks,

@@ -12,21 +12,26 @@ import numpy as np
 import pytest
 import torch
 
-from egnn_prune import load, pipeline, run_folder
+from egnn_prune import load, load_estimator, pipeline, run_folder, workbench
 from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
-from egnn_prune.evaluation import point_predictions
 from egnn_prune.pipeline import run
+from egnn_prune.predicting import point_predictions, predict_all, targets
 from egnn_prune.testing import equivariance_error
+from egnn_prune.uncertainty import Calibrated, RobustScaling
 
 MODEL_KEYS = {
     *("test_mae", "test_rmse", "ood_mae", "unit", "params", "macs_per_graph", "latency_ms"),
     *("latency_batch", "nll", "spearman_error_uncertainty", "equivariance_error"),
     *("train_seconds", "checkpoint_bytes"),
 }
+SCORES = {
+    *("nll", "crps", "ence", "miscalibration_area", "rms_calibration", "sharpness", "ause"),
+    *("coverage_50", "coverage_80", "coverage_90", "coverage_95", "spearman_error_uncertainty"),
+}
 KEYS = {
     *("schema_version", "config_hash", "git_commit", "seed", "device", "threads", "dataset"),
-    *("models", "selection", "ledger"),
+    *("models", "selection", "ledger", "uncertainty"),
 }
 FILES = {
     *("metrics.json", "pruned_vs_baseline.png", "parity.png", "report.html"),
@@ -110,7 +115,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(finished):
     settings = tiny(finished)
-    data = pipeline.sources.load("xtb").limited(60)
+    data = workbench.sources.load("xtb").limited(60)
     return data.with_cutoff(settings.model.cutoff)
 
 
@@ -129,7 +134,9 @@ def test_metrics_have_the_keys_of_the_schema(finished):
     assert set(content) - {"pruning"} == KEYS
     assert set(content["models"]) == {"dense", "pruned", "scratch"}
     for model in content["models"].values():
-        assert set(model) - {"val_mae"} == MODEL_KEYS
+        bars = {f"{a}{s}{b}" for s in SCORES for a in ("", "ood_") for b in ("", "_recalibrated")}
+        bars |= {"ood_auroc", "ood_auroc_recalibrated"}
+        assert set(model) - {"val_mae"} == MODEL_KEYS | bars
         assert model["unit"] == "eV" and model["latency_batch"] == 128
         numbers = [v for v in model.values() if not isinstance(v, str)]
         assert all(math.isfinite(v) for v in numbers)
@@ -152,10 +159,40 @@ def test_metrics_are_what_the_models_say(finished, dataset):
 def test_loaded_models_reproduce_predictions_bit_for_bit(finished, dataset):
     with np.load(finished / "predictions.npz", allow_pickle=False) as stored:
         for name in ("dense", "pruned"):
-            model = load(finished / f"{name}.safetensors")
+            model = load_estimator(finished / f"{name}.safetensors")
             for split in ("test", "ood"):
-                found = point_predictions(model, dataset.split(split), torch.device("cpu"))
-                assert np.array_equal(found.numpy(), stored[f"{split}_{name}_mean"])
+                found = predict_all(model, dataset.split(split), torch.device("cpu"), "")
+                assert np.array_equal(found.mean.numpy(), stored[f"{split}_{name}_mean"])
+                bars = stored[f"{split}_{name}_std_recalibrated"]
+                assert np.array_equal(found.variance.sqrt().numpy(), bars)
+                assert not np.array_equal(bars, stored[f"{split}_{name}_std"])
+
+
+def test_calibrations_know_the_validation_split_alone(finished, dataset):
+    """The stored factor is the one that the validation split gives, and no other split."""
+    for name in ("dense", "pruned"):
+        model = load_estimator(finished / f"{name}.safetensors")
+        assert isinstance(model, Calibrated)
+        factors = {}
+        for split in ("val", "test", "ood"):
+            graphs = dataset.split(split)
+            raw = predict_all(model.estimator, graphs, torch.device("cpu"), "")
+            factors[split] = float(RobustScaling().fit(raw, targets(graphs)).factor)
+        assert float(model.calibration.factor) == pytest.approx(factors["val"], rel=1e-12)
+        assert min(abs(factors["val"] - factors[s]) for s in ("test", "ood")) > 1e-6
+
+
+def test_the_gallery_holds_the_most_uncertain_graphs(finished, dataset):
+    with np.load(finished / "predictions.npz", allow_pickle=False) as stored:
+        for split in ("test", "ood"):
+            doubt = stored[f"{split}_pruned_epistemic_std"]
+            rows = stored[f"gallery_{split}_row"]
+            assert len(rows) == 12 and np.array_equal(doubt[rows], np.sort(doubt)[::-1][:12])
+            graphs = [dataset.split(split)[i] for i in rows]
+            positions = np.concatenate([g.pos.numpy() for g in graphs])
+            assert np.array_equal(stored[f"gallery_{split}_pos"], positions)
+            smiles = [dataset.smiles[int(g.row)] for g in graphs]
+            assert stored[f"gallery_{split}_smiles"].tolist() == smiles
 
 
 def test_the_pruned_model_is_smaller_and_equivariant(finished, dataset):
@@ -251,9 +288,9 @@ def test_another_configuration_is_refused(finished):
 
 def test_equal_stages_are_copied(finished, tmp_path, monkeypatch):
     labels = []
-    original = pipeline.fit
+    original = workbench.fit
     monkeypatch.setattr(
-        pipeline, "fit", lambda *a, **k: labels.append(k["label"]) or original(*a, **k)
+        workbench, "fit", lambda *a, **k: labels.append(k["label"]) or original(*a, **k)
     )
     settings = tiny(tmp_path / "run", reuse=[str(finished)], pruning__sparsity=0.25)
     run(settings)

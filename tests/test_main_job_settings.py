@@ -10,11 +10,15 @@ import pytest
 import torch
 from test_main_job import metrics, tiny
 
-from egnn_prune import data, load, pipeline
+from egnn_prune import data, load, load_estimator, workbench
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import run
-from egnn_prune.uncertainty import DeepEnsemble
+from egnn_prune.selection import STRATEGIES
+from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
+from egnn_prune.validation import METHODS
+
+KINDS = {"dropout": MCDropout, "last_layer": LastLayer}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,15 +36,14 @@ def quick():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("egnn_prune.evaluation.LATENCY_REPEATS", 2)
-        patch.setattr(pipeline.sources, "load", few)
+        patch.setattr(workbench.sources, "load", few)
         yield
 
 
 @pytest.fixture
 def no_report(monkeypatch):
     """The report is drawn in other tests."""
-    monkeypatch.setattr(pipeline, "write_figures", lambda *_: None)
-    monkeypatch.setattr(pipeline, "write_report", lambda *_: None)
+    monkeypatch.setattr("egnn_prune.pipeline.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,12 @@ def selection(folder: Path) -> dict[str, np.ndarray]:
         return {key: archive[key] for key in archive.files}
 
 
-@pytest.mark.parametrize("strategy", ["top", "least", "random", "proportional"])
+OWN_BASE = ("top", "diverse")
+
+
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "threshold"])
 def test_selection_strategies(tmp_path, base, no_report, strategy):
-    folder = variant(tmp_path, None if strategy == "top" else base, selection__strategy=strategy)
+    folder = variant(tmp_path, None if strategy in OWN_BASE else base, selection__strategy=strategy)
     found, arrays = metrics(folder)["selection"], selection(folder)
     uncertainty, selected = arrays["uncertainty"], arrays["selected"]
     assert found["strategy"] == strategy
@@ -139,7 +145,7 @@ def test_rounds(tmp_path, base, no_report, rounds):
         assert group["kept"] == group["total"] - group["total"] // 2
 
 
-@pytest.mark.parametrize("method", ["shallow", "deep", "dropout"])
+@pytest.mark.parametrize("method", METHODS)
 def test_uncertainty_methods(tmp_path, no_report, method):
     dropout = 0.2 if method == "dropout" else 0.0
     folder = variant(
@@ -151,14 +157,41 @@ def test_uncertainty_methods(tmp_path, no_report, method):
         training__scratch=method == "deep",
     )
     model, found = load(folder / "pruned.safetensors"), metrics(folder)
-    assert isinstance(model, DeepEnsemble) == (method == "deep")
+    assert isinstance(model, DeepEnsemble) == (method in ("deep", "snapshot", "bootstrap"))
+    estimator = load_estimator(folder / "pruned.safetensors")
+    assert type(estimator.estimator) is KINDS.get(method, SinglePass)
     assert found["selection"]["uncertainty"] == method
     assert found["selection"]["mean_epistemic_std_all"] > 0
-    if method == "deep":
+    if method in ("deep", "bootstrap"):
         states = [m.trunk.embedding.weight for m in model.members]
         assert not torch.equal(states[0][: len(states[1])], states[1][: len(states[0])])
     for name in ("dense", "pruned"):
         assert found["models"][name]["equivariance_error"] <= 1e-5
+
+
+@pytest.mark.parametrize("loss", ["nll", "crps"])
+def test_pooled_losses(tmp_path, no_report, loss):
+    folder = variant(tmp_path, None, uncertainty__method="shallow", training__loss=loss)
+    assert math.isfinite(metrics(folder)["models"]["pruned"]["crps"])
+
+
+@pytest.mark.parametrize("calibration", ["variance", "monotone", "isotonic", "conformal", "none"])
+def test_calibrations(tmp_path, base, no_report, calibration):
+    folder = variant(tmp_path, None, uncertainty__calibration=calibration)
+    found = metrics(folder)
+    assert found["uncertainty"]["calibration"] == calibration
+    assert found["uncertainty"]["points"] == 60
+    for model in found["models"].values():
+        same = model["nll"] == model["nll_recalibrated"]
+        assert same == (calibration == "none")
+
+
+def test_a_selection_in_rounds_is_made_anew(tmp_path, base, no_report, monkeypatch):
+    asked = []
+    original = workbench.Workbench.select
+    monkeypatch.setattr(workbench.Workbench, "select", lambda *a: asked.append(1) or original(*a))
+    variant(tmp_path, base, selection__rounds=3, training__finetune_epochs=3)
+    assert len(asked) == 3
 
 
 def test_double_precision(tmp_path, no_report):
@@ -183,14 +216,14 @@ def test_all_pairs_and_raw_distances(tmp_path, no_report):
 
 
 def test_without_scratch_and_without_ood(tmp_path, monkeypatch):
-    full = pipeline.sources.load
+    full = workbench.sources.load
 
     def no_ood(*arguments) -> GraphDataset:
         dataset = full(*arguments)
         dataset.splits["ood"] = torch.empty(0, dtype=torch.long)
         return dataset
 
-    monkeypatch.setattr(pipeline.sources, "load", no_ood)
+    monkeypatch.setattr(workbench.sources, "load", no_ood)
     folder = variant(tmp_path, None)
     found = metrics(folder)
     assert set(found["models"]) == {"dense", "pruned"}
