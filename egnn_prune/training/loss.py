@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
+from egnn_prune.uncertainty.metrics import crps_terms, nll_terms
 
 #: Weight of the likelihood term that trains the variance.
 VARIANCE_WEIGHT = 0.1
@@ -46,7 +45,7 @@ def nll_losses(model: nn.Module, batch: Any) -> Tensor:
     r"""Negative log-likelihood of the *pooled* members, ``[B]``: trains a shallow ensemble.
 
     .. math::
-        L_b = \tfrac12 \left[\log \sigma_b^2 + (y_b - \mu_b)^2 / \sigma_b^2\right]
+        L_b = \tfrac12 \left[\log 2 \pi \sigma_b^2 + (y_b - \mu_b)^2 / \sigma_b^2\right]
 
     with mean and total variance of :class:`~egnn_prune.prediction.Prediction`, the target
     normalised. Members trained for themselves agree where they should not; this loss tells them
@@ -56,8 +55,7 @@ def nll_losses(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: the model is none of this package's predictors.
         DataError: a graph has no target.
     """
-    mean, variance, y = _pooled(model, batch)
-    return 0.5 * (variance.log() + (y - mean).square() / variance)
+    return nll_terms(*_pooled(model, batch))
 
 
 def crps_losses(model: nn.Module, batch: Any) -> Tensor:
@@ -74,11 +72,7 @@ def crps_losses(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: the model is none of this package's predictors.
         DataError: a graph has no target.
     """
-    mean, variance, y = _pooled(model, batch)
-    std = variance.sqrt()
-    z = (y - mean) / std
-    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
-    return std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+    return crps_terms(*_pooled(model, batch))
 
 
 #: Training losses by the names that ``training.loss`` takes.
