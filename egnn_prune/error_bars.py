@@ -9,9 +9,15 @@ import torch
 from torch_geometric.data import Data
 
 from egnn_prune.data import GraphDataset
+from egnn_prune.errors import InputError
 from egnn_prune.predicting import predict_all, targets
 from egnn_prune.prediction import Prediction
-from egnn_prune.uncertainty import Calibrated, out_of_distribution_scores, regression_scores
+from egnn_prune.uncertainty import (
+    Calibrated,
+    Calibration,
+    out_of_distribution_scores,
+    regression_scores,
+)
 
 #: Graphs in the report's galleries of the most uncertain ones.
 GALLERY = 12
@@ -47,6 +53,8 @@ def judge(
         both = {"": raw, "_recalibrated": model.calibration(raw)}
         for suffix, prediction in both.items():
             bars = regression_scores(prediction.mean, prediction.variance, targets(graphs))
+            if suffix:  # intervals need not be Gaussian: isotonic and conformal have their own
+                bars |= coverages(model.calibration, raw, targets(graphs))
             scores |= {f"{prefix}{key}{suffix}": value for key, value in bars.items()}
             doubts[suffix][split] = prediction.doubt
             arrays[f"{split}_{name}_std{suffix}"] = prediction.variance.sqrt().numpy()
@@ -60,6 +68,21 @@ def judge(
             out_of_distribution_scores(found["test"], found["ood"])["auroc"] if several else None
         )
     return scores, arrays
+
+
+def coverages(calibration: Calibration, raw: Prediction, y: torch.Tensor) -> dict[str, float]:
+    """How often each interval of a calibration holds the truth.
+
+    A coverage that too few validation points were fitted for is left to the Gaussian.
+    """
+    found = {}
+    for percent in (50, 80, 90, 95):
+        try:
+            low, high = calibration.interval(raw, percent / 100)
+        except InputError:
+            continue
+        found[f"coverage_{percent}"] = float(((low <= y) & (y <= high)).double().mean())
+    return found
 
 
 def gallery(split: str, prediction: Prediction, graphs: list[Data], smiles: list[str]) -> Arrays:

@@ -76,7 +76,16 @@ class Prediction:
 
     @classmethod
     def cat(cls, parts: list[Prediction]) -> Prediction:
-        """Join predictions of *different* graphs, such as the batches of one data set."""
+        """Join predictions of *different* graphs, such as the batches of one data set.
+
+        Raises:
+            InputError: there is none, or they have different numbers of members.
+        """
+        counts = sorted({len(p.members) for p in parts})
+        if len(counts) != 1:
+            raise InputError(
+                f"predictions to join must have one number of members, not {counts or 'no parts'}"
+            )
         return cls(
             mean=torch.cat([p.mean for p in parts]),
             aleatoric=torch.cat([p.aleatoric for p in parts]),

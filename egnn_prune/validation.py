@@ -42,6 +42,17 @@ def validate(settings: Settings) -> None:
     _within("pruning.until", s.pruning.until, 0, 1)
     _within("pruning.freeze_fraction", s.pruning.freeze_fraction, 0, 1)
     _within("selection.replay", s.selection.replay, 0, 0.99)
+    _at_least("selection.rounds", s.selection.rounds, 1)
+    if s.selection.rounds > s.training.finetune_epochs:
+        raise ConfigError(
+            f"selection.rounds ({s.selection.rounds}) cannot exceed training.finetune_epochs "
+            f"({s.training.finetune_epochs}): graphs are selected anew between epochs"
+        )
+    band = list(s.selection.band)
+    if len(band) != 2 or not 0 <= band[0] < band[1] <= 1:
+        raise ConfigError(
+            f"selection.band needs two quantiles, 0 <= lowest < highest <= 1, not {band}"
+        )
     _within("selection.fraction", s.selection.fraction, 1e-9, 1)
     _within("model.dropout", s.model.dropout, 0, 0.99)
     _within("model.readout_dropout", s.model.readout_dropout, 0, 0.99)

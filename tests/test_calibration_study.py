@@ -39,7 +39,7 @@ def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
         "deep ensemble of 2",
     ]
     # sparsities x recalibrations x splits
-    assert len(rows) == len(estimators) * 2 * 5 * 2
+    assert len(rows) == len(estimators) * 2 * 6 * 2
     assert all(math.isfinite(float(row[k])) for row in rows for k in ("nll", "ence", "ood_auroc"))
     text = (out / "calibration.txt").read_text()
     assert "Cost of pruning" in text and "Out-of-distribution split" in text
@@ -85,3 +85,17 @@ def test_bad_settings_are_refused_before_any_training(tmp_path, changes, message
     with pytest.raises(ConfigError, match=message):
         check(small(tmp_path, **changes))
     assert not (tmp_path / "study").exists()
+
+
+def test_other_steps_or_nearby_sparsities_are_other_networks(tmp_path, capsys):
+    settings = small(tmp_path, seeds=[0], recipes=["single"], sparsities=[0.5, 0.504])
+    out = run_calibration_study(settings)
+    assert {p.name for p in (out / "single0").glob("*.safetensors")} == {
+        "sparsity0.safetensors",
+        "sparsity0.5.safetensors",
+        "sparsity0.504.safetensors",
+    }
+    settings.steps = 3
+    with pytest.raises(ConfigError, match=r"fine-tuned with .*2.* not .*3"):
+        run_calibration_study(settings)
+    capsys.readouterr()

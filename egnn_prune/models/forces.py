@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import evaluating, gates
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.prediction import Prediction
 
 
@@ -70,6 +70,7 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
 
     Raises:
         ConfigError: there is only one member.
+        InputError: a member's forces are NaN or infinite.
         DataError: the batch cannot be used.
     """
     prepare: Any = getattr(model, "prepared", lambda same: same)  # one neighbour list for all
@@ -79,6 +80,12 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
         raise ConfigError(
             "force uncertainty needs at least two members: an ensemble, or thinned networks (see "
             "egnn_prune.uncertainty.thinned)"
+        )
+    broken = ~members.flatten(1).isfinite().all(1)
+    if bool(broken.any()):
+        raise InputError(
+            f"member {int(broken.nonzero()[0])} of {len(members)} predicts NaN or infinite forces; "
+            "check the input and the weights of the model"
         )
     return Prediction.from_members(members)
 

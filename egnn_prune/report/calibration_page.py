@@ -155,10 +155,13 @@ def _question(metrics: Metrics) -> list[str]:
     if MISSING in (error, harm):
         return []
     ratio = [number(pruned[key]) / number(dense[key]) for key in ("ence", "test_mae")]
-    more = "more" if ratio[0] > ratio[1] else "no more"
+    more = "more" if ratio[0] > max(ratio[1], 1) else "no more"
+    verdict = f"in this run calibration suffered {more} than accuracy"
+    if max(ratio) <= 1:
+        verdict = "in this run neither suffered"
     sentence = (
         f"Pruning changed the calibration error (test ENCE) by {harm} and the test MAE by {error}: "
-        f"in this run calibration suffered {more} than accuracy."
+        f"{verdict}."
     )
     if mended == MISSING:
         return [sentence]
@@ -178,6 +181,8 @@ def _source(metrics: Metrics, test: Mapping[str, ErrorBars]) -> list[str]:
     sentences = [f"The error bars come from the method “{method}”."] if method else []
     if all(each.recalibrated is None for each in test.values()):
         return [*sentences, "The run has no recalibrated error bars, so one line per model."]
+    if about.get("calibration") == "none":
+        return [*sentences, "The run was asked not to recalibrate them."]
     points, split = number(about.get("points")), about.get("fitted_on")
     where = f" on {points:.0f} molecules" if math.isfinite(points) else ""
     where += f" of the split “{split}”" if split else ""

@@ -1,8 +1,8 @@
 """The calibration study: what pruning does to errors and to error bars, in tables and a figure.
 
 A row describes one estimator of one network on one split after one recalibration: ``seed``,
-``estimator``, ``sparsity`` (0 for dense), ``recalibration`` (``none``, ``variance``,
-``monotone``), ``split``, ``unit`` and the scores.
+``estimator``, ``sparsity`` (0 for dense), ``recalibration`` (``none``, ``dense``, or the name of
+a calibration), ``split``, ``unit`` and the scores.
 """
 
 from __future__ import annotations
@@ -39,8 +39,14 @@ Rows = Sequence[Mapping[str, Any]]
 _LINES = (
     ("accuracy_nats", "none", GREY, "-", "errors and ranking"),
     ("miscalibration_nats", "none", VERMILION, "-", "size of error bars, as they are"),
-    ("miscalibration_nats", "robust", BLUE, "--", "the same, one factor fitted on validation"),
-    ("miscalibration_nats", "monotone", GREEN, ":", "the same, monotone map fitted on validation"),
+    (
+        "miscalibration_nats",
+        "dense",
+        GREEN,
+        ":",
+        "the same, one factor fitted before pruning",
+    ),
+    ("miscalibration_nats", "robust", BLUE, "--", "the same, factor fitted again after it"),
 )
 #: Lines of the coverage panels: split, recalibration, colour, line style, label.
 _COVERAGE = (
@@ -84,10 +90,11 @@ def answer_table(rows: Rows) -> str:
     """What pruning costs against the dense network of the same seed, in nats of likelihood.
 
     For every split, estimator and sparsity the paired changes with 95 % t-intervals: of the part
-    of the negative log-likelihood that errors and ranking cause, of the part that wrongly sized
-    error bars cause (as they are, and recalibrated). The last column compares the first two,
-    paired by seed: "calibration" or "accuracy" where the interval of their difference excludes
-    zero, "neither" where no harm is certain.
+    of the negative log-likelihood that errors and ranking cause, and of the part that wrongly sized
+    error bars cause (as they are, calibrated before pruning, calibrated again after it). The last
+    column compares the first with the part calibrated before, paired by seed: "calibration" or
+    "accuracy" where the interval of their difference excludes zero, "neither" where no harm is
+    certain.
     """
     body = []
     for split in dict.fromkeys(row["split"] for row in rows):
@@ -101,7 +108,8 @@ def answer_table(rows: Rows) -> str:
             }
             accuracy = changes["accuracy_nats", "none"]
             raw = changes["miscalibration_nats", "none"]
-            more = summarise([c - a for c, a in zip(raw, accuracy, strict=True)])
+            before = changes["miscalibration_nats", "dense"]
+            more = summarise([c - a for c, a in zip(before, accuracy, strict=True)])
             errors = [
                 summarise([number(row["mae"]) for row in cell.values()]).mean
                 for cell in (_pick(chosen, estimator, s, "none") for s in (0.0, sparsity))
@@ -115,17 +123,19 @@ def answer_table(rows: Rows) -> str:
                     f"{100 * (errors[1] / errors[0] - 1):+.1f} %",
                     _interval(summarise(accuracy)),
                     _interval(summarise(raw)),
+                    _interval(summarise(before)),
                     _interval(summarise(changes["miscalibration_nats", "robust"])),
-                    _interval(summarise(changes["miscalibration_nats", "monotone"])),
-                    _verdict(summarise(accuracy), summarise(raw), more),
+                    _verdict(summarise(accuracy), summarise(before), more),
                 ]
             )
     header = ["split", "estimator", "sparsity", "seeds", "MAE", "accuracy (nats)"]
-    header += ["calibration (nats)", "one factor (nats)", "monotone (nats)", "harmed more"]
+    header += ["uncalibrated (nats)", "calibrated before (nats)", "again after (nats)"]
+    header += ["harmed more"]
     return (
         "Cost of pruning: change of each part of the negative log-likelihood against the dense "
-        "network\nof the same seed [95 % interval]; calibration as it is and after "
-        "recalibration of both networks\n\n" + text_table(header, body, left=2)
+        "network\nof the same seed [95 % interval]; sizes of the error bars as the method states "
+        "them, with the\nfactor fitted before pruning, and with a factor fitted again after it\n\n"
+        + text_table(header, body, left=2)
     )
 
 

@@ -40,6 +40,8 @@ def rounds(steps: int, count: int) -> list[int]:
         steps: optimiser steps of the fine-tuning.
         count: how often to select; 1 selects once, before the first step.
 
+    ``steps`` may count anything, such as epochs.
+
     Returns:
         ``count`` different steps, such as ``[0, 100, 200]`` for 300 steps and 3 rounds.
 

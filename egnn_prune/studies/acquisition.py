@@ -55,6 +55,11 @@ def run_acquisition(settings: AcquisitionSettings) -> Path:
         least = 2 if name == "initial" else 1
         if getattr(settings, name) < least:
             raise ConfigError(f"{name} must be at least {least}, not {getattr(settings, name)}")
+    if settings.uncertainty.method in ("snapshot", "bootstrap"):
+        raise ConfigError(
+            "acquisition trains one network (or a deep ensemble) on, so uncertainty.method="
+            f"{settings.uncertainty.method} does not fit it; choose dropout, shallow or deep"
+        )
     validate(settings)
     found = over_seeds(acquire_seed, settings, settings.seeds, settings.workers)
     order = settings.strategies

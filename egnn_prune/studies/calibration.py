@@ -38,8 +38,12 @@ from egnn_prune.uncertainty import (
 from egnn_prune.validation import validate
 from egnn_prune.workbench import Workbench
 
-#: What is fitted on the validation split; "none" is the method's own variance.
-RECALIBRATIONS = ("none", "variance", "robust", "monotone", "conformal")
+#: The method's own variance.
+NONE = "none"
+#: The factor that the *dense* network of the same seed needed: does a calibration survive pruning?
+DENSE = "dense"
+#: What is fitted on the validation split.
+RECALIBRATIONS = ("variance", "robust", "monotone", "conformal")
 SPLITS = ("val", "test", "ood")
 PARTS = ("mean", "aleatoric", "epistemic")
 #: Estimators of a network trained by each recipe.
@@ -108,13 +112,15 @@ def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
         torch.set_num_threads(settings.threads)
     out = check(settings)
     rows: list[Row] = []
+    dense: dict[str, Prediction] = {}
     for recipe in settings.recipes:
         job = network_job(settings, recipe, seed, out)
         for sparsity, path in train_networks(job, settings.sparsities, settings.steps).items():
             for name, kind in ESTIMATORS[recipe].items():
                 saved = path.with_suffix(f".{name.lower().replace(' ', '-')}.npz")
                 cell = Cell(job, name, seed, sparsity, saved)
-                rows += cell.rows(partial(_load, kind, path))
+                found = cell.predictions(partial(_load, kind, path))
+                rows += cell.rows(found, dense.setdefault(name, found["val"]))
     if settings.deep_members:
         members = range(settings.deep_members)
         jobs = [network_job(settings, "single", seed + STRIDE * i, out) for i in members]
@@ -123,7 +129,9 @@ def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
         for sparsity in (0.0, *settings.sparsities):
             paths = [place[sparsity] for place in places]
             saved = paths[0].with_suffix(f".deep{len(jobs)}.npz")
-            rows += Cell(jobs[0], name, seed, sparsity, saved).rows(partial(_load_deep, paths))
+            cell = Cell(jobs[0], name, seed, sparsity, saved)
+            found = cell.predictions(partial(_load_deep, paths))
+            rows += cell.rows(found, dense.setdefault(name, found["val"]))
     return rows
 
 
@@ -153,15 +161,27 @@ class Cell:
     sparsity: float
     path: Path
 
-    def rows(self, build: Callable[[], Estimator]) -> list[Row]:
-        """One row a split and recalibration, in the order of :data:`RECALIBRATIONS`."""
+    def predictions(self, build: Callable[[], Estimator]) -> dict[str, Prediction]:
+        """Of every split; made where they are not kept already."""
         if not self.path.exists():
             self.predict(build())
-        predictions = self.saved()
+        return self.saved()
+
+    def rows(self, predictions: dict[str, Prediction], dense: Prediction) -> list[Row]:
+        """One row a split and recalibration.
+
+        Args:
+            predictions: of every split.
+            dense: what the same estimator of the dense network predicts for validation.
+        """
         y = {split: targets(self.job.dataset.split(split)) for split in predictions}
         rows = []
-        for name in RECALIBRATIONS:
-            calibration = CALIBRATIONS[name]().fit(predictions["val"], y["val"])
+        fitted = {
+            NONE: CALIBRATIONS["none"](),
+            DENSE: CALIBRATIONS["robust"]().fit(dense, y["val"]),
+            **{n: CALIBRATIONS[n]().fit(predictions["val"], y["val"]) for n in RECALIBRATIONS},
+        }
+        for name, calibration in fitted.items():
             after = {s: calibration(p) for s, p in predictions.items() if s != "val"}
             auroc = None
             if "ood" in after:

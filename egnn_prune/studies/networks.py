@@ -12,6 +12,8 @@ from egnn_prune import checkpoint
 from egnn_prune.api import compact, fine_tune, prune
 from egnn_prune.configs.settings import CalibrationStudySettings, main_job
 from egnn_prune.device import choose_device
+from egnn_prune.errors import ConfigError
+from egnn_prune.files import read_json, write_json
 from egnn_prune.pipeline import Job
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.training import LOSSES
@@ -31,6 +33,7 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int, out:
     """
     job = main_job(settings)
     job.seed, job.out = seed, str(out / f"{recipe}{seed}")
+    job.uncertainty = replace(job.uncertainty, method="dropout")
     if recipe == "shallow":
         job.uncertainty = replace(job.uncertainty, method="shallow")
         job.training = replace(job.training, loss="crps")
@@ -46,9 +49,20 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
 
     Returns:
         The file of the network of every sparsity.
+
+    Raises:
+        ConfigError: the folder holds networks that were fine-tuned for another number of steps.
     """
     job.train_dense()
-    places = {s: job.folder.path / f"sparsity{100 * s:.0f}.safetensors" for s in (0.0, *sparsities)}
+    folder, asked = job.folder.path, {"steps": steps}
+    record = folder / "fine_tuning.json"
+    if record.exists() and read_json(record) != asked:
+        raise ConfigError(
+            f"{folder} holds networks fine-tuned with {read_json(record)}, not {asked}; choose "
+            "another out"
+        )
+    write_json(record, asked)
+    places = {s: folder / f"sparsity{s:g}.safetensors" for s in (0.0, *sparsities)}
     t = job.settings.training
     loss = LOSSES[t.loss]
     for sparsity, path in places.items():

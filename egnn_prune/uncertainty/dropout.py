@@ -132,7 +132,10 @@ class MCDropout(Estimator):
         if samples < 2:
             raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
         if not dropped_gates(network):
-            raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
+            raise ConfigError(
+                "the model has no dropout to sample from; set model.dropout above 0, or use "
+                "ModuleDropout for a network with nn.Dropout layers"
+            )
         self.samples, self.seed = samples, seed
 
     def estimate(self, batch: Any) -> Prediction:

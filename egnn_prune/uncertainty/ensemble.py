@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction, Prediction
-from egnn_prune.uncertainty.estimator import Predicted, as_prediction
+from egnn_prune.uncertainty.estimator import Estimator, Predicted, as_prediction
 
 
 class DeepEnsemble(nn.Module):
@@ -29,14 +29,23 @@ class DeepEnsemble(nn.Module):
             ``[B, C]``.
 
     Raises:
-        ConfigError: there are fewer than two members, or (in ``forward``) they predict different
-            things.
+        ConfigError: there are fewer than two members, they are estimators or scale their target
+            differently, or (in ``forward``) they predict different things.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         if len(members) < 2:
             raise ConfigError(f"a deep ensemble needs at least 2 members, not {len(members)}")
+        if any(isinstance(member, Estimator) for member in members):
+            raise ConfigError(
+                "members of a deep ensemble are networks; pooling would lose what an estimator adds"
+            )
+        if any(getattr(m, "scale", None) != getattr(members[0], "scale", None) for m in members):
+            raise ConfigError(
+                "members of a deep ensemble must share the scale of their target; build them on "
+                "the same training data"
+            )
         self.members = nn.ModuleList(members)
 
     def forward(self, batch: Any, samples: int = 1) -> Predicted:
@@ -47,8 +56,14 @@ class DeepEnsemble(nn.Module):
 
     def prepared(self, batch: Any) -> Any:
         """The batch with what members share, where they know how to prepare it."""
+        if any(self._reads(m) != self._reads(self.members[0]) for m in self.members):
+            return batch  # each prepares its own
         prepare: Any = getattr(self.members[0], "prepared", lambda same: same)
         return prepare(batch)
+
+    @staticmethod
+    def _reads(member: nn.Module) -> tuple[type, object]:
+        return type(member), getattr(member, "elements", None)
 
     def normalised(self, batch: Any, samples: int = 1) -> tuple[Tensor, Tensor]:
         """All members' means and variances in units of the target's scale, ``[M, B]``."""

@@ -9,12 +9,15 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.channels import evaluating
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.estimator import Estimator
 
 #: Steps of the evidence's fixed point; it settles in about ten.
 EVIDENCE_STEPS = 50
+#: Share of the mean eigenvalue that :class:`PredictionRigidity` adds to all of them.
+RIDGE = 1e-6
 
 
 class LinearOut(Protocol):
@@ -75,10 +78,10 @@ class LastLayer(Estimator):
         """
         weights = self.network.last_layer_weights().detach().double()  # type: ignore[operator]
         information = weights.new_zeros(len(weights), len(weights))
-        for batch in batches:
-            with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
+            for batch in batches:
                 features, prediction = self.network.last_layer(batch)  # type: ignore[operator]
-            information += features.T @ (features / self.noise(prediction)[:, None])
+                information += features.T @ (features / self.noise(prediction)[:, None])
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
                 "last-layer uncertainty is fitted on training batches; there are none, or the "
@@ -86,7 +89,7 @@ class LastLayer(Estimator):
             )
         values, vectors = torch.linalg.eigh(information)
         values = values.clamp(min=0)
-        precision = self.prior_precision or evidence_precision(values, weights)
+        precision = self.prior_precision or self.best_precision(values, weights)
         self.covariance = (vectors / (values + precision)) @ vectors.T
         return self
 
@@ -95,8 +98,13 @@ class LastLayer(Estimator):
         if self.covariance.numel() == 0:
             raise ConfigError("fit last-layer uncertainty on training batches before predicting")
         features, prediction = self.network.last_layer(batch)  # type: ignore[operator]
-        spread = torch.einsum("bi,ij,bj->b", features, self.covariance, features)
+        covariance = self.covariance.to(features)
+        spread = torch.einsum("bi,ij,bj->b", features, covariance, features)
         return self.combined(prediction, spread.clamp(min=0))
+
+    def best_precision(self, eigenvalues: Tensor, weights: Tensor) -> float:
+        """The prior precision where none was asked for; see :func:`evidence_precision`."""
+        return evidence_precision(eigenvalues, weights)
 
     def noise(self, prediction: Prediction) -> Tensor:
         """The noise variance of each training graph, ``[B]``."""
@@ -120,7 +128,13 @@ class PredictionRigidity(LastLayer):
     What the network states as its noise is not used, so a network without a variance output will
     do. The scale is arbitrary; the paper fits it on validation, as
     :class:`~egnn_prune.uncertainty.VarianceScaling` does: calibrate before you read the numbers.
+    :math:`\alpha` only keeps the inverse stable: by default a millionth of the mean eigenvalue, so
+    that the ranking does not depend on the target's unit.
     """
+
+    def best_precision(self, eigenvalues: Tensor, weights: Tensor) -> float:
+        """:data:`RIDGE` of the mean eigenvalue."""
+        return RIDGE * float(eigenvalues.mean())
 
     def noise(self, prediction: Prediction) -> Tensor:
         """The same for all graphs."""

@@ -93,14 +93,21 @@ def calibrate(
         The calibrated estimator. Estimator and network are shared with it, not copied.
 
     Raises:
-        ConfigError: there is no method of that name.
+        ConfigError: there is no method of that name, or the estimator is calibrated already.
         InputError: there are no batches, they hold no targets, or these cannot be fitted to.
     """
+    if isinstance(estimator, Calibrated):
+        raise ConfigError("this estimator is calibrated already; calibrate its .estimator instead")
     calibration = build_calibration(method) if isinstance(method, str) else method
     predictions: list[Predicted] = []
     found: list[Tensor] = []
     for batch in batches:
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
+        pair = isinstance(batch, tuple | list)
+        if pair and len(batch) != 2:
+            raise InputError(
+                f"validation batches are graphs or pairs of inputs and targets, not {len(batch)} "
+                "things; hand over pairs"
+            )
         predictions.append(estimator.predict(batch[0] if pair else batch).detach())
         y = targets(batch) if targets else (batch[1] if pair else getattr(batch, "y", None))
         if not isinstance(y, Tensor):
