@@ -106,7 +106,12 @@ def test_the_mean_is_linear_in_the_features(make_batch, dtype, assert_close, poo
     assert torch.equal(prediction.member_variance, direct.member_variance)
 
 
-@pytest.mark.parametrize("kind", [LastLayer, PredictionRigidity])
+def rigidity(model: PropertyModel) -> PredictionRigidity:
+    """Three graphs leave most features unseen: without a prior, rounding would be inverted."""
+    return PredictionRigidity(model, prior_precision=1.0)
+
+
+@pytest.mark.parametrize("kind", [LastLayer, rigidity])
 def test_the_error_bar_is_invariant(make_property_model, make_batch, kind):
     model = make_property_model(attention=True)
     batch = make_batch(4, 6, 3)
@@ -149,6 +154,37 @@ def test_rigidity_is_the_geometry_alone():
     information = features.T @ features + 0.5 * torch.eye(6, dtype=torch.float64)
     expected = (features * torch.linalg.solve(information, features.T).T).sum(1)
     torch.testing.assert_close(found.epistemic, expected)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+@pytest.mark.parametrize("kind", [LastLayer, PredictionRigidity])
+def test_the_unit_of_the_target_changes_nothing_but_the_unit(kind, unit):
+    features, noise, y = regression(n=80)
+    weights = map_weights(features, noise, y, 1.0)
+
+    def spread(factor: float) -> Tensor:
+        estimator = kind(LinearModel(weights))
+        estimator.fit([(factor * features, factor**2 * noise)])
+        return estimator.predict((factor * features, noise)).epistemic
+
+    one, other = spread(1.0), spread(unit)
+    torch.testing.assert_close(other / other.mean(), one / one.mean())
+
+
+def test_fitting_does_not_depend_on_the_mode(make_property_model, make_batch):
+    model, batch = make_property_model(dropout=0.5), make_batch(4, 6, 3)
+    model.train()
+    first = fitted(model, batch.to_data_list()).covariance
+    assert model.training
+    assert torch.equal(first, fitted(model.eval(), batch.to_data_list()).covariance)
+
+
+def test_a_fitted_estimator_can_change_its_precision(make_property_model, make_batch):
+    model, batch = make_property_model(), make_batch(4, 3)
+    estimator = fitted(model, batch.to_data_list())
+    before = estimator.predict(batch).epistemic
+    after = estimator.float().predict(batch).epistemic
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-6)
 
 
 def test_gradients_reach_the_positions(make_property_model, make_batch):
