@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from test_main_job import metrics, tiny
+from torch_geometric.data import Batch
 
 from egnn_prune import data, load, load_estimator, workbench
 from egnn_prune.data import GraphDataset
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.pipeline import run
 from egnn_prune.selection import STRATEGIES
 from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
@@ -184,6 +185,13 @@ def test_calibrations(tmp_path, base, no_report, calibration):
     for model in found["models"].values():
         same = model["nll"] == model["nll_recalibrated"]
         assert same == (calibration == "none")
+    model = load_estimator(folder / "pruned.safetensors")
+    graphs = workbench.sources.load("xtb", None, None, 0).with_cutoff(4.0).split("test")
+    y = torch.cat([g.y for g in graphs])
+    low, high = model.interval(Batch.from_data_list(graphs), 0.9)
+    coverage = float(((low <= y) & (y <= high)).double().mean())
+    expected = found["models"]["pruned"]["coverage_90_recalibrated"]
+    assert coverage == pytest.approx(expected, abs=1.5 / len(y))
 
 
 def test_a_selection_in_rounds_is_made_anew(tmp_path, base, no_report, monkeypatch):
@@ -231,3 +239,33 @@ def test_without_scratch_and_without_ood(tmp_path, monkeypatch):
     assert found["dataset"]["ood"] == 0
     assert "NaN" not in (folder / "metrics.json").read_text()
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_too_few_validation_graphs_are_refused_before_training(tmp_path, monkeypatch):
+    full = workbench.sources.load
+
+    def few(*arguments) -> GraphDataset:
+        dataset = full(*arguments)
+        dataset.splits["val"] = dataset.splits["val"][:9]
+        return dataset
+
+    monkeypatch.setattr(workbench.sources, "load", few)
+    with pytest.raises(DataError, match="9 validation graphs, and error bars are calibrated on 10"):
+        variant(tmp_path, None)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection__rounds": 0}, "selection.rounds must be at least 1"),
+        ({"selection__rounds": 9}, r"selection.rounds \(9\) cannot exceed"),
+        ({"selection__band": [0.9, 0.5]}, "selection.band needs two quantiles"),
+        ({"uncertainty__calibration": "temperature"}, "uncertainty.calibration must be one of"),
+        ({"training__loss": "mae"}, "training.loss must be one of faithful, nll, crps"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        variant(tmp_path, None, **changes)
+    assert not (tmp_path / "run").exists()

@@ -81,11 +81,9 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
             "force uncertainty needs at least two members: an ensemble, or thinned networks (see "
             "egnn_prune.uncertainty.thinned)"
         )
-    broken = ~members.flatten(1).isfinite().all(1)
-    if bool(broken.any()):
+    if not bool(members.isfinite().all()):  # a shared trunk spreads one member's NaN to all
         raise InputError(
-            f"member {int(broken.nonzero()[0])} of {len(members)} predicts NaN or infinite forces; "
-            "check the input and the weights of the model"
+            "the members' forces are NaN or infinite; check the input and the weights of the model"
         )
     return Prediction.from_members(members)
 

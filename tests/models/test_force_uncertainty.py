@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import gates
-from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale, force_prediction, forces
 from egnn_prune.models.graph import with_edges
 from egnn_prune.prediction import Prediction
@@ -228,3 +228,11 @@ def test_one_member_says_nothing(make_property_model, make_batch, dropout):
         pytest.raises(ConfigError, match="needs at least two members"),
     ):
         force_prediction(model, make_batch(3))
+
+
+def test_a_broken_member_is_refused(make_property_model, make_batch):
+    model = make_property_model(members=3)
+    with torch.no_grad():
+        model.head.mean_out.weight[1] = torch.nan
+    with pytest.raises(InputError, match="forces are NaN or infinite"):
+        force_prediction(model, make_batch(3, 4))

@@ -8,8 +8,9 @@ import pytest
 import torch
 from calibration_data import classification, regression
 
-from egnn_prune.errors import InputError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.prediction import ClassPrediction, Prediction
+from egnn_prune.uncertainty import SinglePass, calibrate
 from egnn_prune.uncertainty.calibration import NoCalibration, TemperatureScaling, build_calibration
 
 REGRESSIONS = ("variance", "monotone", "isotonic", "conformal")
@@ -134,3 +135,15 @@ def test_bad_class_predictions():
     broken[0, 2, 1] = math.nan
     with pytest.raises(InputError, match="member 0 of 1 predicts NaN"):
         TemperatureScaling().fit(ClassPrediction(broken), labels)
+
+
+def test_a_calibrated_estimator_is_not_calibrated_twice(make_property_model, make_batch):
+    batch = make_batch(*[3] * 12)
+    once = calibrate(SinglePass(make_property_model(members=2)), [batch])
+    with pytest.raises(ConfigError, match="calibrated already"):
+        calibrate(once, [batch])
+
+
+def test_batches_of_three_things_are_refused(make_property_model):
+    with pytest.raises(InputError, match="pairs of inputs and targets, not 3 things"):
+        calibrate(SinglePass(make_property_model()), [(1, 2, 3)])

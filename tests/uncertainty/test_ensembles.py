@@ -9,7 +9,13 @@ import torch
 
 from egnn_prune import compact, load, save
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, property_model
+from egnn_prune.models import (
+    EGNNOptions,
+    IrrepsOptions,
+    PropertyModel,
+    TargetScale,
+    property_model,
+)
 from egnn_prune.models.graph import cutoff_edges
 from egnn_prune.pruning import apply_masks, choose
 from egnn_prune.testing import assert_equivariant
@@ -222,3 +228,12 @@ def test_members_of_different_targets_are_refused(ensemble, make_batch):
     with pytest.raises(ConfigError, match=r"same thing, not \(2,\) and \(9,\)") as caught:
         DeepEnsemble([*ensemble.members, per_node])(make_batch(3, 6))
     assert "\n" not in str(caught.value)
+
+
+def test_members_are_networks_that_share_a_scale(make_property_model):
+    model, other = make_property_model(), make_property_model()
+    with pytest.raises(ConfigError, match="members of a deep ensemble are networks"):
+        DeepEnsemble([SinglePass(model), SinglePass(other)])
+    other.scale = TargetScale(shift=1.0, scale=2.0)
+    with pytest.raises(ConfigError, match="must share the scale of their target"):
+        DeepEnsemble([model, other])
