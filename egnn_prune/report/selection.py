@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from egnn_prune.report.files import number
 from egnn_prune.report.formatting import MISSING, significant, text_table
@@ -140,6 +141,7 @@ def selection_plot(rows: Sequence[StudyRow], unit: str = "", steps: int | None =
                     label=f"replay {replay:g}",
                 )
             axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_title(f"{SPLITS[key]}: left of 0 beats random")
             axes.set_xlabel(f"MAE minus that of random{f' ({unit})' if unit else ''}")
             light_grid(axes, "x")
