@@ -14,6 +14,7 @@ from torch_geometric.loader import DataLoader
 from egnn_prune import checkpoint, files
 from egnn_prune.configs.settings import Settings
 from egnn_prune.device import choose_device
+from egnn_prune.errors import DataError
 from egnn_prune.evaluation import evaluate
 from egnn_prune.provenance import git_commit
 from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
@@ -22,6 +23,7 @@ from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import replay_weights
 from egnn_prune.training import PruningCallback
+from egnn_prune.uncertainty.calibration import FEWEST
 from egnn_prune.validation import validate
 from egnn_prune.workbench import Workbench
 
@@ -54,6 +56,7 @@ def run(settings: Settings) -> Path:
         print(comparison_table(files.read_json(folder.path / "metrics.json")))
         return folder.path
     job = Job(settings, folder, device)
+    job.check_validation()
     job.train_dense()
     job.select_uncertain_graphs()
     job.prune_and_finetune()
@@ -66,6 +69,15 @@ def run(settings: Settings) -> Path:
 
 class Job(Workbench):
     """The stages of a run. Each seeds itself, so that a continued run computes the same numbers."""
+
+    def check_validation(self) -> None:
+        """Refuse too few validation graphs to calibrate on now, not after the training."""
+        method = self.settings.uncertainty.calibration
+        if method != "none" and len(self.val) < FEWEST:
+            raise DataError(
+                f"{self.dataset.name} has {len(self.val)} validation graphs, and error bars are "
+                f"calibrated on {FEWEST} or more; use more data or uncertainty.calibration=none"
+            )
 
     # ------------------------------------------------------------------ the stages
 

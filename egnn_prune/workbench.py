@@ -30,7 +30,6 @@ from egnn_prune.selection import Evidence, gather, replay_weights, rounds, selec
 from egnn_prune.training import LOSSES, Reselection, fit
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
-from egnn_prune.uncertainty.calibration import FEWEST
 
 
 class Workbench:
@@ -52,7 +51,6 @@ class Workbench:
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
         self._check_elements()
         self._check_sparsity()
-        self._check_validation()
         self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
 
     def _check_elements(self) -> None:
@@ -73,15 +71,6 @@ class Workbench:
         groups = build_model(self.settings, self.dataset).channel_groups()  # type: ignore[operator]
         s = self.settings.pruning
         choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
-
-    def _check_validation(self) -> None:
-        """Refuse too few validation graphs to calibrate on now, likewise."""
-        method = self.settings.uncertainty.calibration
-        if method != "none" and len(self.val) < FEWEST:
-            raise DataError(
-                f"{self.dataset.name} has {len(self.val)} validation graphs, and error bars are "
-                f"calibrated on {FEWEST} or more; use more data or uncertainty.calibration=none"
-            )
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What a finished stage wrote down."""

@@ -70,6 +70,7 @@ def test_the_dense_model_of_a_seed_is_shared(compared):
         ).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_numbers(compared, tmp_path):
     compare(settings(tmp_path / "out", workers=2))
     assert rows(tmp_path / "out") == rows(compared)

@@ -48,8 +48,10 @@ def clusters(tmp_path) -> Path:
 
 
 def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
-    settings = tiny(tmp_path / "run", data__name="extxyz", data__path=str(clusters))
-    script.main(settings)
+    asked = {"data__name": "extxyz", "data__path": str(clusters)}
+    with pytest.raises(DataError, match="8 validation graphs, and error bars are calibrated on 10"):
+        script.main(tiny(tmp_path / "first", **asked))
+    script.main(tiny(tmp_path / "run", **asked, uncertainty__calibration="none"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     dataset, models = metrics["dataset"], metrics["models"]
     assert dataset["name"] == "clusters.xyz"
