@@ -117,6 +117,8 @@ class ChannelGate(nn.Module):
     Args:
         width: number of channels now.
         p: probability that a channel is dropped, in [0, 1).
+        inplace: whether a thinned pass without gradients may overwrite its input, as
+            ``nn.ReLU(inplace=True)`` does; only for inputs that nothing else reads.
 
     Shapes:
         input ``[S * rows, width, ...]`` with S samples one after another, output the same.
@@ -125,9 +127,9 @@ class ChannelGate(nn.Module):
     kept: Tensor
     dense_width: Tensor
 
-    def __init__(self, width: int, p: float = 0.0) -> None:
+    def __init__(self, width: int, p: float = 0.0, inplace: bool = False) -> None:
         super().__init__()
-        self.p = p
+        self.p, self.inplace = p, inplace
         self.register_buffer("kept", torch.arange(width))
         self.register_buffer("dense_width", torch.tensor(width))
         self.thinning: Tensor | None = None  # [S, width]
@@ -150,7 +152,10 @@ class ChannelGate(nn.Module):
         if thinning is None and self.training and self.p > 0:
             thinning = self.draw(1)
         rest = (1,) * (x.dim() - 2)
-        if thinning is not None:
+        if thinning is not None and len(thinning) == 1:
+            mask = thinning.to(x.dtype).unflatten(-1, (-1, *rest))
+            x = x.mul_(mask) if self.inplace and not torch.is_grad_enabled() else x * mask
+        elif thinning is not None:
             rows = x.unflatten(0, (len(thinning), len(x) // len(thinning)))
             x = (rows * thinning.to(x.dtype)[:, None].unflatten(-1, (-1, *rest))).flatten(0, 1)
         if self.opened is not None:

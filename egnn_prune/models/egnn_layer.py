@@ -147,8 +147,9 @@ class EGNNLayer(nn.Module):
             radial = slice(2 * stream, 2 * stream + self.radial.size)
             nn.init.normal_(self.edge_in.weight.data[:, radial], std=RADIAL_STD)
         self.edge_out = nn.Linear(widths.edge, widths.message)
-        self.edge_gate = ChannelGate(widths.edge, options.dropout)
-        self.message_gate = ChannelGate(widths.message, options.dropout)
+        # in place: every gate but the stream's reads a fresh activation
+        self.edge_gate = ChannelGate(widths.edge, options.dropout, inplace=True)
+        self.message_gate = ChannelGate(widths.message, options.dropout, inplace=True)
         if options.attention:
             self.attention = nn.Linear(widths.message, 1)
         self.moves = options.update_positions and widths.position > 0
@@ -157,15 +158,15 @@ class EGNNLayer(nn.Module):
             self.position_out = nn.Linear(widths.position, 1, bias=False)
             # small first steps: positions should move by a fraction of a bond, not by a molecule
             nn.init.xavier_uniform_(self.position_out.weight, gain=1e-3)
-            self.position_gate = ChannelGate(widths.position, options.dropout)
+            self.position_gate = ChannelGate(widths.position, options.dropout, inplace=True)
         self.drifts = self.moves and options.velocity
         if self.drifts:
             self.velocity_in = nn.Linear(stream, widths.velocity)
             self.velocity_out = nn.Linear(widths.velocity, 1)
-            self.velocity_gate = ChannelGate(widths.velocity, options.dropout)
+            self.velocity_gate = ChannelGate(widths.velocity, options.dropout, inplace=True)
         self.node_in = nn.Linear(stream + widths.message, widths.node)
         self.node_out = nn.Linear(widths.node, stream)
-        self.node_gate = ChannelGate(widths.node, options.dropout)
+        self.node_gate = ChannelGate(widths.node, options.dropout, inplace=True)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from egnn_prune import compact, forces
-from egnn_prune.channels import gates
+from egnn_prune.channels import ChannelGate, gates
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks
@@ -210,3 +210,26 @@ def test_a_broken_network_does_not_predict_silently(model, make_batch):
         model.head.mean_out.weight[0, 0] = torch.nan
     with pytest.raises(InputError, match="NaN or infinity"):
         MCDropout(model, 3).predict(make_batch(3, 4))
+
+
+def test_gates_that_overwrite_their_input_change_no_number(model, make_batch):
+    batch = make_batch(4, 6)
+    fast = mc_dropout(model, batch, 4, generator=seeded()).members
+    with torch.no_grad():
+        in_place = mc_dropout(model, batch, 4, generator=seeded()).members
+        for _, gate in gates(model):
+            gate.inplace = False
+        apart = mc_dropout(model, batch, 4, generator=seeded()).members
+    assert torch.equal(in_place, apart) and torch.equal(in_place, fast.detach())
+
+
+def test_a_gate_overwrites_only_when_asked():
+    x, graph = torch.ones(3, 4), torch.zeros(3, dtype=torch.long)
+    for inplace in (False, True):
+        gate = ChannelGate(4, 0.5, inplace)
+        gate.thinning = torch.zeros(1, 4)
+        gate(x, graph)  # gradients are needed: never in place
+        assert bool((x == 1).all())
+        with torch.no_grad():
+            gate(x, graph)
+        assert bool((x == 0).all()) == inplace
