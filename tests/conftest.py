@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -38,6 +38,15 @@ def seeded() -> None:
 def one_thread() -> None:
     """The tests' tensors are small: threads would only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_jobs() -> Iterator[None]:
+    """Jobs in the tests measure latencies briefly and draw few molecules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egnn_prune.evaluation.LATENCY_REPEATS", 2)
+        patch.setattr("egnn_prune.error_bars.GALLERY", 2)
+        yield
 
 
 def random_graph(

@@ -24,6 +24,7 @@ def small(tmp_path, **changes) -> CalibrationStudySettings:
     return settings
 
 
+@pytest.mark.slow
 def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
     settings = small(tmp_path, deep_members=2, seeds=[0])
     out = run_calibration_study(settings)

@@ -36,7 +36,6 @@ def quick():
         return GraphDataset("xtb", whole.target, "eV", True, graphs, splits)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("egnn_prune.evaluation.LATENCY_REPEATS", 2)
         patch.setattr(workbench.sources, "load", few)
         yield
 

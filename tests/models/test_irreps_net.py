@@ -258,6 +258,7 @@ def tensors(batch):
     return batch.x, batch.pos, batch.edge_index, batch.batch
 
 
+@pytest.mark.slow
 def test_export(make_net, make_batch, assert_close):
     small = compact(masked_at(make_net(layers=2), 0.4))
     nodes, pairs = torch.export.Dim("nodes"), torch.export.Dim("pairs")
