@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import Settings, UncertaintySettings
+from egnn_prune.configs.settings import ModelSettings, Settings, UncertaintySettings
 from egnn_prune.data import GraphDataset
-from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, TargetScale
+from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.models import (
+    EGNNOptions,
+    IrrepsOptions,
+    PositionModel,
+    PropertyModel,
+    TargetScale,
+)
 from egnn_prune.uncertainty import DeepEnsemble, Estimator, LastLayer, MCDropout, SinglePass
 
 
@@ -22,6 +30,11 @@ def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
         dataset: its training split tells the elements and the scale of the target.
     """
     s, u = settings.model, settings.uncertainty
+    if dataset.outputs == "positions":
+        networks = [build_position_model(settings, dataset)]
+        while u.method == "deep" and len(networks) < u.members:
+            networks.append(build_position_model(settings, dataset))
+        return DeepEnsemble(networks) if len(networks) > 1 else networks[0]
 
     def build(scale: TargetScale) -> PropertyModel:
         read_out: dict[str, Any] = {
@@ -42,22 +55,90 @@ def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
                 options=irreps,
                 **read_out,
             )
-        options = EGNNOptions(
-            attention=s.attention,
-            update_positions=s.update_positions,
-            radial=s.radial,
-            cutoff=s.cutoff,
-            aggregation=s.aggregation,
-            dropout=s.dropout,
-        )
-        return PropertyModel.build(dataset.elements, options=options, **read_out)
+        return PropertyModel.build(dataset.elements, options=egnn_options(s), **read_out)
 
-    batch = Batch.from_data_list(dataset.split("train"))
-    counts = build(TargetScale()).element_counts(batch)
-    scale = TargetScale.fit(counts if dataset.extensive else counts[:, :0], batch.y)
+    scale = target_scale(build(TargetScale()), dataset, settings.training.force_weight > 0)
     members = u.members if u.method == "deep" else 1
     models = [build(scale).to(getattr(torch, settings.precision)) for _ in range(members)]
     return DeepEnsemble(models) if members > 1 else models[0]
+
+
+def egnn_options(settings: ModelSettings, **data: Any) -> EGNNOptions:
+    """What an EGNN computes by the settings, and by what the data brings along."""
+    return EGNNOptions(
+        attention=settings.attention,
+        update_positions=settings.update_positions,
+        radial=settings.radial,
+        cutoff=settings.cutoff,
+        aggregation=settings.aggregation,
+        dropout=settings.dropout,
+        normalise=settings.normalise,
+        **data,
+    )
+
+
+def target_scale(model: PropertyModel, dataset: GraphDataset, forces: bool) -> TargetScale:
+    """The target's normalisation, fitted on the training split.
+
+    Args:
+        model: counts elements.
+        dataset: the data.
+        forces: make the root mean square force (times one unit of length) the scale, so that
+            normalised forces are of order one (Batzner et al. 2022).
+
+    Raises:
+        DataError: forces are asked for, and a training graph has none.
+    """
+    counts, y, squares = [], [], []
+    for batch in DataLoader(dataset.split("train"), 1024):
+        counts.append(model.element_counts(batch))
+        y.append(batch.y.double())
+        if forces:
+            if getattr(batch, "forces", None) is None:
+                raise DataError(
+                    f"{dataset.name} has no forces for some training graphs; set "
+                    "training.force_weight=0"
+                )
+            squares.append(batch.forces.double().square().flatten())
+    joined = torch.cat(counts)
+    scale = TargetScale.fit(joined if dataset.extensive else joined[:, :0], torch.cat(y))
+    return replace(scale, scale=float(torch.cat(squares).mean().sqrt())) if forces else scale
+
+
+def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionModel:
+    """A fresh network that predicts positions; velocities and edge features are the data's.
+
+    Raises:
+        ConfigError: a setting that such a network cannot have.
+    """
+    s, u = settings.model, settings.uncertainty
+    if s.network != "egnn" or not s.update_positions:
+        raise ConfigError(
+            f"{dataset.name} asks for positions: use model.network=egnn and "
+            "model.update_positions=true"
+        )
+    if u.method in ("shallow", "last_layer"):
+        raise ConfigError(
+            f"uncertainty.method={u.method} needs a read-out of numbers, and {dataset.name} asks "
+            "for positions; use mean_variance, dropout, deep, snapshot or bootstrap"
+        )
+    train = dataset.split("train")
+    first = train[0]
+    edges = getattr(first, "edge_attr", None)
+    options = egnn_options(
+        s,
+        velocity=getattr(first, "vel", None) is not None,
+        edge_features=0 if edges is None else edges.shape[1],
+    )
+    moved = torch.cat([(g.y - g.pos).flatten() for g in train])
+    return PositionModel.build(
+        first.x.shape[1],
+        hidden=s.hidden,
+        layers=s.layers,
+        readout_dropout=s.readout_dropout,
+        options=options,
+        scale=float(moved.double().square().mean().sqrt()) or 1.0,
+    ).to(getattr(torch, settings.precision))
 
 
 def build_estimator(settings: UncertaintySettings, network: nn.Module) -> Estimator:

@@ -14,7 +14,7 @@ from torch import nn
 
 from egnn_prune.errors import InputError
 from egnn_prune.files import atomic
-from egnn_prune.models import EGNN, IrrepsNet, PropertyModel
+from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.uncertainty import DeepEnsemble, Estimator
@@ -33,6 +33,7 @@ def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
 #: Classes that :func:`load` may build: nothing in a file can name any other code.
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "EGNN": EGNN.from_architecture,
+    "PositionModel": PositionModel.from_architecture,
     "PropertyModel": PropertyModel.from_architecture,
     "IrrepsNet": IrrepsNet.from_architecture,
     "DeepEnsemble": _build_ensemble,
@@ -46,8 +47,9 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     was fitted (a covariance, a calibration) lies beside the network's weights.
 
     Args:
-        model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel` or
-            :class:`DeepEnsemble`, or an :class:`~egnn_prune.uncertainty.Estimator` of one.
+        model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel`,
+            :class:`PositionModel` or :class:`DeepEnsemble`, or an
+            :class:`~egnn_prune.uncertainty.Estimator` of one.
         path: the file.
         metadata: anything else that JSON can hold, such as the target's unit.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import InputError
-from egnn_prune.predicting import predict_all, targets
+from egnn_prune.predicting import graph_means, predict_all, targets
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty import (
     Calibrated,
@@ -56,11 +57,11 @@ def judge(
             if suffix:  # intervals need not be Gaussian: isotonic and conformal have their own
                 bars |= coverages(model.calibration, raw, targets(graphs))
             scores |= {f"{prefix}{key}{suffix}": value for key, value in bars.items()}
-            doubts[suffix][split] = prediction.doubt
+            doubts[suffix][split] = graph_means(prediction.doubt, graphs)
             arrays[f"{split}_{name}_std{suffix}"] = prediction.variance.sqrt().numpy()
         arrays[f"{split}_{name}_mean"] = raw.mean.numpy()
         arrays[f"{split}_{name}_epistemic_std"] = raw.epistemic.sqrt().numpy()
-        if name == "pruned":
+        if name == "pruned" and dataset.outputs == "graph":
             arrays |= gallery(split, both["_recalibrated"], graphs, dataset.smiles)
     for suffix, found in doubts.items():
         several = len(found) == 2
@@ -85,7 +86,9 @@ def coverages(calibration: Calibration, raw: Prediction, y: torch.Tensor) -> dic
     return found
 
 
-def gallery(split: str, prediction: Prediction, graphs: list[Data], smiles: list[str]) -> Arrays:
+def gallery(
+    split: str, prediction: Prediction, graphs: Sequence[Data], smiles: list[str]
+) -> Arrays:
     """The graphs that the model is least sure of, drawn in the report, most uncertain first."""
     order = prediction.doubt.argsort(descending=True, stable=True)[:GALLERY].tolist()
     chosen = [graphs[i] for i in order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
+from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.error_bars import judge
-from egnn_prune.predicting import mean_of, point_predictions, targets
+from egnn_prune.models import PositionModel, forces
+from egnn_prune.predicting import BATCH, mean_of, point_predictions, targets
 from egnn_prune.pruning import count_macs
 from egnn_prune.testing import equivariance_error
 from egnn_prune.uncertainty import Calibrated, DeepEnsemble
@@ -74,6 +77,7 @@ def evaluate(
     symmetry = Batch.from_data_list(test[:SYMMETRY_GRAPHS])
     timed = Batch.from_data_list(test[:LATENCY_BATCH])
     latency = latencies({name: model.network for name, model in models.items()}, timed, device)
+    view = moved if dataset.outputs == "positions" else mean_of
     results: dict[str, dict[str, Any]] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, model in models.items():
@@ -89,9 +93,12 @@ def evaluate(
             result[f"{split}_mae"] = float(error.abs().mean())
             if split == "test":
                 result["test_rmse"] = float(error.square().mean().sqrt())
+                result["test_mse"] = float(error.square().mean())
+            if settings.training.force_weight:
+                result |= force_errors(network, graphs, device, split)
             if split != "val":
                 arrays[f"{split}_target"] = y.numpy()
-                arrays[f"{split}_reference"] = reference(network, graphs).numpy()
+                arrays[f"{split}_reference"] = reference(network, graphs).flatten().numpy()
         judged, found = judge(name, model, dataset, device)
         result |= judged
         arrays |= found
@@ -102,14 +109,43 @@ def evaluate(
         result["latency_ms"] = latency[name]
         result["latency_batch"] = timed.num_graphs
         result["equivariance_error"] = equivariance_error(
-            partial(mean_of, network), symmetry, scale=spread or 1.0, seed=settings.seed
+            partial(view, network), symmetry, scale=spread or 1.0, seed=settings.seed
         )
         results[name] = result
     return results, arrays
 
 
-def reference(model: nn.Module, graphs: list[Data]) -> Tensor:
-    """What the per-element fit alone predicts for every graph, ``[n]``."""
+def force_errors(
+    model: nn.Module, graphs: Sequence[Data], device: torch.device, split: str
+) -> dict[str, float | None]:
+    """Mean absolute and root mean square error of force components, in the target's unit/Angstrom.
+
+    Nothing but ``None`` where a graph of the split has no forces.
+    """
+    errors: list[Tensor] = []
+    model = model.to(device).eval()
+    for batch in tqdm(DataLoader(graphs, BATCH), f"forces, {split}", leave=False):
+        if getattr(batch, "forces", None) is None:
+            return {f"{split}_force_mae": None, f"{split}_force_rmse": None}
+        batch = batch.to(device)
+        errors.append((forces(model, batch) - batch.forces).double().flatten().cpu())
+    model.to("cpu")
+    error = torch.cat(errors)
+    return {
+        f"{split}_force_mae": float(error.abs().mean()),
+        f"{split}_force_rmse": float(error.square().mean().sqrt()),
+    }
+
+
+def moved(model: nn.Module, batch: Batch) -> Data:
+    """Predicted positions as positions: they turn with the graph, where numbers stay."""
+    return Data(pos=mean_of(model, batch))
+
+
+def reference(model: nn.Module, graphs: Sequence[Data]) -> Tensor:
+    """What no network predicts: the per-element fit, or that nothing moves, ``[K]``."""
     first: Any = model.members[0] if isinstance(model, DeepEnsemble) else model
-    counts = first.element_counts(Batch.from_data_list(graphs))
-    return first.scale.reference(counts)
+    batch = Batch.from_data_list(list(graphs))
+    if isinstance(first, PositionModel):
+        return first.reference(batch)
+    return first.scale.reference(first.element_counts(batch))

@@ -140,6 +140,7 @@ class Job(Workbench):
                 freezing=s.freeze,
                 freeze_fraction=s.freeze_fraction,
                 seed=self.settings.seed,
+                loss=self.losses,
             )
             seconds = self.fit(
                 "pruned",
@@ -184,7 +185,7 @@ class Job(Workbench):
         def work() -> dict[str, Any]:
             model = self.load("stages/trained.safetensors")
             t = self.settings.training
-            seconds = self.fit("dense", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
             self.save(self.calibrated(model), "dense.safetensors")
             return {"train_seconds": seconds}
 
@@ -202,7 +203,8 @@ class Job(Workbench):
             small = self.load("pruned.safetensors")
             model = checkpoint.rebuilt(small).to(self.dtype)
             seconds = self.fit("scratch", model, self.train, t.max_epochs)
-            seconds += self.fit("scratch", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            more, lr = t.finetune_epochs, t.finetune_lr
+            seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
             self.save(self.calibrated(model), "stages/scratch.safetensors")
             return {"train_seconds": seconds}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -16,21 +19,24 @@ BATCH = 128
 
 
 def predict_all(
-    estimator: Estimator, graphs: list[Data], device: torch.device, label: str
+    estimator: Estimator, graphs: Sequence[Data], device: torch.device, label: str
 ) -> Prediction:
-    """Predict a whole list of graphs, in order, with a progress bar."""
+    """Predict a whole list of graphs, in order, with a progress bar.
+
+    Positions are flattened: every coordinate of every node is a prediction, ``[K]``.
+    """
     estimator = estimator.to(device).eval()
     batches = tqdm(DataLoader(graphs, BATCH), label, leave=False)
-    parts = [estimator.predict(batch.to(device)).detach() for batch in batches]
+    parts: list[Any] = [estimator.predict(batch.to(device)).detach() for batch in batches]
     estimator.to("cpu")
-    return Prediction.cat(parts)  # type: ignore[arg-type]
+    return Prediction.cat([part.flattened() for part in parts])
 
 
-def point_predictions(model: nn.Module, graphs: list[Data], device: torch.device) -> Tensor:
-    """Means of one deterministic pass, ``[n]``: what a user of the model gets by default."""
+def point_predictions(model: nn.Module, graphs: Sequence[Data], device: torch.device) -> Tensor:
+    """Means of one deterministic pass, ``[K]``: what a user of the model gets by default."""
     model = model.to(device).eval()
     with torch.no_grad():
-        means = [mean_of(model, b.to(device)).cpu() for b in DataLoader(graphs, BATCH)]
+        means = [mean_of(model, b.to(device)).flatten().cpu() for b in DataLoader(graphs, BATCH)]
     model.to("cpu")
     return torch.cat(means)
 
@@ -40,6 +46,15 @@ def mean_of(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch).mean
 
 
-def targets(graphs: list[Data]) -> Tensor:
-    """The targets of a list of graphs, ``[n]``, in float64."""
-    return torch.cat([g.y for g in graphs]).double()
+def targets(graphs: Sequence[Data]) -> Tensor:
+    """The targets of a list of graphs, ``[K]``, in float64."""
+    return torch.cat([g.y.flatten() for g in graphs]).double()
+
+
+def graph_means(values: Tensor, graphs: Sequence[Data]) -> Tensor:
+    """Means of ``values [K]`` over what each graph predicts, ``[n]`` (one value a graph stays)."""
+    if len(values) == len(graphs):
+        return values
+    sizes = torch.tensor([g.y.numel() for g in graphs])
+    index = torch.arange(len(graphs)).repeat_interleave(sizes)
+    return values.new_zeros(len(graphs)).index_add(0, index, values) / sizes

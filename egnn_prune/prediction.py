@@ -98,6 +98,18 @@ class Prediction:
         """The same numbers without their autograd history, on the CPU."""
         return Prediction(**{k: v.detach().cpu() for k, v in vars(self).items()})
 
+    def flattened(self) -> Prediction:
+        """Every component (such as a coordinate of a node) as a prediction of its own, ``[K]``."""
+        if self.mean.dim() == 1:
+            return self
+        members = {"members": self.members, "member_variance": self.member_variance}
+        return Prediction(
+            mean=self.mean.flatten(),
+            aleatoric=self.aleatoric.flatten(),
+            epistemic=self.epistemic.flatten(),
+            **{name: value.flatten(1) for name, value in members.items()},
+        )
+
     @property
     def variance(self) -> Tensor:
         """Total predictive variance, aleatoric plus epistemic, ``[...]``, in the unit squared."""

@@ -60,6 +60,9 @@ def validate(settings: Settings) -> None:
         _at_least(f"training.{name}", getattr(s.training, name), 1)
     for name in ("lr", "finetune_lr", "clip"):
         _at_least(f"training.{name}", getattr(s.training, name), 1e-12)
+    _at_least("training.force_weight", s.training.force_weight, 0)
+    if s.training.force_weight and s.training.loss != "faithful":
+        raise ConfigError("training.force_weight works with training.loss=faithful only")
     _at_least("training.weight_decay", s.training.weight_decay, 0)
     _at_least("model.hidden", s.model.hidden, 1)
     _at_least("model.layers", s.model.layers, 1)

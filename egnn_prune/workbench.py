@@ -23,12 +23,13 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import DataError
 from egnn_prune.files import read_json
-from egnn_prune.predicting import BATCH, predict_all
+from egnn_prune.predicting import BATCH, graph_means, predict_all
 from egnn_prune.pruning import choose
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import Evidence, gather, replay_weights, rounds, select
-from egnn_prune.training import LOSSES, Reselection, fit
+from egnn_prune.training import LOSSES, ForceLosses, LearningCurve, Reselection, fit
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
+from egnn_prune.training.task import Losses
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
 
@@ -46,7 +47,9 @@ class Workbench:
         self.dtype = getattr(torch, settings.precision)
         s = settings.data
         say(f"Data: {s.name}")
-        dataset = sources.load(s.name, s.path, s.target, settings.seed)
+        dataset = sources.load(
+            s.name, s.path, s.target, settings.seed, subset=s.subset, test=s.test, ood=s.ood
+        )
         self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
         self._check_elements()
@@ -55,6 +58,8 @@ class Workbench:
 
     def _check_elements(self) -> None:
         """Refuse elements that training never sees now, not when the test split is evaluated."""
+        if self.dataset.outputs == "positions":
+            return
         known = set(self.dataset.elements)
         for split in ("val", "test", "ood"):
             for graph in self.dataset.split(split):
@@ -94,22 +99,31 @@ class Workbench:
         self,
         label: str,
         model: nn.Module,
-        graphs: list[Data],
+        graphs: Sequence[Data],
         epochs: int,
         callbacks: Sequence[Callback] = (),
         lr: float | None = None,
         weights: Tensor | None = None,
     ) -> float:
         """Train in place for a number of epochs of the training split; returns the wall time."""
-        return fit(
+        curve = LearningCurve()
+        seconds = fit(
             model,
             graphs,
             self.val,
             steps=epochs * self.steps_per_epoch,
             weights=weights,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, curve],
             **self._fit_settings(label, lr or self.settings.training.lr),
         )
+        curve.write(self.folder.path / "curves" / f"{label}.csv")
+        return seconds
+
+    @property
+    def losses(self) -> Losses:
+        """What the settings minimise."""
+        t = self.settings.training
+        return ForceLosses(t.force_weight) if t.force_weight else LOSSES[t.loss]
 
     def _fit_settings(self, label: str, lr: float) -> dict[str, Any]:
         t = self.settings.training
@@ -118,7 +132,7 @@ class Workbench:
             "lr": lr,
             "weight_decay": t.weight_decay,
             "clip": t.clip,
-            "losses": LOSSES[t.loss],
+            "losses": self.losses,
             "device": self.device,
             "label": label,
         }
@@ -127,8 +141,11 @@ class Workbench:
         """A fresh dense network (or ensemble) after its training, and the wall time."""
         t, u = self.settings.training, self.settings.uncertainty
 
-        def work(model: nn.Module, graphs: list[Data], steps: int) -> None:
-            fit(model, graphs, self.val, steps=steps, **self._fit_settings("dense", t.lr))
+        def work(model: nn.Module, graphs: Sequence[Data], steps: int) -> None:
+            curve = LearningCurve()
+            settings = {**self._fit_settings("dense", t.lr), "callbacks": [curve]}
+            fit(model, graphs, self.val, steps=steps, **settings)
+            curve.write(self.folder.path / "curves/dense.csv")
 
         steps = t.max_epochs * self.steps_per_epoch
         start = time.perf_counter()
@@ -158,8 +175,8 @@ class Workbench:
         return gather(
             model,
             self.batches(self.train, "losses, embeddings"),
-            prediction.doubt.sqrt(),
-            LOSSES[self.settings.training.loss],
+            graph_means(prediction.doubt, self.train).sqrt(),
+            self.losses,
             self.device,
         )
 
@@ -200,7 +217,7 @@ class Workbench:
         )
         return found.to("cpu")
 
-    def batches(self, graphs: list[Data], label: str) -> Iterator[Any]:
+    def batches(self, graphs: Sequence[Data], label: str) -> Iterator[Any]:
         """Graphs in order, in batches, on the job's device, with a progress bar."""
         for batch in tqdm(DataLoader(graphs, BATCH), label, leave=False):
             yield batch.to(self.device)

@@ -19,10 +19,13 @@ def setting(default: Any, meaning: str) -> Any:
 
 @dataclass
 class DataSettings:
-    """Where the graphs come from (``data=xtb|extxyz|npz`` chooses the source)."""
+    """Where the graphs come from (``data=NAME`` chooses the source, see data/)."""
 
     name: str = setting("xtb", "source; set it with data=NAME")
-    path: str | None = setting(None, "file to read, for extxyz and npz")
+    path: str | None = setting(None, "file to read; null: EGNN_PRUNE_DATA, where the source allows")
+    test: str | None = setting(None, "extxyz: another file, with the test structures")
+    ood: str | None = setting(None, "extxyz: another file, out of distribution")
+    subset: str | None = setting(None, "rmd17, md17: the molecule; nbody: the number of particles")
     target: str | None = setting(None, "what to predict; null: the source's default")
     limit: int | None = setting(None, "use at most this many training graphs; null: all")
 
@@ -38,6 +41,7 @@ class ModelSettings:
     attention: bool = setting(True, "gate every message (EGNN Eq. 8)")
     radial: int = setting(20, "Gaussian radial functions; 0: the squared distance")
     cutoff: float | None = setting(4.0, "interaction range in Angstrom; null: all pairs")
+    normalise: bool = setting(True, "divide differences by their length; EGNN Eq. 4 does not")
     copies: int = setting(16, "irreps: copies of each irrep in each layer")
     lmax: int = setting(1, "irreps: highest order of the spherical harmonics, 0 to 3")
     aggregation: str = setting("sum", "sum or mean of the incoming messages")
@@ -104,7 +108,8 @@ class TrainingSettings:
     finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
     clip: float = setting(5.0, "largest gradient norm")
-    loss: str = setting("faithful", "faithful (every member for itself), nll or crps (pooled)")
+    loss: str = setting("faithful", "faithful, squared (members apart), nll or crps (pooled)")
+    force_weight: float = setting(0.0, "weight of the forces beside the energy; 0: energy only")
     scratch: bool = setting(True, "also train the compact shape from scratch")
 
 

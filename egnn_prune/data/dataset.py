@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from egnn_prune.data.store import CHECKED, GraphStore, GraphView, add_neighbours, not_finite
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.models.graph import cutoff_edges
 
 SPLITS = ("train", "val", "test", "ood")
 
@@ -25,18 +26,25 @@ class GraphDataset:
         extensive: whether the target grows with the number of atoms (then an energy per element
             is fitted and subtracted).
         graphs: ``Data(z [N], pos [N, 3] in Angstrom and float64 (models take differences of
-            positions before they round to their own precision), y [1], row [1], ...)``.
+            positions before they round to their own precision), y [1], row [1], ...)``, in a list
+            or in a :class:`GraphStore` that makes them from arrays.
         splits: for each of train, val, test, ood the row numbers of its graphs (ood may be empty).
         smiles: one string per graph where the source has them.
+        outputs: ``"graph"``: ``y [1]`` is a number of the graph; ``"positions"``: ``y [N, n]`` says
+            where every node will be, and nodes carry features ``x [N, f]`` instead of elements.
+        units: unit of every quantity in the graphs, such as ``{"pos": "Angstrom", "forces":
+            "eV/Angstrom"}``.
     """
 
     name: str
     target: str
     unit: str
     extensive: bool
-    graphs: list[Data]
+    graphs: Sequence[Data]
     splits: dict[str, Tensor]
     smiles: list[str] = field(default_factory=list)
+    outputs: str = "graph"
+    units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse graphs that cannot be used, naming the first one."""
@@ -46,14 +54,29 @@ class GraphDataset:
                 raise DataError(f"data set {self.name} has no graphs in its {split} split")
         self.splits.setdefault("ood", torch.empty(0, dtype=torch.long))
 
-    def split(self, name: str) -> list[Data]:
-        """The graphs of a split."""
-        return [self.graphs[i] for i in self.splits[name].tolist()]
+    def split(self, name: str) -> GraphView:
+        """The graphs of a split, to be used as a list."""
+        return GraphView(self.graphs, self.splits[name])
+
+    def targets(self, split: str) -> Tensor:
+        """``y`` of all graphs in a split, one after another, without building lazy graphs."""
+        if isinstance(self.graphs, GraphStore) and "y" in self.graphs.graphs:
+            return self.graphs.column("y", self.splits[split])
+        return torch.cat([graph.y for graph in self.split(split)])
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers in the training split, sorted."""
-        return torch.cat([g.z for g in self.split("train")]).unique().tolist()
+        """Atomic numbers in the training split, sorted; none where nodes carry features."""
+        return self.elements_of("train")
+
+    def elements_of(self, split: str) -> list[int]:
+        """Atomic numbers in a split, sorted."""
+        rows = self.splits[split]
+        if self.outputs == "positions" or not len(rows):
+            return []
+        if isinstance(self.graphs, GraphStore):
+            return self.graphs.elements(rows)
+        return torch.cat([g.z for g in self.split(split)]).unique().tolist()
 
     def limited(self, train: int | None, seed: int = 0) -> GraphDataset:
         """The same data with at most ``train`` random training graphs; other splits stay whole."""
@@ -65,36 +88,44 @@ class GraphDataset:
         rows = self.splits["train"]
         kept = rows[torch.randperm(len(rows), generator=generator)[:train]]
         splits = {**self.splits, "train": kept}
-        return GraphDataset(
-            self.name, self.target, self.unit, self.extensive, self.graphs, splits, self.smiles
-        )
+        return replace(self, splits=splits)
 
     def with_cutoff(self, cutoff: float | None) -> GraphDataset:
-        """Store neighbour lists once, where there is a cutoff (all pairs are cheap to list)."""
-        if cutoff is not None:
-            for graph in self.graphs:
-                graph.edge_index = cutoff_edges(graph.pos, cutoff)
+        """Graphs with neighbour lists, searched for once (all pairs, without one, are cheap).
+
+        Lists of graphs get theirs now, lazy graphs when they are used first.
+
+        Raises:
+            DataError: a record has no neighbour list, such as one with a cell of no volume.
+        """
+        if cutoff is None:
+            return self
+        if isinstance(self.graphs, GraphStore):
+            return replace(self, graphs=self.graphs.with_cutoff(cutoff))
+        add_neighbours(self.graphs, cutoff)
         return self
 
 
-def check_records(graphs: list[Data], source: str) -> None:
+def check_records(graphs: Sequence[Data], source: str) -> None:
     """Refuse records with missing, non-finite or misshapen numbers.
 
     Raises:
         DataError: names the source, the record and what is wrong with it.
     """
+    if isinstance(graphs, GraphStore):
+        return graphs.check(source)
     if not graphs:
         raise DataError(f"{source} holds no graphs")
     for i, graph in enumerate(graphs):
         where = f"record {i} of {source}"
         if graph.pos is None or graph.pos.dim() != 2 or len(graph.pos) == 0:
             raise DataError(f"{where} needs positions [atoms, dimensions] for at least one atom")
-        if graph.z is not None and graph.z.shape != graph.pos.shape[:1]:
+        if getattr(graph, "z", None) is not None and graph.z.shape != graph.pos.shape[:1]:
             raise DataError(f"{where} has {len(graph.z)} elements for {len(graph.pos)} positions")
-        for name in ("pos", "y", "forces"):
+        for name in CHECKED:
             value = getattr(graph, name, None)
             if value is not None and not torch.isfinite(value).all():
-                raise DataError(f"{where} has a NaN or infinite value in its {name}; repair it")
+                raise DataError(not_finite(i, source, name))
 
 
 def random_splits(n: int, seed: int = 0, val: float = 0.1, test: float = 0.1) -> dict[str, Tensor]:

@@ -1,69 +1,214 @@
-"""Structures from a file that ASE reads, such as extended XYZ."""
+"""Structures from files that ASE reads, such as extended XYZ."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
+import ase.io
 import numpy as np
 import torch
-from torch_geometric.data import Data
+from ase import Atoms
+from torch import Tensor
+from tqdm import tqdm
 
+from egnn_prune.data.cache import Arrays, cached, sha256
 from egnn_prune.data.dataset import GraphDataset, random_splits
+from egnn_prune.data.labels import Labels, declared, is_energy
+from egnn_prune.data.store import GraphStore, not_finite
 from egnn_prune.errors import DataError
 
+#: Structures that are held in memory while a file is parsed.
+PIECE = 256
+TRAIN, TEST, OOD = range(3)
 
-def load_extxyz(path: str | Path, target: str | None = None, seed: int = 0) -> GraphDataset:
-    """Read structures and one number of each from ``path`` (gzipped files too).
+log = logging.getLogger(__name__)
+
+
+def load_extxyz(
+    path: str | Path,
+    target: str | None = None,
+    seed: int = 0,
+    test: str | Path | None = None,
+    ood: str | Path | None = None,
+) -> GraphDataset:
+    """Read structures, one number of each and forces where there are any; gzipped files, too.
+
+    Energies come in eV and lengths in Angstrom, unless comment lines declare others
+    (``energy_unit=kcal/mol length_unit=Bohr``), which are converted. ``forces [N, 3]`` are read
+    when the target is an energy. Structures with periodic boundaries have ``cell [1, 3, 3]`` and
+    ``pbc [1, 3]``; a cell without them is ignored. ``row`` counts through all files.
+
+    The files are parsed once, structure by structure, and kept as mapped arrays.
 
     Args:
-        path: the file; units as ASE has them (Angstrom, eV).
-        target: a key of the comment line (``Atoms.info``), by default ``energy``, which is also
-            taken from an attached calculator.
-        seed: of the random 80/10/10 split.
+        path: the file. Without ``test`` it is split at random into 80/10/10 % to train, validate
+            and test on; with it, into 90/10 % to train and validate.
+        target: a key of the comment line (``Atoms.info``) or of a calculator's results; by default
+            the only one that is called as energies are (energy, REF_energy, dft_energy, ...).
+        seed: of the random split.
+        test: another file, with the test structures.
+        ood: another file, out of distribution. Structures with exactly the elements and positions
+            of one in ``path`` are left out of ``test`` and ``ood``: 31 of 3BPA's
+            ``train_mixedT.xyz`` also are in its ``train_300K.xyz``.
 
     Raises:
-        DataError: the file is missing or cannot be parsed, or a structure lacks the target.
+        DataError: a file is missing or cannot be parsed, or a structure lacks the target, has
+            forces where others have none, or periodic boundaries around a cell of no volume.
     """
-    import ase.io
+    path = Path(path)
+    others = {kind: Path(f) for kind, f in ((TEST, test), (OOD, ood)) if f is not None}
+    files = {TRAIN: path, **others}
+    for kind, file in files.items():
+        if not file.is_file():
+            setting = ("path", "test", "ood")[kind]
+            raise DataError(f"there is no file {file}; check data.{setting}")
 
-    path, target = Path(path), target or "energy"
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; check data.path")
-    structures: list[Any] = []
-    try:
-        for atoms in ase.io.iread(path, ":"):
-            structures.append(atoms)
-    except Exception as error:  # ASE raises whatever its many parsers raise
-        where = f"structure {len(structures)} of {path}" if structures else path
-        what = " ".join(str(error).split())
-        raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
-    graphs = []
-    for k, atoms in enumerate(structures):
-        results = atoms.calc.results if atoms.calc is not None else {}
-        value = atoms.info.get(target, results.get(target))
-        if value is None or np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
-            known = ", ".join(sorted({*atoms.info, *results})) or "nothing"
-            raise DataError(f"structure {k} of {path} has no number {target!r} (it has: {known})")
-        if atoms.pbc.any():
-            raise DataError(
-                f"structure {k} of {path} is periodic, which is not supported; its neighbours "
-                "across the cell's faces would be missing"
-            )
-        graph = Data(
-            z=torch.from_numpy(atoms.numbers.astype(np.int64)),
-            pos=torch.from_numpy(atoms.positions.astype(np.float64)),
-            y=torch.tensor([float(np.ravel(value)[0])], dtype=torch.float64),
-            row=torch.tensor([k]),
-        )
-        if "forces" in results:
-            graph.forces = torch.from_numpy(np.asarray(results["forces"], dtype=np.float32))
-        graphs.append(graph)
+    def parse(_: Path) -> Iterator[Arrays]:
+        return pieces(files, target)
+
+    variant = "|".join([target or "", *(f"{kind}={sha256(f)}" for kind, f in others.items())])
+    arrays = cached(path, parse, variant=variant)
+    store, file_of = _store(arrays), torch.from_numpy(np.array(arrays["file"]))
+    if (count := int((file_of == TRAIN).sum())) < 3:
+        raise DataError(f"{path} holds {count} structures; at least 3 are needed")
+    name = str(arrays["target"][0])
+    unit = "eV" if is_energy(name) or "energy" in name.lower() else "data unit"
+    units = {"pos": "Angstrom", "y": unit, "forces": "eV/Angstrom", "cell": "Angstrom"}
     return GraphDataset(
         name=path.name,
-        target=target,
-        unit="eV" if "energy" in target else "data unit",
-        extensive="energy" in target and "per_atom" not in target,
-        graphs=graphs,
-        splits=random_splits(len(graphs), seed),
+        target=name,
+        unit=unit,
+        extensive=is_energy(name),
+        graphs=store,
+        splits=_splits(store, file_of, files, seed),
+        units={k: v for k, v in units.items() if k in store.nodes or k in store.graphs},
     )
+
+
+def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
+    """Arrays of consecutive structures, file after file; the labels are those of the first file.
+
+    Raises:
+        DataError: names the file and the structure that cannot be used.
+    """
+    labels: Labels | None = None
+    for kind, path in files.items():
+        structures = read(path)
+        start = 0
+        while piece := list(islice(structures, PIECE)):
+            if labels is None:
+                labels = Labels.of(piece, target, str(path))
+                yield {"target": np.array([labels.target])}
+            yield _arrays(piece, labels, path, start, kind)
+            start += len(piece)
+        if start == 0:
+            raise DataError(f"{path} holds no structures")
+
+
+def read(path: Path) -> Iterator[Atoms]:
+    """The structures of a file, one after another.
+
+    Raises:
+        DataError: ASE cannot read one; says which.
+    """
+    count = 0
+    try:
+        structures = ase.io.iread(path, ":", do_not_split_by_at_sign=True)
+        for atoms in tqdm(structures, path.name, unit=" structures", delay=2, leave=False):
+            yield atoms
+            count += 1
+    except Exception as error:  # ASE raises whatever its many parsers raise
+        where = f"structure {count} of {path}" if count else path
+        what = " ".join(str(error).split())
+        raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
+
+
+def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: int) -> Arrays:
+    energy, length, force = labels.units.factors(path.name)
+    columns: dict[str, list[np.ndarray]] = {k: [] for k in ("z", "pos", "forces", "cell")}
+    numbers = []
+    for k, atoms in enumerate(piece, start):
+        where = f"structure {k} of {path}"
+        if declared(atoms) != labels.units:
+            raise DataError(f"{where} declares other units than the structures before it")
+        y = labels.number(atoms, where) * (energy if is_energy(labels.target) else 1)
+        forces = labels.vectors(atoms, where)
+        if not len(atoms):
+            raise DataError(f"{where} has no atoms")
+        for name, values in (("pos", atoms.positions), ("y", y), ("forces", forces)):
+            if values is not None and not np.isfinite(values).all():
+                raise DataError(not_finite(k, path.name, name))
+        numbers.append(y)
+        columns["z"].append(atoms.numbers.astype(np.int16))
+        columns["pos"].append(atoms.positions * length)
+        columns["cell"].append(_cell(atoms, where) * length)
+        if forces is not None:
+            columns["forces"].append(forces.astype(np.float64) * force)
+    arrays = {k: np.concatenate(v) for k, v in columns.items() if v}
+    return arrays | {
+        "y": np.array(numbers),
+        "pbc": np.array([atoms.pbc for atoms in piece]),
+        "size": np.array([len(atoms) for atoms in piece]),
+        "file": np.full(len(piece), kind, dtype=np.uint8),
+    }
+
+
+def _cell(atoms: Atoms, where: str) -> np.ndarray:
+    """The cell ``[1, 3, 3]``; zero where the structure is not periodic.
+
+    Raises:
+        DataError: the cell has no volume in the periodic directions.
+    """
+    if not atoms.pbc.any():
+        return np.zeros((1, 3, 3))
+    cell = np.array(atoms.cell, dtype=np.float64)
+    vectors = cell[atoms.pbc]
+    if not np.isfinite(cell).all() or np.linalg.matrix_rank(vectors) < len(vectors):
+        raise DataError(
+            f"{where} is periodic, but its cell has no volume in the periodic directions; repair "
+            'the cell, or switch the boundaries off (pbc="F F F")'
+        )
+    return cell[None]
+
+
+def _store(arrays: Arrays) -> GraphStore:
+    periodic = bool(arrays["pbc"].any())  # molecules alone travel without cells
+    return GraphStore(
+        np.concatenate([[0], np.cumsum(arrays["size"])]),
+        nodes={name: arrays[name] for name in ("z", "pos", "forces") if name in arrays},
+        graphs={name: arrays[name] for name in ("y", "cell", "pbc") if name == "y" or periodic},
+    )
+
+
+def _splits(
+    store: GraphStore, file_of: Tensor, files: dict[int, Path], seed: int
+) -> dict[str, Tensor]:
+    rows = {kind: (file_of == kind).nonzero().flatten() for kind in files}
+    count = len(rows[TRAIN])
+    if TEST in files:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        held_out = max(1, count // 10)
+        splits = {"train": order[held_out:], "val": order[:held_out]}
+    else:
+        splits = random_splits(count, seed)
+    known = {_fingerprint(store, k) for k in rows[TRAIN].tolist()} if len(files) > 1 else set()
+    for kind, name in ((TEST, "test"), (OOD, "ood")):
+        if kind not in files:
+            continue
+        new = [k for k in rows[kind].tolist() if _fingerprint(store, k) not in known]
+        if (repeated := len(rows[kind]) - len(new)) > 0:
+            log.warning(
+                "%d of %d structures in %s also are in %s and left out",
+                *(repeated, len(rows[kind]), files[kind].name, files[TRAIN].name),
+            )
+        splits[name] = torch.tensor(new, dtype=torch.long)
+    return splits
+
+
+def _fingerprint(store: GraphStore, k: int) -> int:
+    """The same for structures with the same elements at the same positions."""
+    atoms = slice(store.offset[k], store.offset[k + 1])
+    return hash((store.nodes["z"][atoms].tobytes(), store.nodes["pos"][atoms].tobytes()))

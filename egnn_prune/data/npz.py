@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
+from torch import Tensor
 
-from egnn_prune.data.dataset import GraphDataset, random_splits
+from egnn_prune.data.array_files import npz_pieces
+from egnn_prune.data.cache import Arrays, cached
+from egnn_prune.data.dataset import SPLITS, GraphDataset, random_splits
+from egnn_prune.data.store import GraphStore
+from egnn_prune.data.units import Units, to_angstrom, to_ev
 from egnn_prune.errors import DataError
 
 #: Targets that grow with the number of atoms; names ending in ``_atom`` (QM9's atomisation
 #: energies) do too.
 EXTENSIVE = ("energy", "atomisation_energy", "u0", "u298", "h298", "g298", "zpve", "cv", "alpha")
+#: Targets whose negative gradient ``forces`` are.
+POTENTIALS = ("energy", "atomisation_energy", "u0", "u0_atom")
+#: Targets whose unit must be one of energy.
+ENERGIES = (*POTENTIALS, "u298", "h298", "g298", "zpve", "homo", "lumo", "gap")
 REQUIRED = ("offset", "z", "pos", "targets", "target_names")
+UNDECLARED = "data unit"
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file, without ever unpickling.
+def read_npz(path: Path) -> Arrays:
+    """All arrays of a file in the layout of :func:`load_npz`, checked, from the cache.
 
     Raises:
-        DataError: the file is missing, truncated, pickled, or lacks a required array.
+        DataError: the file is missing, truncated or pickled, or its arrays cannot be used.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; check data.path")
+    return cached(path, parse_npz, check=partial(check_arrays, name=path.name))
+
+
+def parse_npz(path: Path) -> Iterator[Arrays]:
+    """The arrays of a file in pieces, without ever unpickling.
+
+    Raises:
+        DataError: the file is truncated or pickled.
+    """
     try:
-        with path.open("rb") as handle, np.lib.npyio.NpzFile(handle) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        yield from npz_pieces(path)
     except Exception as error:  # numpy, zipfile and zlib raise some ten different ones
         raise DataError(
             f"{path} is not a readable .npz without pickled objects; get a fresh copy ({error})"
         ) from None
-    missing = [key for key in REQUIRED if key not in arrays]
-    if missing:
-        raise DataError(f"{path} lacks the array(s) {', '.join(missing)}")
-    return arrays
 
 
-def check_arrays(arrays: dict[str, np.ndarray], name: str) -> None:
-    """Refuse arrays that do not fit together.
+def check_arrays(arrays: Arrays, name: str) -> None:
+    """Refuse arrays that do not fit together, and positions or forces that are no numbers.
 
     Raises:
         DataError: names the file, the array and, where it is one, the molecule.
     """
+    missing = [key for key in REQUIRED if key not in arrays]
+    if missing:
+        raise DataError(f"{name} lacks the array(s) {', '.join(missing)}")
     for key, kinds in (("offset", "iu"), ("z", "iu"), ("split", "iu"), ("target_names", "U")):
         if key in arrays and (arrays[key].dtype.kind not in kinds or arrays[key].ndim != 1):
             wanted = "strings" if kinds == "U" else "integers"
@@ -68,17 +84,28 @@ def check_arrays(arrays: dict[str, np.ndarray], name: str) -> None:
     ):
         if key in arrays and arrays[key].shape != shape:
             raise DataError(f"{key} of {name} has shape {arrays[key].shape}, not {shape}")
-    if not set(arrays.get("split", np.zeros(0, int)).tolist()) <= {0, 1, 2, 3}:
+    for key in ("pos_unit", "forces_unit"):
+        if key in arrays and (arrays[key].ndim or arrays[key].dtype.kind != "U"):
+            raise DataError(f"{key} of {name} must be one string, such as 'Angstrom'")
+    if not set(np.unique(arrays.get("split", ())).tolist()) <= {0, 1, 2, 3}:
         raise DataError(f"split of {name} must hold 0 train, 1 val, 2 test or 3 ood only")
+    exact = {key: arrays[key] for key in ("z", "pos", "forces") if key in arrays}
+    GraphStore(offset, exact, {}).check(name)
 
 
 def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> GraphDataset:
     """Read molecules from ``path``.
 
     The file holds ``offset [M+1]`` (molecule k owns atoms ``offset[k]:offset[k+1]``), ``z [A]``,
-    ``pos [A, 3]`` in Angstrom, ``targets [M, K]``, ``target_names [K]``, and optionally
-    ``target_units [K]``, ``forces [A, 3]``, ``smiles [M]`` and ``split [M]`` (0 train, 1 val,
-    2 test, 3 ood); without ``split`` a seeded random 80/10/10 split is made.
+    ``pos [A, 3]``, ``targets [M, K]``, ``target_names [K]``, and optionally ``forces [A, 3]``,
+    ``smiles [M]`` and ``split [M]`` (0 train, 1 val, 2 test, 3 ood); without ``split`` a seeded
+    random 80/10/10 split is made.
+
+    Units are strings: ``target_units [K]``, ``pos_unit`` (Angstrom, unless given) and
+    ``forces_unit`` (the energy's per Angstrom; must be given where that is not eV). Energies,
+    positions and forces come out in eV and Angstrom, other targets in their own unit, and targets
+    without a unit as they are. Forces belong to the targets energy, atomisation_energy, u0 and
+    u0_atom; with others, whose gradient they are not, they are left out.
 
     Args:
         path: the file.
@@ -86,42 +113,100 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
         seed: of the random split.
 
     Raises:
-        DataError: the file cannot be used, or has no such target.
+        DataError: the file cannot be used, has no such target, or declares units that are not
+            known or do not fit together.
     """
     path = Path(path)
-    arrays = read_arrays(path)
-    check_arrays(arrays, path.name)
+    arrays = read_npz(path)
     names = [str(n) for n in arrays["target_names"]]
     target = target or names[0]
-    if target not in names:
-        raise DataError(f"{path.name} has no target {target!r}; it has {', '.join(names)}")
-    column = names.index(target)
-    offset, count = arrays["offset"].astype(np.int64), len(arrays["offset"]) - 1
-    z = torch.from_numpy(arrays["z"].astype(np.int64))
-    pos = torch.from_numpy(arrays["pos"].astype(np.float64))
-    y = torch.from_numpy(arrays["targets"][:, column].astype(np.float64))
-    forces = torch.from_numpy(arrays["forces"]) if "forces" in arrays else None
-    graphs = []
-    for k, (a, b) in enumerate(zip(offset[:-1].tolist(), offset[1:].tolist(), strict=True)):
-        graph = Data(z=z[a:b], pos=pos[a:b], y=y[k : k + 1], row=torch.tensor([k]))
-        if forces is not None:
-            graph.forces = forces[a:b]
-        graphs.append(graph)
-    if "split" in arrays:
-        numbers = torch.from_numpy(arrays["split"].astype(np.int64))
-        splits = {
-            name: (numbers == i).nonzero().flatten()
-            for i, name in enumerate(("train", "val", "test", "ood"))
-        }
-    else:
-        splits = random_splits(count, seed)
-    units = [str(u) for u in arrays.get("target_units", [])]
+    unit, factors = _units(arrays, target, path.name)
+    store = flat_store(arrays, target, path.name, factors)
+    units = {"pos": "Angstrom", "y": unit}
+    if "forces" in store.nodes:
+        units["forces"] = f"{unit}/Angstrom"
     return GraphDataset(
         name=path.stem,
         target=target,
-        unit=units[column] if units else "data unit",
+        unit=unit,
         extensive=target in EXTENSIVE or target.endswith("_atom"),
-        graphs=graphs,
-        splits=splits,
-        smiles=[str(s) for s in arrays.get("smiles", [])],
+        graphs=store,
+        splits=splits_of(arrays) or random_splits(len(store), seed),
+        smiles=[str(s) for s in arrays.get("smiles", ())],
+        units=units,
     )
+
+
+def flat_store(
+    arrays: Arrays, target: str, name: str, factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> GraphStore:
+    """Lazy graphs over the arrays of a file.
+
+    Args:
+        arrays: see :func:`load_npz`.
+        target: the column that becomes ``y``, in float64.
+        name: the file, for messages.
+        factors: what targets, positions and forces are multiplied with.
+
+    Raises:
+        DataError: there is no such target, or a record's is no number.
+    """
+    y = arrays["targets"][:, _column(arrays, target, name)].astype(np.float64) * factors[0]
+    nodes = {"z": arrays["z"], "pos": arrays["pos"]}
+    if "forces" in arrays and target in POTENTIALS:
+        nodes["forces"] = arrays["forces"]
+    scales = {k: f for k, f in (("pos", factors[1]), ("forces", factors[2])) if f != 1.0}
+    store = GraphStore(arrays["offset"], nodes, {"y": np.asarray(y)}, scales)
+    store.check_column("y", name)
+    return store
+
+
+def splits_of(arrays: Arrays) -> dict[str, Tensor] | None:
+    """The split that a file brings along."""
+    if "split" not in arrays:
+        return None
+    return {
+        name: torch.from_numpy(np.flatnonzero(arrays["split"] == i))
+        for i, name in enumerate(SPLITS)
+    }
+
+
+def _column(arrays: Arrays, target: str, name: str) -> int:
+    names = [str(n) for n in arrays["target_names"]]
+    if target not in names:
+        raise DataError(f"{name} has no target {target!r}; it has {', '.join(names)}")
+    return names.index(target)
+
+
+def _units(arrays: Arrays, target: str, name: str) -> tuple[str, tuple[float, float, float]]:
+    """The target's unit after loading, and the factors of targets, positions and forces."""
+    column = _column(arrays, target, name)
+    unit = str(arrays["target_units"][column]).strip() if "target_units" in arrays else ""
+    length = str(arrays.get("pos_unit", "Angstrom"))
+    with_forces = "forces" in arrays and target in POTENTIALS
+    forces = str(arrays["forces_unit"]) if with_forces and "forces_unit" in arrays else None
+    try:
+        position = to_angstrom(length)
+        if unit in ("", UNDECLARED):
+            if forces is not None:
+                raise DataError("forces have a unit, but their energy has none; add target_units")
+            return UNDECLARED, (1.0, position, 1 / position)
+        named_energy = target in ENERGIES or ("energy" in target and "per_atom" not in target)
+        energy = to_ev(unit) if named_energy or _is_energy(unit) else None
+        if energy is None:
+            return unit, (1.0, position, 1.0)
+        if with_forces and forces is None and (energy != 1 or position != 1):
+            raise DataError(
+                f"{target} is in {unit}, positions in {length}, and forces in an unknown unit; "
+                "add forces_unit"
+            )
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return "eV", Units(unit, length, forces).factors(name)
+
+
+def _is_energy(unit: str) -> bool:
+    try:
+        return to_ev(unit) > 0
+    except DataError:
+        return False

@@ -2,10 +2,16 @@
 
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
-from egnn_prune.models.forces import force_prediction, forces
+from egnn_prune.models.forces import (
+    energy_and_forces,
+    energy_forces_stress,
+    force_prediction,
+    forces,
+)
 from egnn_prune.models.heads import MeanVarianceHead
 from egnn_prune.models.irreps_layer import IrrepsLayer, IrrepsOptions, IrrepsWidths
 from egnn_prune.models.irreps_net import IrrepsNet
+from egnn_prune.models.position_model import PositionModel
 from egnn_prune.models.property_model import PropertyModel, TargetScale
 
 __all__ = [
@@ -18,8 +24,11 @@ __all__ = [
     "IrrepsWidths",
     "LayerWidths",
     "MeanVarianceHead",
+    "PositionModel",
     "PropertyModel",
     "TargetScale",
+    "energy_and_forces",
+    "energy_forces_stress",
     "force_prediction",
     "forces",
 ]

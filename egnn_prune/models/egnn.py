@@ -16,6 +16,7 @@ from egnn_prune.models.basis import smooth_cutoff
 from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
 from egnn_prune.models.graph import (
     check_graphs,
+    edge_vectors,
     graph_of_node,
     warn_of_coincident_points,
     with_edges,
@@ -27,7 +28,8 @@ class EGNN(nn.Module):
 
     Takes and returns PyG batches: reads ``x [N, in_features]``, ``pos [N, n]`` and, where the
     options ask for them, ``vel [N, n]``, ``edge_attr [E, edge_features]`` and ``edge_index``
-    (sorted by target; built when absent); returns a copy of the batch in which ``x`` holds the
+    (sorted by target; built when absent; periodic graphs have ``cell``, ``pbc`` and
+    ``edge_shift``, see :func:`neighbours`); returns a copy of the batch in which ``x`` holds the
     invariant features ``[N, hidden]`` and ``pos``, ``vel`` the equivariant outputs.
 
     Args:
@@ -80,26 +82,61 @@ class EGNN(nn.Module):
             check_graphs(batch)
             self._check_attributes(batch)
         batch = with_edges(batch, self.options.cutoff)
-        graph = graph_of_node(batch)
-        source, target = batch.edge_index
+        shift = batch.get("edge_shift")
         if not torch.compiler.is_compiling():
-            warn_of_coincident_points(batch.pos, batch.edge_index)
-        attr = batch.edge_attr if self.options.edge_features else None
-        h = self.stream_gate(self.embedding(batch.x), graph)
-        envelope = None
-        if self.options.cutoff is not None:
-            difference = batch.pos.index_select(0, target) - batch.pos.index_select(0, source)
-            r2 = difference.to(h.dtype).square().sum(-1, keepdim=True)
-            envelope = smooth_cutoff(r2, self.options.cutoff)
-        edges = Edges(source, target, graph.index_select(0, target), attr, envelope)
-        pos, vel = batch.pos, getattr(batch, "vel", None)
-        for layer in self.layers:
-            h, pos, vel = layer(h, pos, vel, edges, graph, self.stream_gate)
+            warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
         out = copy.copy(batch)
-        out.x, out.pos = h, pos
+        out.x, out.pos, vel = self.features(
+            batch.x,
+            batch.pos,
+            batch.edge_index,
+            graph_of_node(batch),
+            shift,
+            batch.edge_attr if self.options.edge_features else None,
+            batch.get("vel"),
+        )
         if vel is not None:
             out.vel = vel
         return out
+
+    def features(
+        self,
+        x: Tensor,
+        pos: Tensor,
+        edge_index: Tensor,
+        graph: Tensor,
+        edge_shift: Tensor | None = None,
+        edge_attr: Tensor | None = None,
+        vel: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The network as a function of tensors, as ``torch.compile`` and ``export`` like it.
+
+        Args:
+            x: ``[N, in_features]``.
+            pos: ``[N, n]``; may be more precise than the weights.
+            edge_index: ``[2, E]``, sorted by target.
+            graph: ``[N]``, the graph of each node.
+            edge_shift: ``[E, n]`` of periodic graphs, see :func:`neighbours`.
+            edge_attr: ``[E, edge_features]``, where the options ask for it.
+            vel: ``[N, n]``, where the options ask for it.
+
+        Returns:
+            Invariant features ``[N, hidden]``, positions and velocities ``[N, n]``.
+        """
+        source, target = edge_index
+        h = self.stream_gate(self.embedding(x), graph)
+        envelope = None
+        if self.options.cutoff is not None:
+            r2 = (
+                edge_vectors(pos, edge_index, edge_shift).to(h.dtype).square().sum(-1, keepdim=True)
+            )
+            envelope = smooth_cutoff(r2, self.options.cutoff)
+        edges = Edges(
+            source, target, graph.index_select(0, target), edge_attr, envelope, edge_shift
+        )
+        for layer in self.layers:
+            h, pos, vel = layer(h, pos, vel, edges, graph, self.stream_gate)
+        return h, pos, vel
 
     def _check_attributes(self, batch: Batch | Data) -> None:
         """Refuse a batch that lacks what the options promise."""

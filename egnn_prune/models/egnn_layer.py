@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
+from egnn_prune.models.graph import edge_vectors
 
 #: Initial size of the weights on Gaussian radial functions.
 RADIAL_STD = 0.6
@@ -102,6 +103,7 @@ class Edges:
         envelope: ``[E, 1]``, 1 at distance zero and 0 at the cutoff, or ``None`` without one. It
             belongs to the *input* positions, as the list of edges does: measured after a move, a
             pair that enters the list could enter with a jump in the energy.
+        shift: ``[E, n]`` of periodic graphs, or ``None``; nodes move, their lattice does not.
     """
 
     source: Tensor
@@ -109,6 +111,7 @@ class Edges:
     graph: Tensor
     attr: Tensor | None
     envelope: Tensor | None = None
+    shift: Tensor | None = None
 
 
 class EGNNLayer(nn.Module):
@@ -189,8 +192,7 @@ class EGNNLayer(nn.Module):
         """
         options = self.options
         # differences in the precision of the positions: a far-away origin costs no accuracy
-        difference = pos.index_select(0, edges.target) - pos.index_select(0, edges.source)
-        difference = difference.to(h.dtype)
+        difference = edge_vectors(pos, (edges.source, edges.target), edges.shift).to(h.dtype)
         r2 = difference.square().sum(-1, keepdim=True)
         message = self._messages(h, r2, edges)
         if options.attention:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import evaluating, gates
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.models.graph import graph_of_node
 from egnn_prune.prediction import Prediction
 
 
@@ -25,17 +26,99 @@ def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     Raises:
         DataError: the batch cannot be used.
     """
-    batch, samples = _movable(batch), thinned_networks(model)
+    return energy_and_forces(model, batch)[1]
+
+
+def energy_and_forces(model: nn.Module, batch: Batch | Data) -> tuple[Prediction, Tensor]:
+    """Energies and their forces from one pass forwards and one back.
+
+    Both keep their autograd history in training (losses of both can be summed and walked back),
+    and have none in evaluation.
+
+    Returns:
+        The energies ``[B]``, and ``-dE/dpos [N, n]`` in their unit per unit of length.
+
+    Raises:
+        DataError: the batch cannot be used.
+    """
+    batch = _movable(batch)
+    prediction, (gradient,) = _mean_and_slopes(model, batch, [batch.pos])
+    return prediction, -gradient
+
+
+def energy_forces_stress(
+    model: nn.Module, batch: Batch | Data
+) -> tuple[Prediction, Tensor, Tensor]:
+    r"""Energies, forces and stresses of periodic graphs from one pass forwards and one back.
+
+    .. math:: \sigma = \frac1V \left. \frac{\partial E}{\partial \epsilon} \right|_{\epsilon=0},
+        \qquad x \to (1 + \epsilon)\, x \text{ for atoms and lattice vectors,}
+        \quad \epsilon = \epsilon^T
+
+    with ASE's sign: negative when the cell wants to grow. Source: Knuth et al. 2015, Eq. 5.
+
+    Returns:
+        The energies ``[B]``, the forces ``[N, 3]``, and the stresses ``[B, 3, 3]``, symmetric, in
+        the energy's unit per unit of length cubed (eV/Angstrom^3). Autograd history as
+        :func:`energy_and_forces` has it.
+
+    Raises:
+        DataError: a graph is not periodic, its cell has no volume, or the batch cannot be used.
+    """
+    volume = _volumes(batch)
+    if batch.get("edge_shift") is None:
+        prepare: Any = getattr(model, "prepared", None)
+        if prepare is None:
+            raise DataError("stress needs batch.edge_shift; call with_edges first")
+        batch = prepare(batch)
+    batch = _movable(batch)
+    strain = batch.pos.new_zeros(len(volume), 3, 3, requires_grad=True)
+    pos = batch.pos
+    with torch.enable_grad():
+        symmetric = (strain + strain.mT) / 2
+        graph = graph_of_node(batch)
+        edge_graph = graph.index_select(0, batch.edge_index[1])
+        batch.pos = pos + _turned(symmetric, graph, pos)
+        batch.edge_shift = batch.edge_shift + _turned(symmetric, edge_graph, batch.edge_shift)
+    prediction, (gradient, slope) = _mean_and_slopes(model, batch, [pos, strain])
+    return prediction, -gradient, slope / volume[:, None, None]
+
+
+def _turned(matrices: Tensor, graph: Tensor, vectors: Tensor) -> Tensor:
+    """Each vector ``[R, 3]`` times the matrix ``[B, 3, 3]`` of its graph."""
+    return torch.einsum("rij,rj->ri", matrices.index_select(0, graph), vectors)
+
+
+def _volumes(batch: Batch | Data) -> Tensor:
+    """``[B]``, the volume of every graph's cell.
+
+    Raises:
+        DataError: a graph is not periodic, or its cell has no volume.
+    """
+    cell, pbc = batch.get("cell"), batch.get("pbc")
+    if cell is None or (pbc is not None and not bool(pbc.reshape(-1, 3).any(1).all())):
+        raise DataError("stress needs periodic graphs with batch.cell and pbc; molecules have none")
+    volume = torch.linalg.det(cell.reshape(-1, 3, 3).to(batch.pos)).abs()
+    if not bool((volume > 0).all()):
+        graph = int((~(volume > 0)).nonzero()[0])
+        raise DataError(f"stress needs cells with a volume; that of graph {graph} has none")
+    return volume
+
+
+def _mean_and_slopes(
+    model: nn.Module, batch: Batch | Data, leaves: list[Tensor]
+) -> tuple[Prediction, tuple[Tensor, ...]]:
+    """The prediction, and the gradients of its summed mean; history is kept in training only."""
+    samples = thinned_networks(model)
     with torch.enable_grad():
         prediction = model(batch, samples=samples) if samples > 1 else model(batch)
         # zeros where nothing reads the positions: pruning may cut the last path to the read-out
-        (gradient,) = torch.autograd.grad(
-            prediction.mean.sum(),
-            batch.pos,
-            create_graph=model.training,
-            materialize_grads=True,
+        slopes = torch.autograd.grad(
+            prediction.mean.sum(), leaves, create_graph=model.training, materialize_grads=True
         )
-    return -gradient
+    if not model.training:
+        prediction = Prediction(**{k: v.detach() for k, v in vars(prediction).items()})
+    return prediction, slopes
 
 
 def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:

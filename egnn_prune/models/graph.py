@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 import vesin
+from ase.geometry import complete_cell
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -34,15 +37,30 @@ def complete_edges(ptr: Tensor) -> Tensor:
     return torch.stack([source + (source >= target), target])  # skip the node itself
 
 
-def cutoff_edges(pos: Tensor, cutoff: float) -> Tensor:
-    """Edges between nodes of *one* graph closer than ``cutoff``, sorted by target, in O(N).
+def neighbours(
+    pos: Tensor, cutoff: float, cell: Tensor | None = None, pbc: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    r"""Pairs of *one* graph closer than ``cutoff``, with all periodic images, in O(N).
+
+    The vector from source j to target i of an edge is :math:`x_i - x_j - s_{ij}`, where the shift
+    :math:`s_{ij} = S_{ij} C` is a whole number of lattice vectors (the rows of the cell C). Atoms
+    may lie outside the cell, and the cutoff may be longer than the cell: then a pair has several
+    edges, and an atom has edges to its own images.
 
     Args:
         pos: ``[N, n]`` with n up to 3, in the same length unit as ``cutoff``.
         cutoff: the largest distance that makes an edge.
+        cell: ``[3, 3]`` or ``[1, 3, 3]``, rows are lattice vectors; those of directions that are
+            not periodic do not matter.
+        pbc: ``[3]`` or ``[1, 3]``, which directions are periodic; all, unless given.
+
+    Returns:
+        ``edge_index [2, E]``, source above target, sorted by target, and ``edge_shift [E, 3]``
+        (all zero where no direction is periodic), or ``None`` without a cell and ``pbc``.
 
     Raises:
-        DataError: the positions have more than 3 dimensions, which cell lists do not cover.
+        DataError: positions of more than 3 dimensions, which cell lists do not cover, periodic
+            ones of fewer, or a cell of no volume.
     """
     dimension = pos.shape[1]
     if dimension > 3:
@@ -50,36 +68,119 @@ def cutoff_edges(pos: Tensor, cutoff: float) -> Tensor:
             f"neighbour lists with a cutoff exist for up to 3 dimensions, not {dimension}; "
             "use cutoff=None (all pairs)"
         )
+    box, periodic = _box(cell, pbc)
+    if any(periodic) and dimension != 3:
+        raise DataError(f"periodic cells exist in 3 dimensions, not {dimension}; leave out pbc")
     points = torch.zeros(len(pos), 3, dtype=torch.float64)
     points[:, :dimension] = pos.detach().cpu()
     lists = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-    target, source = lists.compute(
-        points=points.numpy(), box=np.eye(3), periodic=False, quantities="ij"
+    target, source, images = lists.compute(
+        points=points.numpy(), box=box, periodic=periodic, quantities="ijS"
     )
-    pairs = torch.stack(
-        [torch.from_numpy(source.astype("int64")), torch.from_numpy(target.astype("int64"))]
-    )
-    return pairs[:, pairs[1].argsort(stable=True)].to(pos.device)
+    order = np.argsort(target, kind="stable")
+    pairs = np.stack([source[order], target[order]]).astype(np.int64)
+    edge_index = torch.from_numpy(pairs).to(pos.device)
+    if cell is None and pbc is None:
+        return edge_index, None
+    shift = torch.from_numpy(images[order].reshape(-1, 3) @ box)  # vesin: x_j - x_i + S C
+    return edge_index, shift.to(pos)[:, :dimension]
+
+
+def cutoff_edges(pos: Tensor, cutoff: float) -> Tensor:
+    """Edges between nodes of *one* molecule closer than ``cutoff``: see :func:`neighbours`."""
+    return neighbours(pos, cutoff)[0]
+
+
+def _box(cell: Tensor | None, pbc: Tensor | None) -> tuple[np.ndarray, list[bool]]:
+    """The cell with unit vectors where it is not periodic, and which directions are periodic."""
+    if cell is None and pbc is not None and bool(pbc.any()):
+        raise DataError("periodic boundaries need a cell [3, 3]; set it, or leave out pbc")
+    box = np.zeros((3, 3)) if cell is None else cell.detach().cpu().double().numpy().reshape(3, 3)
+    periodic = [cell is not None] * 3 if pbc is None else [bool(p) for p in pbc.flatten()]
+    vectors = box[periodic]
+    if not np.isfinite(vectors).all():
+        raise DataError("the cell has a NaN or infinite entry; repair it")
+    # of one, two or three vectors, in units of their lengths: tiny cells are cells, too
+    span = np.linalg.det(vectors @ vectors.T) / max((vectors**2).sum(1).prod(), 1e-300)
+    if not span > 1e-12:  # an empty matrix has determinant 1
+        raise DataError(
+            "the cell has no volume in its periodic directions, so that its images coincide; "
+            "repair the cell, or leave out pbc"
+        )
+    return complete_cell(np.where(np.array(periodic)[:, None], box, 0.0)), periodic
+
+
+def edge_vectors(
+    pos: Tensor, edge_index: Tensor | tuple[Tensor, Tensor], edge_shift: Tensor | None = None
+) -> Tensor:
+    """From source to target of every edge, ``[E, n]``, in the precision of the positions."""
+    source, target = edge_index
+    difference = pos.index_select(0, target) - pos.index_select(0, source)
+    return difference if edge_shift is None else difference - edge_shift
 
 
 def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
     """Return the batch with ``edge_index``, built here unless it already has one.
 
+    Graphs with ``cell [B, 3, 3]`` and ``pbc [B, 3]`` also get ``edge_shift [E, 3]``, see
+    :func:`neighbours`.
+
     Args:
         batch: graphs with ``pos [N, n]`` and, for several graphs, ``batch`` and ``ptr``.
         cutoff: ``None`` for all pairs of a graph.
+
+    Raises:
+        DataError: all pairs of a periodic graph, its edges without their shifts, or its cell
+            cannot be used.
     """
     if batch.edge_index is not None:
+        if not torch.compiler.is_compiling() and batch.get("edge_shift") is None:
+            if is_periodic(batch):
+                raise DataError(
+                    "the periodic graphs have an edge_index but no edge_shift; give both, or "
+                    "neither to have them built"
+                )
         return batch
     batch = copy.copy(batch)
     ptr = graph_pointer(batch)
     if cutoff is None:
+        if is_periodic(batch):
+            raise DataError(
+                "a periodic graph has no end of pairs; use a model with a cutoff, or leave out pbc"
+            )
         batch.edge_index = complete_edges(ptr)
-    else:
-        starts = ptr.tolist()
-        parts = [cutoff_edges(batch.pos[a:b], cutoff) + a for a, b in pairwise(starts)]
-        batch.edge_index = torch.cat(parts, dim=1)
+        return batch
+    starts = ptr.tolist()
+    cells, pbcs = (_per_graph(batch, name, len(starts) - 1) for name in ("cell", "pbc"))
+    parts, shifts = [], []
+    for graph, (a, b) in enumerate(pairwise(starts)):
+        try:
+            edges, shift = neighbours(batch.pos[a:b], cutoff, cells[graph], pbcs[graph])
+        except DataError as error:
+            raise DataError(f"graph {graph} of the batch: {error}") from None
+        parts.append(edges + a)
+        shifts += [] if shift is None else [shift]
+    batch.edge_index = torch.cat(parts, dim=1)
+    if shifts:
+        batch.edge_shift = torch.cat(shifts)
     return batch
+
+
+def is_periodic(batch: Batch | Data) -> bool:
+    """Whether any graph of the batch has periodic images (a cell without ``pbc`` has)."""
+    cell, pbc = batch.get("cell"), batch.get("pbc")
+    return cell is not None if pbc is None else bool(pbc.any())
+
+
+def _per_graph(batch: Batch | Data, name: str, graphs: int) -> Sequence[Tensor | None]:
+    """One ``cell`` or ``pbc`` for each graph, or nothing."""
+    value = batch.get(name)
+    if value is None:
+        return [None] * graphs
+    shape = (graphs, 3, 3) if name == "cell" else (graphs, 3)
+    if value.numel() != math.prod(shape):
+        raise DataError(f"batch.{name} must have the shape {shape}, not {tuple(value.shape)}")
+    return value.reshape(shape).unbind(0)
 
 
 def graph_pointer(batch: Batch | Data) -> Tensor:
@@ -128,10 +229,13 @@ def check_graphs(batch: Batch | Data) -> None:
         raise DataError(f"graph {int((sizes == 0).nonzero()[0])} is empty; remove empty graphs")
 
 
-def warn_of_coincident_points(pos: Tensor, edge_index: Tensor) -> None:
-    """Warn (Python shows it once) when two connected nodes share a position."""
-    same = pos.index_select(0, edge_index[0]) == pos.index_select(0, edge_index[1])
-    if bool(same.all(-1).any()):
+def warn_of_coincident_points(vectors: Tensor) -> None:
+    """Warn (Python shows it once) when two connected nodes share a position.
+
+    Args:
+        vectors: ``[E, n]``, see :func:`edge_vectors`.
+    """
+    if bool((vectors == 0).all(-1).any()):
         warnings.warn(
             "two nodes of a graph have the same position: legal for the network, but in data it "
             "usually means a duplicated atom",

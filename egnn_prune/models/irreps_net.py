@@ -16,6 +16,7 @@ from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models.basis import BesselBasis, smooth_cutoff
 from egnn_prune.models.graph import (
     check_graphs,
+    edge_vectors,
     graph_of_node,
     warn_of_coincident_points,
     with_edges,
@@ -37,9 +38,10 @@ class IrrepsNet(nn.Module):
     r"""E(3)-equivariant message passing on irreps of O(3) (Batzner et al. 2022, NequIP).
 
     Takes and returns PyG batches: reads ``x [N, in_features]`` (invariant), ``pos [N, 3]`` and
-    ``edge_index`` (sorted by target; built with the cutoff when absent); returns a copy of the
-    batch in which ``x`` holds the invariant features ``[N, hidden]`` and, with ``vectors`` above
-    zero, ``vec [N, vectors, 3]`` vectors that turn with the graph. Positions do not move.
+    ``edge_index`` (sorted by target; built with the cutoff when absent; periodic graphs have
+    ``cell``, ``pbc`` and ``edge_shift``, see :func:`neighbours`); returns a copy of the batch in
+    which ``x`` holds the invariant features ``[N, hidden]`` and, with ``vectors`` above zero,
+    ``vec [N, vectors, 3]`` vectors that turn with the graph. Positions do not move.
 
     A channel is one copy of an irrep in one layer, with the scalar that gates it. Whole orders of
     a layer may go, and then nothing is computed for them any more. What leads to and from a copy is
@@ -119,9 +121,12 @@ class IrrepsNet(nn.Module):
         if not torch.compiler.is_compiling():
             self._check(batch)
         batch = with_edges(batch, self.options.cutoff)
+        shift = batch.get("edge_shift")
         if not torch.compiler.is_compiling():
-            warn_of_coincident_points(batch.pos, batch.edge_index)
-        x, vectors = self.features(batch.x, batch.pos, batch.edge_index, graph_of_node(batch))
+            warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
+        x, vectors = self.features(
+            batch.x, batch.pos, batch.edge_index, graph_of_node(batch), shift
+        )
         out = copy.copy(batch)
         out.x = x
         if self.options.vectors:
@@ -129,7 +134,12 @@ class IrrepsNet(nn.Module):
         return out
 
     def features(
-        self, x: Tensor, pos: Tensor, edge_index: Tensor, graph: Tensor
+        self,
+        x: Tensor,
+        pos: Tensor,
+        edge_index: Tensor,
+        graph: Tensor,
+        edge_shift: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The network as a function of tensors, as ``torch.compile`` and ``export`` like it.
 
@@ -138,11 +148,12 @@ class IrrepsNet(nn.Module):
             pos: ``[N, 3]``; may be more precise than the weights.
             edge_index: ``[2, E]``, sorted by target.
             graph: ``[N]``, the graph of each node.
+            edge_shift: ``[E, 3]`` of periodic graphs, see :func:`neighbours`.
 
         Returns:
             Invariant features ``[N, hidden]`` and vectors ``[N, vectors, 3]``.
         """
-        edges = self._edges(pos, edge_index, graph)
+        edges = self._edges(pos, edge_index, graph, edge_shift)
         scalars = self.embedding_gate(self.embedding(x), graph)
         features = {"0e": scalars[:, None]}
         for layer in self.layers:
@@ -153,12 +164,13 @@ class IrrepsNet(nn.Module):
         nothing = invariant.new_zeros(graph.shape[0], 3, 0)
         return invariant, self.vector_out(features.get("1o", nothing)).transpose(1, 2)
 
-    def _edges(self, pos: Tensor, edge_index: Tensor, graph: Tensor) -> IrrepsEdges:
+    def _edges(
+        self, pos: Tensor, edge_index: Tensor, graph: Tensor, edge_shift: Tensor | None = None
+    ) -> IrrepsEdges:
         """Everything that depends on the geometry, once for all layers."""
         options, (source, target) = self.options, edge_index
         # differences in the precision of the positions: a far-away origin costs no accuracy
-        difference = pos.index_select(0, target) - pos.index_select(0, source)
-        difference = difference.to(self.embedding.weight.dtype)
+        difference = edge_vectors(pos, edge_index, edge_shift).to(self.embedding.weight.dtype)
         r2 = difference.square().sum(-1, keepdim=True)
         # polynomials of d / sqrt(r^2 + eps^2): no division by zero, and r^l near it
         harmonics = self.harmonics(difference / (r2 + options.eps**2).sqrt())

@@ -1,6 +1,14 @@
 """Lightning modules and callbacks: one step of learning."""
 
-from egnn_prune.training.loss import LOSSES, crps_losses, graph_losses, nll_losses
+from egnn_prune.training.curve import LearningCurve
+from egnn_prune.training.force_loss import ForceLosses
+from egnn_prune.training.loss import (
+    LOSSES,
+    crps_losses,
+    graph_losses,
+    nll_losses,
+    squared_losses,
+)
 from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
 from egnn_prune.training.reselection import Reselection
 from egnn_prune.training.task import RegressionTask, fit, fit_loader
@@ -9,8 +17,10 @@ from egnn_prune.training.variance import predictive_variance
 
 __all__ = [
     "LOSSES",
+    "ForceLosses",
     "GradualUnfreezing",
     "IncrementalPruning",
+    "LearningCurve",
     "PruningCallback",
     "RegressionTask",
     "Reselection",
@@ -20,4 +30,5 @@ __all__ = [
     "graph_losses",
     "nll_losses",
     "predictive_variance",
+    "squared_losses",
 ]

@@ -7,15 +7,46 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_geometric.utils import scatter
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.models.graph import graph_of_node, graph_pointer
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.metrics import crps_terms, nll_terms
+
+#: From members' means and variances ``[M, ...]`` and targets ``[...]`` to losses ``[...]``.
+Terms = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 #: Weight of the likelihood term that trains the variance.
 VARIANCE_WEIGHT = 0.1
 #: Error (in units of the target's scale) below which the loss is quadratic.
 HUBER_BETA = 0.1
+
+
+def faithful_terms(means: Tensor, variances: Tensor, y: Tensor) -> Tensor:
+    """The terms of :func:`graph_losses`, members' ``[M, ...]`` and ``[...]`` -> ``[...]``."""
+    y = y.expand_as(means)
+    error = F.smooth_l1_loss(means, y, beta=HUBER_BETA, reduction="none")
+    return (error + VARIANCE_WEIGHT * likelihood_terms(means, variances, y)).mean(0)
+
+
+def squared_terms(means: Tensor, variances: Tensor, y: Tensor) -> Tensor:
+    """The terms of :func:`squared_losses`, members' ``[M, ...]`` and ``[...]`` -> ``[...]``."""
+    y = y.expand_as(means)
+    error = (means - y).square()
+    return (error + VARIANCE_WEIGHT * likelihood_terms(means, variances, y)).mean(0)
+
+
+def pooled_nll_terms(means: Tensor, variances: Tensor, y: Tensor) -> Tensor:
+    """The terms of :func:`nll_losses`, members' ``[M, ...]`` and ``[...]`` -> ``[...]``."""
+    pooled = Prediction.from_members(means, variances)
+    return nll_terms(pooled.mean, pooled.variance, y)
+
+
+def pooled_crps_terms(means: Tensor, variances: Tensor, y: Tensor) -> Tensor:
+    """The terms of :func:`crps_losses`, members' ``[M, ...]`` and ``[...]`` -> ``[...]``."""
+    pooled = Prediction.from_members(means, variances)
+    return crps_terms(pooled.mean, pooled.variance, y)
 
 
 def graph_losses(model: nn.Module, batch: Any) -> Tensor:
@@ -34,11 +65,19 @@ def graph_losses(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: the model is none of this package's predictors.
         DataError: a graph has no target.
     """
-    means, variances, y = normalised_outputs(model, batch)
-    y = y.expand_as(means)
-    error = F.smooth_l1_loss(means, y, beta=HUBER_BETA, reduction="none")
-    likelihood = 0.5 * (variances.log() + (means.detach() - y).square() / variances)
-    return (error + VARIANCE_WEIGHT * likelihood).mean(0)
+    return _losses(faithful_terms, model, batch)
+
+
+def squared_losses(model: nn.Module, batch: Any) -> Tensor:
+    r"""Like :func:`graph_losses` with the squared error in place of Huber's, ``[B]``.
+
+    For benchmarks that are judged by the mean squared error, where large errors weigh most.
+
+    Raises:
+        ConfigError: the model is none of this package's predictors.
+        DataError: a graph has no target.
+    """
+    return _losses(squared_terms, model, batch)
 
 
 def nll_losses(model: nn.Module, batch: Any) -> Tensor:
@@ -55,7 +94,7 @@ def nll_losses(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: the model is none of this package's predictors.
         DataError: a graph has no target.
     """
-    return nll_terms(*_pooled(model, batch))
+    return _losses(pooled_nll_terms, model, batch)
 
 
 def crps_losses(model: nn.Module, batch: Any) -> Tensor:
@@ -72,19 +111,20 @@ def crps_losses(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: the model is none of this package's predictors.
         DataError: a graph has no target.
     """
-    return crps_terms(*_pooled(model, batch))
+    return _losses(pooled_crps_terms, model, batch)
 
 
 #: Training losses by the names that ``training.loss`` takes.
 LOSSES: dict[str, Callable[[nn.Module, Any], Tensor]] = {
     "faithful": graph_losses,
+    "squared": squared_losses,
     "nll": nll_losses,
     "crps": crps_losses,
 }
 
 
 def normalised_outputs(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Members' means and variances ``[M, B]`` and targets ``[B]``, in units of the scale."""
+    """Members' means and variances ``[M, ...]`` and targets ``[...]``, in units of the scale."""
     if not hasattr(model, "normalised"):
         raise ConfigError(
             f"{type(model).__name__} has no training loss of its own; pass loss=..., a function "
@@ -94,7 +134,21 @@ def normalised_outputs(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Te
     return means, variances, model.normalise(batch, getattr(batch, "y", None))  # type: ignore[operator]
 
 
-def _pooled(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    means, variances, y = normalised_outputs(model, batch)
-    pooled = Prediction.from_members(means, variances)
-    return pooled.mean, pooled.variance, y
+def per_graph(values: Tensor, batch: Any) -> Tensor:
+    """Means over the nodes and components of each graph, ``[N, n] -> [B]``.
+
+    Values ``[B]`` stay as they are, and so do single values of nodes.
+    """
+    if values.dim() == 1:
+        return values
+    graphs = graph_pointer(batch).shape[0] - 1
+    return scatter(values.mean(1), graph_of_node(batch), dim=0, dim_size=graphs, reduce="mean")
+
+
+def _losses(terms: Terms, model: nn.Module, batch: Any) -> Tensor:
+    return per_graph(terms(*normalised_outputs(model, batch)), batch)
+
+
+def likelihood_terms(means: Tensor, variances: Tensor, y: Tensor) -> Tensor:
+    """What trains the variances and leaves the means alone."""
+    return 0.5 * (variances.log() + (means.detach() - y).square() / variances)

@@ -44,7 +44,11 @@ class StepBar(ProgressBar):
         """Show the validation error."""
         error = trainer.callback_metrics.get("val_mae")
         if self.bar is not None and error is not None:
-            self.bar.set_postfix(val_mae=f"{float(error):.4g}", refresh=False)
+            shown = {"val_mae": f"{float(error):.4g}"}
+            force = trainer.callback_metrics.get("val_force_mae")
+            if force is not None:
+                shown["val_force_mae"] = f"{float(force):.4g}"
+            self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, *_: Any) -> None:
         """Close the bar."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
 import lightning as L
@@ -16,10 +16,15 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.models import forces
+from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.loss import graph_losses
 from egnn_prune.training.progress import StepBar
 
 Losses = Callable[[nn.Module, Any], Tensor]
+
+#: A fit of many short passes over the data looks at the validation split about so often.
+VALIDATIONS = 100
 
 # Lightning greets and advises on every fit; what went wrong still comes through
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -60,9 +65,13 @@ class RegressionTask(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Data, _: int) -> None:
-        """Mean absolute error in the target's unit, for the progress bar."""
-        error = (self.model(batch).mean - batch.y).abs().float()
-        self.log("val_mae", error.mean(), prog_bar=True, batch_size=len(error))
+        """Errors in the target's unit, for the progress bar and the learning curve."""
+        error = (self.model(batch).mean - batch.y).float()
+        self.log("val_mae", error.abs().mean(), batch_size=len(error))
+        self.log("val_mse", error.square().mean(), batch_size=len(error))
+        if isinstance(self.losses, ForceLosses):
+            wrong = (forces(self.model, batch) - batch.forces).abs().float()
+            self.log("val_force_mae", wrong.mean(), batch_size=len(wrong))
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate, stepped after every batch."""
@@ -77,8 +86,8 @@ class RegressionTask(L.LightningModule):
 
 def fit(
     model: nn.Module,
-    train: list[Data],
-    val: list[Data],
+    train: Sequence[Data],
+    val: Sequence[Data],
     *,
     steps: int,
     batch_size: int,
@@ -175,6 +184,7 @@ def fit_loader(
         )
     if isinstance(loader, Sized) and len(loader) == 0:
         raise ConfigError("there is not a single batch to train on; lower the batch size")
+    epochs = steps // len(loader) if isinstance(loader, Sized) else 1
     task = RegressionTask(model, steps, lr, weight_decay, losses=losses)
     start = time.perf_counter()
     trainer = L.Trainer(
@@ -184,6 +194,8 @@ def fit_loader(
         devices=1 if device.index is None else [device.index],
         gradient_clip_val=clip,
         limit_val_batches=0 if val is None else 1.0,
+        check_val_every_n_epoch=max(1, epochs // VALIDATIONS),
+        inference_mode=False,  # forces are gradients, in validation too
         callbacks=[StepBar(steps, label), *(callbacks or [])],
         logger=False,
         enable_checkpointing=False,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.training.loss import per_graph
 from egnn_prune.uncertainty.dropout import dropped_gates, mc_dropout
 
 #: Thinned networks from which the variance of a model with dropout is estimated.
@@ -30,5 +31,5 @@ def predictive_variance(model: nn.Module, batch: Any) -> Tensor:
         )
     if dropped_gates(model):
         generator = torch.Generator().manual_seed(0)
-        return mc_dropout(model, batch, SAMPLES, generator=generator).variance
-    return model(batch).variance
+        return per_graph(mc_dropout(model, batch, SAMPLES, generator=generator).variance, batch)
+    return per_graph(model(batch).variance, batch)
