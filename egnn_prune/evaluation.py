@@ -93,7 +93,8 @@ def evaluate(
             result[f"{split}_mae"] = float(error.abs().mean())
             if split == "test":
                 result["test_rmse"] = float(error.square().mean().sqrt())
-                result["test_mse"] = float(error.square().mean())
+                if dataset.outputs == "positions":
+                    result["test_mse"] = float(error.square().mean())
             if settings.training.force_weight:
                 result |= force_errors(network, graphs, device, split)
             if split != "val":

@@ -254,6 +254,7 @@ class Job(Workbench):
                         "name": self.dataset.name,
                         "target": self.dataset.target,
                         "unit": self.dataset.unit,
+                        "split_hash": self.dataset.split_hash,
                         **{k: len(v) for k, v in self.dataset.splits.items()},
                         "mean_predictor_mae": float(np.abs(reference).mean()),
                         "per_element_fit": self.dataset.extensive,

@@ -223,15 +223,31 @@ class Workbench:
             yield batch.to(self.device)
 
     def save(self, model: nn.Module, name: str) -> None:
-        """Write a network, or an estimator with its network, into the run's folder."""
+        """Write a network, or an estimator with its network, into the run's folder.
+
+        Of an estimator the file also says how doubtful validation graphs are, which tells later
+        what is out of distribution.
+        """
+        doubt = {}
+        if isinstance(model, Estimator):
+            doubt = {"validation_doubt": self.validation_doubt(model)}
         checkpoint.save(
             model,
             self.folder.path / name,
             target=self.dataset.target,
             unit=self.dataset.unit,
             dataset=self.dataset.name,
+            units=self.dataset.units,
             config_hash=self.folder.hash,
+            **doubt,
         )
+
+    def validation_doubt(self, estimator: Estimator) -> dict[str, float]:
+        """Quantiles over validation graphs of the deviation that doubts a graph, target's unit."""
+        prediction = predict_all(estimator, self.val, self.device, "doubt")
+        doubt = graph_means(prediction.doubt, self.val).sqrt()
+        levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}
+        return {name: float(doubt.quantile(level)) for name, level in levels.items()}
 
     def load(self, name: str) -> nn.Module:
         """A model that an earlier stage saved in the run's folder."""

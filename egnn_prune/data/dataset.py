@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -89,6 +90,15 @@ class GraphDataset:
         kept = rows[torch.randperm(len(rows), generator=generator)[:train]]
         splits = {**self.splits, "train": kept}
         return replace(self, splits=splits)
+
+    @property
+    def split_hash(self) -> str:
+        """Sixteen hexadecimal digits that name the split: of the row numbers, split by split."""
+        digest = hashlib.sha256()
+        for name in SPLITS:
+            digest.update(f"{name}:{len(self.splits[name])}".encode())
+            digest.update(self.splits[name].to(torch.int64).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def with_cutoff(self, cutoff: float | None) -> GraphDataset:
         """Graphs with neighbour lists, searched for once (all pairs, without one, are cheap).

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
-from tqdm import tqdm
 
+from egnn_prune.data.ase_files import read_structures
 from egnn_prune.data.cache import Arrays, cached, sha256
 from egnn_prune.data.dataset import GraphDataset, random_splits
-from egnn_prune.data.labels import Labels, declared, is_energy
+from egnn_prune.data.labels import Labels, declared, is_energy, is_total_energy
 from egnn_prune.data.store import GraphStore, not_finite
 from egnn_prune.errors import DataError
 
@@ -75,13 +74,13 @@ def load_extxyz(
     if (count := int((file_of == TRAIN).sum())) < 3:
         raise DataError(f"{path} holds {count} structures; at least 3 are needed")
     name = str(arrays["target"][0])
-    unit = "eV" if is_energy(name) or "energy" in name.lower() else "data unit"
+    unit = "eV" if is_energy(name) else "data unit"
     units = {"pos": "Angstrom", "y": unit, "forces": "eV/Angstrom", "cell": "Angstrom"}
     return GraphDataset(
         name=path.name,
         target=name,
         unit=unit,
-        extensive=is_energy(name),
+        extensive=is_total_energy(name),
         graphs=store,
         splits=_splits(store, file_of, files, seed),
         units={k: v for k, v in units.items() if k in store.nodes or k in store.graphs},
@@ -96,7 +95,7 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
     """
     labels: Labels | None = None
     for kind, path in files.items():
-        structures = read(path)
+        structures = read_structures(path)
         start = 0
         while piece := list(islice(structures, PIECE)):
             if labels is None:
@@ -106,24 +105,6 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
             start += len(piece)
         if start == 0:
             raise DataError(f"{path} holds no structures")
-
-
-def read(path: Path) -> Iterator[Atoms]:
-    """The structures of a file, one after another.
-
-    Raises:
-        DataError: ASE cannot read one; says which.
-    """
-    count = 0
-    try:
-        structures = ase.io.iread(path, ":", do_not_split_by_at_sign=True)
-        for atoms in tqdm(structures, path.name, unit=" structures", delay=2, leave=False):
-            yield atoms
-            count += 1
-    except Exception as error:  # ASE raises whatever its many parsers raise
-        where = f"structure {count} of {path}" if count else path
-        what = " ".join(str(error).split())
-        raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
 
 
 def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: int) -> Arrays:
@@ -200,7 +181,7 @@ def _splits(
             continue
         new = [k for k in rows[kind].tolist() if _fingerprint(store, k) not in known]
         if (repeated := len(rows[kind]) - len(new)) > 0:
-            log.warning(
+            log.info(
                 "%d of %d structures in %s also are in %s and left out",
                 *(repeated, len(rows[kind]), files[kind].name, files[TRAIN].name),
             )

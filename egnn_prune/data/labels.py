@@ -23,8 +23,13 @@ DECLARATIONS = {
 
 
 def is_energy(target: str) -> bool:
-    """Whether a quantity of that name is an energy of the whole structure, with forces."""
-    return "energy" in target.lower() and "per_atom" not in target.lower()
+    """Whether a quantity of that name is an energy, by its unit."""
+    return "energy" in target.lower()
+
+
+def is_total_energy(target: str) -> bool:
+    """Whether it is the energy of a whole structure, whose negative gradient the forces are."""
+    return is_energy(target) and "per_atom" not in target.lower()
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Labels:
         first = structures[0]
         target = target or _usual_energy(first, f"structure 0 of {path}")
         forces = None
-        if is_energy(target):  # forces are the gradient of nothing else
+        if is_total_energy(target):  # forces are the gradient of nothing else
             # a single atom often has no forces; all of a file's structures must, or none
             k = next((k for k, atoms in enumerate(structures) if len(atoms) > 1), 0)
             forces = _matching_forces(structures[k], target, f"structure {k} of {path}")
@@ -81,7 +86,7 @@ class Labels:
         Raises:
             DataError: some structures of the file have forces and others have not.
         """
-        if not is_energy(self.target):
+        if not is_total_energy(self.target):
             return None
         there = forces_of(atoms)
         if self.forces is None:

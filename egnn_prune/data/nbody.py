@@ -140,7 +140,7 @@ def systems(system: ChargedParticles, counts: tuple[int, ...], seed: int) -> dic
 def _kept(path: Path) -> dict[str, Array] | None:
     """What an earlier call kept; ``None`` where there is nothing, or nothing readable."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in ("pos", "vel", "y", "charge")}
     except FileNotFoundError:
         return None

@@ -89,7 +89,7 @@ def check_arrays(arrays: Arrays, name: str) -> None:
             raise DataError(f"{key} of {name} must be one string, such as 'Angstrom'")
     if not set(np.unique(arrays.get("split", ())).tolist()) <= {0, 1, 2, 3}:
         raise DataError(f"split of {name} must hold 0 train, 1 val, 2 test or 3 ood only")
-    exact = {key: arrays[key] for key in ("z", "pos", "forces") if key in arrays}
+    exact: Arrays = {str(key): arrays[key] for key in ("z", "pos", "forces") if key in arrays}
     GraphStore(offset, exact, {}).check(name)
 
 

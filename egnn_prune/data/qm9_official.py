@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from functools import cache
@@ -60,8 +61,6 @@ def molecules(path: Path, skipped: frozenset[int]) -> Iterator[Arrays]:
                 )
             yield {"offset": np.zeros(1, dtype=np.int64), "target_names": np.array(names)}
             with archive.open("gdb9.sdf") as structures:
-                import io
-
                 yield from _pieces(io.TextIOWrapper(structures), targets, skipped, path)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from egnn_prune.data.dataset import GraphDataset
@@ -154,7 +155,7 @@ def official_split(file: Path, molecule: str, count: int) -> tuple[Tensor, Tenso
     try:
         if own.is_file():
             where = own
-            with np.load(own, allow_pickle=False) as archive:
+            with own.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
                 found = archive["train"], archive["test"]
         elif released:
             where = released / "index_train_01.csv"

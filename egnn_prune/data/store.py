@@ -69,7 +69,7 @@ class GraphStore(Sequence[Data]):
     def __getitem__(self, index: slice) -> GraphView: ...
     def __getitem__(self, index: int | slice) -> Data | GraphView:
         if isinstance(index, slice):
-            return GraphView(self, torch.arange(len(self))[index])
+            return GraphView(self, torch.from_numpy(np.arange(len(self))[index].copy()))
         k = _position(index, len(self))
         built = self._built.get(k)
         if built is None:
@@ -163,12 +163,10 @@ class GraphStore(Sequence[Data]):
         offset = self.offset if per_node else np.arange(len(self) + 1)
         for a, b in _stretches(offset):
             piece = np.asarray(values[offset[a] : offset[b]])
-            if not np.isfinite(piece.sum(dtype=np.float64)):  # quick; a sum may overflow, though
-                good = np.isfinite(piece.reshape(len(piece), -1)).all(1)
-                if not good.all():
-                    row = offset[a] + int(good.argmin())
-                    record = int(np.searchsorted(offset, row, side="right")) - 1
-                    raise DataError(not_finite(record, source, name))
+            good = np.isfinite(piece).reshape(len(piece), -1).all(1)
+            if not good.all():
+                record = np.searchsorted(offset, offset[a] + good.argmin(), side="right") - 1
+                raise DataError(not_finite(int(record), source, name))
 
     def __getstate__(self) -> dict[str, Any]:
         """Mapped arrays as names of files; neighbour lists are searched again where they land."""
@@ -207,7 +205,7 @@ class GraphView(Sequence[Data]):
     def __getitem__(self, index: slice) -> GraphView: ...
     def __getitem__(self, index: int | slice) -> Data | GraphView:
         if isinstance(index, slice):
-            return GraphView(self.graphs, self.rows[torch.arange(len(self))[index]])
+            return GraphView(self.graphs, torch.tensor(self._rows[index], dtype=torch.long))
         return self.graphs[self._rows[index]]
 
     def __iter__(self) -> Iterator[Data]:

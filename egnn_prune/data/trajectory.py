@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from egnn_prune.data.cache import Arrays, cached
@@ -50,9 +51,7 @@ def read_trajectory(path: Path, names: Names) -> GraphStore:
     def parse(path: Path) -> Iterator[Arrays]:
         """One array at a time: a file may hold a million configurations."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise DataError(f"{path} holds a single array, not an .npz of several")
+            with path.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
                 yield from _arrays(archive, names, path)
         except DataError:
             raise
@@ -73,7 +72,7 @@ def _store(arrays: Arrays) -> GraphStore:
     )
 
 
-def _arrays(archive: np.lib.npyio.NpzFile, names: Names, path: Path) -> Iterator[Arrays]:
+def _arrays(archive: NpzFile, names: Names, path: Path) -> Iterator[Arrays]:
     missing = [name for name in names.required if name not in archive.files]
     if missing:
         raise DataError(
@@ -102,7 +101,7 @@ def _arrays(archive: np.lib.npyio.NpzFile, names: Names, path: Path) -> Iterator
     }
 
 
-def _numbers(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
+def _numbers(archive: NpzFile, name: str, path: Path) -> np.ndarray:
     values = archive[name]
     if values.dtype.kind not in "iuf":
         raise DataError(f"{name} of {path.name} must hold numbers, not {values.dtype}")

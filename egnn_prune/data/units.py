@@ -63,7 +63,9 @@ def to_ev_per_angstrom(unit: str) -> float:
     plain = unit.replace("(", "").replace(")", "").replace("mol ", "mol/").replace("mol*", "mol/")
     energy, slash, length = plain.rpartition("/")
     if not slash:
-        raise DataError(f"the unit of force {unit!r} is not an energy over a length (as eV/Angstrom)")
+        raise DataError(
+            f"the unit of force {unit!r} is not an energy over a length (as eV/Angstrom)"
+        )
     return to_ev(energy) / to_angstrom(length)
 
 

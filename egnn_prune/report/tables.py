@@ -25,11 +25,16 @@ def _nll() -> Spec:
 def _specs(unit: str, batch: float) -> list[Spec]:
     shorter = partial(times, less="shorter", more="longer")
     fewer = partial(times, less="fewer", more="more")
+    force = f"{unit}/Angstrom"
     latency = f"Latency, batch of {batch:.0f}" if math.isfinite(batch) else "Latency"
     return [
         Spec("test_mae", "Test MAE", unit, significant, percent_change, -1),
         Spec("test_rmse", "Test RMSE", unit, significant, percent_change, -1),
+        Spec("test_mse", "Test MSE", f"{unit}^2", significant, percent_change, -1),
+        Spec("test_force_mae", "Test force MAE", force, significant, percent_change, -1),
+        Spec("test_force_rmse", "Test force RMSE", force, significant, percent_change, -1),
         Spec("ood_mae", "OOD MAE", unit, significant, percent_change, -1),
+        Spec("ood_force_mae", "OOD force MAE", force, significant, percent_change, -1),
         _nll(),
         Spec(
             "spearman_error_uncertainty",
@@ -42,7 +47,7 @@ def _specs(unit: str, batch: float) -> list[Spec]:
         *calibration_specs(unit),
         Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
         Spec("params", "Parameters", "", si, fewer, -1),
-        Spec("macs_per_graph", "MACs per molecule", "", si, fewer, -1),
+        Spec("macs_per_graph", "MACs per graph", "", si, fewer, -1),
         Spec(
             "latency_ms",
             latency,

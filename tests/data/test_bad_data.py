@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import shutil
 
 import ase
 import ase.io
@@ -17,6 +18,19 @@ from egnn_prune.data.dataset import check_records
 from egnn_prune.errors import DataError
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EGNN_PRUNE_CACHE", str(tmp_path / "cache"))
+
+
+def cached_files(folder) -> list:
+    return [path for path in (folder / "cache").rglob("*") if path.is_file()]
+
+
+#: What is wrong with files whose arrays are good, and kept: one target, or how they are used.
+READABLE = ("value in its y", "in its val split", "has no target")
+
+
 def refused(source: str, path, target: str | None = None) -> str:
     """The message of the DataError, after checking that it is one sentence naming the file."""
     with pytest.raises(DataError) as caught:
@@ -25,6 +39,8 @@ def refused(source: str, path, target: str | None = None) -> str:
     assert isinstance(caught.value, ValueError)
     assert "\n" not in message
     assert path.stem in message
+    if not any(words in message for words in READABLE):
+        assert cached_files(path.parent) == []
     return message
 
 
@@ -60,12 +76,48 @@ def test_missing_array(written, key):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize(("key", "shown", "row"), [("pos", "pos", 13), ("targets", "y", 3)])
+@pytest.mark.parametrize(
+    ("key", "shown", "row"), [("pos", "pos", 13), ("forces", "forces", 12), ("targets", "y", 3)]
+)
 def test_not_a_number(written, key, shown, row, bad):
-    values = molecules()[key]
+    values = (molecules() | {"forces": np.zeros((40, 3))})[key]
     values[row, 0] = bad
     message = refused("npz", written(**{key: values}))
-    assert f"record 3 of own has a NaN or infinite value in its {shown}" in message
+    assert f"record 3 of own.npz has a NaN or infinite value in its {shown}" in message
+
+
+def test_a_column_with_gaps_spoils_no_other(written):
+    values = molecules()["targets"]
+    values[3, 0] = np.nan
+    path = written(targets=values)
+    assert "record 3 of own.npz" in refused("npz", path)
+    assert len(data.load("npz", path, "gap").graphs) == 10
+
+
+EV, KCAL = "eV", "kcal/mol"
+
+
+@pytest.mark.parametrize(
+    ("units", "complaint"),
+    [
+        ({"target_units": [EV, EV], "forces_unit": "kcal/mol/Angstrom"}, "energies in eV and"),
+        ({"target_units": [KCAL, EV], "forces_unit": "eV/Angstrom"}, "energies in kcal/mol and"),
+        ({"target_units": ["Hartree", EV], "forces_unit": "Hartree/Bohr"}, "lengths in Angstrom"),
+        ({"target_units": [EV, EV], "pos_unit": "Bohr"}, "forces in an unknown unit; add forces_u"),
+        ({"target_units": [KCAL, EV]}, "energy is in kcal/mol, positions in Angstrom, and forces"),
+        ({"forces_unit": "eV/Angstrom"}, "their energy has none; add target_units"),
+        ({"target_units": ["furlong", EV]}, "unit of energy 'furlong' is not one of eV, meV"),
+        ({"target_units": [EV, EV], "pos_unit": "inch"}, "unit of length 'inch' is not one of"),
+        ({"target_units": [EV, EV], "forces_unit": "N"}, "own.npz: the unit of force 'N'"),
+        ({"target_units": [EV, EV], "pos_unit": ["Bohr"]}, "pos_unit of own.npz must be one str"),
+    ],
+)
+def test_units_that_do_not_fit_together(written, units, complaint):
+    units = {key: np.array(value) for key, value in units.items()}
+    with pytest.raises(DataError) as caught:
+        data.load("npz", written(forces=np.zeros((40, 3)), **units))
+    assert complaint in str(caught.value) and "own.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +173,17 @@ def test_flipped_bytes_never_get_past_as_another_error(written):
     path = written()
     content = path.read_bytes()
     outcomes = set()
-    for position in range(0, len(content), 7):
+    for position in range(0, len(content), 41):
         damaged = bytearray(content)
         damaged[position] ^= 4
         path.write_bytes(damaged)
+        shutil.rmtree(path.parent / "cache", ignore_errors=True)
         try:
             data.load("npz", path)
             outcomes.add("harmless")
         except DataError:
             outcomes.add("refused")
+            assert cached_files(path.parent) == []
     assert "refused" in outcomes
 
 

@@ -1,0 +1,214 @@
+"""Molecular dynamics at constant energy, and whether the energy was constant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.files import atomic
+
+Array = NDArray[np.float64]
+
+#: Stretches of equal length whose means the drift is fitted to.
+BLOCKS = 40
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """How well a trajectory conserves its energy.
+
+    Attributes:
+        drift: slope of the total energy, in meV/atom/ps.
+        drift_error: its standard error.
+        fluctuation: root mean square deviation from the line, in meV/atom.
+    """
+
+    drift: float
+    drift_error: float
+    fluctuation: float
+
+
+@dataclass
+class Trajectory:
+    """What was recorded, one entry per frame.
+
+    Attributes:
+        rows: ``time_fs``, ``potential_eV``, ``kinetic_eV``, ``total_eV``, ``temperature_K``,
+            ``uncertainty_eV`` (recalibrated standard deviation) and ``epistemic_eV`` (its epistemic
+            part, which thresholds are compared with).
+        seconds: wall time of the steps.
+        steps: steps that were made.
+        stopped: why the run ended early, or ``None``.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    steps: int = 0
+    stopped: str | None = None
+
+    def column(self, name: str) -> Array:
+        """One quantity over time."""
+        return np.array([row[name] for row in self.rows])
+
+
+def energy_conservation(
+    time_fs: Sequence[float] | Array, energy: Sequence[float] | Array, atoms: int
+) -> Conservation:
+    r"""Least-squares line through a total energy, :math:`E(t) = E_0 + d\,t`.
+
+    Neighbouring frames deviate alike (velocity Verlet's error oscillates with the bonds), so a fit
+    to all of them would claim too small an error. The line is fitted to the means of
+    :data:`BLOCKS` stretches, each far longer than a vibration in a trajectory of picoseconds.
+
+    Args:
+        time_fs: ``[T]``, at least 4 different times.
+        energy: ``[T]``, total energies in eV.
+        atoms: their number.
+
+    Raises:
+        ConfigError: there are fewer than 4 frames.
+    """
+    t = np.asarray(time_fs, dtype=np.float64) / 1000.0
+    y = 1000.0 * (np.asarray(energy, dtype=np.float64) - energy[0]) / atoms
+    if len(t) < 4:
+        raise ConfigError(
+            f"an energy drift needs at least 4 frames, not {len(t)}; make more steps, or write "
+            "frames more often"
+        )
+    blocks = np.array_split(np.arange(len(t)), min(BLOCKS, max(4, len(t) // 4)))
+    x = np.array([t[b].mean() for b in blocks])
+    means = np.array([y[b].mean() for b in blocks])
+    centred = x - x.mean()
+    slope = float(centred @ means / (centred @ centred))
+    offset = means.mean() - slope * x.mean()
+    rest = means - offset - slope * x
+    error = float(np.sqrt((rest @ rest) / (len(blocks) - 2) / (centred @ centred)))
+    fluctuation = float(np.sqrt(np.mean((y - offset - slope * t) ** 2)))
+    return Conservation(slope, error, fluctuation)
+
+
+def degrees_of_freedom(atoms: Atoms) -> int:
+    """Those left without the centre of mass and, for molecules, rigid rotation.
+
+    A linear molecule has two rotations, a periodic structure none.
+    """
+    if atoms.pbc.any():
+        return 3 * len(atoms) - 3
+    moments = atoms.get_moments_of_inertia()
+    return 3 * len(atoms) - 3 - int((moments > 1e-6 * max(moments.max(), 1e-12)).sum())
+
+
+def temperature(atoms: Atoms) -> float:
+    """Kinetic temperature in K over :func:`degrees_of_freedom`."""
+    return float(2 * atoms.get_kinetic_energy() / (degrees_of_freedom(atoms) * units.kB))
+
+
+def set_thermal_velocities(atoms: Atoms, kelvin: float, seed: int = 0) -> None:
+    """Maxwell-Boltzmann velocities without motion of the whole, scaled to exactly ``kelvin``.
+
+    Total momentum is zero, and so is the angular momentum of a molecule.
+
+    Raises:
+        ConfigError: the temperature is negative, or a single atom has nothing to move against.
+    """
+    if not 0 <= kelvin < np.inf:
+        raise ConfigError(f"the temperature must be at least 0 K, not {kelvin}")
+    if len(atoms) < 2:
+        raise ConfigError("dynamics need at least 2 atoms: a single one does not move")
+    masses = atoms.get_masses()[:, None]
+    # of any temperature above 0: they are scaled at the end
+    velocity = np.random.default_rng(seed).normal(size=(len(atoms), 3)) / np.sqrt(masses)
+    velocity -= (masses * velocity).sum(0) / masses.sum()
+    if not atoms.pbc.any():
+        arm = atoms.positions - atoms.get_center_of_mass()
+        inertia = (masses * ((arm**2).sum(1)[:, None]))[:, :, None] * np.eye(3)
+        inertia = inertia.sum(0) - np.einsum("ni,nj->ij", masses * arm, arm)
+        # a linear molecule does not turn about its axis: ASE's ZeroRotation divides by zero there
+        spin = np.linalg.pinv(inertia, rcond=1e-8) @ np.cross(arm, masses * velocity).sum(0)
+        velocity -= np.cross(spin, arm)
+    atoms.set_velocities(velocity)
+    atoms.set_velocities(velocity * np.sqrt(kelvin / temperature(atoms)))
+
+
+def run_nve(
+    atoms: Atoms,
+    path: Path,
+    *,
+    steps: int,
+    timestep: float = 0.5,
+    interval: int = 10,
+    observers: Sequence[object] = (),
+) -> Trajectory:
+    """Velocity Verlet at constant energy; frames go to ``path`` as extended XYZ.
+
+    A run that a guard stops, that fails, or that is interrupted keeps its frames.
+
+    Args:
+        atoms: with velocities and a :class:`~egnn_prune.ase.PrunedCalculator`; moved in place.
+        path: the trajectory, written atomically.
+        steps: how many.
+        timestep: in fs.
+        interval: steps between frames.
+        observers: called with no arguments at every frame, such as an
+            :class:`~egnn_prune.ase.UncertaintyGuard`.
+
+    Raises:
+        ConfigError: a number is out of range.
+        InputError: the very first structure cannot be computed.
+    """
+    for name, number in (("steps", steps), ("timestep", timestep), ("interval", interval)):
+        if not 0 < number < np.inf:
+            raise ConfigError(f"{name} must be positive, not {number}")
+    atoms.get_potential_energy()  # what fails here leaves no file behind
+    made = Trajectory()
+    dynamics = VelocityVerlet(atoms, timestep=timestep * units.fs)
+    with (
+        atomic(path) as temporary,
+        temporary.open("w") as file,
+        tqdm(total=steps, desc="dynamics", leave=False) as bar,
+    ):
+
+        def record() -> None:
+            made.rows.append(frame(atoms, dynamics.get_time() / units.fs))
+            out = atoms.copy()
+            out.info |= made.rows[-1]
+            out.calc = atoms.calc
+            ase.io.write(file, out, format="extxyz")
+            bar.update(dynamics.nsteps - bar.n)
+
+        dynamics.attach(record, interval=interval)
+        for observer in observers:
+            dynamics.attach(observer, interval=interval)
+        start = time.perf_counter()
+        try:
+            dynamics.run(steps)
+        except InputError as error:
+            made.stopped = str(error)
+        except KeyboardInterrupt:
+            made.stopped = "interrupted"
+        made.seconds, made.steps = time.perf_counter() - start, dynamics.nsteps
+    return made
+
+
+def frame(atoms: Atoms, time_fs: float) -> dict[str, float]:
+    """The row of :class:`Trajectory` for the structure as it is."""
+    potential, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
+    return {
+        "time_fs": time_fs,
+        "potential_eV": potential,
+        "kinetic_eV": kinetic,
+        "total_eV": potential + kinetic,
+        "temperature_K": temperature(atoms),
+        "uncertainty_eV": float(atoms.calc.results["energy_uncertainty"]),
+        "epistemic_eV": float(atoms.calc.results["energy_doubt"]),
+    }

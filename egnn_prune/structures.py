@@ -1,0 +1,78 @@
+"""Structures of ASE as graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from egnn_prune.errors import DataError
+
+
+def read_structures(path: str | Path) -> list[Atoms]:
+    """All structures of a file in any format that ASE reads, gzipped or not.
+
+    Raises:
+        DataError: the file is missing, empty, or cannot be parsed; names the structure.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; check its name")
+    found: list[Atoms] = []
+    try:
+        found.extend(tqdm(ase.io.iread(path, ":"), f"reading {path.name}", leave=False, delay=2))
+    except Exception as error:  # ASE raises whatever its many parsers raise
+        where = f"structure {len(found)} of {path}" if found else path
+        what = " ".join(str(error).split()) or "the format is unknown or the file is damaged"
+        raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
+    if not found:
+        raise DataError(f"{path} holds no structures")
+    return found
+
+
+def problem(atoms: Atoms, elements: Sequence[int]) -> str | None:
+    """Why a model that knows these elements cannot predict a structure; ``None`` if it can."""
+    if len(atoms) == 0:
+        return "has no atoms"
+    broken = ~np.isfinite(atoms.positions).all(1)
+    if broken.any():
+        return f"has a NaN or infinite position (atom {int(broken.argmax())})"
+    unknown = sorted(set(atoms.numbers.tolist()) - set(elements))
+    if unknown:
+        name = chemical_symbols[unknown[0]] if 0 < unknown[0] < len(chemical_symbols) else "?"
+        known = ", ".join(chemical_symbols[z] for z in elements)
+        return (
+            f"has the element {name} (atomic number {unknown[0]}), which was not in the training "
+            f"data; these were: {known}"
+        )
+    vectors = np.asarray(atoms.cell)[atoms.pbc]
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.isfinite(vectors).all():
+        return "has a NaN or infinite entry in its cell"
+    gram = (vectors @ vectors.T) / np.where(lengths > 0, lengths[:, None] * lengths, 1.0)
+    if atoms.pbc.any() and not np.linalg.det(gram) > 1e-12:
+        return "is periodic, but its cell has no volume in its periodic directions"
+    return None
+
+
+def graph_of(atoms: Atoms) -> Data:
+    """A structure as ``Data(z [N], pos [N, 3])``, periodic ones with ``cell`` and ``pbc``.
+
+    Positions ``[N, 3]`` and ``cell [1, 3, 3]`` are float64 in Angstrom, ``pbc [1, 3]`` is bool. A
+    cell without periodic boundaries is ignored.
+    """
+    graph = Data(
+        z=torch.from_numpy(atoms.numbers.astype(np.int64)),
+        pos=torch.from_numpy(atoms.positions.astype(np.float64)),
+    )
+    if atoms.pbc.any():
+        graph.cell = torch.from_numpy(np.array(atoms.cell, dtype=np.float64))[None]
+        graph.pbc = torch.from_numpy(np.array(atoms.pbc, dtype=bool))[None]
+    return graph

@@ -1,0 +1,71 @@
+"""Predict structures with a trained model, each with its error bar.
+
+MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors is taken) or a
+.safetensors file. STRUCTURES is any file that ASE reads (extended XYZ, gzipped too, POSCAR,
+.traj ...), with one structure or many.
+
+DIR/predictions.csv has a row for each structure: its value with standard deviation (recalibrated),
+the epistemic part of that, a 90 % interval, and whether the structure is like the training data.
+"no" means that the epistemic standard deviation is above the one that 99 % of the validation
+structures stayed below: do not rely on the value. DIR/predictions.extxyz has the structures with
+the same numbers and, where the model predicts an energy, with energy (eV) and forces (eV/Angstrom).
+
+    python scripts/predict.py runs/demo structures.xyz --out predictions
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from egnn_prune.script import run_script
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder of a run, or a .safetensors file")
+    parser.add_argument("structures", metavar="STRUCTURES", help="file in any format of ASE")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for both files")
+    parser.add_argument("--dense", action="store_true", help="the run's dense model instead")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out structures that cannot be predicted and say why in their rows, instead of "
+        "stopping at the first",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="epistemic standard deviation, in the target's unit, beyond which a structure is "
+        "out of distribution (the model's own)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="structures at once (64)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+
+    def work() -> None:
+        from egnn_prune.inference import predict_structures, write_predictions
+        from egnn_prune.trained import TrainedModel
+
+        which = "dense" if arguments.dense else "pruned"
+        model = TrainedModel.load(arguments.model, which, arguments.device)
+        found = predict_structures(
+            model,
+            arguments.structures,
+            skip_bad=arguments.skip_bad,
+            threshold=arguments.threshold,
+            batch_size=arguments.batch_size,
+        )
+        paths = write_predictions(found, arguments.out)
+        print(f"{found.summary()}: {', '.join(map(str, paths))}")
+
+    run_script(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The centroid task: what the docstring promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from egnn_prune.data import load
+from egnn_prune.data.centroid import GRAPHS, load_centroid
+from egnn_prune.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load("centroid", seed=4)
+
+
+def test_sizes(dataset):
+    assert {name: len(rows) for name, rows in dataset.splits.items()} == GRAPHS
+    for split, nodes in {"train": 6, "val": 6, "test": 6, "ood": 12}.items():
+        assert {len(graph.pos) for graph in dataset.split(split)} == {nodes}
+    assert dataset.outputs == "positions" and dataset.elements == []
+
+
+def test_every_node_moves_towards_the_centre_of_mass_by_its_own_mass(dataset):
+    for graph in (*dataset.split("train")[:20], *dataset.split("ood")[:20]):
+        centre = sum(m * p for m, p in zip(graph.x, graph.pos, strict=True)) / graph.x.sum()
+        for mass, pos, y in zip(graph.x, graph.pos, graph.y, strict=True):
+            assert torch.allclose(y, (1 - mass) * pos + mass * centre)
+
+
+def test_positions_and_masses_fill_their_ranges(dataset):
+    pos = torch.cat([graph.pos for graph in dataset.graphs])
+    mass = torch.cat([graph.x for graph in dataset.graphs])
+    assert pos.dtype == mass.dtype == torch.float64
+    for values in (pos[:, 0], pos[:, 1], mass[:, 0]):
+        assert 0 <= values.min() < 0.001 and 0.999 < values.max() <= 1
+        assert abs(values.mean() - 0.5) < 0.01 and abs(values.var() - 1 / 12) < 0.002
+    assert abs(torch.corrcoef(torch.cat([pos, mass], 1).T) - torch.eye(3)).max() < 0.03
+
+
+def test_seeds_are_reproducible_and_graphs_all_differ(dataset):
+    again, other = load_centroid(4), load_centroid(5)
+    first = torch.cat([g.pos for g in dataset.graphs])
+    assert torch.equal(first, torch.cat([g.pos for g in again.graphs]))
+    both = torch.cat([first, torch.cat([g.pos for g in other.graphs])])
+    assert len(both.unique(dim=0)) == len(both)
+
+
+def test_settings_it_has_no_use_for_are_refused():
+    with pytest.raises(ConfigError, match=r"no use for data\.subset"):
+        load("centroid", subset="6")

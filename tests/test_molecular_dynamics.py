@@ -1,0 +1,279 @@
+"""Dynamics with the calculator: energy is conserved, and a drift would be seen."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from trained_models import ethanol, trained
+
+from egnn_prune import save
+from egnn_prune.ase import PrunedCalculator
+from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.molecular_dynamics import (
+    degrees_of_freedom,
+    energy_conservation,
+    run_nve,
+    set_thermal_velocities,
+    temperature,
+)
+from egnn_prune.report.dynamics import dynamics_plot, with_error
+from egnn_prune.simulation import simulate
+
+ROOT = Path(__file__).parents[1]
+
+
+def crystal() -> Atoms:
+    return Atoms("CO", positions=[[0, 0, 0], [1.2, 1.4, 1.3]], cell=[3, 3.2, 3.4], pbc=True)
+
+
+# ------------------------------------------------------------------------------- velocities
+
+
+@pytest.mark.parametrize(
+    ("atoms", "freedom"),
+    [(ethanol(), 21), (molecule("CO2"), 4), (molecule("H2"), 1), (crystal(), 3)],
+    ids=["molecule", "linear", "two atoms", "crystal"],
+)
+def test_velocities_without_motion_of_the_whole(atoms, freedom):
+    assert degrees_of_freedom(atoms) == freedom
+    atoms = atoms.copy()
+    atoms.rotate(40, (1, 2, 3))  # no axis of a linear molecule along x, y or z
+    set_thermal_velocities(atoms, 300.0, seed=1)
+    scale = np.abs(atoms.get_momenta()).max()
+    assert np.abs(atoms.get_momenta().sum(0)).max() < 1e-10 * scale
+    if not atoms.pbc.any():
+        assert np.abs(atoms.get_angular_momentum()).max() < 1e-8 * scale
+    assert temperature(atoms) == pytest.approx(300.0)
+    again = atoms.copy()
+    set_thermal_velocities(again, 300.0, seed=1)
+    assert np.array_equal(again.get_velocities(), atoms.get_velocities())
+    set_thermal_velocities(again, 300.0, seed=2)
+    assert not np.allclose(again.get_velocities(), atoms.get_velocities()) or freedom == 1
+
+
+def test_velocities_that_cannot_be():
+    with pytest.raises(ConfigError, match="at least 2 atoms"):
+        set_thermal_velocities(Atoms("H"), 300.0)
+    with pytest.raises(ConfigError, match="at least 0 K"):
+        set_thermal_velocities(ethanol(), -1.0)
+    atoms = ethanol()
+    set_thermal_velocities(atoms, 0.0)
+    assert np.abs(atoms.get_velocities()).max() == 0
+
+
+# ---------------------------------------------------------------------------------- the drift
+
+
+def test_the_drift_of_a_straight_line():
+    time = np.arange(0.0, 2000.0, 5.0)  # fs
+    energy = -4000.0 + 9 * (0.7e-3 * time / 1000.0)  # 0.7 meV/atom/ps for 9 atoms, in eV
+    found = energy_conservation(time, energy, 9)
+    assert found.drift == pytest.approx(0.7, rel=1e-6)
+    assert found.drift_error < 1e-6 and found.fluctuation < 1e-6
+    assert energy_conservation(time, energy, 18).drift == pytest.approx(0.35, rel=1e-6)
+
+
+def test_the_standard_error_is_true_of_frames_that_follow_each_other():
+    """Noise with a memory of 10 frames: a fit to all frames claims a third of the error."""
+    rng, time, drifts, errors = np.random.default_rng(0), np.arange(0.0, 10000.0, 5.0), [], []
+    for _ in range(200):
+        noise = np.convolve(rng.normal(size=len(time) + 9), np.ones(10) / 10, "valid")
+        found = energy_conservation(time, 1e-3 * noise, 1)
+        drifts.append(found.drift)
+        errors.append(found.drift_error)
+    assert np.std(drifts) == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.2)
+    assert np.abs(np.mean(drifts)) < 3 * np.std(drifts) / np.sqrt(200)
+    assert found.fluctuation == pytest.approx(1 / np.sqrt(10), rel=0.1)
+
+
+def test_too_few_frames_for_a_drift():
+    with pytest.raises(ConfigError, match="at least 4 frames, not 3"):
+        energy_conservation([0, 1, 2], [0, 0, 0], 1)
+
+
+# -------------------------------------------------------------------------------- dynamics
+
+
+def moving(kind: str, dtype: torch.dtype, kelvin: float = 500.0) -> Atoms:
+    atoms = ethanol()
+    atoms.calc = PrunedCalculator(trained(kind, dtype), unit="eV", force_uncertainty=False)
+    set_thermal_velocities(atoms, kelvin)
+    return atoms
+
+
+@pytest.mark.parametrize("kind", ["read-out dropout", "irreps"])
+def test_an_untrained_network_conserves_energy(tmp_path, dtype, kind):
+    made = run_nve(moving(kind, dtype), tmp_path / "t.extxyz", steps=60, interval=2)
+    total, potential = made.column("total_eV"), made.column("potential_eV")
+    assert made.steps == 60 and len(made.rows) == 31 and made.stopped is None
+    assert np.ptp(potential) > 1e-4  # something does happen
+    assert np.ptp(total) < 5e-3 * np.ptp(potential)
+    found = energy_conservation(made.column("time_fs"), total, 9)
+    assert abs(found.drift) < 1.0  # meV/atom/ps
+
+
+def test_the_error_is_the_integrators(tmp_path):
+    """Velocity Verlet's energy error falls with the square of the step, if forces are exact."""
+    spread = []
+    for timestep, steps in ((1.0, 20), (0.5, 40)):
+        atoms = moving("shallow", torch.float64, 2000.0)
+        made = run_nve(atoms, tmp_path / "t.extxyz", steps=steps, timestep=timestep, interval=1)
+        spread.append(np.ptp(made.column("total_eV")))
+    assert spread[0] / spread[1] == pytest.approx(4.0, rel=0.15)
+
+
+def test_wrong_forces_would_be_seen(tmp_path, monkeypatch):
+    compute = PrunedCalculator.calculate
+
+    def wrong(self, *arguments: object) -> None:
+        compute(self, *arguments)
+        self.results["forces"] = 0.9 * self.results["forces"]
+
+    monkeypatch.setattr(PrunedCalculator, "calculate", wrong)
+    atoms = moving("read-out dropout", torch.float64)
+    made = run_nve(atoms, tmp_path / "t.extxyz", steps=30, interval=2)
+    assert np.ptp(made.column("total_eV")) > 0.05 * np.ptp(made.column("potential_eV"))
+
+
+def test_numbers_out_of_range(tmp_path):
+    atoms = moving("shallow", torch.float32)
+    for wrong in ({"steps": 0}, {"steps": 5, "timestep": -1.0}, {"steps": 5, "interval": 0}):
+        with pytest.raises(ConfigError, match="must be positive"):
+            run_nve(atoms, tmp_path / "t.extxyz", **wrong)
+    atoms.numbers[0] = 9
+    with pytest.raises(InputError, match="element F"):
+        run_nve(atoms, tmp_path / "t.extxyz", steps=5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_keeps_its_frames(tmp_path):
+    atoms, calls = moving("shallow", torch.float32), []
+
+    def interrupt() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    made = run_nve(atoms, tmp_path / "t.extxyz", steps=50, interval=5, observers=[interrupt])
+    assert made.stopped == "interrupted" and made.steps == 10
+    assert len(ase.io.read(tmp_path / "t.extxyz", ":")) == len(made.rows) == 3
+
+
+# -------------------------------------------------------------------------- function and script
+
+
+@pytest.fixture
+def places(tmp_path) -> tuple[Path, Path, Path]:
+    """A run's folder, a structure and where results go."""
+    path = tmp_path / "run" / "pruned.safetensors"
+    path.parent.mkdir()
+    save(trained("shallow", torch.float32), path, target="energy", unit="eV")
+    ase.io.write(tmp_path / "start.xyz", [molecule("H2O"), ethanol()])  # the last one is taken
+    return path.parent, tmp_path / "start.xyz", tmp_path / "md"
+
+
+def test_what_a_simulation_leaves(places):
+    run, start, out = places
+    report = simulate(run, start, out, steps=24, interval=2, kelvin=400.0, threshold=1e3)
+    assert {p.name for p in out.iterdir()} == {
+        *("trajectory.extxyz", "energies.csv", "dynamics.json", "dynamics.png")
+    }
+    with (out / "energies.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    frames = ase.io.read(out / "trajectory.extxyz", ":")
+    assert len(rows) == len(frames) == 13
+    assert [row["time_fs"] for row in rows] == pytest.approx(np.arange(0, 13, 1.0))
+    assert rows[0]["temperature_K"] == pytest.approx(400.0)
+    for row, atoms in zip(rows, frames, strict=True):
+        assert row["total_eV"] == pytest.approx(row["potential_eV"] + row["kinetic_eV"])
+        assert atoms.get_potential_energy() == pytest.approx(row["potential_eV"], abs=1e-6)
+        assert atoms.get_kinetic_energy() == pytest.approx(row["kinetic_eV"], abs=1e-5)
+        assert 0 < row["epistemic_eV"] < row["uncertainty_eV"]
+    facts = json.loads((out / "dynamics.json").read_text())
+    assert facts["formula"] == "C2H6O" and facts["picoseconds"] == pytest.approx(0.012)
+    assert facts["beyond_threshold"] == 0.0 and facts["stopped"] is None
+    assert facts["drift_meV_atom_ps"] == pytest.approx(report.drift_meV_atom_ps)
+    assert "meV/atom/ps" in report.text() and "\n" not in report.text()
+
+
+def test_a_simulation_that_is_stopped_keeps_what_it_has(places):
+    run, start, out = places
+    report = simulate(run, start, out, steps=60, interval=5, threshold=1e-9, on_uncertain="stop")
+    assert report.stopped and "unlike the training data" in report.stopped
+    assert report.beyond_threshold == 1.0 and report.picoseconds == 0.0
+    assert len(ase.io.read(out / "trajectory.extxyz", ":")) == 1
+    assert json.loads((out / "dynamics.json").read_text())["drift_meV_atom_ps"] is None
+    assert "stopped early" in report.text()
+    with pytest.raises(ConfigError, match="holds no validation_doubt"):
+        simulate(run, start, out, steps=5, on_uncertain="stop")
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """``script(*arguments)``: exit code, stdout and stderr of scripts/molecular_dynamics.py."""
+    path = ROOT / "scripts" / "molecular_dynamics.py"
+    spec = importlib.util.spec_from_file_location("molecular_dynamics", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["molecular_dynamics.py", *map(str, arguments)])
+        try:
+            module.main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_the_script(places, script):
+    run, start, out = places
+    arguments = (run, start, "--out", out, "--steps", 8, "--interval", 1, "--timestep", 0.25)
+    code, said, _ = script(*arguments)
+    assert code == 0 and said.startswith("C2H6O: 0.002 ps at ")
+    code, said, _ = script(*arguments, "--threshold", 1e-9, "--on-uncertain", "stop")
+    assert code == 1 and "stopped early" in said
+    code, _, err = script(run, out / "nothing.xyz", "--out", out)
+    assert code == 2 and "error: there is no file" in err and "Traceback" not in err
+    code, said, _ = script("--help")
+    assert code == 0 and "dynamics.png" in said and "--temperature" in said
+
+
+def test_the_figure_shows_the_threshold_and_all_of_the_data():
+    rows = [
+        {
+            "time_fs": 5.0 * i,
+            "potential_eV": np.sin(i),
+            "kinetic_eV": -np.sin(i),
+            "total_eV": 1e-4 * i,
+            "epistemic_eV": 0.02,
+        }
+        for i in range(50)
+    ]
+    figure = dynamics_plot(rows, 9, 0.01, 0.002, threshold=0.05, title="Ethanol")
+    top, middle, bottom = figure.axes
+    assert "0.0100 ± 0.0020 meV/atom/ps" in top.get_title(loc="left")
+    assert "0.0 % of the time" in bottom.get_title(loc="left")
+    assert bottom.get_ylim()[0] == 0 and bottom.get_ylim()[1] > 50  # meV
+    assert {t.get_text() for t in middle.get_legend().get_texts()} == {"potential", "kinetic"}
+    line = top.get_lines()[1].get_ydata()
+    assert line[-1] - line[0] == pytest.approx(0.01 * 0.245)  # ps
+
+
+def test_a_number_with_its_error():
+    assert with_error(0.01234, 0.0023) == "0.0123 ± 0.0023"
+    assert with_error(-12.34, 3.21) == "-12.3 ± 3.2"
+    assert with_error(float("nan"), 1.0) == "n/a"

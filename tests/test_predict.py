@@ -1,0 +1,258 @@
+"""scripts/predict.py and its function: numbers, flags, files, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from torch_geometric.data import Batch
+from trained_models import ethanol, trained
+
+from egnn_prune import forces, save
+from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.inference import predict_structures, write_predictions
+from egnn_prune.structures import graph_of
+from egnn_prune.trained import TrainedModel
+
+ROOT = Path(__file__).parents[1]
+KCAL = 0.04336410390059322  # eV in one kcal/mol
+
+
+def structures() -> list[Atoms]:
+    return [ethanol(), molecule("H2O"), molecule("CO2"), molecule("CH4"), ethanol(0.3, 1)]
+
+
+def written(path: Path, frames: list[Atoms]) -> Path:
+    ase.io.write(path, frames)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """``run(target=, unit=, kind=, **metadata)``: the folder of a run."""
+
+    def make(target="energy", unit="eV", kind="shallow", **metadata: object) -> Path:
+        path = tmp_path / "run" / "pruned.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save(trained(kind), path, target=target, unit=unit, **metadata)
+        return path.parent
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch_size"), [("shallow", 1), ("read-out dropout", 2), ("deep", 64)]
+)
+def test_rows_are_what_the_estimator_says_of_each(run, tmp_path, kind, batch_size):
+    path = written(tmp_path / "s.xyz", structures())
+    found = predict_structures(TrainedModel.load(run(kind=kind)), path, batch_size=batch_size)
+    paths = write_predictions(found, tmp_path / "out")
+    assert [p.name for p in paths] == ["predictions.csv", "predictions.extxyz"]
+    with paths[0].open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("structure", "formula", "value", "std", "epistemic_std"),
+        *("lower_90", "upper_90", "in_distribution", "unit"),
+    ]
+    estimator = trained(kind)
+    for k, (row, atoms) in enumerate(zip(rows, structures(), strict=True)):
+        graph = Batch.from_data_list([graph_of(ase.io.read(path, k))])
+        expected = estimator.predict(graph)
+        low, high = estimator.interval(graph, 0.9)
+        assert (row["structure"], row["formula"]) == (str(k), atoms.get_chemical_formula())
+        for name, value in (
+            ("value", expected.mean),
+            ("std", expected.variance.sqrt()),
+            ("epistemic_std", expected.epistemic.sqrt()),
+            ("lower_90", low),
+            ("upper_90", high),
+        ):
+            assert float(row[name]) == pytest.approx(float(value), rel=1e-9)
+        assert row["unit"] == "eV" and row["in_distribution"] == ""
+
+
+def test_extxyz_has_energies_and_forces_in_the_units_of_ase(run, tmp_path):
+    path = written(tmp_path / "s.xyz", structures())
+    found = predict_structures(TrainedModel.load(run(unit="kcal/mol")), path)
+    frames = ase.io.read(write_predictions(found, tmp_path)[1], ":")
+    network = trained().network
+    for k, (atoms, row) in enumerate(zip(frames, found.rows, strict=True)):
+        expected = forces(network, graph_of(ase.io.read(path, k))).numpy()
+        assert np.allclose(atoms.get_forces(), KCAL * expected, atol=2e-8)
+        assert np.abs(atoms.get_forces()).max() > 1e-6
+        assert atoms.get_potential_energy() == pytest.approx(KCAL * row["value"])
+        assert atoms.info["energy_std"] == pytest.approx(KCAL * row["std"])
+        assert atoms.info["structure"] == k and row["unit"] == "kcal/mol"
+
+
+def test_a_target_that_is_no_energy_has_no_forces(run, tmp_path):
+    path = written(tmp_path / "s.xyz", structures())
+    found = predict_structures(TrainedModel.load(run("gap")), path)
+    frames = ase.io.read(write_predictions(found, tmp_path)[1], ":")
+    assert all(atoms.calc is None and "forces" not in atoms.arrays for atoms in frames)
+    assert [a.info["gap"] for a in frames] == pytest.approx([r["value"] for r in found.rows])
+    assert frames[0].info["unit"] == "eV" and frames[0].info["gap_std"] > 0
+
+
+def test_the_flag_compares_epistemic_deviations_with_the_files_limit(run, tmp_path):
+    path = written(tmp_path / "s.xyz", structures())
+    plain = predict_structures(TrainedModel.load(run()), path)
+    assert "unknown" in plain.summary()
+    doubts = [row["epistemic_std"] for row in plain.rows]
+    limit = sorted(doubts)[2]
+    model = TrainedModel.load(run(validation_doubt={"q99": limit, "max": 99.0}))
+    found = predict_structures(model, path)
+    expected = ["yes" if d <= limit else "no" for d in doubts]
+    assert [row["in_distribution"] for row in found.rows] == expected
+    assert expected.count("no") == 2 and "2 of them unlike" in found.summary()
+    frames = ase.io.read(write_predictions(found, tmp_path)[1], ":")
+    assert [a.info["in_distribution"] for a in frames] == [e == "yes" for e in expected]
+    strict = predict_structures(model, path, threshold=1e-9)
+    assert all(row["in_distribution"] == "no" for row in strict.rows)
+    with pytest.raises(ConfigError, match="threshold must be positive"):
+        predict_structures(model, path, threshold=0.0)
+
+
+def test_gzipped_files_and_numbers_of_the_input(run, tmp_path):
+    atoms = ethanol()
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.ones((9, 3)))
+    atoms.info["name"] = "mine"
+    plain = written(tmp_path / "s.extxyz", [atoms])
+    packed = tmp_path / "s.extxyz.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    model = TrainedModel.load(run())
+    found = predict_structures(model, packed)
+    assert found.rows == predict_structures(model, plain).rows
+    (frame,) = ase.io.read(write_predictions(found, tmp_path)[1], ":")
+    assert frame.info["name"] == "mine"  # labels stay, energies of others do not
+    assert frame.get_potential_energy() == pytest.approx(found.rows[0]["value"])
+    assert not np.allclose(frame.get_forces(), 1.0)
+
+
+def test_molecules_and_crystals_in_one_file(run, tmp_path):
+    crystal = Atoms("CO", positions=[[0, 0, 0], [1.2, 1.4, 1.3]], cell=[3, 3.2, 3.4], pbc=True)
+    frames = [molecule("H2O"), crystal, ethanol(), crystal]
+    path = written(tmp_path / "s.extxyz", frames)
+    model = TrainedModel.load(run())
+    together = predict_structures(model, path)
+    for k, atoms in enumerate(frames):
+        alone = predict_structures(model, written(tmp_path / "one.extxyz", [atoms]))
+        assert together.rows[k]["value"] == pytest.approx(alone.rows[0]["value"], abs=1e-8)
+    molecular = predict_structures(
+        model, written(tmp_path / "one.extxyz", [Atoms("CO", crystal.positions)])
+    )
+    assert abs(molecular.rows[0]["value"] - together.rows[1]["value"]) > 1e-6  # images count
+
+
+def bad_frames() -> list[Atoms]:
+    broken = ethanol()
+    broken.positions[2, 0] = np.nan
+    return [molecule("H2O"), molecule("CH3Cl"), broken, molecule("CH4")]
+
+
+def test_the_first_bad_structure_stops_and_is_named(run, tmp_path):
+    path, model = written(tmp_path / "s.xyz", bad_frames()), TrainedModel.load(run())
+    with pytest.raises(DataError, match=r"structure 1 of .*s\.xyz has the element Cl") as caught:
+        predict_structures(model, path)
+    assert "--skip-bad" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bad_structures_can_be_skipped_with_their_reasons(run, tmp_path):
+    path, model = written(tmp_path / "s.xyz", bad_frames()), TrainedModel.load(run())
+    found = predict_structures(model, path, skip_bad=True)
+    table, geometry = write_predictions(found, tmp_path)
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["value"]) for row in rows] == [True, False, False, True]
+    assert "element Cl" in rows[1]["reason"] and "position (atom 2)" in rows[2]["reason"]
+    assert rows[0]["reason"] == "" and "2 skipped" in found.summary()
+    assert [a.info["structure"] for a in ase.io.read(geometry, ":")] == [0, 3]
+    only_bad = written(tmp_path / "b.xyz", bad_frames()[1:3])
+    with pytest.raises(DataError, match=r"no structure of .* can be predicted"):
+        predict_structures(model, only_bad, skip_bad=True)
+
+
+def test_files_that_cannot_be_read(run, tmp_path):
+    model = TrainedModel.load(run())
+    with pytest.raises(DataError, match="there is no file"):
+        predict_structures(model, tmp_path / "nothing.xyz")
+    (tmp_path / "empty.xyz").write_text("")
+    (tmp_path / "words.xyz").write_text("what\nis\nthis\n")
+    (tmp_path / "short.xyz").write_text("3\n\nH 0 0 0\nH 0 0 1\n")
+    (tmp_path / "s.unknown").write_text("hello")
+    for name in ("empty.xyz", "words.xyz", "short.xyz", "s.unknown"):
+        with pytest.raises(DataError) as caught:
+            predict_structures(model, tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="batch size must be at least 1"):
+        predict_structures(model, tmp_path / "s.xyz", batch_size=0)
+
+
+# ---------------------------------------------------------------------------------- the script
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """``script(*arguments)``: exit code, stdout and stderr of scripts/predict.py."""
+    spec = importlib.util.spec_from_file_location("predict", ROOT / "scripts" / "predict.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
+        try:
+            module.main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_the_script(run, tmp_path, script):
+    path = written(tmp_path / "s.xyz", structures())
+    code, out, _ = script(run(validation_doubt={"q99": 1e9}), path, "--out", tmp_path / "out")
+    assert code == 0 and len(out.strip().splitlines()) == 1
+    assert "5 structures predicted, 0 of them unlike the training data; 0 skipped" in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "predictions.csv",
+        "predictions.extxyz",
+    ]
+
+
+def test_the_script_fails_in_one_sentence_and_leaves_nothing(run, tmp_path, script):
+    path = written(tmp_path / "s.xyz", bad_frames())
+    code, out, err = script(run(), path, "--out", tmp_path / "out")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2 and not out and len(errors) == 1 and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = script(tmp_path, path, "--out", tmp_path / "out")
+    assert code == 2 and "holds no pruned.safetensors" in err
+
+
+def test_out_that_cannot_be_written_to(run, tmp_path, script):
+    path = written(tmp_path / "s.xyz", [molecule("H2O")])
+    code, _, err = script(run(), path, "--out", path)
+    assert code == 2 and "cannot write" in err
+
+
+def test_help_says_what_comes_out(script):
+    code, out, _ = script("--help")
+    assert code == 0 and "predictions.csv" in out and "--skip-bad" in out
+
+
+def test_a_network_without_error_bars_says_so(tmp_path):
+    save(trained().network, tmp_path / "m.safetensors", target="energy", unit="eV")
+    with pytest.raises(InputError, match="without an uncertainty method"):
+        TrainedModel.load(tmp_path / "m.safetensors")
