@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,61 @@ def export_program(
     )
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
+    return path
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    example: Batch | Data | None = None,
+    forces: bool = True,
+) -> Path:
+    """Write an ONNX graph of energies, variances and forces.
+
+    Inputs and outputs are those of :func:`export_program`, by name; the description lies in the
+    graph's metadata. Atomic numbers that the model does not know are not noticed: check them
+    against the description's ``elements``.
+
+    Args:
+        model: as for :func:`export_program`.
+        path: where to write, ending in ``.onnx``.
+        example: as for :func:`export_program`; compared in PyTorch, before the conversion.
+        forces: without them the graph returns energies and variances only.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: packages are missing, the model cannot be exported, or the path does not end in
+            ``.onnx``.
+        InputError: program and model disagree on the example, or the file cannot be written.
+    """
+    path = _checked_path(path, ".onnx")
+    try:
+        import onnxscript  # noqa: F401 - torch.onnx needs it
+    except ImportError:
+        raise ConfigError(
+            "ONNX export needs more packages; pip install 'egnn_prune[onnx]'"
+        ) from None
+    exported, inputs = _exported(model, forces, simple=True)
+    _compare(
+        exported.module(), model, inputs if example is None else tensors(model, example), forces
+    )
+    about = described(model, forces)
+    with warnings.catch_warnings():  # about the converter's own deprecated calls
+        warnings.simplefilter("ignore")
+        graph = torch.onnx.export(
+            exported,
+            (),
+            dynamo=True,
+            input_names=about["inputs"],
+            output_names=about["outputs"],
+            verbose=False,
+        )
+    assert graph is not None
+    graph.model.metadata_props[DESCRIPTION] = json.dumps(about)
+    with atomic(path) as temporary:
+        graph.save(str(temporary))
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,10 +79,12 @@ def assert_same(program: object, model: torch.nn.Module, batch: Batch, tolerance
         assert (a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["egnn", "irreps"])
+@pytest.mark.parametrize("kind", ["egnn", pytest.param("irreps", marks=pytest.mark.slow)])
 def test_any_size(kind, dtype, tmp_path, tolerance):
     """Other sizes than it was traced with: one graph, one atom, one edge, sizes that are widths."""
-    model = irreps(dtype) if kind == "irreps" else egnn(dtype, cutoff=CUTOFF, attention=True, radial=4)
+    model = (
+        irreps(dtype) if kind == "irreps" else egnn(dtype, cutoff=CUTOFF, attention=True, radial=4)
+    )
     path = export_program(model, tmp_path / "model.pt2")
     extra = {DESCRIPTION: ""}
     program = torch.export.load(path, extra_files=extra).module()
@@ -172,7 +175,7 @@ def test_energies_alone_of_node_features(tmp_path):
 def test_what_cannot_be_exported(tmp_path, monkeypatch):
     path = tmp_path / "model.pt2"
     model = egnn(torch.float32, cutoff=CUTOFF)
-    with pytest.raises(ConfigError, match="must end in .pt2, not model.onnx"):
+    with pytest.raises(ConfigError, match=r"must end in \.pt2, not model\.onnx"):
         export_program(model, tmp_path / "model.onnx")
     with pytest.raises(ConfigError, match="Monte Carlo dropout cannot be exported"):
         export_program(MCDropout(egnn(torch.float32, dropout=0.2)), path)
@@ -181,28 +184,18 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="not Linear"):
         export_program(torch.nn.Linear(2, 2), path)
     monkeypatch.setattr("egnn_prune.export.AGREEMENT", -1.0)
-    monkeypatch.setattr("egnn_prune.export._exported", lambda *_: fake(model))
+    monkeypatch.setattr("egnn_prune.export._exported", lambda *_: broken_program(model))
     with pytest.raises(InputError, match="exported energy differ from the model's"):
         export_program(model, path)
     assert not path.exists()
 
 
-def fake(model: PropertyModel) -> tuple[object, tuple[Tensor, ...]]:
-    inputs = tensors(model, structures(3))
-
-    class Program:
-        def module(self):
-            return lambda *_: (*energy_and_forces(model, structures(3)),)
-
-    class Twice:
-        def module(self):
-            def outputs(*_):
-                prediction, force = energy_and_forces(model, structures(3))
-                return prediction.mean + 1, prediction.variance, force
-
-            return outputs
-
-    return Twice(), inputs
+def broken_program(model: PropertyModel) -> tuple[object, tuple[Tensor, ...]]:
+    """What the exporter returns, with wrong energies."""
+    batch = structures(3)
+    prediction, force = energy_and_forces(model, batch)
+    outputs = (prediction.mean + 1.0, prediction.variance, force)
+    return SimpleNamespace(module=lambda: lambda *_: outputs), tensors(model, batch)
 
 
 # ONNX ---------------------------------------------------------------------------------------------
@@ -215,11 +208,14 @@ def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["egnn", "irreps"])
 def test_onnx(kind, dtype, tmp_path):
     pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    model = irreps(dtype) if kind == "irreps" else egnn(dtype, cutoff=CUTOFF, attention=True, radial=4)
+    model = (
+        irreps(dtype) if kind == "irreps" else egnn(dtype, cutoff=CUTOFF, attention=True, radial=4)
+    )
     path = export_onnx(model, tmp_path / "model.onnx")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 

@@ -28,7 +28,7 @@ def quick():
     whole = data.load("xtb").limited(60)
     parts = {name: rows[:60] for name, rows in whole.splits.items()}
 
-    def few(name, path, target, seed) -> GraphDataset:
+    def few(name, path, target, seed, **_) -> GraphDataset:
         rows = torch.cat(list(parts.values()))
         graphs = [whole.graphs[i].clone() for i in rows.tolist()]
         starts = range(0, 240, 60)
@@ -225,7 +225,7 @@ def test_all_pairs_and_raw_distances(tmp_path, no_report):
 def test_without_scratch_and_without_ood(tmp_path, monkeypatch):
     full = workbench.sources.load
 
-    def no_ood(*arguments) -> GraphDataset:
+    def no_ood(*arguments, **_) -> GraphDataset:
         dataset = full(*arguments)
         dataset.splits["ood"] = torch.empty(0, dtype=torch.long)
         return dataset
@@ -243,7 +243,7 @@ def test_without_scratch_and_without_ood(tmp_path, monkeypatch):
 def test_too_few_validation_graphs_are_refused_before_training(tmp_path, monkeypatch):
     full = workbench.sources.load
 
-    def few(*arguments) -> GraphDataset:
+    def few(*arguments, **_) -> GraphDataset:
         dataset = full(*arguments)
         dataset.splits["val"] = dataset.splits["val"][:9]
         return dataset

@@ -25,6 +25,8 @@ SOURCES: dict[str, str] = {
 }
 #: Sources that read a file which the user must name.
 FROM_FILE = ("extxyz", "npz")
+#: Sources that are drawn at random: their data is the same whatever the seed of a job.
+SIMULATED = ("nbody", "centroid")
 
 
 def load(
@@ -65,7 +67,7 @@ def load(
     for argument in arguments:
         if argument not in understood:
             raise ConfigError(f"data={name} has no use for data.{argument}; leave it away")
-    if "seed" in understood:
+    if "seed" in understood and name not in SIMULATED:
         arguments["seed"] = seed
     return source(**arguments)
 

@@ -104,7 +104,10 @@ class PositionModel(nn.Module):
         nodes, n = batch.pos.shape
         out = self.trunk(replicate(batch, samples))
         moved = (out.pos - batch.pos.repeat(samples, 1)).to(out.x.dtype) / self.scale
-        hidden = self.gate(F.silu(self.variance_in(out.x)), graph_of_node(out))
+        # in training the variance learns from the features and does not shape them: its likelihood
+        # would trade the accuracy of the mean for its own (Stirn et al. 2023, Section 4)
+        features = out.x.detach() if self.training else out.x
+        hidden = self.gate(F.silu(self.variance_in(features)), graph_of_node(out))
         variance = F.softplus(self.variance_out(hidden)) + MIN_VARIANCE
         return moved.view(samples, nodes, n), variance.view(samples, nodes, 1).expand(-1, -1, n)
 

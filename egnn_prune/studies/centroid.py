@@ -154,7 +154,7 @@ def train_on(
     """Train in place, one graph a step."""
     fit_loader(
         model,
-        DataLoader(graphs, 1, shuffle=True),  # type: ignore[arg-type]
+        DataLoader(graphs, 1, shuffle=True),
         steps=steps,
         lr=LR,
         weight_decay=0.0,
@@ -191,7 +191,7 @@ def second_half(
         schedule="one_shot",
         rounds=1,
         until=0.0,
-        batches=DataLoader(graphs, BATCH),  # type: ignore[arg-type]
+        batches=DataLoader(graphs, BATCH),
         loss=position_losses,
         freezing="pruned",
     )

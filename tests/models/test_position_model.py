@@ -148,3 +148,12 @@ def test_bad_input_is_one_sentence(make, batch):
         broken = copy.copy(batch)
         broken.x = None
         make()(broken)
+
+
+def test_the_variance_does_not_shape_the_features_in_training(make, batch):
+    model = make()
+    model.train().normalised(batch)[1].sum().backward()
+    assert model.variance_in.weight.grad is not None
+    assert model.trunk.embedding.weight.grad is None
+    model.eval().normalised(batch)[1].sum().backward()  # criteria may ask for its gradient
+    assert model.trunk.embedding.weight.grad is not None
