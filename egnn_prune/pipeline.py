@@ -13,6 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune import checkpoint, files
 from egnn_prune.configs.settings import Settings
+from egnn_prune.data.dataset import split_hash
 from egnn_prune.device import choose_device
 from egnn_prune.errors import DataError
 from egnn_prune.evaluation import evaluate
@@ -254,7 +255,7 @@ class Job(Workbench):
                         "name": self.dataset.name,
                         "target": self.dataset.target,
                         "unit": self.dataset.unit,
-                        "split_hash": self.dataset.split_hash,
+                        "split_hash": split_hash(self.dataset.splits),
                         **{k: len(v) for k, v in self.dataset.splits.items()},
                         "mean_predictor_mae": float(np.abs(reference).mean()),
                         "per_element_fit": self.dataset.extensive,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -91,15 +92,6 @@ class GraphDataset:
         splits = {**self.splits, "train": kept}
         return replace(self, splits=splits)
 
-    @property
-    def split_hash(self) -> str:
-        """Sixteen hexadecimal digits that name the split: of the row numbers, split by split."""
-        digest = hashlib.sha256()
-        for name in SPLITS:
-            digest.update(f"{name}:{len(self.splits[name])}".encode())
-            digest.update(self.splits[name].to(torch.int64).numpy().tobytes())
-        return digest.hexdigest()[:16]
-
     def with_cutoff(self, cutoff: float | None) -> GraphDataset:
         """Graphs with neighbour lists, searched for once (all pairs, without one, are cheap).
 
@@ -114,6 +106,12 @@ class GraphDataset:
             return replace(self, graphs=self.graphs.with_cutoff(cutoff))
         add_neighbours(self.graphs, cutoff)
         return self
+
+
+def split_hash(splits: dict[str, Tensor]) -> str:
+    """SHA-256 of which rows are in which split, whatever their order: names a split in results."""
+    rows = {name: sorted(splits[name].tolist()) for name in sorted(splits) if len(splits[name])}
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_records(graphs: Sequence[Data], source: str) -> None:

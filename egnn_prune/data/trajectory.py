@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +130,3 @@ def random_trajectory_splits(count: int, seed: int) -> dict[str, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     test = TEST if count >= TRAINING + TEST else max(1, count // 10)
     return trajectory_splits(order[test : test + TRAINING], order[:test], seed)
-
-
-def split_hash(splits: dict[str, Tensor]) -> str:
-    """SHA-256 of which rows are in which split, whatever their order: names a split in results."""
-    rows = {name: sorted(splits[name].tolist()) for name in sorted(splits) if len(splits[name])}
-    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

@@ -12,7 +12,7 @@ from egnn_prune.errors import ConfigError
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load("centroid", seed=4)
+    return load_centroid(4)
 
 
 def test_sizes(dataset):
@@ -45,6 +45,12 @@ def test_seeds_are_reproducible_and_graphs_all_differ(dataset):
     assert torch.equal(first, torch.cat([g.pos for g in again.graphs]))
     both = torch.cat([first, torch.cat([g.pos for g in other.graphs])])
     assert len(both.unique(dim=0)) == len(both)
+
+
+def test_the_registry_knows_it_and_a_job_seed_leaves_it_as_it_is():
+    first, same = load("centroid"), load("centroid", seed=4)
+    assert first.name == "centroid"
+    assert torch.equal(first.graphs[7].pos, same.graphs[7].pos)
 
 
 def test_settings_it_has_no_use_for_are_refused():
