@@ -179,13 +179,15 @@ def gates(model: nn.Module) -> Iterator[tuple[str, ChannelGate]]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # molecular dynamics does this in every step: one walk, and nothing to do for a model at rest
+    learning = [module for module in model.modules() if module.training]
+    for module in learning:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in learning:
+            module.training = True
 
 
 def linear_members(

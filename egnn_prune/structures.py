@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
-from tqdm import tqdm
 
+from egnn_prune.data import ase_files
 from egnn_prune.errors import DataError
 
 
@@ -25,13 +24,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {path}; check its name")
-    found: list[Atoms] = []
-    try:
-        found.extend(tqdm(ase.io.iread(path, ":"), f"reading {path.name}", leave=False, delay=2))
-    except Exception as error:  # ASE raises whatever its many parsers raise
-        where = f"structure {len(found)} of {path}" if found else path
-        what = " ".join(str(error).split()) or "the format is unknown or the file is damaged"
-        raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
+    found = list(ase_files.read_structures(path))
     if not found:
         raise DataError(f"{path} holds no structures")
     return found

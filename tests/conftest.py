@@ -41,6 +41,14 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Parsed files go to a folder of the tests' own, never to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EGNN_PRUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def short_jobs() -> Iterator[None]:
     """Jobs in the tests measure latencies briefly and draw few molecules."""
     with pytest.MonkeyPatch.context() as patch:
