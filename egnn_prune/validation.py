@@ -17,6 +17,8 @@ from egnn_prune.uncertainty import CALIBRATIONS
 
 #: Calibrations of a regression.
 REGRESSION = [name for name in CALIBRATIONS if name != "temperature"]
+#: What a fit can end with the best of, see training.best_by.
+MEASURED = ("val_mae", "val_mse", "val_force_mae")
 METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
 
 
@@ -63,6 +65,11 @@ def validate(settings: Settings) -> None:
     _at_least("training.force_weight", s.training.force_weight, 0)
     if s.training.force_weight and s.training.loss != "faithful":
         raise ConfigError("training.force_weight works with training.loss=faithful only")
+    _one_of("training.best_by", s.training.best_by, (None, *MEASURED))
+    if s.training.best_by == "val_force_mae" and not s.training.force_weight:
+        raise ConfigError(
+            "training.best_by=val_force_mae needs forces: set training.force_weight above 0"
+        )
     _at_least("training.weight_decay", s.training.weight_decay, 0)
     _at_least("model.hidden", s.model.hidden, 1)
     _at_least("model.layers", s.model.layers, 1)
@@ -85,10 +92,11 @@ def validate(settings: Settings) -> None:
         )
 
 
-def _one_of(name: str, value: str, allowed: object) -> None:
+def _one_of(name: str, value: object, allowed: object) -> None:
     names = list(allowed)  # type: ignore[call-overload]
     if value not in names:
-        raise ConfigError(f"{name} must be one of {', '.join(names)}, not {value!r}")
+        shown = ", ".join("null" if known is None else known for known in names)
+        raise ConfigError(f"{name} must be one of {shown}, not {value!r}")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

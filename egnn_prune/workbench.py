@@ -27,7 +27,15 @@ from egnn_prune.predicting import BATCH, graph_means, predict_all
 from egnn_prune.pruning import choose
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import Evidence, gather, replay_weights, rounds, select
-from egnn_prune.training import LOSSES, ForceLosses, LearningCurve, Reselection, fit
+from egnn_prune.training import (
+    LOSSES,
+    ForceLosses,
+    KeepBest,
+    LearningCurve,
+    PruningCallback,
+    Reselection,
+    fit,
+)
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
 from egnn_prune.training.task import Losses
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
@@ -113,11 +121,17 @@ class Workbench:
             self.val,
             steps=epochs * self.steps_per_epoch,
             weights=weights,
-            callbacks=[*callbacks, curve],
+            callbacks=[*callbacks, *self.best(callbacks), curve],
             **self._fit_settings(label, lr or self.settings.training.lr),
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
+
+    def best(self, callbacks: Sequence[Callback] = ()) -> list[Callback]:
+        """Keeps the weights best on validation where the settings say so, once all is pruned."""
+        metric = self.settings.training.best_by
+        pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
+        return [KeepBest(metric, lambda: all(p.finished for p in pruning))] if metric else []
 
     @property
     def losses(self) -> Losses:
@@ -143,7 +157,7 @@ class Workbench:
 
         def work(model: nn.Module, graphs: Sequence[Data], steps: int) -> None:
             curve = LearningCurve()
-            settings = {**self._fit_settings("dense", t.lr), "callbacks": [curve]}
+            settings = {**self._fit_settings("dense", t.lr), "callbacks": [*self.best(), curve]}
             fit(model, graphs, self.val, steps=steps, **settings)
             curve.write(self.folder.path / "curves/dense.csv")
 

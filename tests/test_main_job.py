@@ -289,7 +289,7 @@ def test_equal_stages_are_copied(finished, tmp_path, monkeypatch):
     )
     settings = tiny(tmp_path / "run", reuse=[str(finished)], pruning__sparsity=0.25)
     run(settings)
-    assert labels == ["pruned", "scratch", "scratch"]
+    assert labels == ["pruned", "scratch", "scratch_continued"]
     for name in ("dense.safetensors", "stages/trained.safetensors", "stages/selection.npz"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
     alone = run(tiny(tmp_path / "alone", pruning__sparsity=0.25))

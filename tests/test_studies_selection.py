@@ -27,7 +27,7 @@ from egnn_prune.studies.selection import run_selection_study
 SIZES = {"train": 40, "val": 6, "test": 8, "ood": 8}
 
 
-def clusters(*_: Any) -> GraphDataset:
+def clusters(*_: Any, **__: Any) -> GraphDataset:
     """Small clusters of two elements; the out-of-distribution ones are larger."""
     generator = torch.Generator().manual_seed(0)
     graphs, splits = [], {}
@@ -223,7 +223,7 @@ def test_no_label_of_the_pool_is_read(acquired, tmp_path, monkeypatch):
     """With other labels on all graphs that seed 0 does not know, round 0 chooses the same ones."""
     start = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:10].tolist()
 
-    def mislabelled(*_: Any) -> GraphDataset:
+    def mislabelled(*_: Any, **__: Any) -> GraphDataset:
         dataset = clusters()
         for row in set(range(40)) - set(start):
             dataset.graphs[row].y = torch.full((1,), 1e6, dtype=torch.float64)
@@ -273,7 +273,7 @@ def test_bad_acquisitions(changes, complaint, tmp_path):
 
 
 def test_first_labels_that_lack_an_element(tmp_path, monkeypatch):
-    def with_a_rare_element(*_: Any) -> GraphDataset:
+    def with_a_rare_element(*_: Any, **__: Any) -> GraphDataset:
         dataset = clusters()
         start = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:10].tolist()
         dataset.graphs[min(set(range(40)) - set(start))].z[0] = 6

@@ -110,6 +110,9 @@ class TrainingSettings:
     clip: float = setting(5.0, "largest gradient norm")
     loss: str = setting("faithful", "faithful, squared (members apart), nll or crps (pooled)")
     force_weight: float = setting(0.0, "weight of the forces beside the energy; 0: energy only")
+    best_by: str | None = setting(
+        None, "end with the weights best by val_mae, val_mse or val_force_mae; null: the last"
+    )
     scratch: bool = setting(True, "also train the compact shape from scratch")
 
 

@@ -2,6 +2,7 @@
 
 from egnn_prune.training.curve import LearningCurve
 from egnn_prune.training.force_loss import ForceLosses
+from egnn_prune.training.keep_best import KeepBest
 from egnn_prune.training.loss import (
     LOSSES,
     crps_losses,
@@ -20,6 +21,7 @@ __all__ = [
     "ForceLosses",
     "GradualUnfreezing",
     "IncrementalPruning",
+    "KeepBest",
     "LearningCurve",
     "PruningCallback",
     "RegressionTask",

@@ -106,6 +106,11 @@ class PruningCallback(Callback):
         self._plan: list[tuple[int, float]] = []
         self._model: nn.Module | None = None
 
+    @property
+    def finished(self) -> bool:
+        """Whether the last round of the current fit is over."""
+        return bool(self._plan) and self.done == len(self._plan)
+
     def plan(self, steps: int, steps_per_epoch: int) -> list[tuple[int, float]]:
         """``(optimiser step, sparsity)`` of every round: evenly spaced over the first part.
 

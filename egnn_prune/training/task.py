@@ -105,7 +105,8 @@ def fit(
     Args:
         model: the model.
         train: training graphs, drawn without replacement and begun again as often as needed.
-        val: graphs whose error the progress bar shows after each pass; nothing is tuned on them.
+        val: graphs whose error the progress bar shows after each pass; without a
+            :class:`~egnn_prune.training.KeepBest` among the callbacks nothing is tuned on them.
         steps: optimiser steps.
         batch_size: graphs per step (fewer in the last batch of a small set).
         lr: highest learning rate.
