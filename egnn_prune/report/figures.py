@@ -40,6 +40,7 @@ from egnn_prune.report.style import (
     png_bytes,
 )
 from egnn_prune.report.tables import headline
+from egnn_prune.report.training import load_curves, training_figure
 
 _WIDE_RANGE = 5.0
 """Ratio of largest to smallest value from which the calibration axes are logarithmic."""
@@ -222,8 +223,8 @@ def write_figures(run: Path) -> dict[str, Path]:
         run: Folder with ``metrics.json`` and ``predictions.npz``.
 
     Returns:
-        Path of each PNG by name: ``pruned_vs_baseline`` and ``parity``, and ``calibration`` and
-        ``gallery`` if the run has what they need.
+        Path of each PNG by name: ``pruned_vs_baseline`` and ``parity``, and ``calibration``,
+        ``gallery`` and ``training`` if the run has what they need.
 
     Raises:
         ValueError: If a file of the run is malformed.
@@ -235,6 +236,7 @@ def write_figures(run: Path) -> dict[str, Path]:
         "pruned_vs_baseline": pruned_vs_baseline(metrics, predictions),
         "parity": parity(metrics, predictions),
         "gallery": gallery_figure(metrics, predictions),
+        "training": training_figure(metrics, load_curves(run)),
     }
     if why_no_calibration(metrics, predictions) is None:
         drawn["calibration"] = calibration_figure(metrics, predictions)
