@@ -51,8 +51,8 @@ def load_curves(run: Path) -> dict[str, Curve]:
             columns["step"], columns["val_mae"]
         except (IndexError, KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{path} is no learning curve with numbers for step and val_mae; delete it or train "
-                "again"
+                f"{path} is no learning curve with numbers for step and val_mae; delete it or "
+                "train again"
             ) from None
         found[name] = columns
     return found

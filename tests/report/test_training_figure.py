@@ -31,7 +31,7 @@ def test_forces_get_their_own_panel(curves, metrics):
     (curves / "curves/dense.csv").write_text("step,seconds,val_mae,val_force_mae\n10,1,0.5,0.1\n")
     figure = training_figure(metrics, load_curves(curves))
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
-    assert "forces" in figure.axes[1].get_title()
+    assert "forces" in figure.axes[1].get_title("left")
 
 
 def test_the_page_shows_them_where_a_run_kept_them(curves):
