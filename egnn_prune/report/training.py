@@ -39,7 +39,7 @@ def load_curves(run: Path) -> dict[str, Curve]:
     Raises:
         ValueError: a file is malformed.
     """
-    found = {}
+    found: dict[str, Curve] = {}
     for name in FITS:
         path = run / FOLDER / f"{name}.csv"
         if not path.is_file():
@@ -93,9 +93,10 @@ def _panel(axes: Axes, curves: Mapping[str, Curve], key: str) -> None:
             continue
         label, colour, style, before = FITS[name]
         steps, values = curve["step"], curve[key]
-        if before in curves and key in curves[before]:  # join the lines
-            steps = np.concatenate([[0.0], steps]) + curves[before]["step"][-1]
-            values = np.concatenate([curves[before][key][-1:], values])
+        start = curves.get(before or "", {})
+        if key in start:  # join the lines
+            steps = np.concatenate([[0.0], steps]) + start["step"][-1]
+            values = np.concatenate([start[key][-1:], values])
         axes.plot(steps, values, style, color=colour, linewidth=1.4, label=label or None)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
