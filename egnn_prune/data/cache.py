@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,15 +52,17 @@ def cached(
     version: int = 1,
     *,
     variant: str = "",
+    others: Sequence[Path] = (),
     check: Callable[[Arrays], None] | None = None,
 ) -> Arrays:
     """The arrays in a file: parsed the first time, later mapped read-only from the cache.
 
-    The key is the SHA-256 of the file's content with the parser's name, ``version`` and
-    ``variant``, so a file that changes is parsed again and a copy is not. The arrays appear in the
-    cache at once and complete: they are written into a temporary folder, checked, and renamed. A
-    parser that yields pieces never holds more than one of them, so that files larger than memory
-    work. Where the cache cannot be written to (a full or read-only disk), the arrays are in memory.
+    The key is the SHA-256 of the content of the file and of ``others`` with the parser's name,
+    ``version`` and ``variant``, so a file that changes is parsed again and a copy is not. The
+    arrays appear in the cache at once and complete: they are written into a temporary folder,
+    checked, and renamed. A parser that yields pieces never holds more than one of them, so that
+    files larger than memory work. Where the cache cannot be written to (a full or read-only disk),
+    the arrays are in memory.
 
     Args:
         path: the file.
@@ -68,6 +70,7 @@ def cached(
             along the first axis (each name with one dtype and one shape but for that axis).
         version: of the parser; raise it when its result changes.
         variant: whatever else the result depends on, such as the names of the wanted columns.
+        others: further files that the parser reads.
         check: called with the arrays before they are kept; raises ``DataError`` where they cannot
             be used.
 
@@ -75,16 +78,15 @@ def cached(
         Arrays by name, read-only where they are mapped; copy what you want to change.
 
     Raises:
-        DataError: there is no such file, or it changes while it is read.
+        DataError: there is no such file, it cannot be read, or changes while it is read.
         Exception: whatever ``parse`` and ``check`` raise; nothing is kept then.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {path}; check data.path")
-    before = _state(path)
-    key = sha256(path) + (
-        f"-{hashlib.sha256(variant.encode()).hexdigest()[:12]}" if variant else ""
-    )
+    before = _states(path, *others)
+    rest = "|".join([variant, *map(sha256, others)])
+    key = sha256(path) + (f"-{hashlib.sha256(rest.encode()).hexdigest()[:12]}" if rest else "")
     kind = f"{parse.__module__.rpartition('.')[2]}.{parse.__name__}-{version}"
     folder = cache_folder() / kind / key
     if (found := _opened(folder)) is not None:
@@ -96,7 +98,7 @@ def cached(
                 written = _opened(temporary)
                 assert written is not None
                 check(written)
-            if _state(path) != before:
+            if _states(path, *others) != before:
                 raise DataError(f"{path} changed while it was read; load it when it is complete")
         if (found := _opened(folder)) is not None:
             return found
@@ -109,19 +111,26 @@ def cached(
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits."""
+    """SHA-256 of a file's content in hexadecimal digits.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     digest = hashlib.sha256()
-    bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, delay=2)
-    with path.open("rb") as file, bar:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            bar.update(len(block))
+    try:
+        bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, delay=2)
+        with path.open("rb") as file, bar:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                bar.update(len(block))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     return digest.hexdigest()
 
 
-def _state(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+def _states(*paths: Path) -> list[tuple[int, int]]:
+    stats = [path.stat() for path in paths]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def _pieces(parsed: Arrays | Iterable[Arrays]) -> Iterator[Arrays]:
@@ -194,11 +203,11 @@ def _remove_abandoned(parent: Path) -> None:
 
 def _opened(folder: Path) -> Arrays | None:
     """The arrays in a folder of the cache; ``None`` where it is not there or damaged."""
+    if not folder.is_dir():  # one that appears from now on is complete, and is not removed below
+        return None
     try:
         names = json.loads((folder / INDEX).read_text())
         return {name: _mapped(folder / f"{k}.npy") for k, name in enumerate(names)}
-    except (FileNotFoundError, NotADirectoryError):
-        pass
     except (OSError, ValueError, EOFError) as error:
         log.info("the cached arrays in %s are damaged (%s) and made again", folder, error)
     shutil.rmtree(folder, ignore_errors=True)

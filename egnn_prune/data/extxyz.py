@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from egnn_prune.data.ase_files import read_structures
-from egnn_prune.data.cache import Arrays, cached, sha256
+from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.labels import Labels, declared, is_energy, is_total_energy
-from egnn_prune.data.store import GraphStore, not_finite
+from egnn_prune.data.store import GraphStore, not_an_element, not_finite
 from egnn_prune.errors import DataError
 
 #: Structures that are held in memory while a file is parsed.
@@ -55,7 +56,8 @@ def load_extxyz(
 
     Raises:
         DataError: a file is missing or cannot be parsed, or a structure lacks the target, has
-            forces where others have none, or periodic boundaries around a cell of no volume.
+            forces where others have none, or periodic boundaries around a cell of no volume; or
+            ``test`` or ``ood`` hold nothing new, or an element that ``path`` does not have.
     """
     path = Path(path)
     others = {kind: Path(f) for kind, f in ((TEST, test), (OOD, ood)) if f is not None}
@@ -68,8 +70,8 @@ def load_extxyz(
     def parse(_: Path) -> Iterator[Arrays]:
         return pieces(files, target)
 
-    variant = "|".join([target or "", *(f"{kind}={sha256(f)}" for kind, f in others.items())])
-    arrays = cached(path, parse, variant=variant)
+    variant = "|".join([target or "", *("path test ood".split()[kind] for kind in others)])
+    arrays = cached(path, parse, variant=variant, others=[*others.values()])
     store, file_of = _store(arrays), torch.from_numpy(np.array(arrays["file"]))
     if (count := int((file_of == TRAIN).sum())) < 3:
         raise DataError(f"{path} holds {count} structures; at least 3 are needed")
@@ -119,6 +121,8 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         forces = labels.vectors(atoms, where)
         if not len(atoms):
             raise DataError(f"{where} has no atoms")
+        if atoms.numbers.min() < 1:  # "X", say
+            raise DataError(not_an_element(k, path.name, int(atoms.numbers.min())))
         for name, values in (("pos", atoms.positions), ("y", y), ("forces", forces)):
             if values is not None and not np.isfinite(values).all():
                 raise DataError(not_finite(k, path.name, name))
@@ -179,7 +183,13 @@ def _splits(
     for kind, name in ((TEST, "test"), (OOD, "ood")):
         if kind not in files:
             continue
+        _refuse_other_elements(store, rows[kind], rows[TRAIN], files[kind], files[TRAIN])
         new = [k for k in rows[kind].tolist() if _fingerprint(store, k) not in known]
+        if not new:
+            raise DataError(
+                f"all structures of {files[kind]} also are in {files[TRAIN]}; give others with "
+                f"data.{name}"
+            )
         if (repeated := len(rows[kind]) - len(new)) > 0:
             log.info(
                 "%d of %d structures in %s also are in %s and left out",
@@ -187,6 +197,23 @@ def _splits(
             )
         splits[name] = torch.tensor(new, dtype=torch.long)
     return splits
+
+
+def _refuse_other_elements(
+    store: GraphStore, rows: Tensor, known: Tensor, path: Path, training: Path
+) -> None:
+    for z in sorted({*store.elements(rows)} - {*store.elements(known)}):
+        first = int(np.searchsorted(store.offset, _atom_of(store, rows, z), side="right")) - 1
+        raise DataError(
+            f"structure {first - int(rows[0])} of {path} has the element {chemical_symbols[z]}, "
+            f"which no structure of {training} has; leave it out or train on structures with it"
+        )
+
+
+def _atom_of(store: GraphStore, rows: Tensor, z: int) -> int:
+    """The first atom of that element in consecutive structures."""
+    start, end = store.offset[rows[0]], store.offset[rows[-1] + 1]
+    return int(start + np.argmax(store.nodes["z"][start:end] == z))
 
 
 def _fingerprint(store: GraphStore, k: int) -> int:

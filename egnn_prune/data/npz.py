@@ -59,7 +59,9 @@ def check_arrays(arrays: Arrays, name: str) -> None:
     """
     missing = [key for key in REQUIRED if key not in arrays]
     if missing:
-        raise DataError(f"{name} lacks the array(s) {', '.join(missing)}")
+        raise DataError(
+            f"{name} lacks the array(s) {', '.join(missing)}; it has {', '.join(arrays) or 'none'}"
+        )
     for key, kinds in (("offset", "iu"), ("z", "iu"), ("split", "iu"), ("target_names", "U")):
         if key in arrays and (arrays[key].dtype.kind not in kinds or arrays[key].ndim != 1):
             wanted = "strings" if kinds == "U" else "integers"

@@ -149,6 +149,18 @@ class GraphStore(Sequence[Data]):
                     raise DataError(f"{name} of {source} has {len(values)} rows, not {rows}")
         for name in CHECKED:
             self.check_column(name, source)
+        self._check_elements(source)
+
+    def _check_elements(self, source: str) -> None:
+        if "z" not in self.nodes:
+            return
+        for a, b in _stretches(self.offset):
+            z = np.asarray(self.nodes["z"][self.offset[a] : self.offset[b]])
+            wrong = np.flatnonzero((z < 1) | (z > HEAVIEST))
+            if len(wrong):
+                atom = self.offset[a] + wrong[0]
+                record = int(np.searchsorted(self.offset, atom, side="right")) - 1
+                raise DataError(not_an_element(record, source, int(z[wrong[0]])))
 
     def check_column(self, name: str, source: str) -> None:
         """Refuse NaN or infinite numbers in an array, where there is one of that name.
@@ -212,6 +224,8 @@ class GraphView(Sequence[Data]):
         return (self.graphs[row] for row in self._rows)
 
 
+#: The last atomic number with a name.
+HEAVIEST = 118
 #: Arrays that must not hold NaN or infinite numbers.
 CHECKED = ("pos", "y", "forces", "cell")
 
@@ -219,6 +233,11 @@ CHECKED = ("pos", "y", "forces", "cell")
 def not_finite(record: int, source: str, name: str) -> str:
     """What is said of a record with a NaN."""
     return f"record {record} of {source} has a NaN or infinite value in its {name}; repair it"
+
+
+def not_an_element(record: int, source: str, z: int) -> str:
+    """What is said of a record with an atomic number that there is not."""
+    return f"record {record} of {source} has the atomic number {z}; elements are 1 to {HEAVIEST}"
 
 
 def with_shift(edge_index: Tensor, edge_shift: Tensor | None) -> dict[str, Tensor]:

@@ -72,7 +72,16 @@ def test_the_unchanged_file_loads(written):
 
 @pytest.mark.parametrize("key", molecules())
 def test_missing_array(written, key):
-    assert f"lacks the array(s) {key}" in refused("npz", written(**{key: None}))
+    message = refused("npz", written(**{key: None}))
+    assert f"lacks the array(s) {key}; it has " in message
+
+
+@pytest.mark.parametrize("z", [0, -1, 119])
+def test_an_atomic_number_that_there_is_not(written, z):
+    elements = np.ones(40, dtype=np.int64)
+    elements[[17, 30]] = z
+    message = refused("npz", written(z=elements))
+    assert message == f"record 4 of own.npz has the atomic number {z}; elements are 1 to 118"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -224,11 +233,12 @@ def test_the_unchanged_xyz_loads(tmp_path, lines):
 
 
 def test_xyz_with_a_missing_atom_line(tmp_path, lines):
-    assert "ASE cannot read" in refused("extxyz", xyz(tmp_path, lines[:10] + lines[11:]))
+    message = refused("extxyz", xyz(tmp_path, lines[:10] + lines[11:]))
+    assert message.startswith("structure 1 of") and message.endswith("it announces; repair it")
 
 
 def test_truncated_xyz(tmp_path, lines):
-    assert "ASE cannot read structure 9" in refused("extxyz", xyz(tmp_path, lines[:-1]))
+    assert "structure 9 of" in refused("extxyz", xyz(tmp_path, lines[:-1]))
 
 
 def test_xyz_with_a_word_for_a_number(tmp_path, lines):
@@ -254,7 +264,7 @@ def test_xyz_without_the_target(tmp_path, lines):
 
 
 def test_empty_xyz(tmp_path):
-    assert "Empty file" in refused("extxyz", xyz(tmp_path, []))
+    assert refused("extxyz", xyz(tmp_path, [])).endswith("own.xyz is empty")
 
 
 @pytest.mark.parametrize("content", [b"plain", gzip.compress(b"5\n" * 400)[:-9]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -123,6 +125,42 @@ def test_a_file_that_grows_meanwhile(file, folder):
     assert files(folder) == []
 
 
+def test_the_same_name_size_and_time_but_other_numbers(file):
+    cached(file, whole)
+    times = file.stat()
+    file.write_text("1 2 4")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert cached(file, whole)["values"].tolist() == [1, 2, 4]
+
+
+def test_other_files_are_part_of_the_key_and_must_not_change(file, folder, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("a")
+    cached(file, whole, others=[other])
+    cached(file, whole, others=[other])
+    assert len(CALLS) == 1
+    other.write_text("b")
+    cached(file, whole, others=[other])
+    cached(file, whole)
+    assert len(CALLS) == 3
+
+    def parse(path):
+        other.write_text("longer")
+        return {"values": np.zeros(3)}
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        cached(file, parse, others=[other])
+
+
+def test_a_file_that_may_not_be_read(file, monkeypatch):
+    def forbidden(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(DataError, match=r"cannot read .*numbers\.txt: Permission denied"):
+        cached(file, whole)
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*none\.npz"):
         cached(tmp_path / "none.npz", whole)
@@ -196,6 +234,78 @@ def test_many_at_once(file, folder):
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda _: cached(file, parse), range(6)))
     assert all(int(arrays["values"].sum()) == 999_000 for arrays in found)
+    assert len(list(folder.rglob("arrays.json"))) == 1
+    assert list(folder.rglob(".making*")) == []
+
+
+def test_what_appears_while_we_look_is_not_removed(file, folder, monkeypatch):
+    """Another process finishes between our look for the folder and for what is in it."""
+    cached(file, whole)
+    done = next(folder.rglob("arrays.json")).parent
+    monkeypatch.setattr(Path, "is_dir", lambda path: False)
+    assert cache._opened(done) is None
+    monkeypatch.undo()
+    assert (done / "arrays.json").is_file()
+
+
+#: Imports the cache without the packages around it, which import torch and take seconds.
+PROCESS = """
+import os, signal, sys, time, types
+from pathlib import Path
+import numpy as np
+for name in ("egnn_prune", "egnn_prune.data"):
+    package = types.ModuleType(name)
+    package.__path__ = [str(Path(sys.argv[5], *name.split(".")))]
+    sys.modules[name] = package
+from egnn_prune.data.cache import cached
+
+def parse(path):
+    yield {"values": np.arange(1 << 16)}
+    Path(sys.argv[2]).touch()
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[3] == "full":
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    deadline = time.time() + 60
+    while sys.argv[3] == "waits" and not Path(sys.argv[4]).exists() and time.time() < deadline:
+        time.sleep(0.01)
+    yield {"values": np.arange(1 << 16)}
+
+print(int(cached(sys.argv[1], parse)["values"].sum()))
+"""
+TOTAL = str((1 << 16) * ((1 << 16) - 1))
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    root = Path(cache.__file__).parents[2]
+    words = [str(word) for word in (*arguments, "unused")[:4]]
+    command = [sys.executable, "-c", PROCESS, *words, str(root)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_process_leaves_nothing_that_counts(file, folder, tmp_path):
+    killed = start(file, tmp_path / "began", "killed")
+    killed.communicate(timeout=120)
+    assert killed.returncode == -9 and (tmp_path / "began").exists()
+    assert len(list(folder.rglob(".making-*"))) == 1
+    assert not list(folder.rglob("arrays.json"))
+    printed, _ = start(file, tmp_path / "began", "works").communicate(timeout=120)
+    assert printed.strip() == TOTAL
+    assert len(list(folder.rglob("arrays.json"))) == 1
+
+
+def test_a_disk_that_fills_while_we_write(file, folder, tmp_path):
+    printed, _ = start(file, tmp_path / "began", "full").communicate(timeout=120)
+    assert printed.strip() == TOTAL
+    assert files(folder) == []
+
+
+def test_two_processes_at_once(file, folder, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    pair = start(file, first, "waits", second), start(file, second, "waits", first)
+    assert [process.communicate(timeout=120)[0].strip() for process in pair] == [TOTAL, TOTAL]
     assert len(list(folder.rglob("arrays.json"))) == 1
     assert list(folder.rglob(".making*")) == []
 

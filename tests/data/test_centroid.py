@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
-from egnn_prune.data import load
+from egnn_prune.building import build_model
+from egnn_prune.configs.settings import register
+from egnn_prune.data import SOURCES, centroid, load
 from egnn_prune.data.centroid import GRAPHS, load_centroid
 from egnn_prune.errors import ConfigError
+from egnn_prune.files import read_json
+from egnn_prune.pipeline import run
+from egnn_prune.studies import centroid as study
+from egnn_prune.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +64,38 @@ def test_the_registry_knows_it_and_a_job_seed_leaves_it_as_it_is():
 def test_settings_it_has_no_use_for_are_refused():
     with pytest.raises(ConfigError, match=r"no use for data\.subset"):
         load("centroid", subset="6")
+
+
+def composed(*choices: str):
+    register()
+    with initialize_config_module("egnn_prune.configs", version_base="1.3"):
+        return OmegaConf.to_object(compose("train", [*choices]))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_is_a_choice_of_a_job(name):
+    settings = composed(f"data={name}")
+    assert settings.data.name == name
+    validate(settings)
+
+
+def test_a_job_on_it_is_the_standard_experiment(dataset):
+    """The network of the study, but for its residual connections, and its budget."""
+    settings = composed("data=centroid")
+    model, original = build_model(settings, dataset), study.fresh_network(dataset.split("train"))
+    parts = [part for part, _ in original.trunk.named_parameters()]
+    assert [part for part, _ in model.trunk.named_parameters()] == parts
+    numbers = [sum(p.numel() for p in m.trunk.parameters()) for m in (model, original)]
+    assert numbers == [2330, 2330]
+    for name in ("aggregation", "dropout", "normalise", "attention", "radial", "cutoff"):
+        assert getattr(model.trunk.options, name) == getattr(original.trunk.options, name), name
+    t = settings.training
+    steps = [epochs * settings.data.limit for epochs in (t.max_epochs, t.finetune_epochs)]
+    assert (steps, t.batch_size, t.lr, t.finetune_lr) == ([100, 100], 1, study.LR, study.LR)
+
+
+def test_a_job_on_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(centroid, "GRAPHS", {"train": 8, "val": 12, "test": 4, "ood": 4})
+    out = run(composed("data=centroid", f"out={tmp_path / 'run'}", "data.limit=6"))
+    metrics = read_json(out / "metrics.json")
+    assert "box length" in str(metrics) and (out / "pruned.safetensors").is_file()

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
+from torch_geometric.data import Batch
 
 from egnn_prune import data
 from egnn_prune.data import extxyz
 from egnn_prune.data.local import data_folder, local_data
 from egnn_prune.errors import DataError
 from egnn_prune.models import EGNNOptions, PropertyModel
+from egnn_prune.models.forces import energy_and_forces
 
 
 @pytest.fixture(autouse=True)
@@ -288,11 +290,23 @@ def spoilt(tmp_path: Path, lines: list[str]) -> Path:
 
 def test_a_missing_atom_line(tmp_path, lines):
     message = refused(spoilt(tmp_path, lines[:10] + lines[11:]))
-    assert message.startswith("ASE cannot read")
+    assert message.startswith("structure 1 of") and "the 5 atom lines that it announces" in message
+
+
+def test_an_atom_line_too_many(tmp_path, lines):
+    message = refused(spoilt(tmp_path, [*lines[:10], lines[9], *lines[10:]]))
+    assert message.startswith("structure 1 of") and "the 5 atom lines that it announces" in message
+
+
+def test_a_missing_atom_line_in_a_gzipped_file(tmp_path, lines):
+    path = tmp_path / "own.xyz.gz"
+    path.write_bytes(gzip.compress("\n".join([*lines[:20], *lines[21:], ""]).encode()))
+    assert refused(path).startswith(f"structure 3 of {path} does not have the 5 atom lines")
 
 
 def test_a_truncated_file(tmp_path, lines):
-    assert "ASE cannot read structure 9 of" in refused(spoilt(tmp_path, lines[:-1]))
+    message = refused(spoilt(tmp_path, lines[:-1]))
+    assert message.startswith("structure 9 of") and "the 5 atom lines that it announces" in message
 
 
 @pytest.mark.parametrize(("column", "shown"), [(1, "pos"), (5, "forces")])
@@ -310,7 +324,56 @@ def test_an_energy_that_is_not_a_number(tmp_path, lines):
 
 
 def test_an_empty_file(tmp_path):
-    assert "Empty file" in refused(spoilt(tmp_path, []))
+    assert refused(spoilt(tmp_path, [])).endswith("own.xyz is empty")
+    (tmp_path / "own.xyz.gz").write_bytes(gzip.compress(b""))
+    assert refused(tmp_path / "own.xyz.gz").endswith("own.xyz.gz is empty")
+
+
+def test_an_atom_that_is_no_element(tmp_path, lines):
+    message = refused(spoilt(tmp_path, [*lines[:7], f"X{lines[7][1:]}", *lines[8:]]))
+    assert message == "record 1 of own.xyz has the atomic number 0; elements are 1 to 118"
+
+
+@pytest.mark.parametrize("setting", ["test", "ood"])
+def test_a_further_file_with_another_element(write, setting):
+    path = write(labelled())
+    further = labelled(4, seed=5)
+    further[2].numbers[0] = 9
+    other = write(further, "other.xyz")
+    with pytest.raises(DataError, match=r"structure 2 of .*other.xyz has the element F, which no"):
+        data.load("extxyz", path, **{setting: other})
+
+
+def test_a_further_file_with_nothing_new(write):
+    path = write(labelled())
+    same = write(labelled(), "same.xyz")
+    with pytest.raises(DataError, match=r"all structures of .*same.xyz also are in .*own.xyz"):
+        data.load("extxyz", path, test=same)
+
+
+def test_a_further_file_that_changes_is_read_again(write):
+    path, test = write(labelled()), write(labelled(4, seed=5), "test.xyz")
+    first = data.load("extxyz", path, test=test)
+    write(labelled(4, seed=6), "test.xyz")
+    again = data.load("extxyz", path, test=test)
+    assert not torch.equal(first.graphs[12].pos, again.graphs[12].pos)
+
+
+@pytest.mark.parametrize("spread", [0, 100])
+def test_atoms_without_neighbours(write, dtype, spread):
+    """One far from the others, or all: they have their own energy and feel no force."""
+    made = labelled()
+    for atoms in made:
+        atoms.positions = atoms.positions * spread if spread else atoms.positions
+        atoms.positions[0] += 500
+    dataset = data.load("extxyz", write(made)).with_cutoff(4.0)
+    batch = Batch.from_data_list(list(dataset.graphs))
+    assert (batch.edge_index.shape[1] == 0) == bool(spread)
+    torch.manual_seed(0)
+    model = PropertyModel.build(dataset.elements, hidden=8, layers=2, options=EGNNOptions(cutoff=4))
+    _, forces = energy_and_forces(model.to(dtype), batch)
+    assert forces.isfinite().all()
+    assert (forces[..., batch.ptr[:-1], :] == 0).all()
 
 
 def test_too_few_structures(write):
