@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import io
 import json
 import warnings
@@ -21,7 +22,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.files import atomic
 from egnn_prune.models import PropertyModel, energy_and_forces
-from egnn_prune.models.graph import with_edges
+from egnn_prune.models.graph import is_periodic, with_edges
 from egnn_prune.uncertainty import Estimator, MCDropout
 
 #: The name under which a program's file keeps its description (``extra_files`` of torch.export).
@@ -29,8 +30,9 @@ DESCRIPTION = "egnn_prune.json"
 #: How well a program must agree with its model, relative to the largest number.
 AGREEMENT = 1e-5
 
-#: Operators that appear in gradients only, which ONNX does not know.
-DERIVATIVES = [
+#: Derivatives, which ONNX does not know, and what ONNX Runtime has no float64 kernel for.
+WRITTEN_OUT = [
+    torch.ops.aten.softplus,
     torch.ops.aten.silu_backward,
     torch.ops.aten.sigmoid_backward,
     torch.ops.aten.tanh_backward,
@@ -106,8 +108,8 @@ def export_onnx(
     """Write an ONNX graph of energies, variances and forces.
 
     Inputs and outputs are those of :func:`export_program`, by name; the description lies in the
-    graph's metadata. Atomic numbers that the model does not know are not noticed: check them
-    against the description's ``elements``.
+    graph's metadata. An atomic number that the model does not know makes all outputs NaN, since a
+    graph cannot raise an error: check them against the description's ``elements``.
 
     Args:
         model: as for :func:`export_program`.
@@ -124,19 +126,15 @@ def export_onnx(
         InputError: program and model disagree on the example, or the file cannot be written.
     """
     path = _checked_path(path, ".onnx")
-    try:
-        import onnxscript  # noqa: F401 - torch.onnx needs it
-    except ImportError:
-        raise ConfigError(
-            "ONNX export needs more packages; pip install 'egnn_prune[onnx]'"
-        ) from None
+    if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxscript")):
+        raise ConfigError("ONNX export needs more packages; pip install 'egnn_prune[onnx]'")
     exported, inputs = _exported(model, forces, simple=True)
     _compare(
         exported.module(), model, inputs if example is None else tensors(model, example), forces
     )
     about = described(model, forces)
-    with warnings.catch_warnings():  # about the converter's own deprecated calls
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), _refusing("ONNX"):
+        warnings.simplefilter("ignore")  # about the converter's own deprecated calls
         graph = torch.onnx.export(
             exported,
             (),
@@ -155,18 +153,25 @@ def export_onnx(
 def described(model: nn.Module, forces: bool = True) -> dict[str, Any]:
     """What a user of an exported file must know: names of inputs and outputs, elements, cutoff."""
     first = _networks(model)[0]
-    cutoffs = [network.trunk.options.cutoff for network in _networks(model)]
+    cutoffs = _cutoffs(model)
     return {
         "inputs": list(_names(model)),
         "outputs": ["energy", "variance", "forces"][: 3 if forces else 2],
         "elements": list(first.elements),
-        "cutoff": None if None in cutoffs else max(cutoffs),
+        "cutoff": max(cutoffs, default=None),
     }
 
 
 def tensors(model: nn.Module, batch: Batch | Data) -> Numbers:
-    """The inputs of an exported program for a batch, in their order (see :func:`described`)."""
+    """The inputs of an exported program for a batch, in their order (see :func:`described`).
+
+    Raises:
+        ConfigError: the graphs are periodic, and the model has no cutoff.
+        DataError: their edges cannot be built.
+    """
     cutoff = described(model)["cutoff"]
+    if cutoff is None and (is_periodic(batch) or batch.get("edge_shift") is not None):
+        raise ConfigError("a model without a cutoff is exported for molecules, not periodic graphs")
     batch = copy.copy(batch)
     batch.pos = batch.pos.double()
     batch = with_edges(batch, cutoff)
@@ -212,8 +217,13 @@ def _networks(model: nn.Module) -> list[PropertyModel]:
 def _names(model: nn.Module) -> tuple[str, ...]:
     networks = _networks(model)
     features = "z" if networks[0].elements else "x"
-    cut = all(network.trunk.options.cutoff is not None for network in networks)
-    return (features, "pos", "edge_index", "batch", *["edge_shift"] * cut)
+    return (features, "pos", "edge_index", "batch", *["edge_shift"] * bool(_cutoffs(model)))
+
+
+def _cutoffs(model: nn.Module) -> list[float]:
+    """The networks' cutoffs; none where one of them has none, and so needs all pairs."""
+    cutoffs: list[float | None] = [n.trunk.options.cutoff for n in _networks(model)]
+    return [] if None in cutoffs else [cutoff for cutoff in cutoffs if cutoff is not None]
 
 
 def _function(model: nn.Module, forces: bool, guarded: bool) -> Callable[..., Numbers]:
@@ -226,19 +236,37 @@ def _function(model: nn.Module, forces: bool, guarded: bool) -> Callable[..., Nu
         graphs: Any = graph.max().item() + 1  # int() would freeze it
         torch._check(graphs >= 1)
         sizes = graph.new_zeros(graphs).index_add(0, graph, torch.ones_like(graph))
+        if "edge_shift" in values and not guarded:
+            values |= _never_empty(values, max(_cutoffs(model)))
         batch = Batch(**values, ptr=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]))
+        if elements:
+            known = (values["z"][:, None] == torch.tensor(elements)).any(1).all()
         if elements and guarded:
-            known = values["z"][:, None] == torch.tensor(elements)
-            torch._assert_async(
-                known.any(1).all(), f"an atomic number is not one of the model's, {elements}"
-            )
-        if not forces:
+            torch._assert_async(known, f"an atomic number is not one of the model's, {elements}")
+        found: Numbers
+        if forces:
+            prediction, force = energy_and_forces(model, batch)
+            found = (prediction.mean, prediction.variance, force)
+        else:
             prediction = model(batch)
-            return prediction.mean, prediction.variance
-        prediction, force = energy_and_forces(model, batch)
-        return prediction.mean, prediction.variance, force
+            found = (prediction.mean, prediction.variance)
+        if elements and not guarded:
+            found = tuple(torch.where(known, number, torch.nan) for number in found)
+        return found
 
     return outputs
+
+
+def _never_empty(values: dict[str, Tensor], cutoff: float) -> dict[str, Tensor]:
+    """Edges with one more, too long to matter: ONNX Runtime sums zero edges to a wrong shape.
+
+    It leads from atom 0 to an image of itself, first in the list, which stays sorted by target.
+    """
+    shift, index = values["edge_shift"], values["edge_index"]
+    return {
+        "edge_index": torch.cat([index.new_zeros(2, 1), index], dim=1),
+        "edge_shift": torch.cat([shift.new_full((1, 3), 2 * cutoff), shift]),
+    }
 
 
 def _exported(
@@ -247,22 +275,39 @@ def _exported(
     """The program, and the inputs that it was traced with.
 
     ``simple`` ones, for ONNX, have no assertions, and derivatives written out in plain arithmetic.
+
+    Raises:
+        ConfigError: the model cannot be exported.
     """
     names = _names(model)  # first of all: it says what cannot be exported
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     inputs = tensors(model, _made_up(model))
-    with _unchecked():
-        trace = make_fx(
+    table: Any = get_decompositions(WRITTEN_OUT) if simple else None
+    with _refusing("torch.export"), _unchecked():
+        graph = make_fx(
             _function(model, forces, guarded=not simple),
-            decomposition_table=get_decompositions(DERIVATIVES) if simple else None,
+            decomposition_table=table,
             tracing_mode="symbolic",
             _allow_non_fake_inputs=True,  # the weights, which become part of the program
-        )
-        graph = trace(*inputs)
-    atoms, edges = torch.export.Dim("atoms", min=1), torch.export.Dim("edges", min=0)
-    free = {"edge_index": {1: edges}, "edge_shift": {0: edges}}
-    shapes = tuple(free.get(name, {0: atoms}) for name in names)
-    return torch.export.export(graph, inputs, dynamic_shapes=shapes), inputs
+        )(*inputs)
+        for name, value in list(graph.named_buffers()):  # files warn of views and transposes
+            setattr(graph, name, value.clone(memory_format=torch.contiguous_format))
+        atoms, edges = torch.export.Dim("atoms", min=1), torch.export.Dim("edges", min=0)
+        free = {"edge_index": {1: edges}, "edge_shift": {0: edges}}
+        shapes = tuple(free.get(name, {0: atoms}) for name in names)
+        return torch.export.export(graph, inputs, dynamic_shapes=shapes), inputs
+
+
+@contextmanager
+def _refusing(converter: str) -> Iterator[None]:
+    """Say in one sentence that a converter cannot work with the model."""
+    try:
+        yield
+    except InputError:  # ours is clear already
+        raise
+    except Exception as error:  # converters raise errors of every type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{converter} cannot express this model: {reason}") from error
 
 
 def _made_up(model: nn.Module) -> Batch:
@@ -296,7 +341,7 @@ def _compare(program: Callable[..., Any], model: nn.Module, inputs: Numbers, for
     Raises:
         InputError: they disagree.
     """
-    model = copy.deepcopy(model).cpu().eval()
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     wanted = _function(model, forces, guarded=False)(*inputs)
     for name, found, right in zip(
         described(model, forces)["outputs"], program(*inputs), wanted, strict=True

@@ -118,11 +118,12 @@ def pooled(parts: Sequence[Predicted]) -> Predicted:
     """
     regressors = [p for p in parts if isinstance(p, Prediction)]
     classifiers = [p for p in parts if isinstance(p, ClassPrediction)]
-    shapes = {p.mean.shape for p in regressors} | {p.logits.shape[1:] for p in classifiers}
-    if len(shapes) > 1 or (regressors and classifiers):
+    # compared one by one: the symbolic sizes of an export cannot be hashed
+    shapes = [p.mean.shape for p in regressors] + [p.logits.shape[1:] for p in classifiers]
+    if any(shape != shapes[0] for shape in shapes) or (regressors and classifiers):
         raise ConfigError(
             "members of an ensemble must predict the same thing, not "
-            + " and ".join(sorted(str(tuple(shape)) for shape in shapes))
+            + " and ".join(sorted({str(tuple(shape)) for shape in shapes}))
         )
     if classifiers:
         return ClassPrediction(torch.cat([p.logits for p in classifiers]))
