@@ -59,7 +59,7 @@ def load_curves(run: Path) -> dict[str, Curve]:
 
 
 def training_figure(metrics: Metrics, curves: Mapping[str, Curve]) -> Figure | None:
-    """Validation error against optimiser steps, and that of the forces where they are learned.
+    """Validation error against optimiser steps; of forces too, and squared ones of positions.
 
     Args:
         metrics: the checked content of ``metrics.json``.
@@ -71,18 +71,21 @@ def training_figure(metrics: Metrics, curves: Mapping[str, Curve]) -> Figure | N
     if not curves:
         return None
     dataset = metrics["dataset"]
-    unit, target = dataset.get("unit") or "", str(dataset.get("target") or "value")
-    panels = {"val_mae": (f"validation MAE of the {target.replace('_', ' ')}", unit)}
+    unit = dataset.get("unit") or ""
+    target = str(dataset.get("target") or "value").replace("_", " ")
+    panels = {"val_mae": ("MAE", target, unit)}
+    if any("test_mse" in model for model in metrics["models"].values()):
+        panels["val_mse"] = ("MSE", target, f"{unit}²")  # what the field reports of positions
     if any("val_force_mae" in curve for curve in curves.values()):
-        panels["val_force_mae"] = ("validation MAE of the forces", f"{unit}/Å")
+        panels["val_force_mae"] = ("MAE", "forces", f"{unit}/Å")
     with house_style():
         figure = new_figure(3.6)
-        for axes, (key, (title, unit)) in zip(
+        for axes, (key, (error, what, scale)) in zip(
             np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
         ):
             _panel(axes, curves, key)
-            axes.set_title(title[0].upper() + title[1:])
-            axes.set_ylabel(f"MAE ({unit})" if unit else "MAE")
+            axes.set_title(f"Validation {error} of the {what}")
+            axes.set_ylabel(f"{error} ({scale})" if unit else error)
         figure.axes[0].legend()
     return figure
 
@@ -99,7 +102,7 @@ def _panel(axes: Axes, curves: Mapping[str, Curve], key: str) -> None:
             values = np.concatenate([start[key][-1:], values])
         axes.plot(steps, values, style, color=colour, linewidth=1.4, label=label or None)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter("")
     axes.set_xlabel("optimiser steps")
