@@ -19,6 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from egnn_prune.script import run_script
+
 SCRIPTS = Path(__file__).resolve().parent
 
 
@@ -67,13 +69,26 @@ def call(script: str, *arguments: object) -> None:
         sys.exit(done.returncode)
 
 
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever characters it has."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
 def main() -> None:
     found, settings = parse()
+    run_script(lambda: work(found, settings))
+
+
+def work(found: argparse.Namespace, settings: list[str]) -> None:
+    """Train a potential where the file has forces, else a model of energies; then use it."""
+    from egnn_prune.data import load
+
     out = Path(found.out)
     file = found.file or toy_structures(out / "structures.extxyz")
-    call(
-        "train_pruned_egnn.py", "data=extxyz", f"data.path={file}", f"out={out / 'run'}", *settings
-    )
+    forces = load("extxyz", file).graphs[0].get("forces") is not None
+    data = "extxyz_forces" if forces else "extxyz"
+    places = f"data.path={quoted(file)}", f"out={quoted(out / 'run')}"
+    call("train_pruned_egnn.py", f"data={data}", *places, *settings)
     call("predict.py", out / "run", file, "--out", out / "predictions")
     call("molecular_dynamics.py", out / "run", file, "--steps", found.steps, "--out", out / "md")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import ase
@@ -68,3 +70,47 @@ def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
     graph.z[0] = 36
     with pytest.raises(DataError, match=r"element Kr .* which held Ne, Ar"):
         model(graph)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The example's main function, and the commands that it would run."""
+    spec = importlib.util.spec_from_file_location("own", SCRIPT.with_name("bring_your_own_data.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(module, "call", lambda *words: commands.append(tuple(map(str, words))))
+
+    def main(*arguments: object) -> list[tuple[str, ...]]:
+        monkeypatch.setattr("sys.argv", ["bring_your_own_data.py", *map(str, arguments)])
+        module.main()
+        return commands
+
+    return main
+
+
+def test_example_learns_forces_where_there_are_some(clusters, tmp_path, example):
+    train, predict, dynamics = example(clusters, "--out", tmp_path / "it's", "seed=3")
+    assert train[:2] == ("train_pruned_egnn.py", "data=extxyz_forces") and train[-1] == "seed=3"
+    assert train[3] == "out='" + str(tmp_path / "it\\'s" / "run") + "'"
+    assert predict[1] == dynamics[1] == str(tmp_path / "it's" / "run")
+
+
+def test_example_does_without_forces(clusters, tmp_path, example):
+    frames = ase.io.read(clusters, ":")
+    for frame in frames:
+        frame.calc.results.pop("forces")
+    ase.io.write(tmp_path / "energies.xyz", frames, format="extxyz")
+    assert example(tmp_path / "energies.xyz", "--out", tmp_path / "mine")[0][1] == "data=extxyz"
+
+
+@pytest.mark.slow
+def test_example_runs(tmp_path):
+    words = ["--out", tmp_path / "demo", "--steps", 20, "training.max_epochs=1"]
+    words += ["training.finetune_epochs=1", "threads=1", "model.lmax=1", "model.copies=4"]
+    script = SCRIPT.with_name("bring_your_own_data.py")
+    done = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "Test force MAE" in done.stdout.decode()
+    for made in ("run/report.html", "predictions/predictions.csv", "md/dynamics.png"):
+        assert (tmp_path / "demo" / made).is_file(), made
