@@ -179,13 +179,16 @@ def gates(model: nn.Module) -> Iterator[tuple[str, ChannelGate]]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards every module is in the mode that it was in."""
-    # molecular dynamics does this in every step: one walk, and nothing to do for a model at rest
-    learning = [module for module in model.modules() if module.training]
+    # molecular dynamics does this in every step: one walk through the tree
+    modules = list(model.modules())
+    learning = [module for module in modules if module.training]
     for module in learning:
         module.training = False
     try:
         yield
     finally:
+        for module in modules:  # the work may have changed modes, too
+            module.training = False
         for module in learning:
             module.training = True
 

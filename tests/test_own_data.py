@@ -106,7 +106,7 @@ def test_example_does_without_forces(clusters, tmp_path, example):
 
 @pytest.mark.slow
 def test_example_runs(tmp_path):
-    words = ["--out", tmp_path / "demo", "--steps", 20, "training.max_epochs=1"]
+    words = ["--out", tmp_path / "demo", "--steps", 100, "training.max_epochs=1"]
     words += ["training.finetune_epochs=1", "threads=1", "model.lmax=1", "model.copies=4"]
     script = SCRIPT.with_name("bring_your_own_data.py")
     done = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True)

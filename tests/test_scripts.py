@@ -114,7 +114,7 @@ def script(monkeypatch, capsys, tmp_path):
         (["device=meta"], "device must be auto, cpu, cuda or cuda:N, not 'meta'"),
         (["data=extxyz"], "data=extxyz reads a file; say which with data.path=FILE"),
         (["data=npz", "data.path=nothing.npz"], "there is no file nothing.npz"),
-        (["data=qm9"], "data"),
+        (["data=qm8"], "data"),
         (["data.target=homo"], "has no target 'homo'; it has energy"),
         (["data.limit=1"], "data.limit must leave at least 2 training graphs"),
         (["out=[1,2]"], "out"),
