@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import ase
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from egnn_prune.data.labels import declared
+from egnn_prune.data.units import to_angstrom
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.structures import graph_of, problem
 from egnn_prune.trained import TrainedModel
@@ -57,7 +60,8 @@ class PrunedCalculator(Calculator):
         ConfigError: the model predicts no potential energy, or an argument cannot be used.
         InputError: the model cannot be read.
         DataError: (when it computes) the structure cannot be used: no atoms, NaN positions, an
-            element that the model never saw, a periodic cell without volume.
+            element that the model never saw, a periodic cell without volume, or ``atoms.info``
+            declares another unit of length than ASE's Angstrom.
         UncertaintyExceeded: (when it computes) see ``on_uncertain``.
 
     Example:
@@ -113,6 +117,12 @@ class PrunedCalculator(Calculator):
         if wrong:
             formula = structure.get_chemical_formula()
             raise DataError(" ".join(["the structure", *formula.split(), wrong]))
+        length = declared(structure).length
+        if to_angstrom(length) != 1:  # forces by other positions than ASE moves would be no slope
+            raise DataError(
+                f"the structure declares positions in {length}, but ASE's are in Angstrom; read it "
+                "with egnn_prune.structures.read_structures, which converts them"
+            )
         graph = graph_of(structure).to(self.model.device)
         scale = self.electronvolts
         found = self.model.evaluate(graph, forces=True, stress=bool(structure.pbc.all()))
@@ -168,6 +178,7 @@ class UncertaintyGuard:
 
     Raises:
         ConfigError: there is no threshold, or the calculator states no uncertainty.
+            (Also when it is called, if the atoms have got another calculator since.)
         UncertaintyExceeded: (when it is called) the threshold is exceeded.
     """
 
@@ -176,9 +187,8 @@ class UncertaintyGuard:
     ) -> None:
         if action not in ("stop", "warn"):
             raise ConfigError(f"action must be 'stop' or 'warn', not {action!r}")
-        if not isinstance(atoms.calc, PrunedCalculator):
-            raise ConfigError("the guard needs atoms whose calculator is a PrunedCalculator")
-        self.threshold = checked_threshold(atoms.calc.threshold if threshold is None else threshold)
+        limit = _calculator(atoms).threshold
+        self.threshold = checked_threshold(limit if threshold is None else threshold)
         if self.threshold is None:
             raise ConfigError(
                 "the model's file holds no validation_doubt (it was written by an older version); "
@@ -189,7 +199,7 @@ class UncertaintyGuard:
     def __call__(self) -> None:
         """Look at the structure as it is now."""
         assert self.threshold is not None
-        doubt = self.atoms.calc.get_property("energy_doubt", self.atoms)
+        doubt = _calculator(self.atoms).get_property("energy_doubt", self.atoms)
         if doubt <= self.threshold:
             return
         self.exceeded += 1
@@ -198,6 +208,12 @@ class UncertaintyGuard:
         if self.exceeded == 1:
             message = f"{doubtful(doubt, self.threshold)} (said once)"
             warnings.warn(message, UncertaintyWarning, stacklevel=2)
+
+
+def _calculator(atoms: ase.Atoms) -> PrunedCalculator:
+    if not isinstance(atoms.calc, PrunedCalculator):
+        raise ConfigError("the guard needs atoms whose calculator is a PrunedCalculator")
+    return atoms.calc
 
 
 def doubtful(doubt: float, threshold: float | None) -> str:
@@ -215,6 +231,6 @@ def checked_threshold(threshold: float | None) -> float | None:
     Raises:
         ConfigError: it is not.
     """
-    if threshold is not None and not threshold > 0:
-        raise ConfigError(f"threshold must be a positive energy in eV, not {threshold}")
+    if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
+        raise ConfigError(f"threshold must be a positive energy in eV, not {threshold!r}")
     return threshold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.files import atomic
 from egnn_prune.report.csv_file import write_rows
-from egnn_prune.structures import graph_of, problem, read_structures
+from egnn_prune.structures import graph_of, in_ase_units, problem, read_structures
 from egnn_prune.trained import Evaluation, TrainedModel
 
 COVERAGE = 0.9
@@ -77,7 +78,8 @@ def predict_structures(
 
     Args:
         model: from :meth:`TrainedModel.load`.
-        path: structures in any format that ASE reads, gzipped or not.
+        path: structures in any format that ASE reads, gzipped or not; declared units are
+            converted, see :func:`~egnn_prune.structures.in_ase_units`.
         skip_bad: go on after a structure that cannot be predicted, and say why in its row.
         threshold: in the target's unit; by default the 99 % quantile of the validation split,
             where the model's file holds it.
@@ -89,7 +91,7 @@ def predict_structures(
     """
     if batch_size < 1:
         raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
-    if threshold is not None and not threshold > 0:
+    if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
         raise ConfigError(f"the threshold must be positive ({model.unit}), not {threshold}")
     limit = model.doubt_limit if threshold is None else threshold
     structures = read_structures(path)
@@ -166,7 +168,8 @@ def with_results(atoms: Atoms, number: int, row: dict[str, Any], model: TrainedM
     Potentials become ``energy`` (eV) and ``forces`` (eV/Angstrom) with ``energy_std`` and
     ``energy_epistemic_std``; other targets stand under their own name, in their own unit.
     """
-    out = atoms.copy()  # without a calculator: its numbers are not ours
+    # in the units of the numbers to come, and without a calculator: its numbers are not ours
+    out = in_ase_units(atoms).copy()
     out.set_constraint()
     scale = model.electronvolts() if model.is_potential else 1.0
     name = "energy" if model.is_potential else model.target or "value"
@@ -192,8 +195,22 @@ def write_predictions(found: Predicted, folder: str | Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be written to.
     """
-    table, geometry = Path(folder) / "predictions.csv", Path(folder) / "predictions.extxyz"
+    folder = checked_folder(folder)
+    table, geometry = folder / "predictions.csv", folder / "predictions.extxyz"
     with atomic(geometry) as temporary:
         ase.io.write(temporary, found.structures, format="extxyz")
     write_rows(found.rows, table, COLUMNS)
     return [table, geometry]
+
+
+def checked_folder(folder: str | Path) -> Path:
+    """The folder for results, unless a file is in its place: to be asked before the work.
+
+    Raises:
+        ConfigError: it, or a folder above it, is a file.
+    """
+    folder = Path(folder)
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise ConfigError(f"cannot write to {folder}: {there} is a file; choose another folder")
+    return folder

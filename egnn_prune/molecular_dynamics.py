@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import ase.io
@@ -21,6 +22,11 @@ Array = NDArray[np.float64]
 
 #: Stretches of equal length whose means the drift is fitted to.
 BLOCKS = 40
+#: Velocities of more kelvin (8.6 eV a degree of freedom) break every bond at once.
+HOTTEST = 1e5
+#: Change of the total energy in eV/atom at which a run has exploded: a thousand times what a sound
+#: step leaves, and as much as it takes to pull a molecule apart.
+EXPLODED = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,14 @@ def energy_conservation(
         energy: ``[T]``, total energies in eV.
         atoms: their number.
 
+    Returns:
+        NaN throughout where an energy is not finite.
+
     Raises:
         ConfigError: there are fewer than 4 frames.
     """
+    if not np.isfinite(energy).all():
+        return Conservation(np.nan, np.nan, np.nan)
     t = np.asarray(time_fs, dtype=np.float64) / 1000.0
     y = 1000.0 * (np.asarray(energy, dtype=np.float64) - energy[0]) / atoms
     if len(t) < 4:
@@ -119,10 +130,13 @@ def set_thermal_velocities(atoms: Atoms, kelvin: float, seed: int = 0) -> None:
     Total momentum is zero, and so is the angular momentum of a molecule.
 
     Raises:
-        ConfigError: the temperature is negative, or a single atom has nothing to move against.
+        ConfigError: the temperature is negative or above :data:`HOTTEST`, the seed is negative, or
+            a single atom has nothing to move against.
     """
-    if not 0 <= kelvin < np.inf:
-        raise ConfigError(f"the temperature must be at least 0 K, not {kelvin}")
+    if not 0 <= kelvin <= HOTTEST:
+        raise ConfigError(f"the temperature must be at least 0 K and at most 1e5 K, not {kelvin}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ConfigError(f"the seed must be a whole number of at least 0, not {seed!r}")
     if len(atoms) < 2:
         raise ConfigError("dynamics need at least 2 atoms: a single one does not move")
     masses = atoms.get_masses()[:, None]
@@ -151,7 +165,8 @@ def run_nve(
 ) -> Trajectory:
     """Velocity Verlet at constant energy; frames go to ``path`` as extended XYZ.
 
-    A run that a guard stops, that fails, or that is interrupted keeps its frames.
+    A run that a guard stops, that fails, or that is interrupted keeps its frames. It also stops
+    once the total energy is not finite or :data:`EXPLODED` away from where it started.
 
     Args:
         atoms: with velocities and a :class:`~egnn_prune.ase.PrunedCalculator`; moved in place.
@@ -186,18 +201,36 @@ def run_nve(
             ase.io.write(file, out, format="extxyz")
             bar.update(dynamics.nsteps - bar.n)
 
+        dynamics.attach(explosion_guard(atoms))  # before the frames, which stay finite
         dynamics.attach(record, interval=interval)
         for observer in observers:
             dynamics.attach(observer, interval=interval)
         start = time.perf_counter()
         try:
-            dynamics.run(steps)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
+                dynamics.run(steps)
         except InputError as error:
             made.stopped = str(error)
         except KeyboardInterrupt:
             made.stopped = "interrupted"
         made.seconds, made.steps = time.perf_counter() - start, dynamics.nsteps
     return made
+
+
+def explosion_guard(atoms: Atoms) -> Callable[[], None]:
+    """Called after every step, it raises :class:`InputError` once energy is no longer conserved."""
+    first = atoms.get_total_energy()
+
+    def look() -> None:
+        change = (atoms.get_total_energy() - first) / len(atoms)
+        if not abs(change) <= EXPLODED:  # nor NaN
+            raise InputError(
+                f"the simulation exploded: its total energy changed by {change:.3g} eV/atom since "
+                "the start; take a shorter timestep, a start nearer to the training data, or a "
+                "lower temperature"
+            )
+
+    return look
 
 
 def frame(atoms: Atoms, time_fs: float) -> dict[str, float]:

@@ -6,9 +6,12 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ase import Atoms
+
 from egnn_prune.ase import PrunedCalculator, UncertaintyGuard
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import write_json
+from egnn_prune.inference import checked_folder
 from egnn_prune.molecular_dynamics import (
     energy_conservation,
     run_nve,
@@ -17,6 +20,7 @@ from egnn_prune.molecular_dynamics import (
 from egnn_prune.report.csv_file import write_rows
 from egnn_prune.report.dynamics import dynamics_plot, with_error
 from egnn_prune.report.files import write_atomic
+from egnn_prune.report.formatting import MISSING
 from egnn_prune.report.style import png_bytes
 from egnn_prune.structures import read_structures
 
@@ -54,18 +58,25 @@ class SimulationReport:
     stopped: str | None
 
     def text(self) -> str:
-        """A line for people, and another where the run ended early."""
+        """A line for people, others where nothing watched the uncertainty or it ended early."""
         known = (
             ""
             if self.beyond_threshold is None
             else f"; beyond the uncertainty threshold {100 * self.beyond_threshold:.1f} % of it"
         )
+        rms = self.fluctuation_meV_atom
+        spread = MISSING if math.isnan(rms) else f"{rms:.2g} meV/atom rms"
         line = (
             f"{self.formula}: {self.picoseconds:.3g} ps at {self.mean_temperature_K:.0f} K, drift "
             f"{with_error(self.drift_meV_atom_ps, self.drift_error_meV_atom_ps)} meV/atom/ps, "
-            f"fluctuation {self.fluctuation_meV_atom:.2g} meV/atom rms, "
+            f"fluctuation {spread}, "
             f"{self.steps_per_second:.0f} steps/s{known}"
         )
+        if self.threshold_eV is None:
+            line += (
+                "\nnothing watched for structures unlike the training data: the model's file holds "
+                "no validation_doubt; give a threshold in eV"
+            )
         return line if not self.stopped else f"{line}\nstopped early: {self.stopped}"
 
 
@@ -88,7 +99,8 @@ def simulate(
 
     Args:
         model: see :class:`~egnn_prune.ase.PrunedCalculator`.
-        structure: file in any format that ASE reads; constraints are dropped.
+        structure: file in any format that ASE reads; of its last structure the elements (with
+            their masses, if given), positions, cell and boundaries are taken, nothing else.
         folder: gets ``trajectory.extxyz``, ``energies.csv``, ``dynamics.json``, ``dynamics.png``.
         steps: how many.
         timestep: in fs.
@@ -101,13 +113,16 @@ def simulate(
         device: see :class:`~egnn_prune.ase.PrunedCalculator`.
 
     Raises:
-        ConfigError: a number is out of range, or stopping was asked for without a threshold.
+        ConfigError: a number is out of range, stopping was asked for without a threshold, or
+            ``folder`` is a file.
         InputError: model or structure cannot be used.
     """
     if on_uncertain not in ("warn", "stop", "ignore"):
         raise ConfigError(f"on_uncertain must be warn, stop or ignore, not {on_uncertain!r}")
-    folder, atoms = Path(folder), read_structures(structure)[-1].copy()
-    atoms.set_constraint()
+    folder, start = checked_folder(folder), read_structures(structure)[-1]
+    # labels of the start would be wrong beside every other frame
+    masses = start.get_masses() if start.has("masses") else None
+    atoms = Atoms(start.numbers, start.positions, masses=masses, cell=start.cell, pbc=start.pbc)
     calculator = PrunedCalculator(
         model, threshold, "ignore", device, which=which, force_uncertainty=False
     )

@@ -12,22 +12,61 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
 from egnn_prune.data import ase_files
+from egnn_prune.data.labels import DECLARATIONS, declared, forces_of, is_energy
 from egnn_prune.errors import DataError
+
+UNIT_KEYS = {key for keys in DECLARATIONS.values() for key in keys}
 
 
 def read_structures(path: str | Path) -> list[Atoms]:
-    """All structures of a file in any format that ASE reads, gzipped or not.
+    """All structures of a file in any format that ASE reads, gzipped or not, in eV and Angstrom.
 
     Raises:
-        DataError: the file is missing, empty, or cannot be parsed; names the structure.
+        DataError: the file is missing, empty, or cannot be parsed, or declares a unit that is not
+            known; names the structure.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {path}; check its name")
-    found = list(ase_files.read_structures(path))
+    found = [
+        in_ase_units(atoms, f"structure {k} of {path}")
+        for k, atoms in enumerate(ase_files.read_structures(path))
+    ]
     if not found:
         raise DataError(f"{path} holds no structures")
     return found
+
+
+def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
+    """The structure in eV and Angstrom, whatever its comment line declares, as in training.
+
+    Where it declares units (``length_unit=Bohr``), this is a copy without a calculator and without
+    the declaration; positions, cell, numbers called as energies are and arrays called as forces
+    are converted. Otherwise it is the structure itself.
+
+    Args:
+        atoms: the structure.
+        where: what it is, for messages.
+
+    Raises:
+        DataError: a unit is not known, or the units contradict each other.
+    """
+    if UNIT_KEYS.isdisjoint(atoms.info):
+        return atoms
+    energy, length, force = declared(atoms).factors(where)
+    out = atoms.copy()
+    out.positions *= length
+    out.cell[:] *= length
+    out.info = {
+        key: np.asarray(value) * energy
+        if is_energy(key) and np.asarray(value).dtype.kind in "iuf"
+        else value
+        for key, value in out.info.items()
+        if key not in UNIT_KEYS
+    }
+    for name, values in forces_of(out).items():
+        out.arrays[name] = values * force
+    return out
 
 
 def problem(atoms: Atoms, elements: Sequence[int]) -> str | None:
@@ -60,7 +99,11 @@ def graph_of(atoms: Atoms) -> Data:
 
     Positions ``[N, 3]`` and ``cell [1, 3, 3]`` are float64 in Angstrom, ``pbc [1, 3]`` is bool. A
     cell without periodic boundaries is ignored.
+
+    Raises:
+        DataError: the structure declares a unit that is not known.
     """
+    atoms = in_ase_units(atoms)
     graph = Data(
         z=torch.from_numpy(atoms.numbers.astype(np.int64)),
         pos=torch.from_numpy(atoms.positions.astype(np.float64)),

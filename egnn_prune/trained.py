@@ -11,6 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.checkpoint import load_estimator, read_header
+from egnn_prune.data.labels import is_total_energy
+from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError, DataError, InputError
@@ -77,14 +79,23 @@ class TrainedModel:
         Args:
             model: the folder of a run, a ``.safetensors`` file, or an estimator in memory, which
                 stays on its device.
-            which: ``"pruned"`` or ``"dense"``, of a folder.
+            which: ``"pruned"`` or ``"dense"``, of a folder; a file or an estimator is what it is.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             unit: of the target where the model does not say.
 
         Raises:
+            ConfigError: ``model`` is something else, or ``which`` or ``unit`` contradict it.
             InputError: there is no such model, or it does not predict from elements and positions.
         """
+        if not isinstance(model, (str, Path, Estimator)):
+            raise ConfigError(
+                "a model is given as the folder of a run, a .safetensors file or an estimator "
+                f"(egnn_prune.load_estimator reads one), not as {type(model).__name__}"
+            )
+        if which not in ("pruned", "dense"):
+            raise ConfigError(f"which must be 'pruned' or 'dense', not {which!r}")
         if isinstance(model, Estimator):
+            _refuse_dense(which, "an estimator in memory")
             found = cls(model.eval(), unit=unit or "")
         else:
             path = Path(model).expanduser()
@@ -95,12 +106,14 @@ class TrainedModel:
                         f"{path.parent} holds no {path.name}; give the folder of a finished run "
                         "(its out=DIR) or a .safetensors file"
                     )
+            elif path.stem != which:
+                _refuse_dense(which, f"the file {path}")
             metadata = read_header(path)["metadata"]
             estimator = load_estimator(path).to(choose_device(device or "auto"))
             found = cls(
                 estimator.requires_grad_(False),
                 str(metadata.get("target") or ""),
-                str(metadata.get("unit") or unit or ""),
+                _agreed(str(metadata.get("unit") or ""), unit or "", path),
                 (metadata.get("validation_doubt") or {}).get("q99") or None,
                 str(path),
             )
@@ -131,8 +144,7 @@ class TrainedModel:
     @property
     def names_an_energy(self) -> bool:
         """Whether the target's name is that of a potential energy (or nobody gave one)."""
-        name = self.target.lower()
-        return not name or ("energy" in name and "per_atom" not in name)
+        return not self.target or is_total_energy(self.target)
 
     @property
     def is_potential(self) -> bool:
@@ -219,3 +231,29 @@ class TrainedModel:
             return force_prediction(network, batch)
         except ConfigError:  # one member
             return None
+
+
+def _refuse_dense(which: str, what: str) -> None:
+    if which == "dense":
+        raise ConfigError(
+            f"the dense model is chosen of a run's folder, but {what} is one model; give the "
+            "folder, or do not ask for the dense one"
+        )
+
+
+def _agreed(of_file: str, given: str, path: Path) -> str:
+    """The unit that the file states; where it does not know (``"data unit"``), the given one."""
+    if not given or of_file == given:
+        return of_file
+    if of_file in ("", UNDECLARED):
+        return given
+    try:
+        same = to_ev(of_file) == to_ev(given)
+    except DataError:
+        same = False
+    if not same:
+        raise ConfigError(
+            f"{path} says that its target is in {of_file}, which unit={given!r} contradicts; leave "
+            "unit= away"
+        )
+    return of_file

@@ -7,7 +7,8 @@ whole; about half of the kinetic energy goes into the bonds when the start is a 
 
 DIR gets trajectory.extxyz, energies.csv, dynamics.json (drift, steps/s) and dynamics.png: total
 energy with its drift, and the model's uncertainty over time. An integrator that conserves energy
-shows that forces are exact gradients and smooth; it does not show that they are right.
+shows that forces are exact gradients and smooth; it does not show that they are right. A run whose
+total energy changes by more than 1 eV/atom has exploded: it is stopped, with exit code 1.
 
     python scripts/molecular_dynamics.py runs/ethanol ethanol.xyz --steps 20000 --out md
 """
@@ -30,7 +31,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20000, help="steps (20000)")
     parser.add_argument("--timestep", type=float, default=0.5, help="length of a step in fs (0.5)")
     parser.add_argument(
-        "--temperature", type=float, default=300.0, help="of the first velocities in K (300)"
+        "--temperature",
+        type=float,
+        default=300.0,
+        help="of the first velocities in K, at most 1e5 (300)",
     )
     parser.add_argument("--interval", type=int, default=10, help="steps between frames (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the velocities (0)")
@@ -45,7 +49,7 @@ def parse() -> argparse.Namespace:
         "--on-uncertain",
         choices=("warn", "stop", "ignore"),
         default="warn",
-        help="what to do beyond the threshold (warn, once)",
+        help="what to do beyond the threshold, where there is one (warn, once)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     return parser.parse_args()

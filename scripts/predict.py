@@ -9,6 +9,7 @@ the epistemic part of that, a 90 % interval, and whether the structure is like t
 "no" means that the epistemic standard deviation is above the one that 99 % of the validation
 structures stayed below: do not rely on the value. DIR/predictions.extxyz has the structures with
 the same numbers and, where the model predicts an energy, with energy (eV) and forces (eV/Angstrom).
+Comment lines may declare other units (length_unit=Bohr energy_unit=Hartree); they are converted.
 
     python scripts/predict.py runs/demo structures.xyz --out predictions
 """
@@ -49,9 +50,10 @@ def main() -> None:
     arguments = parse()
 
     def work() -> None:
-        from egnn_prune.inference import predict_structures, write_predictions
+        from egnn_prune.inference import checked_folder, predict_structures, write_predictions
         from egnn_prune.trained import TrainedModel
 
+        folder = checked_folder(arguments.out)
         which = "dense" if arguments.dense else "pruned"
         model = TrainedModel.load(arguments.model, which, arguments.device)
         found = predict_structures(
@@ -61,7 +63,7 @@ def main() -> None:
             threshold=arguments.threshold,
             batch_size=arguments.batch_size,
         )
-        paths = write_predictions(found, arguments.out)
+        paths = write_predictions(found, folder)
         print(f"{found.summary()}: {', '.join(map(str, paths))}")
 
     run_script(work)

@@ -8,6 +8,7 @@ import torch
 from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
@@ -245,8 +246,9 @@ def test_units_become_those_of_ase(tmp_path, unit, factor):
         (lambda a: a.set_pbc(True), "its cell has no volume"),
         (lambda a: (a.set_cell(np.ones((3, 3))), a.set_pbc(True)), "its cell has no volume"),
         (lambda a: (a.set_cell([3, 3, np.nan]), a.set_pbc(True)), "infinite entry in its cell"),
+        (lambda a: a.info.update(length_unit="Bohr"), "declares positions in Bohr, but ASE's are"),
     ],
-    ids=["element", "dummy", "NaN", "empty", "no cell", "flat cell", "NaN cell"],
+    ids=["element", "dummy", "NaN", "empty", "no cell", "flat cell", "NaN cell", "Bohr"],
 )
 def test_structures_that_cannot_be_used(change, complaint):
     atoms = with_calculator()
@@ -283,9 +285,29 @@ def test_models_that_cannot_be_used(tmp_path):
         PrunedCalculator(tmp_path / "m.safetensors")
     with pytest.raises(ConfigError, match="on_uncertain must be one of warn"):
         PrunedCalculator(trained(), unit="eV", on_uncertain="panic")
-    for threshold in (0.0, -1.0, float("nan")):
+    for wrong in (network(), None, 3):  # egnn_prune.load gives a network
+        with pytest.raises(ConfigError, match=f"an estimator .*, not as {type(wrong).__name__}$"):
+            PrunedCalculator(wrong, unit="eV")
+    for threshold in (0.0, -1.0, float("nan"), "1"):
         with pytest.raises(ConfigError, match="threshold must be a positive energy"):
             PrunedCalculator(trained(), threshold, unit="eV")
+
+
+def test_arguments_that_contradict_the_model(tmp_path):
+    path = tmp_path / "pruned.safetensors"
+    save(trained(), path, target="energy", unit="kcal/mol")
+    for model in (path, trained()):
+        with pytest.raises(ConfigError, match="the dense model is chosen of a run's folder"):
+            PrunedCalculator(model, which="dense", unit="kcal/mol")
+    with pytest.raises(ConfigError, match="which must be 'pruned' or 'dense', not 'sparse'"):
+        PrunedCalculator(tmp_path, which="sparse")
+    for unit in ("eV", "parsec"):
+        with pytest.raises(ConfigError, match=rf"is in kcal/mol, which unit='{unit}' contradicts"):
+            PrunedCalculator(path, unit=unit)
+    factor = PrunedCalculator(path).electronvolts
+    assert PrunedCalculator(path, unit="KCAL/MOL").electronvolts == factor
+    save(trained(), path, target="energy", unit="data unit")  # of data that declared none
+    assert PrunedCalculator(path, unit="kcal/mol").electronvolts == factor
 
 
 def test_broken_weights_are_no_silent_nan():
@@ -366,5 +388,10 @@ def test_the_guard_needs_a_threshold_and_our_calculator():
     assert UncertaintyGuard(with_calculator(threshold=0.5)).threshold == 0.5
     with pytest.raises(ConfigError, match="whose calculator is a PrunedCalculator"):
         UncertaintyGuard(molecule("H2O"), 0.1)
+    atoms = with_calculator()
+    guard = UncertaintyGuard(atoms, 0.5)
+    atoms.calc = EMT()
+    with pytest.raises(ConfigError, match="whose calculator is a PrunedCalculator"):
+        guard()
     with pytest.raises(ConfigError, match="action must be 'stop' or 'warn'"):
         UncertaintyGuard(with_calculator(), 0.1, "explode")

@@ -12,11 +12,11 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
 from trained_models import ethanol, trained
 
-from egnn_prune import save
+from egnn_prune import data, save
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.molecular_dynamics import (
@@ -64,8 +64,12 @@ def test_velocities_without_motion_of_the_whole(atoms, freedom):
 def test_velocities_that_cannot_be():
     with pytest.raises(ConfigError, match="at least 2 atoms"):
         set_thermal_velocities(Atoms("H"), 300.0)
-    with pytest.raises(ConfigError, match="at least 0 K"):
-        set_thermal_velocities(ethanol(), -1.0)
+    for kelvin in (-1.0, float("nan"), 1e9, float("inf")):
+        with pytest.raises(ConfigError, match="at least 0 K and at most 1e5 K"):
+            set_thermal_velocities(ethanol(), kelvin)
+    for seed in (-1, 0.5):
+        with pytest.raises(ConfigError, match="seed must be a whole number"):
+            set_thermal_velocities(ethanol(), 300.0, seed)
     atoms = ethanol()
     set_thermal_velocities(atoms, 0.0)
     assert np.abs(atoms.get_velocities()).max() == 0
@@ -99,6 +103,12 @@ def test_the_standard_error_is_true_of_frames_that_follow_each_other():
 def test_too_few_frames_for_a_drift():
     with pytest.raises(ConfigError, match="at least 4 frames, not 3"):
         energy_conservation([0, 1, 2], [0, 0, 0], 1)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_energies_that_are_not_finite_have_no_drift(bad):
+    found = energy_conservation(np.arange(8.0), [0.0] * 7 + [bad], 1)
+    assert with_error(found.drift, found.drift_error) == "n/a"
 
 
 # -------------------------------------------------------------------------------- dynamics
@@ -143,6 +153,25 @@ def test_wrong_forces_would_be_seen(tmp_path, monkeypatch):
     atoms = moving("read-out dropout", torch.float64)
     made = run_nve(atoms, tmp_path / "t.extxyz", steps=30, interval=2)
     assert np.ptp(made.column("total_eV")) > 0.05 * np.ptp(made.column("potential_eV"))
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e160], ids=["finite", "overflow"])
+def test_an_explosion_is_a_stop(places, monkeypatch, script, factor):
+    compute = PrunedCalculator.calculate
+
+    def wrong(self, *arguments: object) -> None:
+        compute(self, *arguments)
+        self.results["forces"] = factor * self.results["forces"]
+
+    monkeypatch.setattr(PrunedCalculator, "calculate", wrong)
+    run, start, out = places
+    code, said, _ = script(run, start, "--out", out, "--steps", 60, "--interval", 1)
+    assert code == 1 and "stopped early: the simulation exploded: its total energy" in said
+    assert "± 0.0" not in said and "nan" not in said
+    facts = json.loads((out / "dynamics.json").read_text())
+    assert "exploded" in facts["stopped"] and facts["picoseconds"] < 0.03
+    frames = ase.io.read(out / "trajectory.extxyz", ":")
+    assert frames and all(np.isfinite(a.get_potential_energy()) for a in frames)
 
 
 def test_numbers_out_of_range(tmp_path):
@@ -206,6 +235,35 @@ def test_what_a_simulation_leaves(places):
     assert "meV/atom/ps" in report.text() and "\n" not in report.text()
 
 
+def test_a_model_without_a_limit_says_that_nothing_was_watched(places):
+    run, start, out = places
+    text = simulate(run, start, out, steps=2, interval=1).text()
+    assert "holds no validation_doubt; give a threshold" in text.splitlines()[1]
+    path = run / "pruned.safetensors"
+    known = {"target": "energy", "unit": "eV", "validation_doubt": {"q99": 1e3}}
+    save(trained("shallow", torch.float32), path, **known)
+    assert "\n" not in simulate(run, start, out, steps=2, interval=1).text()
+
+
+def test_the_start_brings_its_geometry_and_nothing_else(places):
+    """Labels and units of the start would be wrong beside the energies of all frames."""
+    run, start, out = places
+    atoms = ethanol()
+    atoms.positions /= units.Bohr
+    atoms.info |= {"length_unit": "Bohr", "energy_unit": "Hartree", "REF_energy": -1.0}
+    atoms.arrays["REF_forces"] = np.ones((9, 3))
+    atoms.set_masses([12, 12, 16, 2, 2, 2, 2, 2, 2])
+    atoms.write(start := start.with_suffix(".extxyz"))
+    simulate(run, start, out, steps=20, interval=10)
+    frames = ase.io.read(out / "trajectory.extxyz", ":")
+    assert np.allclose(frames[0].positions, ethanol().positions, atol=1e-7)
+    assert frames[0].get_masses()[3] == 2
+    assert not any("REF" in key or "unit" in key for a in frames for key in [*a.info, *a.arrays])
+    again = data.load("extxyz", out / "trajectory.extxyz")
+    for k, frame in enumerate(frames):
+        assert float(again.graphs[k].y) == pytest.approx(frame.get_potential_energy())
+
+
 def test_a_simulation_that_is_stopped_keeps_what_it_has(places):
     run, start, out = places
     report = simulate(run, start, out, steps=60, interval=5, threshold=1e-9, on_uncertain="stop")
@@ -248,6 +306,8 @@ def test_the_script(places, script):
     assert code == 1 and "stopped early" in said
     code, _, err = script(run, out / "nothing.xyz", "--out", out)
     assert code == 2 and "error: there is no file" in err and "Traceback" not in err
+    code, _, err = script(run / "no model", start, "--out", start)
+    assert code == 2 and f"{start} is a file; choose another folder" in err
     code, said, _ = script("--help")
     assert code == 0 and "dynamics.png" in said and "--temperature" in said
 

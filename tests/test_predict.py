@@ -11,13 +11,13 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Batch
 from trained_models import ethanol, trained
 
-from egnn_prune import forces, save
+from egnn_prune import data, forces, save
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.inference import predict_structures, write_predictions
 from egnn_prune.structures import graph_of
@@ -118,8 +118,9 @@ def test_the_flag_compares_epistemic_deviations_with_the_files_limit(run, tmp_pa
     assert [a.info["in_distribution"] for a in frames] == [e == "yes" for e in expected]
     strict = predict_structures(model, path, threshold=1e-9)
     assert all(row["in_distribution"] == "no" for row in strict.rows)
-    with pytest.raises(ConfigError, match="threshold must be positive"):
-        predict_structures(model, path, threshold=0.0)
+    for wrong in (0.0, "1"):
+        with pytest.raises(ConfigError, match="threshold must be positive"):
+            predict_structures(model, path, threshold=wrong)
 
 
 def test_gzipped_files_and_numbers_of_the_input(run, tmp_path):
@@ -139,8 +140,7 @@ def test_gzipped_files_and_numbers_of_the_input(run, tmp_path):
 
 
 def test_molecules_and_crystals_in_one_file(run, tmp_path):
-    crystal = Atoms("CO", positions=[[0, 0, 0], [1.2, 1.4, 1.3]], cell=[3, 3.2, 3.4], pbc=True)
-    frames = [molecule("H2O"), crystal, ethanol(), crystal]
+    frames = [molecule("H2O"), crystal(), ethanol(), crystal()]
     path = written(tmp_path / "s.extxyz", frames)
     model = TrainedModel.load(run())
     together = predict_structures(model, path)
@@ -148,9 +148,73 @@ def test_molecules_and_crystals_in_one_file(run, tmp_path):
         alone = predict_structures(model, written(tmp_path / "one.extxyz", [atoms]))
         assert together.rows[k]["value"] == pytest.approx(alone.rows[0]["value"], abs=1e-8)
     molecular = predict_structures(
-        model, written(tmp_path / "one.extxyz", [Atoms("CO", crystal.positions)])
+        model, written(tmp_path / "one.extxyz", [Atoms("CO", crystal().positions)])
     )
     assert abs(molecular.rows[0]["value"] - together.rows[1]["value"]) > 1e-6  # images count
+
+
+# ------------------------------------------------------------------------------ declared units
+
+
+def crystal() -> Atoms:
+    return Atoms("CO", positions=[[0, 0, 0], [1.2, 1.4, 1.3]], cell=[3, 3.2, 3.4], pbc=True)
+
+
+def in_bohr(atoms: Atoms) -> Atoms:
+    """The same structure as a file has it that declares atomic units."""
+    out = atoms.copy()
+    out.positions /= units.Bohr
+    out.cell[:] /= units.Bohr
+    out.info |= {"length_unit": "Bohr", "energy_unit": "Hartree", "forces_unit": "Hartree/Bohr"}
+    out.info |= {"REF_energy": -2.0, "charge": 3.0}
+    out.arrays["REF_forces"] = np.ones((len(out), 3))
+    return out
+
+
+@pytest.mark.parametrize("make", [ethanol, crystal], ids=["molecule", "crystal"])
+def test_declared_units_are_converted_as_in_training(run, tmp_path, make):
+    model = TrainedModel.load(run())
+    plain = predict_structures(model, written(tmp_path / "a.extxyz", [make()]))
+    path = written(tmp_path / "b.extxyz", [in_bohr(make())])
+    found = predict_structures(model, path)
+    for name in ("value", "std", "epistemic_std"):
+        assert found.rows[0][name] == pytest.approx(plain.rows[0][name], abs=1e-6)
+    (atoms,) = found.structures
+    assert np.allclose(atoms.positions, make().positions, atol=1e-7)
+    assert np.allclose(atoms.get_forces(), plain.structures[0].get_forces(), atol=1e-6)
+    # labels of the input are in the units of the file, too
+    assert atoms.info["REF_energy"] == pytest.approx(-2.0 * units.Hartree)
+    assert np.allclose(atoms.arrays["REF_forces"], units.Hartree / units.Bohr)
+    assert atoms.info["charge"] == 3.0
+    trained_on = data.load("extxyz", written(tmp_path / "c.extxyz", 10 * [in_bohr(make())]))
+    for graph in (graph_of(in_bohr(make())), graph_of(atoms)):
+        for key in ("pos", "cell"):
+            assert (key in graph) == (key in trained_on.graphs[0])
+            if key in graph:
+                assert np.allclose(graph[key], trained_on.graphs[0][key], atol=1e-6)
+
+
+def test_units_that_nobody_knows_are_refused_with_their_structure(run, tmp_path):
+    frames = [molecule("H2O"), molecule("CH4")]
+    frames[1].info["length_unit"] = "furlong"
+    path = written(tmp_path / "s.extxyz", frames)
+    with pytest.raises(
+        DataError, match=r"structure 1 of .*s\.extxyz: the unit of length 'furlong'"
+    ):
+        predict_structures(TrainedModel.load(run()), path)
+
+
+def test_predictions_can_be_trained_on(run, tmp_path):
+    """A declaration of the input beside numbers in eV would rescale them without a word."""
+    frames = [in_bohr(ethanol(0.1, k)) for k in range(10)]
+    path = written(tmp_path / "s.extxyz", frames)
+    found = predict_structures(TrainedModel.load(run(unit="kcal/mol")), path)
+    geometry = write_predictions(found, tmp_path / "out")[1]
+    again = data.load("extxyz", geometry, target="energy")
+    for k, row in enumerate(found.rows):
+        assert float(again.graphs[k].y) == pytest.approx(KCAL * row["value"], abs=1e-6)
+        assert np.allclose(again.graphs[k].forces, found.structures[k].get_forces(), atol=1e-7)
+        assert np.allclose(again.graphs[k].pos, ethanol(0.1, k).positions, atol=1e-6)
 
 
 def bad_frames() -> list[Atoms]:
@@ -241,10 +305,20 @@ def test_the_script_fails_in_one_sentence_and_leaves_nothing(run, tmp_path, scri
     assert code == 2 and "holds no pruned.safetensors" in err
 
 
-def test_out_that_cannot_be_written_to(run, tmp_path, script):
+def test_out_that_cannot_be_written_to_is_refused_before_the_work(tmp_path, script):
     path = written(tmp_path / "s.xyz", [molecule("H2O")])
-    code, _, err = script(run(), path, "--out", path)
-    assert code == 2 and "cannot write" in err
+    for out in (path, path / "below"):
+        code, _, err = script(tmp_path / "no model", path, "--out", out)
+        assert code == 2 and f"cannot write to {out}: {path} is a file" in err
+
+
+def test_the_dense_model_of_one_file(run, tmp_path, script):
+    path = written(tmp_path / "s.xyz", [molecule("H2O")])
+    file = run() / "pruned.safetensors"
+    code, _, err = script(file, path, "--dense", "--out", tmp_path / "out")
+    assert code == 2 and "the dense model is chosen of a run's folder" in err
+    dense = file.rename(file.with_name("dense.safetensors"))
+    assert script(dense, path, "--dense", "--out", tmp_path / "out")[0] == 0
 
 
 def test_help_says_what_comes_out(script):
