@@ -87,7 +87,7 @@ def target_scale(model: PropertyModel, dataset: GraphDataset, forces: bool) -> T
             normalised forces are of order one (Batzner et al. 2022).
 
     Raises:
-        DataError: forces are asked for, and a training graph has none.
+        DataError: forces are asked for, and a training graph has none, or all of them are zero.
     """
     counts, y, squares = [], [], []
     for batch in DataLoader(dataset.split("train"), 1024):
@@ -102,7 +102,15 @@ def target_scale(model: PropertyModel, dataset: GraphDataset, forces: bool) -> T
             squares.append(batch.forces.double().square().flatten())
     joined = torch.cat(counts)
     scale = TargetScale.fit(joined if dataset.extensive else joined[:, :0], torch.cat(y))
-    return replace(scale, scale=float(torch.cat(squares).mean().sqrt())) if forces else scale
+    if not forces:
+        return scale
+    size = float(torch.cat(squares).mean().sqrt())
+    if size == 0:
+        raise DataError(
+            f"all training forces are zero in {dataset.name}; read the right array as forces, or "
+            "set training.force_weight=0"
+        )
+    return replace(scale, scale=size)
 
 
 def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionModel:

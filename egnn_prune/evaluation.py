@@ -93,12 +93,15 @@ def evaluate(
             result[f"{split}_mae"] = float(error.abs().mean())
             if split == "test":
                 result["test_rmse"] = float(error.square().mean().sqrt())
-                if dataset.outputs == "positions":
+                if dataset.outputs == "positions":  # the report tells positions by this key
                     result["test_mse"] = float(error.square().mean())
             if settings.training.force_weight:
                 result |= force_errors(network, graphs, device, split)
             if split != "val":
                 arrays[f"{split}_target"] = y.numpy()
+                if len(y) != len(graphs):  # whose errors go together
+                    sizes = [g.y.numel() for g in graphs]
+                    arrays[f"{split}_graph"] = np.repeat(np.arange(len(graphs)), sizes)
                 arrays[f"{split}_reference"] = reference(network, graphs).flatten().numpy()
         judged, found = judge(name, model, dataset, device)
         result |= judged

@@ -189,7 +189,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_a_class_that_could_not_be_loaded(tmp_path):
-    with pytest.raises(InputError, match="Linear cannot be saved; one of EGNN, PositionModel, PropertyModel"):
+    with pytest.raises(InputError, match="Linear cannot be saved; one of EGNN, PositionModel"):
         save(nn.Linear(2, 2), tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 

@@ -98,10 +98,16 @@ class GraphDataset:
         Lists of graphs get theirs now, lazy graphs when they are used first.
 
         Raises:
+            ConfigError: the graphs have features of their own edges, which new edges would lack.
             DataError: a record has no neighbour list, such as one with a cell of no volume.
         """
         if cutoff is None:
             return self
+        if getattr(self.graphs[0], "edge_attr", None) is not None:
+            raise ConfigError(
+                f"{self.name} brings edges with features of their own, which a neighbour list "
+                f"within model.cutoff={cutoff:g} would lack; use model.cutoff=null"
+            )
         if isinstance(self.graphs, GraphStore):
             return replace(self, graphs=self.graphs.with_cutoff(cutoff))
         add_neighbours(self.graphs, cutoff)

@@ -22,9 +22,10 @@ from egnn_prune.report.rows import RECALIBRATED, Row, arrow
 from egnn_prune.report.sparsification import left_after, sparsification
 from egnn_prune.report.style import SPLIT_LABELS
 from egnn_prune.report.tables import calibration_rows
+from egnn_prune.report.wording import words
 
 _TAKEN_OUT = 0.2
-"""Share of molecules that the sparsification sentence takes out."""
+"""Share of predictions that the sparsification sentence takes out."""
 
 _LEVEL = 0.9
 """Nominal coverage that the coverage sentence speaks of."""
@@ -131,15 +132,16 @@ def _sparsification(metrics: Metrics, bars: Mapping[str, Mapping[str, ErrorBars]
             sentences.append(f"On {SPLIT_LABELS[split]}: {', '.join(parts)}.")
     auroc = [number(metrics["models"][name].get("ood_auroc")) for name in COMPARED]
     if all(map(math.isfinite, auroc)):
+        graph = words(metrics).graph
         texts = ", ".join(f"{n} {v:.2f}" for n, v in zip(COMPARED, auroc, strict=True))
         sentences.append(
-            f"The uncertainty ranks an OOD molecule above a test molecule with probability {texts} "
+            f"The uncertainty ranks an OOD {graph} above a test {graph} with probability {texts} "
             "(0.5 is chance)."
         )
     return (
         "Look for curves that fall towards the dotted oracle, which knows the errors; a flat curve "
         "means that the uncertainty says nothing about them. Without the most uncertain "
-        f"{100 * _TAKEN_OUT:.0f} % of the molecules the RMSE changes by this much. "
+        f"{100 * _TAKEN_OUT:.0f} % of the {words(metrics).value}s the RMSE changes by this much. "
         f"{' '.join(sentences)}"
     )
 
@@ -184,7 +186,7 @@ def _source(metrics: Metrics, test: Mapping[str, ErrorBars]) -> list[str]:
     if about.get("calibration") == "none":
         return [*sentences, "The run was asked not to recalibrate them."]
     points, split = number(about.get("points")), about.get("fitted_on")
-    where = f" on {points:.0f} molecules" if math.isfinite(points) else ""
+    where = f" on {points:.0f} {words(metrics).graph}s" if math.isfinite(points) else ""
     where += f" of the split “{split}”" if split else ""
     kind = f" by “{about['calibration']}”" if about.get("calibration") else ""
     fitted = f", fitted{where}" if where else ""

@@ -243,7 +243,7 @@ def _curves(axes: Axes, cells: Mapping[str, Mapping[float, list[ComparisonRow]]]
             )
         elif banded:
             axes.errorbar(x, mean, yerr=half, color=colours[arm], capsize=3, linewidth=1)
-    axes.set_xlabel("million MACs per molecule")
+    axes.set_xlabel("million MACs per graph")
     light_grid(axes)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egnn_prune.report.files import Metrics, Predictions, has_split, number, series
+from egnn_prune.report.wording import words
 
 Array = NDArray[np.float64]
 
@@ -51,8 +52,28 @@ def error_bars(predictions: Predictions, split: str, name: str) -> ErrorBars:
     )
 
 
+def graphs_of(metrics: Metrics, predictions: Predictions, split: str) -> NDArray[np.int64] | None:
+    """The graph of each number, ``[K]`` from 0; None where every graph has one number.
+
+    Runs of positions from before ``{split}_graph`` was written have graphs of one size (N-body).
+
+    Raises:
+        ValueError: If the array has the wrong length or is no numbering of graphs.
+    """
+    target, key = f"{split}_target", f"{split}_graph"
+    if key in predictions:
+        graph = series(predictions, key, target)
+        if not ((graph >= 0) & (graph < graph.size) & (graph % 1 == 0)).all():
+            raise ValueError(f"predictions: {key!r} must number the graphs from 0")
+        return graph.astype(np.int64)
+    values, graphs = np.size(predictions[target]), number(metrics["dataset"].get(split))
+    if not words(metrics).positions or not graphs > 0 or values % graphs:
+        return None
+    return np.repeat(np.arange(int(graphs)), values // int(graphs))
+
+
 def splits_present(predictions: Predictions) -> list[str]:
-    """Test, and OOD if the run has such molecules."""
+    """Test, and OOD if the run has such graphs."""
     return [split for split in ("test", "ood") if has_split(predictions, split)]
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from egnn_prune.report.calibration import mae_half_interval, reliability
 from egnn_prune.report.calibration_figure import calibration_figure
-from egnn_prune.report.error_bars import why_no_calibration
+from egnn_prune.report.error_bars import graphs_of, why_no_calibration
 from egnn_prune.report.files import (
     Metrics,
     Predictions,
@@ -100,18 +100,21 @@ def _error_panel(axes: Axes, metrics: Metrics, predictions: Predictions) -> None
         name: [number(models[name].get(f"{split}_mae")) for split in splits] for name in names
     }
     texts = {name: [significant(value) for value in values[name]] for name in names}
-    errors = {name: [_mae_spread(predictions, split, name) for split in splits] for name in names}
+    errors = {
+        name: [_mae_spread(metrics, predictions, split, name) for split in splits] for name in names
+    }
     _grouped_bars(axes, [SPLIT_LABELS[split] for split in splits], values, texts, errors)
     axes.set_xlabel(f"MAE ({unit}), 95 % interval")
     axes.set_title("Error")
 
 
-def _mae_spread(predictions: Predictions, split: str, name: str) -> float:
+def _mae_spread(metrics: Metrics, predictions: Predictions, split: str, name: str) -> float:
     if not has_split(predictions, split):
         return math.nan
     target = f"{split}_target"
     return mae_half_interval(
-        series(predictions, f"{split}_{name}_mean", target) - np.asarray(predictions[target])
+        series(predictions, f"{split}_{name}_mean", target) - np.asarray(predictions[target]),
+        graphs_of(metrics, predictions, split),
     )
 
 

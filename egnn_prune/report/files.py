@@ -135,7 +135,7 @@ def series(predictions: Predictions, key: str, like: str) -> NDArray[np.float64]
 
 
 def has_split(predictions: Predictions, split: str) -> bool:
-    """Whether `split` is there with at least one molecule."""
+    """Whether `split` is there with at least one graph."""
     return np.size(predictions.get(f"{split}_target", ())) > 0
 
 

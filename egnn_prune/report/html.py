@@ -22,7 +22,7 @@ from egnn_prune.report.files import (
 )
 from egnn_prune.report.formatting import si, significant
 from egnn_prune.report.gallery import gallery_notes
-from egnn_prune.report.glossary import GLOSSARY
+from egnn_prune.report.glossary import glossary
 from egnn_prune.report.molecule import BOND_FACTOR
 from egnn_prune.report.tables import (
     LEDGER_HEADER,
@@ -31,6 +31,7 @@ from egnn_prune.report.tables import (
     ledger_rows,
     notes,
 )
+from egnn_prune.report.wording import words
 
 REPORT_NAME = "report.html"
 
@@ -52,6 +53,18 @@ def _text(value: object) -> str:
 
 def _pairs(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [(str(key).replace("_", " "), _text(value)) for key, value in (mapping or {}).items()]
+
+
+def _dataset(metrics: Metrics) -> list[tuple[str, str]]:
+    """About the data; of positions nothing is fitted, and the simplest prediction is the start."""
+    dataset = dict(metrics["dataset"])
+    if words(metrics).positions:
+        dataset = {
+            {"mean_predictor_mae": "MAE without movement"}.get(key, key): value
+            for key, value in dataset.items()
+            if key != "per_element_fit"
+        }
+    return _pairs(dataset)
 
 
 def _groups(metrics: Metrics) -> list[dict[str, Any]]:
@@ -124,7 +137,7 @@ def render(
     own = {row.key for row in calibration.rows} - {"nll"}
     return environment.get_template("report.html.j2").render(
         headline=headline(metrics),
-        dataset=_pairs(metrics["dataset"]),
+        dataset=_dataset(metrics),
         models=models_present(metrics),
         rows=[row for row in comparison_rows(metrics) if calibration.missing or row.key not in own],
         calibration=calibration,
@@ -140,7 +153,8 @@ def render(
         ledger=ledger_rows(metrics),
         selection=_pairs(metrics.get("selection")),
         provenance=_provenance(metrics),
-        glossary=GLOSSARY,
+        glossary=glossary(words(metrics)),
+        words=words(metrics),
         config=config,
     )
 

@@ -119,7 +119,7 @@ def rows_of(specs: list[Spec], metrics: Metrics) -> list[Row]:
 
 
 def calibration_specs(unit: str) -> list[Spec]:
-    """Quality of the error bars on the test split, and how well they tell OOD molecules."""
+    """Quality of the error bars on the test split, and how well they tell OOD graphs."""
     return [
         Spec("ence", "ENCE", "", significant, difference, -1),
         Spec("crps", "CRPS", unit, significant, difference, -1),

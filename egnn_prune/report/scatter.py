@@ -17,6 +17,7 @@ from egnn_prune.report.style import (
     light_grid,
     new_figure,
 )
+from egnn_prune.report.wording import words
 
 Array = NDArray[np.float64]
 
@@ -67,9 +68,9 @@ def _panel(axes: Axes, name: str, points: dict[str, tuple[Array, Array]], unit: 
 def parity(metrics: Metrics, predictions: Predictions) -> Figure:
     """Predicted against true for the dense and the pruned model, test and OOD.
 
-    A per-element linear fit explains nearly all of an atomisation energy, and a plot of the raw
-    values would look perfect for any model. Its prediction is subtracted from both axes when the
-    run has it.
+    A per-element linear fit explains nearly all of an atomisation energy, and where a particle
+    starts nearly all of where it ends: a plot of the raw values would look perfect for any model.
+    Such a reference is subtracted from both axes when the run has it.
 
     Args:
         metrics: The content of ``metrics.json``.
@@ -122,6 +123,6 @@ def parity(metrics: Metrics, predictions: Predictions) -> Figure:
                     fontsize=8.5,
                 )
         axes[0].set_ylabel(f"predicted {suffix}")
-        note = ", per-element reference subtracted" if subtract else ""
+        note = f", {words(metrics).reference} subtracted" if subtract else ""
         figure.suptitle(f"Predicted against true {quantity}{note}")
     return figure

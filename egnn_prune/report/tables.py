@@ -16,6 +16,7 @@ from egnn_prune.report.formatting import (
     times,
 )
 from egnn_prune.report.rows import Row, Spec, calibration_specs, difference, ood_specs, rows_of
+from egnn_prune.report.wording import words
 
 
 def _nll() -> Spec:
@@ -119,7 +120,7 @@ def headline(metrics: Metrics) -> str:
 
 
 def notes(metrics: Metrics) -> list[str]:
-    """Sentences that put the comparison in perspective: same shape from scratch, mean predictor."""
+    """Sentences that put the comparison in perspective: same shape from scratch, no network."""
     check_metrics(metrics)
     models, dataset = metrics["models"], metrics["dataset"]
     sentences = []
@@ -132,9 +133,10 @@ def notes(metrics: Metrics) -> list[str]:
         )
     baseline = number(dataset.get("mean_predictor_mae"))
     if math.isfinite(baseline):
-        fitted = dataset.get("per_element_fit")
-        simplest = "The per-element linear fit alone" if fitted else "The training mean alone"
-        sentences.append(f"{simplest} has a test MAE of {significant(baseline)} {dataset['unit']}.")
+        sentences.append(
+            f"{words(metrics).simplest} has a test MAE of {significant(baseline)} "
+            f"{dataset['unit']}."
+        )
     return sentences
 
 

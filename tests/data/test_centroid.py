@@ -9,13 +9,12 @@ from omegaconf import OmegaConf
 
 from egnn_prune.building import build_model
 from egnn_prune.configs.settings import register
-from egnn_prune.data import SOURCES, centroid, load
+from egnn_prune.data import centroid, load
 from egnn_prune.data.centroid import GRAPHS, load_centroid
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json
 from egnn_prune.pipeline import run
 from egnn_prune.studies import centroid as study
-from egnn_prune.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +69,6 @@ def composed(*choices: str):
     register()
     with initialize_config_module("egnn_prune.configs", version_base="1.3"):
         return OmegaConf.to_object(compose("train", [*choices]))
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_source_is_a_choice_of_a_job(name):
-    settings = composed(f"data={name}")
-    assert settings.data.name == name
-    validate(settings)
 
 
 def test_a_job_on_it_is_the_standard_experiment(dataset):
