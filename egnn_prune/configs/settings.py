@@ -25,7 +25,9 @@ class DataSettings:
     path: str | None = setting(None, "file to read; null: EGNN_PRUNE_DATA, where the source allows")
     test: str | None = setting(None, "extxyz: another file, with the test structures")
     ood: str | None = setting(None, "extxyz: another file, out of distribution")
-    subset: str | None = setting(None, "rmd17, md17: the molecule; nbody: the number of particles")
+    subset: str | None = setting(
+        None, "rmd17, md17: the molecule; nbody: the number of particles; qm9: full or 12k"
+    )
     target: str | None = setting(None, "what to predict; null: the source's default")
     limit: int | None = setting(None, "use at most this many training graphs; null: all")
 

@@ -47,7 +47,7 @@ def load(
         target: which quantity is predicted; each source has a default.
         seed: of random splits, for sources without a fixed one.
         subset: which part of the source: the molecule of rmd17 and md17, the number of particles
-            of nbody.
+            of nbody, full or 12k of qm9.
         test: another file with the test structures, for extxyz.
         ood: another file with structures out of distribution, for extxyz.
 
