@@ -28,6 +28,11 @@ from egnn_prune.trained import TrainedModel
 from egnn_prune.uncertainty import SinglePass
 
 
+def said(caught) -> int:
+    """How often it was warned of uncertainty (newer NumPy warns of what ASE does, too)."""
+    return sum(warning.category is UncertaintyWarning for warning in caught)
+
+
 def with_calculator(kind: str = "shallow", dtype=torch.float64, **keywords) -> Atoms:
     atoms = ethanol()
     atoms.calc = PrunedCalculator(trained(kind, dtype), unit="eV", **keywords)
@@ -339,7 +344,7 @@ def test_the_threshold_of_the_file_flags_and_warns_once(tmp_path):
                 atoms.get_potential_energy()
                 atoms.positions[0, 0] += 1e-4
                 atoms.get_potential_energy()
-            assert len(caught) == 1
+            assert said(caught) == 1
         assert atoms.calc.results["in_distribution"] is known
 
 
@@ -379,7 +384,7 @@ def test_the_guard_warns_once():
     dynamics, guard = dissociating("warn")
     with pytest.warns(UncertaintyWarning, match="said once") as caught:
         dynamics.run(30)
-    assert dynamics.nsteps == 30 and guard.exceeded > 1 and len(caught) == 1
+    assert dynamics.nsteps == 30 and guard.exceeded > 1 and said(caught) == 1
 
 
 def test_the_guard_needs_a_threshold_and_our_calculator():
