@@ -114,24 +114,41 @@ class Workbench:
         weights: Tensor | None = None,
     ) -> float:
         """Train in place for a number of epochs of the training split; returns the wall time."""
-        curve = LearningCurve()
+        steps = epochs * self.steps_per_epoch
+        return self._fit(label, model, graphs, steps, callbacks, lr, weights)
+
+    def _fit(
+        self,
+        label: str,
+        model: nn.Module,
+        graphs: Sequence[Data],
+        steps: int,
+        callbacks: Sequence[Callback] = (),
+        lr: float | None = None,
+        weights: Tensor | None = None,
+    ) -> float:
+        t, curve = self.settings.training, LearningCurve()
+        best: list[Callback] = []
+        if t.best_by:  # models that are still to be pruned do not compete
+            pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
+            best = [KeepBest(t.best_by, lambda: all(p.finished for p in pruning))]
         seconds = fit(
             model,
             graphs,
             self.val,
-            steps=epochs * self.steps_per_epoch,
+            steps=steps,
+            batch_size=t.batch_size,
+            lr=lr or t.lr,
+            weight_decay=t.weight_decay,
+            clip=t.clip,
+            device=self.device,
+            label=label,
             weights=weights,
-            callbacks=[*callbacks, *self.best(callbacks), curve],
-            **self._fit_settings(label, lr or self.settings.training.lr),
+            losses=self.losses,
+            callbacks=[*callbacks, *best, curve],
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
-
-    def best(self, callbacks: Sequence[Callback] = ()) -> list[Callback]:
-        """Keeps the weights best on validation where the settings say so, once all is pruned."""
-        metric = self.settings.training.best_by
-        pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
-        return [KeepBest(metric, lambda: all(p.finished for p in pruning))] if metric else []
 
     @property
     def losses(self) -> Losses:
@@ -139,27 +156,12 @@ class Workbench:
         t = self.settings.training
         return ForceLosses(t.force_weight) if t.force_weight else LOSSES[t.loss]
 
-    def _fit_settings(self, label: str, lr: float) -> dict[str, Any]:
-        t = self.settings.training
-        return {
-            "batch_size": t.batch_size,
-            "lr": lr,
-            "weight_decay": t.weight_decay,
-            "clip": t.clip,
-            "losses": self.losses,
-            "device": self.device,
-            "label": label,
-        }
-
     def trained(self) -> tuple[nn.Module, float]:
         """A fresh dense network (or ensemble) after its training, and the wall time."""
         t, u = self.settings.training, self.settings.uncertainty
 
         def work(model: nn.Module, graphs: Sequence[Data], steps: int) -> None:
-            curve = LearningCurve()
-            settings = {**self._fit_settings("dense", t.lr), "callbacks": [*self.best(), curve]}
-            fit(model, graphs, self.val, steps=steps, **settings)
-            curve.write(self.folder.path / "curves/dense.csv")
+            self._fit("dense", model, graphs, steps)
 
         steps = t.max_epochs * self.steps_per_epoch
         start = time.perf_counter()

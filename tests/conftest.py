@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from egnn_prune.channels import gates
 from egnn_prune.models import EGNN, EGNNOptions, PropertyModel
 from egnn_prune.models.graph import complete_edges
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 ELEMENTS = (1, 6, 8)
 FEATURES = 5
 
@@ -55,6 +60,40 @@ def short_jobs() -> Iterator[None]:
         patch.setattr("egnn_prune.evaluation.LATENCY_REPEATS", 2)
         patch.setattr("egnn_prune.error_bars.GALLERY", 2)
         yield
+
+
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], ModuleType]:
+    """``load_script(name)``: a file of scripts/ as a module, without the seconds of a process."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def call_script(
+    load_script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, str, str]]:
+    """``call_script(name, *arguments)``: exit code, stdout and stderr of a script's ``main``."""
+
+    def call(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        try:
+            load_script(name).main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 def random_graph(

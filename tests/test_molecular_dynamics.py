@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -277,24 +276,9 @@ def test_a_simulation_that_is_stopped_keeps_what_it_has(places):
 
 
 @pytest.fixture
-def script(monkeypatch, capsys):
+def script(call_script):
     """``script(*arguments)``: exit code, stdout and stderr of scripts/molecular_dynamics.py."""
-    path = ROOT / "scripts" / "molecular_dynamics.py"
-    spec = importlib.util.spec_from_file_location("molecular_dynamics", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["molecular_dynamics.py", *map(str, arguments)])
-        try:
-            module.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(call_script, "molecular_dynamics")
 
 
 def test_the_script(places, script):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -24,11 +23,8 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "train_pruned_egnn.py"
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_pruned_egnn", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("train_pruned_egnn")
 
 
 @pytest.fixture
@@ -73,11 +69,9 @@ def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
 
 
 @pytest.fixture
-def example(monkeypatch):
+def example(monkeypatch, load_script):
     """The example's main function, and the commands that it would run."""
-    spec = importlib.util.spec_from_file_location("own", SCRIPT.with_name("bring_your_own_data.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("bring_your_own_data")
     commands: list[tuple[str, ...]] = []
     monkeypatch.setattr(module, "call", lambda *words: commands.append(tuple(map(str, words))))
 

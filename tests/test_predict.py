@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-import importlib.util
-import sys
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -265,23 +264,9 @@ def test_files_that_cannot_be_read(run, tmp_path):
 
 
 @pytest.fixture
-def script(monkeypatch, capsys):
+def script(call_script):
     """``script(*arguments)``: exit code, stdout and stderr of scripts/predict.py."""
-    spec = importlib.util.spec_from_file_location("predict", ROOT / "scripts" / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
-        try:
-            module.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(call_script, "predict")
 
 
 def test_the_script(run, tmp_path, script):

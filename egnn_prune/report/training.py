@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from egnn_prune.report.files import Metrics
 from egnn_prune.report.style import MODEL_COLOURS, house_style, light_grid, new_figure
+from egnn_prune.report.wording import words
 
 Curve = Mapping[str, np.ndarray]
 
@@ -74,7 +75,7 @@ def training_figure(metrics: Metrics, curves: Mapping[str, Curve]) -> Figure | N
     unit = dataset.get("unit") or ""
     target = str(dataset.get("target") or "value").replace("_", " ")
     panels = {"val_mae": ("MAE", target, unit)}
-    if any("test_mse" in model for model in metrics["models"].values()):
+    if words(metrics).positions:
         panels["val_mse"] = ("MSE", target, f"{unit}²")  # what the field reports of positions
     if any("val_force_mae" in curve for curve in curves.values()):
         panels["val_force_mae"] = ("MAE", "forces", f"{unit}/Å")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,15 +14,6 @@ from egnn_prune.pruning import Context, apply_masks, score_channels
 from egnn_prune.pruning.criteria.leave_one_out import leave_one_out
 from egnn_prune.pruning.criteria.uncertainty import combined, log_variance_changes, uncertainty
 from egnn_prune.uncertainty import mc_dropout
-
-
-def check_importance():
-    """The script, as a module: what it prints is what is asserted here."""
-    path = Path(__file__).parents[2] / "scripts" / "check_importance.py"
-    spec = importlib.util.spec_from_file_location("check_importance", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Additive(nn.Module):
@@ -170,9 +159,9 @@ def test_variance_of_thinned_networks(make_property_model, make_batch):
         assert not torch.allclose(score / score.mean(), taylor[name] / taylor[name].mean())
 
 
-def test_the_estimate_ranks_like_exact_removal():
+def test_the_estimate_ranks_like_exact_removal(load_script):
     """One network, trained for a moment; the slow test below has the five."""
-    script = check_importance()
+    script = load_script("check_importance")
     model = script.trained(seed=0, steps=60)
     here, there = script.held_out(32)
     truth = script.exact_scores(model, there)
@@ -184,8 +173,8 @@ def test_the_estimate_ranks_like_exact_removal():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [400, 1500])
-def test_median_rank_correlation_over_five_networks(steps):
-    script = check_importance()
+def test_median_rank_correlation_over_five_networks(steps, load_script):
+    script = load_script("check_importance")
     here, there = script.held_out(96)
     found = []
     for seed in range(5):

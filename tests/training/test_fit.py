@@ -10,30 +10,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from egnn_prune import data
 from egnn_prune.channels import ChannelGate
 from egnn_prune.errors import ConfigError
-from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
+from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks, compact, freeze, keep_masks
 from egnn_prune.training import fit, graph_losses
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def graphs() -> tuple[list, list]:
-    dataset = data.load("xtb").limited(40)
-    return dataset.split("train"), dataset.split("val")[:10]
-
-
-@pytest.fixture
-def model(graphs) -> PropertyModel:
-    torch.manual_seed(0)
-    batch = Batch.from_data_list(graphs[0])
-    options = EGNNOptions(radial=8, cutoff=None)
-    model = PropertyModel.build((1, 6, 7, 8, 9), hidden=8, layers=2, options=options)
-    model.scale = TargetScale.fit(model.element_counts(batch), batch.y)
-    return model
 
 
 class Recorder(Callback):

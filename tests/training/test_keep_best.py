@@ -9,34 +9,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch_geometric.data import Batch
 
-from egnn_prune import data
 from egnn_prune.errors import ConfigError
-from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
 from egnn_prune.pruning import compact, keep_masks
 from egnn_prune.training import KeepBest, LearningCurve, PruningCallback, fit
-
-
-@pytest.fixture(scope="module")
-def graphs() -> tuple[list, list]:
-    dataset = data.load("xtb").limited(40)
-    return dataset.split("train")[:20], dataset.split("val")[:10]
-
-
-@pytest.fixture
-def model(graphs) -> PropertyModel:
-    torch.manual_seed(0)
-    batch = Batch.from_data_list(graphs[0])
-    options = EGNNOptions(radial=4, cutoff=None)
-    model = PropertyModel.build((1, 6, 7, 8, 9), hidden=8, layers=1, options=options)
-    model.scale = TargetScale.fit(model.element_counts(batch), batch.y)
-    return model
 
 
 def fitted(model, graphs, callbacks, steps=12, lr=0.3) -> LearningCurve:
     curve = LearningCurve()  # a rate so high that the last weights are not the best
     fit(
         model,
-        *graphs,
+        graphs[0][:20],
+        graphs[1],
         steps=steps,
         batch_size=10,
         lr=lr,
