@@ -10,16 +10,23 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import OmegaConf
 
-from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.files import atomic, read_json, write_json
 
 #: Settings that say where and how the job runs, not what it computes.
-NOT_HASHED = ("out", "reuse", "name", "threads")
+NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers")
+
+
+class Described(Protocol):
+    """Settings of a job that has a folder."""
+
+    name: str
+    out: str | None
+    data: Any
 
 
 def digest(content: Any) -> str:
@@ -39,17 +46,19 @@ class RunFolder:
         InputError: the folder cannot be written to.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Described) -> None:
         self.settings = settings
-        content = {k: v for k, v in asdict(settings).items() if k not in NOT_HASHED}
+        everything = asdict(settings)  # type: ignore[call-overload]
+        content = {k: v for k, v in everything.items() if k not in NOT_HASHED}
         if settings.data.path and Path(settings.data.path).is_file():
             data = Path(settings.data.path).read_bytes()
             content["data"]["sha256"] = hashlib.sha256(data).hexdigest()
         self.content, self.hash = content, digest(content)
         self.path = Path(settings.out).expanduser() if settings.out else self._default_path()
         config = self.path / "config.yaml"
-        for other in settings.reuse:
-            if not Path(other).is_dir():
+        self.reuse = [Path(other) for other in getattr(settings, "reuse", [])]
+        for other in self.reuse:
+            if not other.is_dir():
                 raise ConfigError(f"reuse names {other}, but there is no such folder")
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out={self.path} is a file, not a folder; choose another")
@@ -104,11 +113,12 @@ class RunFolder:
         Returns:
             The facts, with ``seconds`` added.
         """
-        key = digest({s: self.content[s] for s in (*sections, "seed", "device", "precision")})
+        everything = (*sections, "seed", "device", "precision")
+        key = digest({s: self.content[s] for s in everything if s in self.content})
         marker = self.path / "stages" / f"{name}.json"
         if marker.exists() and all((self.path / file).exists() for file in files):
             return read_json(marker)
-        for other in map(Path, self.settings.reuse):
+        for other in self.reuse:
             theirs = other / "stages" / f"{name}.json"
             if theirs.exists() and read_json(theirs)["key"] == key:
                 self._copy(other, (*files, f"stages/{name}.json"))

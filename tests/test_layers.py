@@ -14,6 +14,9 @@ ALLOWED = {
     "data": SHARED | {"data", "models"},
     "selection": SHARED | {"selection"},
     "report": SHARED | {"report"},
+    "vision": SHARED
+    | {"vision", "data", "training", "selection", "report", "pruning", "uncertainty"}
+    | {"configs", "studies", "run_folder", "device", "provenance"},
     "training": SHARED | {"training", "models", "pruning", "uncertainty", "data", "configs"},
 }
 GRAPH_LIBRARIES = {"torch_geometric", "lightning", "hydra", "ase", "e3nn"}
@@ -44,3 +47,17 @@ def test_a_folder_imports_only_what_it_may_know(folder):
 def test_pruning_and_uncertainty_know_torch_only(folder):
     outside = {(f, n.split(".")[0]) for f, n in imports(folder)}
     assert {(f, n) for f, n in outside if n in GRAPH_LIBRARIES} == set()
+
+
+def test_images_bring_no_pruning_code():
+    """What holds, masks or prunes weights is the engine's; experiments call it."""
+    own = {(f, n) for f, n in imports("vision") if "parametrize" in n or "torch_pruning" in n}
+    assert own | {(f, n) for f, n in imports("vision") if n.startswith("torch.nn.utils")} == set()
+    words = ("register_parametrization", "register_forward", "register_hook", ".masked_fill")
+    found = {
+        (path.name, word)
+        for path in (PACKAGE / "vision").rglob("*.py")
+        for word in words
+        if word in path.read_text()
+    }
+    assert found == set()

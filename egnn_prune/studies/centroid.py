@@ -73,7 +73,7 @@ def run_centroid_study(settings: CentroidStudySettings) -> Path:
             f"steps must be at least 1 and sparsities lie in [0, 1), not {settings.steps} and "
             f"{settings.sparsities}"
         )
-    rows = over_seeds(study_seed, settings, settings.seeds, settings.workers)  # type: ignore[arg-type]
+    rows = over_seeds(study_seed, settings, settings.seeds, settings.workers)
     arms = [BASELINE, *ARMS]
     rows.sort(key=lambda r: (r["steps"], arms.index(r["arm"]), r["sparsity"], r["seed"]))
     out = Path(settings.out).expanduser()

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import joblib
 
-from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
 
 Row = dict[str, Any]
+
+
+class Threaded(Protocol):
+    """Settings of work that is told how many threads it may use."""
+
+    threads: int | None
+
+
+S = TypeVar("S", bound=Threaded)
 
 
 class Rows:
@@ -52,7 +60,7 @@ class Rows:
 
 
 def over_seeds(
-    work: Callable[..., list[Row]], settings: Settings, seeds: Sequence[int], workers: int
+    work: Callable[[S, int], list[Row]], settings: S, seeds: Sequence[int], workers: int
 ) -> list[Row]:
     """All rows of ``work(settings, seed)``, in the order of the seeds.
 

@@ -1,0 +1,224 @@
+"""The report of an image experiment: figures, tables and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from egnn_prune.errors import InputError
+from egnn_prune.files import read_json
+from egnn_prune.report.csv_file import write_rows
+from egnn_prune.report.files import number, write_atomic
+from egnn_prune.report.formatting import significant
+from egnn_prune.report.images import incremental, lottery, magnitude, selection, structured
+from egnn_prune.report.images.glossary import glossary
+from egnn_prune.report.images.rows import Metrics, Row, check, seeds_note
+from egnn_prune.report.images.tables import Table
+from egnn_prune.report.style import png_bytes
+
+REPORT_NAME, TABLE_NAME, ROWS_NAME = "report.html", "table.txt", "rows.csv"
+
+
+class Kind(Protocol):
+    """What the module of one kind of experiment holds.
+
+    Attributes:
+        REQUIRED: Numbers that every row needs.
+        CELL: What identifies a row beside its seed.
+    """
+
+    REQUIRED: tuple[str, ...]
+    CELL: tuple[str, ...]
+
+    def figures(self, metrics: Metrics) -> dict[str, tuple[Figure, str]]:
+        """Figures by file name, each with its caption."""
+
+    def tables(self, metrics: Metrics) -> list[Table]:
+        """The tables of the page."""
+
+    def table(self, metrics: Metrics) -> str:
+        """The same as plain text."""
+
+    def headline(self, metrics: Metrics) -> str:
+        """One sentence."""
+
+
+KINDS: dict[str, Any] = {
+    "lottery": lottery,
+    "magnitude": magnitude,
+    "incremental": incremental,
+    "structured": structured,
+    "selection": selection,
+}
+
+
+def kind_of(metrics: object) -> Kind:
+    """The module that shows these metrics, which are checked.
+
+    Raises:
+        InputError: If the kind of experiment is unknown or the rows are malformed.
+    """
+    name = metrics.get("experiment") if isinstance(metrics, Mapping) else None
+    if not isinstance(name, str) or name not in KINDS:
+        raise InputError(
+            f"metrics: experiment is {name!r}; the report knows {', '.join(sorted(KINDS))}"
+        )
+    kind: Kind = KINDS[name]
+    rows = check(metrics, kind.REQUIRED, kind.CELL)
+    if name == "lottery":
+        lottery.check_structures(rows)
+    return kind
+
+
+def image_table(metrics: Metrics) -> str:
+    """The results of an image experiment as plain text: mean ± sd over the seeds.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+
+    Returns:
+        Several lines without a trailing newline.
+
+    Raises:
+        InputError: If the kind of experiment is unknown or the rows are malformed.
+    """
+    return kind_of(metrics).table(metrics)
+
+
+def write_image_report(folder: Path) -> Path:
+    """Writes ``rows.csv``, ``table.txt``, the figures as PNG and ``report.html``.
+
+    All is made before the first file is written, and every file is written atomically.
+
+    Args:
+        folder: Of one experiment, with ``metrics.json`` and, to be shown, ``config.yaml``.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: If ``metrics.json`` is missing or malformed.
+    """
+    folder = Path(folder)
+    metrics = read_json(folder / "metrics.json")
+    try:
+        kind = kind_of(metrics)
+        text = kind.table(metrics)
+        drawn = {
+            name: (png_bytes(figure), caption)
+            for name, (figure, caption) in kind.figures(metrics).items()
+        }
+        config = folder / "config.yaml"
+        settings = config.read_text(encoding="utf-8") if config.exists() else ""
+        page = render(metrics, kind, drawn, settings)
+    except InputError as error:
+        raise InputError(f"{folder / 'metrics.json'}: {error}") from None
+    write_rows([_scalars(row) for row in metrics["rows"]], folder / ROWS_NAME)
+    write_atomic(folder / TABLE_NAME, (text + "\n").encode("utf-8"))
+    for name, (png, _) in drawn.items():
+        write_atomic(folder / f"{name}.png", png)
+    return write_atomic(folder / REPORT_NAME, page.encode("utf-8"))
+
+
+def render(
+    metrics: Metrics, kind: Kind, drawn: Mapping[str, tuple[bytes, str]], config: str
+) -> str:
+    """The HTML document.
+
+    Args:
+        metrics: The checked content of ``metrics.json``.
+        kind: Of the experiment.
+        drawn: PNG and caption by name of the figure.
+        config: The text of ``config.yaml``, shown as it is.
+    """
+    environment = Environment(
+        loader=PackageLoader("egnn_prune.report.images", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    images = [
+        ("data:image/png;base64," + base64.b64encode(png).decode("ascii"), caption)
+        for png, caption in drawn.values()
+    ]
+    return environment.get_template("page.html.j2").render(
+        title=str(metrics.get("title") or f"{metrics['experiment']} experiment"),
+        headline=kind.headline(metrics),
+        seeds=seeds_note(metrics["rows"]),
+        images=images,
+        tables=kind.tables(metrics),
+        data=_data(metrics.get("data") or {}),
+        network=_pairs(metrics.get("network") or {}),
+        provenance=_provenance(metrics),
+        glossary=glossary(metrics["experiment"]),
+        config=config,
+    )
+
+
+def _scalars(row: Row) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not isinstance(value, list | dict)}
+
+
+def _text(value: object) -> str:
+    """Any JSON value as readable text; long lists are cut."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return significant(value)
+    if isinstance(value, list | tuple):
+        more = f" and {len(value) - 12} more" if len(value) > 12 else ""
+        return ", ".join(_text(item) for item in value[:12]) + more
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
+    return str(value)
+
+
+def _pairs(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = ((str(key).replace("_", " "), value) for key, value in mapping.items())
+    return [(key, _text(value)) for key, value in found if value is not None]
+
+
+def _data(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = {
+        "train": "training images",
+        "val": "validation images",
+        "test": "test images",
+        "ood": "OOD images",
+        "ood_classes": "OOD classes",
+    }
+    shape = data.get("shape")
+    shown = {
+        **data,
+        "shape": " × ".join(map(str, shape)) if isinstance(shape, Sequence) else shape,
+    }
+    return _pairs({names.get(key, key): value for key, value in shown.items()})
+
+
+def _provenance(metrics: Metrics) -> list[tuple[str, str]]:
+    seconds = number(metrics.get("seconds"))
+    shown = {
+        "command": metrics.get("command"),
+        "seeds": ", ".join(map(str, metrics.get("seeds") or [])) or None,
+        "configuration hash": metrics.get("config_hash"),
+        "git commit": metrics.get("git_commit"),
+        "device": metrics.get("device"),
+        "threads": metrics.get("threads"),
+        "time": None if math.isnan(seconds) else _duration(seconds),
+        "schema version": metrics.get("schema_version"),
+    }
+    return _pairs(shown)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,43 @@
+"""A table that is shown as plain text in the terminal and as HTML on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from egnn_prune.report.formatting import text_table
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: What it shows, with how the numbers are summarised.
+        header: Column titles.
+        body: Rows with one cell per column.
+        left: How many leading columns are names.
+        note: A sentence below it; may be empty.
+    """
+
+    title: str
+    header: list[str]
+    body: list[list[str]]
+    left: int = 1
+    note: str = ""
+
+    def text(self) -> str:
+        """Plain text without a trailing newline."""
+        lines = [self.title, text_table(self.header, self.body, self.left)]
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+
+def without_empty(header: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[list, list]:
+    """Leaves out the columns in which no row has anything."""
+    kept = [i for i in range(len(header)) if any(row[i] for row in body)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in body]
+
+
+def joined(tables: Sequence[Table]) -> str:
+    """Tables below each other."""
+    return "\n\n".join(table.text() for table in tables)

@@ -1,0 +1,1 @@
+"""The same engine on images: data sets, networks, experiments."""

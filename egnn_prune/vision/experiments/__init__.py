@@ -1,0 +1,1 @@
+"""One small file for every kind of experiment."""

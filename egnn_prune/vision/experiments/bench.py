@@ -1,0 +1,281 @@
+"""What every experiment does with one seed: data, a dense network, fits, pruning, rows."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from egnn_prune.device import choose_device
+from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.files import atomic
+from egnn_prune.prediction import ClassPrediction
+from egnn_prune.pruning import (
+    Context,
+    TracedNetwork,
+    apply_masks,
+    apply_weight_masks,
+    choose,
+    choose_weights,
+    compact,
+    release,
+    score_channels,
+    score_weights,
+)
+from egnn_prune.studies.rows import Row, Rows
+from egnn_prune.uncertainty import SinglePass
+from egnn_prune.vision.data import Batches, ImageData, ImageSet, load_images
+from egnn_prune.vision.evaluation import (
+    image_scores,
+    latency_ms,
+    macs,
+    predict_images,
+    weight_counts,
+)
+from egnn_prune.vision.fitting import Fitted, fit_classifier, image_losses
+from egnn_prune.vision.networks import build_network
+from egnn_prune.vision.settings import (
+    FitSettings,
+    ImageDataSettings,
+    ImageNetworkSettings,
+    VisionSettings,
+)
+
+#: Images in a batch that is only looked at, and in the pass whose latency is measured.
+EVAL_BATCH = 1000
+LATENCY_BATCH = 64
+
+Masks = dict[str, Tensor]
+
+
+def network_from(settings: ImageNetworkSettings, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The network of the settings; those that were left at ``None`` or empty are its own."""
+    options = {k: v for k, v in asdict(settings).items() if k not in ("name", "dropout")}
+    given = {k: v for k, v in options.items() if v not in (None, [], False)}
+    return build_network(settings.name, shape, classes, dropout=settings.dropout, **given)
+
+
+def images_from(settings: ImageDataSettings, seed: int) -> ImageData:
+    """The images of the settings."""
+    s = settings
+    return load_images(
+        s.name,
+        path=s.path,
+        ood=s.ood,
+        ood_path=s.ood_path,
+        seed=seed,
+        validation=s.validation,
+        limit=s.limit,
+        size=s.size,
+    )
+
+
+class Bench:
+    """Everything that the arms of one seed share.
+
+    Args:
+        settings: of the experiment; ``out`` is the folder of the run.
+        seed: of the split, the first weights and the order of the images.
+    """
+
+    def __init__(self, settings: VisionSettings, seed: int) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.settings, self.seed = settings, seed
+        self.device = choose_device(settings.device)
+        assert settings.out is not None, "run_experiment names the folder"
+        self.folder = Path(settings.out) / "seeds"
+        content = asdict(settings)
+        for name in ("out", "name", "title", "seeds", "workers", "threads", "device"):
+            content.pop(name)
+        self.saved = Rows(self.folder / f"{seed}.json", content)
+        self.data: ImageData = images_from(settings.data, seed)
+
+    # ------------------------------------------------------------------ data
+
+    def batches(self, images: ImageSet, size: int = EVAL_BATCH, **options: Any) -> Batches:
+        """Standardised batches on the device."""
+        return Batches(images, self.data.mean, self.data.std, size, device=self.device, **options)
+
+    def training(self, fit: FitSettings, weights: Tensor | None = None) -> Batches:
+        """Training images in a random order, augmented."""
+        train = self.data.train
+        return self.batches(
+            train,
+            min(fit.batch_size, len(train)),
+            shuffle=True,
+            augmentation=self.settings.data.augmentation,
+            weights=weights,
+            drop_last=True,
+            seed=self.seed,
+        )
+
+    def looked_at(self) -> list[tuple[Tensor, Tensor]]:
+        """A few batches of training images, for criteria that need data."""
+        found = []
+        for batch in self.batches(self.data.train, 100, shuffle=True, seed=self.seed):
+            found.append(batch)
+            if len(found) == self.settings.pruning.batches:
+                break
+        return found
+
+    # ------------------------------------------------------------------ networks
+
+    def fresh(self) -> TracedNetwork:
+        """The network with its first weights, the same ones at every call."""
+        torch.manual_seed(self.seed)
+        network = network_from(self.settings.network, self.data.shape, len(self.data.classes))
+        example = torch.zeros(2, *self.data.shape)
+        return TracedNetwork(network.eval(), example, self.settings.pruning.ignored)
+
+    def dense(self) -> tuple[TracedNetwork, Row]:
+        """The trained dense network and its row: made at the first call, read later."""
+        path = self.folder / f"{self.seed}_dense.safetensors"
+        row = self.saved.find(arm="dense")
+        model = self.fresh()
+        if row is not None and path.exists():
+            load_network(model.network, path)
+            return model, row
+        fitted = self.fit(model, self.settings.training, "dense")
+        save_network(model.network, path)
+        return model, row or self.saved.add(
+            {"seed": self.seed, "arm": "dense", **self.described(model.network, fitted)}
+        )
+
+    def fit(
+        self,
+        model: nn.Module,
+        fit: FitSettings,
+        label: str,
+        *,
+        optimizer: Optimizer | None = None,
+        train: Batches | None = None,
+    ) -> Fitted:
+        """Train in place; the same seed draws the same images whatever was done before."""
+        L.seed_everything(self.seed, verbose=False)
+        return fit_classifier(
+            model,
+            train or self.training(fit),
+            self.batches(self.data.val),
+            fit,
+            device=self.device,
+            label=f"seed {self.seed}, {label}",
+            optimizer=optimizer,
+        )
+
+    def described(self, network: nn.Module, fitted: Fitted) -> Row:
+        """Weights, MACs, what the fit did, and every score on the test images."""
+        ood = self.data.ood
+        return {
+            **weight_counts(network),
+            "macs": macs(network, self.data.shape),
+            **fitted.facts(),
+            "history": fitted.history,
+            **image_scores(
+                network,
+                self.batches(self.data.val),
+                self.batches(self.data.test),
+                None if ood is None else self.batches(ood),
+                self.settings.uncertainty,
+                self.device,
+            ),
+        }
+
+    def accuracy(self, network: nn.Module) -> float:
+        """Share of the test images whose label is right."""
+        test = self.batches(self.data.test)
+        prediction, labels = predict_images(SinglePass(network), test, self.device)
+        assert isinstance(prediction, ClassPrediction)
+        return float((prediction.label == labels).double().mean())
+
+    def latency_ms(self, network: nn.Module) -> float:
+        """Median wall time of a pass of :data:`LATENCY_BATCH` images, in milliseconds."""
+        return latency_ms(network, self.data.shape, LATENCY_BATCH, self.device)
+
+    # ------------------------------------------------------------------ what the engine removes
+
+    def context(self, model: TracedNetwork) -> Context:
+        """What a criterion may look at, on the device where the model lies."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return Context(model, model.channel_groups(), self.looked_at(), image_losses, generator)
+
+    def mask_neurons(
+        self, model: TracedNetwork, sparsity: float, keep: Masks | None = None
+    ) -> Masks:
+        """Mask the neurons and feature maps that matter least; returns which ones stay."""
+        p = self.settings.pruning
+        model.to(self.device)
+        context = self.context(model)
+        scores = score_channels(p.criterion, context)
+        kept = choose(scores, sparsity, p.scope, keep, groups=context.groups)
+        apply_masks(model, kept, context.groups)
+        model.to("cpu")
+        return kept
+
+    def mask_weights(
+        self,
+        model: TracedNetwork,
+        sparsity: float,
+        keep: Masks | None = None,
+        criterion: str | None = None,
+        names: list[str] | None = None,
+    ) -> Masks:
+        """Mask the single weights that matter least; returns which ones stay."""
+        p = self.settings.pruning
+        model.to(self.device)
+        names = names or self.weight_names(model)
+        scores = score_weights(criterion or p.weight_criterion, self.context(model), names)
+        kept = choose_weights(scores, sparsity, p.weight_scope, keep)
+        apply_weight_masks(model, kept)
+        model.to("cpu")
+        return kept
+
+    def weight_names(self, model: TracedNetwork) -> list[str]:
+        """Weights of convolutions and linear layers but for the ignored and the last one.
+
+        The last layer's neurons are the classes; as in structured pruning it only loses inputs.
+        """
+        layers = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear)
+        ]
+        ignored = {f"network.{name}" for name in self.settings.pruning.ignored}
+        names = [f"{name}.weight" for name in layers[:-1] if name not in ignored]
+        if not names:
+            raise ConfigError("pruning.ignored leaves no layer whose weights could be pruned")
+        return names
+
+
+def made_permanent(model: TracedNetwork) -> nn.Module:
+    """The plain network without masks: smaller where neurons are gone, zeros for single weights."""
+    small = copy.deepcopy(compact(model))
+    release(small)
+    assert isinstance(small, TracedNetwork)
+    return small.network
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Write the weights, atomically."""
+    with atomic(path) as temporary:
+        state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+        save_file(state, temporary)
+
+
+def load_network(network: nn.Module, path: Path) -> None:
+    """Read weights into a network of the same shape.
+
+    Raises:
+        InputError: the file is damaged or belongs to another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors and torch have errors of their own
+        raise InputError(f"{path} cannot be read ({error}); delete it to train anew") from None

@@ -1,0 +1,130 @@
+"""S3: neurons, or single connections, that contribute least are removed during training.
+
+After each round the neurons are cut out of the tensors and out of the optimiser's moments, so that
+the training that is left gets cheaper, too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import TracedNetwork, compact_with_optimizer, incremental
+from egnn_prune.pruning.memory import peak_memory
+from egnn_prune.studies.rows import Row
+from egnn_prune.vision.evaluation import macs, weight_counts
+from egnn_prune.vision.experiments.bench import LATENCY_BATCH, Bench, Masks, made_permanent
+from egnn_prune.vision.fitting import Fitted, build_optimizer, check_fit
+from egnn_prune.vision.settings import VisionSettings
+
+ARMS = ("baseline", "neurons", "connections")
+
+
+def check(settings: VisionSettings) -> None:
+    """Refuse settings that this experiment cannot use.
+
+    Raises:
+        ConfigError: says which, and what it may be.
+    """
+    t, p = settings.training, settings.pruning
+    check_fit(t)
+    incremental(0, p.rate, p.every)
+    if t.patience is not None or t.best_by is not None or t.schedule != "constant":
+        raise ConfigError(
+            "pruning during training keeps one optimiser through all phases: leave "
+            "training.patience and training.best_by at null and training.schedule at constant"
+        )
+
+
+def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
+    """The ordinary training, and the two that lose something every few epochs."""
+    check(settings)
+    bench = Bench(settings, seed)
+    for arm in ARMS:
+        if not bench.saved.find(arm=arm):
+            bench.saved.add({"seed": seed, "arm": arm, **trained(bench, arm)})
+    return bench.saved.rows
+
+
+def phases(settings: VisionSettings) -> Iterator[tuple[int, float]]:
+    """``(epochs, sparsity after them)`` of every phase; nothing is removed after the last."""
+    t, p = settings.training, settings.pruning
+    done = 0
+    while done < t.epochs:
+        epochs = min(p.every, t.epochs - done)
+        done += epochs
+        yield epochs, 0.0 if done == t.epochs else incremental(done, p.rate, p.every)
+
+
+def trained(bench: Bench, arm: str) -> Row:
+    """Train in phases, and say what it cost."""
+    s = bench.settings
+    model, train = bench.fresh(), bench.training(s.training)
+    optimizer = build_optimizer(model, s.training)
+    history: list[Row] = []
+    keep: Masks | None = None
+    seconds = processor = memory = 0.0
+    for number, (epochs, sparsity) in enumerate(phases(s), start=1):
+        fit, label = replace(s.training, epochs=epochs), f"{arm}, phase {number}"
+        fitted = bench.fit(model, fit, label, optimizer=optimizer, train=train)
+        costs = {"macs": macs(model, bench.data.shape), **weight_counts(made_permanent(model))}
+        history += epoch_rows(fitted, costs, len(history), processor)
+        seconds, processor = seconds + fitted.seconds, processor + fitted.cpu_seconds
+        memory = max(memory, memory_mb(bench.device))
+        if sparsity and arm == "neurons":  # a share of what is left, which is all that is there
+            bench.mask_neurons(model, s.pruning.rate)
+            model, optimizer = _smaller(model, optimizer)
+        elif sparsity and arm == "connections":
+            keep = bench.mask_weights(model, sparsity, keep)
+    network = made_permanent(model)
+    x = torch.zeros(LATENCY_BATCH, *bench.data.shape)
+    return {
+        **bench.described(network, fitted),
+        "train_seconds": seconds,
+        "train_cpu_seconds": processor,
+        "resident_mb": memory,
+        "peak_bytes": peak_memory(network, lambda m: m(x)),
+        "latency_ms": bench.latency_ms(network),
+        "history": history,
+        "epochs": len(history),
+        "best_epoch": len(history),
+    }
+
+
+def _smaller(model: TracedNetwork, optimizer: Optimizer) -> tuple[TracedNetwork, Optimizer]:
+    small, cut = compact_with_optimizer(model, optimizer)
+    assert isinstance(small, TracedNetwork)
+    return small, cut
+
+
+def epoch_rows(fitted: Fitted, costs: Row, epochs: int, processor: float) -> list[Row]:
+    """The epochs of a phase, counted on, with processor time spread evenly over them."""
+    share = fitted.cpu_seconds / fitted.epochs
+    return [
+        {
+            "epoch": epochs + row["epoch"],
+            "parameters": costs["parameters"],
+            "macs": costs["macs"],
+            "cpu_seconds": processor + share * row["epoch"],
+            "val_accuracy": row["val_accuracy"],
+            "val_loss": row["val_loss"],
+        }
+        for row in fitted.history
+    ]
+
+
+def memory_mb(device: torch.device) -> float:
+    """Memory in MB: on CUDA the most that tensors held, else what the process occupies now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/statm")
+    if not status.exists():  # other systems than Linux
+        return math.nan
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -1,0 +1,94 @@
+"""S1: tickets. Prune, then train on: from the trained, from the first, or from new weights.
+
+What happens to accuracy, to calibration, and to images of unknown classes?
+"""
+
+from __future__ import annotations
+
+import copy
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import TracedNetwork, compact, reinitialise, rewind, snapshot, sparsities
+from egnn_prune.studies.rows import Row, different
+from egnn_prune.vision.experiments.bench import Bench, Masks, made_permanent
+from egnn_prune.vision.fitting import Fitted
+from egnn_prune.vision.settings import VisionSettings
+
+STRUCTURES = ("structured", "unstructured")
+#: Added to the seed of a network whose weights are drawn again.
+FRESH = 1000
+STRATEGIES = ("one_shot", "rewound", "reinitialised", "iterative")
+
+
+def check(settings: VisionSettings) -> None:
+    """Refuse settings that this experiment cannot use.
+
+    Raises:
+        ConfigError: says which, and what it may be.
+    """
+    p = settings.pruning
+    for name, values, allowed in (
+        ("structures", p.structures, STRUCTURES),
+        ("strategies", p.strategies, STRATEGIES),
+    ):
+        different(f"pruning.{name}", values)
+        for value in values:
+            if value not in allowed:
+                raise ConfigError(f"pruning.{name} may hold {', '.join(allowed)}, not {value!r}")
+    different("pruning.sparsities", p.sparsities)
+    if not 0 < min(p.sparsities) <= max(p.sparsities) < 1:
+        raise ConfigError(
+            f"pruning.sparsities lie between 0 and 1, not {list(p.sparsities)}; the dense network "
+            "is always there"
+        )
+    for sparsity in p.sparsities:
+        sparsities("iterative", sparsity, p.rounds)
+
+
+def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
+    """All cells of a seed; finished ones are read, not computed again."""
+    check(settings)
+    bench = Bench(settings, seed)
+    dense, _ = bench.dense()
+    p = settings.pruning
+    cells = [("dense", "trained_on", 0.0)]
+    cells += [(a, b, s) for a in p.structures for b in p.strategies for s in p.sparsities]
+    for structure, strategy, sparsity in cells:
+        cell = {"structure": structure, "strategy": strategy, "sparsity": sparsity}
+        if bench.saved.find(**cell):
+            continue
+        model, fitted = ticket(bench, copy.deepcopy(dense), structure, strategy, sparsity)
+        bench.saved.add({"seed": seed, **cell, **bench.described(made_permanent(model), fitted)})
+    return [_as_cell(row) for row in bench.saved.rows]
+
+
+def ticket(
+    bench: Bench, model: TracedNetwork, structure: str, strategy: str, sparsity: float
+) -> tuple[TracedNetwork, Fitted]:
+    """Prune a trained network and train it on as the strategy says; the network is used up."""
+    s = bench.settings
+    label = f"{structure}, {strategy}, {sparsity:g}"
+    if strategy == "trained_on":
+        return model, bench.fit(model, s.finetuning, label)
+    mask = bench.mask_neurons if structure == "structured" else bench.mask_weights
+    growing = sparsities("iterative", sparsity, s.pruning.rounds if strategy == "iterative" else 1)
+    keep: Masks | None = None
+    for now in growing[:-1]:
+        keep = mask(model, now, keep)
+        bench.fit(model, s.finetuning, label)
+    mask(model, growing[-1], keep)
+    if strategy == "rewound":
+        rewind(model, snapshot(bench.fresh()))
+    elif strategy == "reinitialised":
+        reinitialise(model, FRESH + bench.seed)
+    small = compact(model) if structure == "structured" else model
+    assert isinstance(small, TracedNetwork)
+    # a network that starts anew gets the dense network's training, one that goes on a shorter one
+    anew = strategy in ("rewound", "reinitialised")
+    return small, bench.fit(small, s.training if anew else s.finetuning, label)
+
+
+def _as_cell(row: Row) -> Row:
+    if row.get("arm") == "dense":
+        return {"structure": "dense", "strategy": "dense", "sparsity": 0.0, **row}
+    return row

@@ -1,0 +1,98 @@
+"""S2: single convolution weights removed by magnitude, masks made permanent, size and time."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+from pathlib import Path
+
+from torch import nn
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.pruning import TracedNetwork
+from egnn_prune.studies.rows import Row
+from egnn_prune.vision.experiments.bench import Bench, load_network, made_permanent, save_network
+from egnn_prune.vision.settings import VisionSettings
+
+#: Criterion of each arm; the control prunes as many weights at random.
+ARMS = {"dense_longer": None, "magnitude": "magnitude", "random": "random"}
+
+
+def check(settings: VisionSettings) -> None:
+    """Refuse settings that this experiment cannot use.
+
+    Raises:
+        ConfigError: there is not exactly one sparsity in (0, 1).
+    """
+    found = settings.pruning.sparsities
+    if len(found) != 1 or not 0 < found[0] < 1:
+        raise ConfigError(f"pruning.sparsities needs one fraction in (0, 1) here, not {found}")
+
+
+def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
+    """The dense network, trained on, and pruned by magnitude and at random."""
+    check(settings)
+    bench = Bench(settings, seed)
+    dense, _ = bench.dense()
+    (sparsity,) = settings.pruning.sparsities
+    for arm, criterion in ARMS.items():
+        if bench.saved.find(arm=arm):
+            continue
+        model = copy.deepcopy(dense)
+        if criterion is not None:
+            names = convolutions(model, settings.pruning.ignored)
+            bench.mask_weights(model, sparsity, criterion=criterion, names=names)
+        fitted = bench.fit(model, settings.finetuning, arm)
+        network = made_permanent(model)
+        save_network(network, bench.folder / f"{seed}_{arm}.safetensors")
+        bench.saved.add(
+            {
+                "seed": seed,
+                "arm": arm,
+                "sparsity": sparsity if criterion else 0.0,
+                **bench.described(network, fitted),
+            }
+        )
+    return [measured(bench, row) for row in bench.saved.rows]
+
+
+def convolutions(model: TracedNetwork, ignored: list[str]) -> list[str]:
+    """Names of the convolutions' weights.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    names = [
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and name.removeprefix("network.") not in ignored
+    ]
+    if not names:
+        raise ConfigError("this experiment removes weights of convolutions; the network has none")
+    return names
+
+
+def measured(bench: Bench, row: Row) -> Row:
+    """The row with sizes of its file, and time: measured last, all arms side by side."""
+    path = bench.folder / f"{bench.seed}_{row['arm']}.safetensors"
+    network = bench.fresh().network
+    load_network(network, path)
+    last = row["history"][-1]
+    return {
+        "sparsity": 0.0,
+        **row,
+        "val_accuracy": max(h["val_accuracy"] for h in row["history"])
+        if bench.settings.finetuning.best_by
+        else last["val_accuracy"],
+        "seconds_per_epoch": row["seconds"] / row["epochs"],
+        "weights": row["stored"],
+        "nonzero": row["parameters"],
+        "file_mb": path.stat().st_size / 1e6,
+        "compressed_mb": compressed_bytes(path) / 1e6,
+        "latency_ms": bench.latency_ms(network),
+    }
+
+
+def compressed_bytes(path: Path) -> int:
+    """Size of a file after gzip, which is where zeros of an unstructured mask pay."""
+    return len(gzip.compress(path.read_bytes(), compresslevel=6, mtime=0))

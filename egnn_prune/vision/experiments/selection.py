@@ -1,0 +1,95 @@
+"""A pruned network fine-tuned on the images that it is least sure about, against random ones."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from egnn_prune.errors import ConfigError
+from egnn_prune.prediction import ClassPrediction
+from egnn_prune.pruning import TracedNetwork, compact
+from egnn_prune.selection import STRATEGIES, replay_weights, select
+from egnn_prune.studies.rows import Row, different
+from egnn_prune.uncertainty import ModuleDropout, SinglePass
+from egnn_prune.vision.evaluation import predict_images
+from egnn_prune.vision.experiments.bench import Bench
+from egnn_prune.vision.settings import VisionSettings
+
+#: The arm that selects nothing.
+ALL = "all"
+
+
+def check(settings: VisionSettings) -> None:
+    """Refuse settings that this experiment cannot use.
+
+    Raises:
+        ConfigError: says which, and what it may be.
+    """
+    s, found = settings.selection, settings.pruning.sparsities
+    different("selection.strategies", s.strategies)
+    for name in s.strategies:
+        if name not in (*STRATEGIES, ALL) or name in ("loss", "diverse", "prototype", "threshold"):
+            raise ConfigError(
+                "selection.strategies may hold top, least, random, band, proportional and all, "
+                f"not {name!r}"
+            )
+    if len(found) != 1 or not 0 <= found[0] < 1:
+        raise ConfigError(f"pruning.sparsities needs one fraction in [0, 1) here, not {found}")
+    if settings.finetuning.patience is not None:
+        raise ConfigError("equal steps for every arm need finetuning.patience=null")
+
+
+def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
+    """One pruned network, and its fine-tunings on differently selected images."""
+    check(settings)
+    bench = Bench(settings, seed)
+    dense, _ = bench.dense()
+    s, (sparsity,) = settings.selection, settings.pruning.sparsities
+    missing = [a for a in s.strategies if not bench.saved.find(strategy=a)]
+    if not missing:
+        return [row for row in bench.saved.rows if "strategy" in row]
+    start = copy.deepcopy(dense)
+    if sparsity:
+        bench.mask_neurons(start, sparsity)
+        small = compact(start)
+        assert isinstance(small, TracedNetwork)
+        start = small
+    doubt = uncertainty(bench, start.network)
+    wrong = bench.accuracy(start.network)
+    for arm in missing:
+        weights = None
+        if arm != ALL:
+            generator = torch.Generator().manual_seed(seed)
+            chosen = select(doubt, arm, fraction=s.fraction, generator=generator)
+            weights = replay_weights(chosen, len(doubt), s.replay)
+        model = copy.deepcopy(start)
+        train = bench.training(settings.finetuning, weights)
+        fitted = bench.fit(model, settings.finetuning, f"fine-tuning on {arm}", train=train)
+        bench.saved.add(
+            {
+                "seed": seed,
+                "strategy": arm,
+                "sparsity": sparsity,
+                "steps": len(train) * fitted.epochs,
+                "mean_uncertainty": float(doubt.mean()),
+                "start_accuracy": wrong,
+                **bench.described(model.network, fitted),
+            }
+        )
+    return [row for row in bench.saved.rows if "strategy" in row]
+
+
+def uncertainty(bench: Bench, network: nn.Module) -> Tensor:
+    """Total uncertainty H of every training image, ``[N]``, in nats; without augmentation.
+
+    By Monte Carlo dropout where the network has dropout, else of a single pass.
+    """
+    has_dropout = any(isinstance(m, _DropoutNd) and m.p > 0 for m in network.modules())
+    samples = bench.settings.uncertainty.samples
+    estimator = ModuleDropout(network, samples) if has_dropout else SinglePass(network)
+    found, _ = predict_images(estimator, bench.batches(bench.data.train), bench.device)
+    assert isinstance(found, ClassPrediction)
+    return found.entropy

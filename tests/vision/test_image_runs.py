@@ -1,0 +1,78 @@
+"""A whole experiment: one command, one folder, like the main job."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from egnn_prune.command_line import fail
+from egnn_prune.errors import ConfigError
+from egnn_prune.vision.experiment import KINDS, run_experiment
+from egnn_prune.vision.experiments.bench import Bench
+
+TINY = ["data.limit=200", "training.epochs=2", "finetuning.epochs=1", "seeds=[0,1]"]
+SHORT = [*TINY, "pruning.strategies=[one_shot]", "pruning.sparsities=[0.5,0.9]"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished experiment, made through the script."""
+    return tmp_path_factory.mktemp("runs") / "digits"
+
+
+def test_the_folder_of_an_experiment(settings, finished, capsys):
+    chosen = settings("digits", *SHORT)
+    chosen.out = str(finished)
+    assert run_experiment(chosen) == finished
+    found = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "metrics.json", "rows.csv", "table.txt", "report.html"} <= found
+    assert {"sparsity.png", "reliability.png", "dropout.png"} <= found
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["experiment"] == "lottery" and metrics["seeds"] == [0, 1]
+    assert metrics["data"]["train"] == 200 and metrics["data"]["shape"] == [1, 8, 8]
+    assert len(metrics["rows"]) == 2 * (2 + 2 * 2)
+    assert load_file(finished / "seeds" / "1_dense.safetensors")
+    assert "one-shot" in capsys.readouterr().out
+
+
+def test_a_finished_experiment_is_not_run_again(settings, finished, capsys, monkeypatch):
+    monkeypatch.setattr(Bench, "fit", lambda *_, **__: fail("trained again"))
+    chosen = settings("digits", *SHORT)
+    chosen.out = str(finished)
+    run_experiment(chosen)
+    assert "nothing is run again" in capsys.readouterr().out
+
+
+def test_other_settings_need_another_folder(settings, finished):
+    chosen = settings("digits", *SHORT, "network.dropout=0.3")
+    chosen.out = str(finished)
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        run_experiment(chosen)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("kind=magic", "kind must be one of lottery, magnitude"),
+        ("network.name=transformer", "network.name must be one of"),
+        ("network.widths=[0]", "widths"),
+        ("network.shortcut=A", "mlp has no option 'shortcut'"),
+        ("data.name=birds", "data.name must be one of moons"),
+        ("data.name=folder", "data.path"),
+        ("seeds=[]", "seeds needs one or more"),
+        ("finetuning.optimizer=lion", "optimizer must be one of"),
+    ],
+)
+def test_bad_settings_are_said_before_anything_is_trained(settings, override, message, monkeypatch):
+    monkeypatch.setattr(Bench, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(settings("digits", *TINY[:1], override))
+
+
+def test_every_experiment_of_the_help_has_a_configuration(settings, load_script):
+    text = load_script("run_vision").PURPOSE
+    names = text[text.index("experiment=NAME:") : text.index("Writes")]
+    for part in names.split(":", 1)[1].replace(".", "").split(","):
+        name = part.split("(")[0].strip()
+        if name and not name.endswith(")") and " " not in name:
+            assert settings(name).kind in KINDS
