@@ -9,8 +9,12 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 
+#: Validation results that a bar shows, where the task logs them.
+SHOWN = ("val_mae", "val_force_mae", "val_loss", "val_error")
+
+
 class StepBar(ProgressBar):
-    """Optimiser steps done, with the validation error after each pass over the data.
+    """Optimiser steps done, with the validation results after each pass over the data.
 
     Args:
         steps: optimiser steps in the fit.
@@ -41,13 +45,10 @@ class StepBar(ProgressBar):
             self.bar.update(trainer.global_step - self.bar.n)
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Show the validation error."""
-        error = trainer.callback_metrics.get("val_mae")
-        if self.bar is not None and error is not None:
-            shown = {"val_mae": f"{float(error):.4g}"}
-            force = trainer.callback_metrics.get("val_force_mae")
-            if force is not None:
-                shown["val_force_mae"] = f"{float(force):.4g}"
+        """Show the validation results."""
+        found = trainer.callback_metrics
+        shown = {name: f"{float(found[name]):.4g}" for name in SHOWN if name in found}
+        if self.bar is not None and shown:
             self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, *_: Any) -> None:

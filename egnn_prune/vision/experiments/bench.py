@@ -128,12 +128,15 @@ class Bench:
 
     # ------------------------------------------------------------------ networks
 
-    def fresh(self) -> TracedNetwork:
+    def plain(self) -> nn.Module:
         """The network with its first weights, the same ones at every call."""
         torch.manual_seed(self.seed)
-        network = network_from(self.settings.network, self.data.shape, len(self.data.classes))
+        return network_from(self.settings.network, self.data.shape, len(self.data.classes))
+
+    def fresh(self) -> TracedNetwork:
+        """The same, in the wrapper that lets the engine see its channels."""
         example = torch.zeros(2, *self.data.shape)
-        return TracedNetwork(network.eval(), example, self.settings.pruning.ignored)
+        return TracedNetwork(self.plain().eval(), example, self.settings.pruning.ignored)
 
     def dense(self) -> tuple[TracedNetwork, Row]:
         """The trained dense network and its row: made at the first call, read later."""

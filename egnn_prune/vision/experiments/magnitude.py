@@ -75,7 +75,7 @@ def convolutions(model: TracedNetwork, ignored: list[str]) -> list[str]:
 def measured(bench: Bench, row: Row) -> Row:
     """The row with sizes of its file, and time: measured last, all arms side by side."""
     path = bench.folder / f"{bench.seed}_{row['arm']}.safetensors"
-    network = bench.fresh().network
+    network = bench.plain()
     load_network(network, path)
     last = row["history"][-1]
     return {
