@@ -36,10 +36,10 @@ def check(settings: VisionSettings) -> None:
     t, p = settings.training, settings.pruning
     check_fit(t)
     incremental(0, p.rate, p.every)
-    if t.patience is not None or t.best_by is not None or t.schedule != "constant":
+    if t.patience is not None or t.schedule != "constant":
         raise ConfigError(
             "pruning during training keeps one optimiser through all phases: leave "
-            "training.patience and training.best_by at null and training.schedule at constant"
+            "training.patience at null and training.schedule at constant"
         )
 
 
@@ -64,7 +64,10 @@ def phases(settings: VisionSettings) -> Iterator[tuple[int, float]]:
 
 
 def trained(bench: Bench, arm: str) -> Row:
-    """Train in phases, and say what it cost."""
+    """Train in phases, and say what it cost.
+
+    ``best_by`` chooses among the epochs of the last phase: before, the network was larger.
+    """
     s = bench.settings
     model, train = bench.fresh(), bench.training(s.training)
     optimizer = build_optimizer(model, s.training)
@@ -72,7 +75,10 @@ def trained(bench: Bench, arm: str) -> Row:
     keep: Masks | None = None
     seconds = processor = memory = 0.0
     for number, (epochs, sparsity) in enumerate(phases(s), start=1):
-        fit, label = replace(s.training, epochs=epochs), f"{arm}, phase {number}"
+        last = len(history) + epochs == s.training.epochs
+        best_by = s.training.best_by if last else None
+        fit = replace(s.training, epochs=epochs, best_by=best_by)
+        label = f"{arm}, phase {number}"
         fitted = bench.fit(model, fit, label, optimizer=optimizer, train=train)
         costs = {"macs": macs(model, bench.data.shape), **weight_counts(made_permanent(model))}
         history += epoch_rows(fitted, costs, len(history), processor)
@@ -94,7 +100,7 @@ def trained(bench: Bench, arm: str) -> Row:
         "latency_ms": bench.latency_ms(network),
         "history": history,
         "epochs": len(history),
-        "best_epoch": len(history),
+        "best_epoch": len(history) - fitted.epochs + fitted.best_epoch,
     }
 
 
