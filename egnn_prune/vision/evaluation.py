@@ -119,7 +119,7 @@ def _scaled(
     bins: int,
     device: torch.device,
 ) -> dict[str, float | None]:
-    """After temperature scaling; nothing where validation has no error to learn from."""
+    """After temperature scaling; nothing where validation is too small, or has no error."""
     scaling = TemperatureScaling()
     try:
         scaling.fit(*predict_images(estimator, val, device))

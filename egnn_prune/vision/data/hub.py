@@ -89,7 +89,9 @@ def find_shards(name: str, split: str, path: str | Path | None = None) -> list[P
         folder = _downloaded(name, split)
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; give that of {name}'s parquet files")
-    found = sorted(f for f in folder.rglob("*.parquet") if _split(f.relative_to(folder)) == split)
+    # what lies deeper than the hub's layouts belongs to something else
+    files = [f for depth in ("", "*/", "*/*/") for f in folder.glob(f"{depth}*.parquet")]
+    found = sorted(f for f in files if _split(f.relative_to(folder)) == split)
     if not found:
         raise DataError(
             f"there is no {split}*.parquet in {folder}; place the {split} files of "

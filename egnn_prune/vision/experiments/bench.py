@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -259,7 +258,7 @@ class Bench:
 
 def made_permanent(model: TracedNetwork) -> nn.Module:
     """The plain network without masks: smaller where neurons are gone, zeros for single weights."""
-    small = copy.deepcopy(compact(model))
+    small = compact(model)  # of single weights a copy
     release(small)
     assert isinstance(small, TracedNetwork)
     return small.network
