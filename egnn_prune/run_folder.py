@@ -69,6 +69,7 @@ class RunFolder:
         if config.exists():
             found = read_json(self.path / "stages" / "run.json").get("config_hash")
             begun = [p for p in (self.path / "stages").glob("*.json") if p.stem != "run"]
+            begun += (self.path / "seeds").glob("*.json")
             if found != self.hash and begun:
                 raise ConfigError(
                     f"{self.path} holds a run with other settings; choose another out=DIR, or "

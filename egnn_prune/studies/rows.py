@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import joblib
 
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.files import read_json, write_json
 
 Row = dict[str, Any]
@@ -41,6 +41,8 @@ class Rows:
         self.rows: list[Row] = []
         if path.exists():
             found = read_json(path)
+            if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
+                raise InputError(f"{path} is damaged; delete it to begin this seed anew")
             if found.get("asked") != asked:
                 raise ConfigError(
                     f"{path} holds rows found with {found.get('asked')}, not {asked}; choose "

@@ -8,7 +8,6 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-
 #: Validation results that a bar shows, where the task logs them.
 SHOWN = ("val_mae", "val_force_mae", "val_loss", "val_error")
 

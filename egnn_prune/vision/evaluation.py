@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ from egnn_prune.uncertainty import (
 from egnn_prune.uncertainty.metrics import ECE, UCE, ReliabilityDiagram
 from egnn_prune.vision.data import Batches
 from egnn_prune.vision.settings import ImageUncertaintySettings
+
+#: How often networks take turns when their latency is measured.
+LATENCY_TURNS = 9
 
 
 def predict_images(
@@ -163,13 +167,21 @@ def macs(network: nn.Module, shape: tuple[int, ...]) -> int:
     return count_macs(network, _one(shape))[""]
 
 
-def latency_ms(network: nn.Module, shape: tuple[int, ...], batch: int, device: Any) -> float:
-    """Median wall time of a forward pass of ``batch`` images, in milliseconds."""
+def latencies_ms(
+    networks: list[nn.Module], shape: tuple[int, ...], batch: int, device: torch.device
+) -> list[float]:
+    """Median wall times of a forward pass of ``batch`` images, in milliseconds.
+
+    The networks take turns, so that whatever else the machine does meets all of them.
+    """
     x = torch.zeros(batch, *shape, device=device)
-    network.to(device)
-    seconds = latency_of(lambda m: m(x))(network)
-    network.to("cpu")
-    return 1000 * seconds
+    once = latency_of(lambda network: network(x), repeats=3)
+    for network in networks:
+        network.to(device)
+    turns = [[once(network) for network in networks] for _ in range(LATENCY_TURNS)]
+    for network in networks:
+        network.to("cpu")
+    return [1000 * statistics.median(times) for times in zip(*turns, strict=True)]
 
 
 def _one(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:

@@ -17,12 +17,12 @@ from egnn_prune.files import read_json, write_json
 from egnn_prune.provenance import git_commit
 from egnn_prune.report.images import image_table, write_image_report
 from egnn_prune.run_folder import RunFolder
-from egnn_prune.studies.rows import Row, over_seeds
+from egnn_prune.studies.rows import Row, different, over_seeds
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
-from egnn_prune.vision.experiments.bench import images_from, network_from
+from egnn_prune.vision.experiments.bench import Bench
 from egnn_prune.vision.fitting import check_fit
-from egnn_prune.vision.published import PUBLISHED
+from egnn_prune.vision.published import published
 from egnn_prune.vision.settings import VisionSettings
 
 SCHEMA = 1
@@ -34,19 +34,21 @@ class Kind:
 
     Attributes:
         check: refuses settings that it cannot use.
+        rehearse: does on untrained networks what could fail later.
         run_seed: all rows of a seed; what was found already is read.
     """
 
     check: Callable[[VisionSettings], None]
+    rehearse: Callable[[Bench], None]
     run_seed: Callable[[VisionSettings, int], list[Row]]
 
 
 KINDS = {
-    "lottery": Kind(lottery.check, lottery.run_seed),
-    "magnitude": Kind(magnitude.check, magnitude.run_seed),
-    "incremental": Kind(incremental.check, incremental.run_seed),
-    "structured": Kind(structured.check, structured.run_seed),
-    "selection": Kind(selection.check, selection.run_seed),
+    "lottery": Kind(lottery.check, lottery.rehearse, lottery.run_seed),
+    "magnitude": Kind(magnitude.check, magnitude.rehearse, magnitude.run_seed),
+    "incremental": Kind(incremental.check, incremental.rehearse, incremental.run_seed),
+    "structured": Kind(structured.check, structured.rehearse, structured.run_seed),
+    "selection": Kind(selection.check, selection.rehearse, selection.run_seed),
 }
 
 
@@ -67,6 +69,7 @@ def run_experiment(settings: VisionSettings) -> Path:
     if settings.kind not in KINDS:
         raise ConfigError(f"kind must be one of {', '.join(KINDS)}, not {settings.kind!r}")
     kind = KINDS[settings.kind]
+    check_numbers(settings)
     check_fit(settings.training)
     check_fit(settings.finetuning)
     kind.check(settings)
@@ -77,7 +80,11 @@ def run_experiment(settings: VisionSettings) -> Path:
         print(f"{folder.path} is finished; nothing is run again.")
         print(image_table(read_json(folder.path / "metrics.json")))
         return folder.path
-    about = described(settings)  # data and network are refused here, before anything is trained
+    bench = Bench(settings, settings.seeds[0])
+    about = described(settings, bench)
+    kind.rehearse(bench)
+    for fit in (settings.training, settings.finetuning):
+        bench.training(fit)
     start = time.perf_counter()
     rows = over_seeds(kind.run_seed, settings, settings.seeds, settings.workers)
     metrics = {
@@ -87,7 +94,7 @@ def run_experiment(settings: VisionSettings) -> Path:
         "threads": settings.threads or torch.get_num_threads(),
         "seconds": time.perf_counter() - start,
         "rows": rows,
-        "published": PUBLISHED.get(settings.name, []),
+        "published": published(settings.kind, settings.data.name, settings.network.name),
     }
     write_json(folder.path / "metrics.json", metrics)
     page = write_image_report(folder.path)
@@ -96,10 +103,26 @@ def run_experiment(settings: VisionSettings) -> Path:
     return folder.path
 
 
-def described(settings: VisionSettings) -> dict[str, Any]:
+def check_numbers(settings: VisionSettings) -> None:
+    """Refuse numbers that no experiment can use.
+
+    Raises:
+        ConfigError: says which.
+    """
+    s = settings
+    different("seeds", s.seeds)
+    if min(s.seeds) < 0 or (s.threads is not None and s.threads < 1):
+        raise ConfigError(f"seeds count from 0 and threads from 1, not {s.seeds} and {s.threads}")
+    if s.uncertainty.samples < 2 or s.uncertainty.bins < 1 or s.pruning.batches < 1:
+        raise ConfigError(
+            "uncertainty.samples is at least 2, uncertainty.bins and pruning.batches are at least "
+            f"1, not {s.uncertainty.samples}, {s.uncertainty.bins} and {s.pruning.batches}"
+        )
+
+
+def described(settings: VisionSettings, bench: Bench) -> dict[str, Any]:
     """What the report says about the experiment, its data and its dense network."""
-    data = images_from(settings.data, seed=0)
-    network = network_from(settings.network, data.shape, len(data.classes))
+    data, network = bench.data, bench.plain()
     return {
         "schema_version": SCHEMA,
         "experiment": settings.kind,

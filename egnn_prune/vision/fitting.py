@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -184,6 +185,8 @@ def fit_classifier(
     network.to("cpu").eval()
     if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
         raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
+    if any(not math.isfinite(row["val_loss"]) for row in curve.rows):  # best weights are put back
+        raise ConfigError("training diverged: the validation loss is NaN or infinite; lower the lr")
     per_epoch = len(train)
     history = [
         {

@@ -1,4 +1,4 @@
-"""Numbers that others found, drawn beside ours, by the name of the experiment."""
+"""Numbers that others found, drawn beside ours, by kind, data and network."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def _lenet(sparsity: float, parameters: int, accuracy: float, sd: float, *rest: 
     }
 
 
-PUBLISHED: dict[str, Rows] = {
+PUBLISHED: dict[tuple[str, str, str], Rows] = {
     # CIFAR-10, LeNet, three seeds: the checkpoints of the study that this one repeats
-    "lottery": [
+    ("lottery", "cifar10", "lenet"): [
         _lenet(0.0, 62_006, 60.79, 0.33, 0.108, 1.227, 0.658),
         _lenet(0.2, 48_654, 61.76, 0.45, 0.099, 1.206, 0.662),
         _lenet(0.4, 35_987, 60.73, 1.07, 0.094, 1.208, 0.655),
@@ -33,7 +33,7 @@ PUBLISHED: dict[str, Rows] = {
         _lenet(0.8, 13_101, 60.54, 1.27, 0.061, 1.179, 0.648),
     ],
     # ResNet-56, CIFAR-10 (Fang et al. 2023, Table 1)
-    "resnet_structured": [
+    ("structured", "cifar10", "resnet56"): [
         {"label": label, "macs_factor": factor, "dense_accuracy": 0.9353, "accuracy": accuracy}
         for label, factor, accuracy in (
             ("L1 norm, ResNet-56", 2.1, 0.9292),
@@ -43,3 +43,9 @@ PUBLISHED: dict[str, Rows] = {
         )
     ],
 }
+
+
+def published(kind: str, data: str, network: str) -> Rows:
+    """What others found on these data; for residual networks whatever their depth."""
+    same = "resnet56" if network in ("resnet20", "resnet32") else network
+    return PUBLISHED.get((kind, data, same), [])

@@ -36,7 +36,7 @@ class ImageNetworkSettings:
     )
     widths: list[int] = setting([], "mlp, small_cnn: hidden widths; empty: the network's own")
     dropout: float = setting(0.0, "probability in its dropout layers, for Monte Carlo dropout")
-    shortcut: str | None = setting(None, "resnet20, 32, 56: A (zero padding) or B (1x1); null: B")
+    shortcut: str | None = setting(None, "resnet20, 32, 56: A (zero padding) or B (1x1); null: A")
     stem: str | None = setting(None, "resnet18, 50, 101: imagenet or cifar; null: imagenet")
     pretrained: bool = setting(False, "resnet18, 50, 101: begin with ImageNet weights (downloaded)")
 
@@ -68,9 +68,9 @@ class ImagePruningSettings:
         ["structured"], "lottery: structured (whole neurons), unstructured (single weights)"
     )
     strategies: list[str] = setting(
-        ["one_shot"], "lottery: one_shot, rewound, reinitialised, iterative"
+        ["one_shot"], "lottery: one_shot, shuffled, rewound, reinitialised, iterative"
     )
-    sparsities: list[float] = setting([0.5], "fractions removed (magnitude: the first alone)")
+    sparsities: list[float] = setting([0.5], "fractions removed (magnitude, selection: one)")
     criterion: str = setting("magnitude_l1", "which neurons go, see docs/pruning.md")
     weight_criterion: str = setting("magnitude", "which single weights go")
     scope: str = setting("group", "rank neurons by group (layer), or globally: group, global")
@@ -80,8 +80,10 @@ class ImagePruningSettings:
     every: int = setting(5, "incremental: epochs between two rounds")
     rate: float = setting(0.1, "incremental: share of what is left that each round removes")
     factors: list[float] = setting([2.0, 2.5], "structured: how many times fewer MACs")
-    criteria: list[str] = setting(["group_norm", "random"], "structured: one arm for each")
-    scratch: bool = setting(False, "structured: also train the pruned shapes from scratch")
+    criteria: list[str] = setting(
+        ["group_norm"],
+        "structured: one arm for each; shuffled and scratch: with the first's widths",
+    )
     batches: int = setting(10, "batches that criteria which need data look at")
 
 

@@ -143,6 +143,7 @@ def test_training_that_loses_neurons_gets_cheaper(settings):
     def of(row, key):
         return [h[key] for h in row["history"]]
 
+    # a quarter of the dense network, then a quarter of what is left, counted from the dense one
     widths = [(300, 100), (300, 100), (225, 75), (225, 75), (169, 57)]
     assert of(neurons, "macs") == [64 * a + a * b + b * 10 for a, b in widths]
     assert neurons["macs"] == neurons["stored"] - (169 + 57 + 10)
@@ -341,6 +342,8 @@ def test_uncertain_images_are_the_ones_that_are_drawn(settings, monkeypatch):
         (incremental, "incremental_mnist", "pruning.every=0", "'every' from 1"),
         (structured, "resnet_structured", "pruning.factors=[0.5]", "above 1"),
         (structured, "resnet_structured", "pruning.criteria=[size]", "not 'size'"),
+        (structured, "resnet_structured", "pruning.criteria=[scratch]", "begins with a criterion"),
+        (incremental, "incremental_mnist", "training.epochs=5", "nothing would ever be removed"),
         (selection, "selection", "selection.strategies=[best]", "not 'best'"),
         (selection, "selection", "finetuning.patience=2", "patience=null"),
     ],

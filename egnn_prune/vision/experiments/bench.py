@@ -24,16 +24,20 @@ from egnn_prune.pruning import (
     choose,
     choose_weights,
     compact,
+    reinitialise,
     release,
+    rewind,
     score_channels,
     score_weights,
+    shuffle_masks,
+    snapshot,
 )
 from egnn_prune.studies.rows import Row, Rows
 from egnn_prune.uncertainty import SinglePass
 from egnn_prune.vision.data import Batches, ImageData, ImageSet, load_images
 from egnn_prune.vision.evaluation import (
     image_scores,
-    latency_ms,
+    latencies_ms,
     macs,
     predict_images,
     weight_counts,
@@ -127,15 +131,20 @@ class Bench:
 
     # ------------------------------------------------------------------ networks
 
-    def plain(self) -> nn.Module:
-        """The network with its first weights, the same ones at every call."""
-        torch.manual_seed(self.seed)
+    def plain(self, seed: int | None = None) -> nn.Module:
+        """The network with its first weights, the same ones at every call, or with other ones."""
+        torch.manual_seed(self.seed if seed is None else seed)
         return network_from(self.settings.network, self.data.shape, len(self.data.classes))
 
-    def fresh(self) -> TracedNetwork:
+    def fresh(self, seed: int | None = None) -> TracedNetwork:
         """The same, in the wrapper that lets the engine see its channels."""
         example = torch.zeros(2, *self.data.shape)
-        return TracedNetwork(self.plain().eval(), example, self.settings.pruning.ignored)
+        return TracedNetwork(self.plain(seed).eval(), example, self.settings.pruning.ignored)
+
+    def restart(self, model: TracedNetwork, seed: int) -> None:
+        """Give a masked network the first weights that a seed draws, and no statistics yet."""
+        reinitialise(model, seed)  # also of normalisations, which are no weights to rewind
+        rewind(model, snapshot(self.fresh(seed)))
 
     def dense(self) -> tuple[TracedNetwork, Row]:
         """The trained dense network and its row: made at the first call, read later."""
@@ -197,26 +206,38 @@ class Bench:
         assert isinstance(prediction, ClassPrediction)
         return float((prediction.label == labels).double().mean())
 
-    def latency_ms(self, network: nn.Module) -> float:
-        """Median wall time of a pass of :data:`LATENCY_BATCH` images, in milliseconds."""
-        return latency_ms(network, self.data.shape, LATENCY_BATCH, self.device)
+    def latency(self, network: nn.Module) -> Row:
+        """Median time of a pass of :data:`LATENCY_BATCH` images, and that of the dense network."""
+        pair = [network, self.plain()]
+        own, dense = latencies_ms(pair, self.data.shape, LATENCY_BATCH, self.device)
+        return {"latency_ms": own, "latency_ratio": own / dense}
 
     # ------------------------------------------------------------------ what the engine removes
 
     def context(self, model: TracedNetwork) -> Context:
         """What a criterion may look at, on the device where the model lies."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return Context(model, model.channel_groups(), self.looked_at(), image_losses, generator)
+        batches = self.looked_at()
+        return Context(model, model.channel_groups(), batches, image_losses, self.chance())
+
+    def chance(self) -> torch.Generator:
+        """For what is drawn, the same at every call."""
+        return torch.Generator().manual_seed(self.seed)
 
     def mask_neurons(
-        self, model: TracedNetwork, sparsity: float, keep: Masks | None = None
+        self,
+        model: TracedNetwork,
+        sparsity: float,
+        keep: Masks | None = None,
+        shuffled: bool = False,
     ) -> Masks:
-        """Mask the neurons and feature maps that matter least; returns which ones stay."""
+        """Mask the neurons and feature maps that matter least, or as many others of each group."""
         p = self.settings.pruning
         model.to(self.device)
         context = self.context(model)
         scores = score_channels(p.criterion, context)
         kept = choose(scores, sparsity, p.scope, keep, groups=context.groups)
+        if shuffled:
+            kept = shuffle_masks(kept, self.chance())
         apply_masks(model, kept, context.groups)
         model.to("cpu")
         return kept
@@ -228,13 +249,17 @@ class Bench:
         keep: Masks | None = None,
         criterion: str | None = None,
         names: list[str] | None = None,
+        shuffled: bool = False,
     ) -> Masks:
-        """Mask the single weights that matter least; returns which ones stay."""
+        """Mask the single weights that matter least, or as many others of each tensor."""
         p = self.settings.pruning
         model.to(self.device)
         names = names or self.weight_names(model)
         scores = score_weights(criterion or p.weight_criterion, self.context(model), names)
         kept = choose_weights(scores, sparsity, p.weight_scope, keep)
+        if shuffled:
+            flat = shuffle_masks({k: v.flatten() for k, v in kept.items()}, self.chance())
+            kept = {name: mask.view_as(kept[name]) for name, mask in flat.items()}
         apply_weight_masks(model, kept)
         model.to("cpu")
         return kept

@@ -41,6 +41,11 @@ def check(settings: VisionSettings) -> None:
             "pruning during training keeps one optimiser through all phases: leave "
             "training.patience at null and training.schedule at constant"
         )
+    if t.epochs <= p.every:
+        raise ConfigError(
+            f"with training.epochs={t.epochs} and pruning.every={p.every} nothing would ever be "
+            "removed; train longer or prune more often"
+        )
 
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
@@ -74,6 +79,9 @@ def trained(bench: Bench, arm: str) -> Row:
     history: list[Row] = []
     keep: Masks | None = None
     seconds = processor = memory = 0.0
+    dense = channels(model)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
     for number, (epochs, sparsity) in enumerate(phases(s), start=1):
         last = len(history) + epochs == s.training.epochs
         best_by = s.training.best_by if last else None
@@ -84,8 +92,9 @@ def trained(bench: Bench, arm: str) -> Row:
         history += epoch_rows(fitted, costs, len(history), processor)
         seconds, processor = seconds + fitted.seconds, processor + fitted.cpu_seconds
         memory = max(memory, memory_mb(bench.device))
-        if sparsity and arm == "neurons":  # a share of what is left, which is all that is there
-            bench.mask_neurons(model, s.pruning.rate)
+        if sparsity and arm == "neurons":
+            left = channels(model) / dense  # what is asked counts from the dense network
+            bench.mask_neurons(model, 1 - (1 - sparsity) / left)
             model, optimizer = _smaller(model, optimizer)
         elif sparsity and arm == "connections":
             keep = bench.mask_weights(model, sparsity, keep)
@@ -97,11 +106,23 @@ def trained(bench: Bench, arm: str) -> Row:
         "train_cpu_seconds": processor,
         "resident_mb": memory,
         "peak_bytes": peak_memory(network, lambda m: m(x)),
-        "latency_ms": bench.latency_ms(network),
+        **bench.latency(network),
         "history": history,
         "epochs": len(history),
         "best_epoch": len(history) - fitted.epochs + fitted.best_epoch,
     }
+
+
+def rehearse(bench: Bench) -> None:
+    """Prune untrained networks, so that what cannot be is said now."""
+    *_, (_, sparsity), _ = phases(bench.settings)
+    bench.mask_neurons(bench.fresh(), sparsity)
+    bench.mask_weights(bench.fresh(), sparsity)
+
+
+def channels(model: TracedNetwork) -> int:
+    """How many neurons and feature maps could go."""
+    return sum(group.n for group in model.channel_groups())
 
 
 def _smaller(model: TracedNetwork, optimizer: Optimizer) -> tuple[TracedNetwork, Optimizer]:
@@ -127,7 +148,10 @@ def epoch_rows(fitted: Fitted, costs: Row, epochs: int, processor: float) -> lis
 
 
 def memory_mb(device: torch.device) -> float:
-    """Memory in MB: on CUDA the most that tensors held, else what the process occupies now."""
+    """Memory in MB: on CUDA the most that tensors held, else what the process occupies now.
+
+    The process has all arms of a seed, its libraries and the data: on a CPU arms hardly differ.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     status = Path("/proc/self/statm")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import TracedNetwork, compact, reinitialise, rewind, snapshot, sparsities
+from egnn_prune.pruning import TracedNetwork, compact, sparsities
 from egnn_prune.studies.rows import Row, different
 from egnn_prune.vision.experiments.bench import Bench, Masks, made_permanent
 from egnn_prune.vision.fitting import Fitted
@@ -17,7 +17,7 @@ from egnn_prune.vision.settings import VisionSettings
 STRUCTURES = ("structured", "unstructured")
 #: Added to the seed of a network whose weights are drawn again.
 FRESH = 1000
-STRATEGIES = ("one_shot", "rewound", "reinitialised", "iterative")
+STRATEGIES = ("one_shot", "shuffled", "rewound", "reinitialised", "iterative")
 
 
 def check(settings: VisionSettings) -> None:
@@ -62,6 +62,15 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     return [_as_cell(row) for row in bench.saved.rows]
 
 
+def rehearse(bench: Bench) -> None:
+    """Prune untrained networks as much as will be asked, so that what cannot be is said now."""
+    p = bench.settings.pruning
+    for structure in p.structures:
+        mask = bench.mask_neurons if structure == "structured" else bench.mask_weights
+        for sparsity in p.sparsities:
+            mask(bench.fresh(), sparsity)
+
+
 def ticket(
     bench: Bench, model: TracedNetwork, structure: str, strategy: str, sparsity: float
 ) -> tuple[TracedNetwork, Fitted]:
@@ -76,11 +85,9 @@ def ticket(
     for now in growing[:-1]:
         keep = mask(model, now, keep)
         bench.fit(model, s.finetuning, label)
-    mask(model, growing[-1], keep)
-    if strategy == "rewound":
-        rewind(model, snapshot(bench.fresh()))
-    elif strategy == "reinitialised":
-        reinitialise(model, FRESH + bench.seed)
+    mask(model, growing[-1], keep, shuffled=strategy == "shuffled")
+    if strategy in ("rewound", "reinitialised"):
+        bench.restart(model, bench.seed if strategy == "rewound" else FRESH + bench.seed)
     small = compact(model) if structure == "structured" else model
     assert isinstance(small, TracedNetwork)
     # a network that starts anew gets the dense network's training, one that goes on a shorter one

@@ -14,8 +14,8 @@ from egnn_prune.studies.rows import Row
 from egnn_prune.vision.experiments.bench import Bench, load_network, made_permanent, save_network
 from egnn_prune.vision.settings import VisionSettings
 
-#: Criterion of each arm; the control prunes as many weights at random.
-ARMS = {"dense_longer": None, "magnitude": "magnitude", "random": "random"}
+#: ``random`` removes as many weights of every layer as ``magnitude``, but others.
+ARMS = ("dense_longer", "magnitude", "random")
 
 
 def check(settings: VisionSettings) -> None:
@@ -35,25 +35,34 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     bench = Bench(settings, seed)
     dense, _ = bench.dense()
     (sparsity,) = settings.pruning.sparsities
-    for arm, criterion in ARMS.items():
-        if bench.saved.find(arm=arm):
+    for arm in ARMS:
+        path = bench.folder / f"{seed}_{arm}.safetensors"
+        row = bench.saved.find(arm=arm)
+        if row and path.exists():
             continue
         model = copy.deepcopy(dense)
-        if criterion is not None:
-            names = convolutions(model, settings.pruning.ignored)
-            bench.mask_weights(model, sparsity, criterion=criterion, names=names)
+        if arm != "dense_longer":
+            prune(bench, model, shuffled=arm == "random")
         fitted = bench.fit(model, settings.finetuning, arm)
         network = made_permanent(model)
-        save_network(network, bench.folder / f"{seed}_{arm}.safetensors")
-        bench.saved.add(
-            {
-                "seed": seed,
-                "arm": arm,
-                "sparsity": sparsity if criterion else 0.0,
-                **bench.described(network, fitted),
-            }
-        )
+        save_network(network, path)
+        removed = 0.0 if arm == "dense_longer" else sparsity
+        if not row:
+            found = bench.described(network, fitted)
+            bench.saved.add({"seed": seed, "arm": arm, "sparsity": removed, **found})
     return [measured(bench, row) for row in bench.saved.rows]
+
+
+def prune(bench: Bench, model: TracedNetwork, shuffled: bool = False) -> None:
+    """Mask the smallest weights of the convolutions, or as many others of each."""
+    (sparsity,) = bench.settings.pruning.sparsities
+    names = convolutions(model, bench.settings.pruning.ignored)
+    bench.mask_weights(model, sparsity, criterion="magnitude", names=names, shuffled=shuffled)
+
+
+def rehearse(bench: Bench) -> None:
+    """Prune an untrained network, so that what cannot be is said now."""
+    prune(bench, bench.fresh())
 
 
 def convolutions(model: TracedNetwork, ignored: list[str]) -> list[str]:
@@ -77,19 +86,16 @@ def measured(bench: Bench, row: Row) -> Row:
     path = bench.folder / f"{bench.seed}_{row['arm']}.safetensors"
     network = bench.plain()
     load_network(network, path)
-    last = row["history"][-1]
     return {
         "sparsity": 0.0,
         **row,
-        "val_accuracy": max(h["val_accuracy"] for h in row["history"])
-        if bench.settings.finetuning.best_by
-        else last["val_accuracy"],
+        "val_accuracy": row["history"][row["best_epoch"] - 1]["val_accuracy"],
         "seconds_per_epoch": row["seconds"] / row["epochs"],
         "weights": row["stored"],
         "nonzero": row["parameters"],
         "file_mb": path.stat().st_size / 1e6,
         "compressed_mb": compressed_bytes(path) / 1e6,
-        "latency_ms": bench.latency_ms(network),
+        **bench.latency(network),
     }
 
 

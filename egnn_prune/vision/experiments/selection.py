@@ -58,13 +58,12 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
         assert isinstance(small, TracedNetwork)
         start = small
     doubt = uncertainty(bench, start.network)
-    wrong = bench.accuracy(start.network)
+    accuracy = bench.accuracy(start.network)
     for arm in missing:
-        weights = None
+        weights, drawn = None, float(doubt.mean())
         if arm != ALL:
-            generator = torch.Generator().manual_seed(seed)
-            chosen = select(doubt, arm, fraction=s.fraction, generator=generator)
-            weights = replay_weights(chosen, len(doubt), s.replay)
+            weights = chances(bench, doubt, arm)
+            drawn = float((weights * doubt).sum())
         model = copy.deepcopy(start)
         train = bench.training(settings.finetuning, weights)
         fitted = bench.fit(model, settings.finetuning, f"fine-tuning on {arm}", train=train)
@@ -74,12 +73,28 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
                 "strategy": arm,
                 "sparsity": sparsity,
                 "steps": len(train) * fitted.epochs,
-                "mean_uncertainty": float(doubt.mean()),
-                "start_accuracy": wrong,
+                "mean_uncertainty": drawn,
+                "start_accuracy": accuracy,
                 **bench.described(model.network, fitted),
             }
         )
     return [row for row in bench.saved.rows if "strategy" in row]
+
+
+def chances(bench: Bench, doubt: Tensor, arm: str) -> Tensor:
+    """``[N]``: the probability with which each training image is drawn."""
+    s = bench.settings.selection
+    chosen = select(doubt, arm, fraction=s.fraction, generator=bench.chance())
+    return replay_weights(chosen, len(doubt), s.replay)
+
+
+def rehearse(bench: Bench) -> None:
+    """Prune an untrained network and select, so that what cannot be is said now."""
+    (sparsity,) = bench.settings.pruning.sparsities
+    bench.mask_neurons(bench.fresh(), sparsity)
+    for arm in bench.settings.selection.strategies:
+        if arm != ALL:
+            chances(bench, torch.rand(len(bench.data.train)), arm)
 
 
 def uncertainty(bench: Bench, network: nn.Module) -> Tensor:

@@ -14,14 +14,19 @@ from egnn_prune.pruning import (
     choose_within,
     compact,
     macs_of,
-    reinitialise,
     score_channels,
+    shuffle_masks,
 )
 from egnn_prune.studies.rows import Row, different
 from egnn_prune.vision.experiments.bench import Bench
 from egnn_prune.vision.settings import VisionSettings
 
-LONGER, SCRATCH = "dense_longer", "scratch"
+#: ``shuffled`` and ``scratch`` have the widths that the first criterion finds.
+LONGER, SHUFFLED, SCRATCH = "dense_longer", "shuffled", "scratch"
+
+
+#: Added to the seed of a network whose weights are drawn again.
+SCRATCH_SEED = 1000
 
 
 def check(settings: VisionSettings) -> None:
@@ -36,8 +41,13 @@ def check(settings: VisionSettings) -> None:
     if min(p.factors) <= 1:
         raise ConfigError(f"pruning.factors say how many times fewer MACs, above 1: {p.factors}")
     for name in p.criteria:
-        if name not in CRITERIA:
-            raise ConfigError(f"pruning.criteria may hold {', '.join(CRITERIA)}, not {name!r}")
+        if name not in (*CRITERIA, SHUFFLED, SCRATCH):
+            raise ConfigError(
+                f"pruning.criteria may hold {', '.join(CRITERIA)}, shuffled and scratch, "
+                f"not {name!r}"
+            )
+    if p.criteria[0] in (SHUFFLED, SCRATCH):
+        raise ConfigError("pruning.criteria begins with a criterion, which finds the widths")
 
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
@@ -47,17 +57,14 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     dense, _ = bench.dense()
     p = settings.pruning
     cells = [(LONGER, 1.0), *((arm, factor) for factor in p.factors for arm in p.criteria)]
-    if p.scratch:
-        cells += [(SCRATCH, factor) for factor in p.factors]
     for arm, factor in cells:
         if bench.saved.find(arm=arm, factor=factor):
             continue
         model = copy.deepcopy(dense)
         fit, label = settings.finetuning, f"{arm}, {factor:g}x fewer MACs"
         if arm != LONGER:
-            model = within(bench, model, p.criteria[0] if arm == SCRATCH else arm, factor)
+            model = within(bench, model, arm, factor)
         if arm == SCRATCH:
-            reinitialise(model, seed)
             fit = settings.training
         fitted = bench.fit(model, fit, label)
         bench.saved.add(
@@ -65,24 +72,38 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
                 "seed": seed,
                 "arm": arm,
                 "factor": factor,
-                "latency_ms": bench.latency_ms(model.network),
+                **bench.latency(model.network),
                 **bench.described(model.network, fitted),
             }
         )
-    latency = bench.latency_ms(dense.network)
-    return [{"factor": 1.0, "latency_ms": latency, **row} for row in bench.saved.rows]
+    latency = bench.latency(dense.network)
+    return [{"factor": 1.0, **latency, **row} for row in bench.saved.rows]
+
+
+def rehearse(bench: Bench) -> None:
+    """Prune untrained networks as much as will be asked, so that what cannot be is said now."""
+    p = bench.settings.pruning
+    for arm in p.criteria:
+        if arm in CRITERIA:
+            within(bench, bench.fresh(), arm, max(p.factors))
 
 
 def within(bench: Bench, model: TracedNetwork, criterion: str, factor: float) -> TracedNetwork:
     """The network without the feature maps that matter least, ``factor`` times fewer MACs."""
     model.to(bench.device)
     context = bench.context(model)
-    scores = score_channels(criterion, context)
+    own = criterion not in (SHUFFLED, SCRATCH)
+    scores = score_channels(criterion if own else bench.settings.pruning.criteria[0], context)
     x = torch.zeros(1, *bench.data.shape, device=bench.device)
     cost = macs_of(lambda network: network(x))
     scope = bench.settings.pruning.scope
     keep = choose_within(model, context.groups, scores, cost, 1 / factor, scope)
+    if criterion == SHUFFLED:
+        keep = shuffle_masks(keep, bench.chance())
     apply_masks(model, keep, context.groups)
-    small = compact(model).to("cpu")
+    model.to("cpu")
+    if criterion == SCRATCH:
+        bench.restart(model, SCRATCH_SEED + bench.seed)
+    small = compact(model)
     assert isinstance(small, TracedNetwork)
     return small
