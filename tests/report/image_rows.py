@@ -115,7 +115,7 @@ def lottery_row(
         "auroc": 0.66 - 0.01 * sparsity + 0.004 * rng.normal(),
         "auroc_entropy": 0.67,
         "auroc_energy": 0.65,
-        "dropout_auroc": 0.64 + 0.004 * rng.normal(),
+        "dropout_auroc_max": 0.64 + 0.004 * rng.normal(),
         "reliability": reliability(0.25 - 0.15 * sparsity, rng),
         "ood_labels": ood_labels(sparsity, rng),
         "history": [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.3}],

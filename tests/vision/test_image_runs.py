@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from egnn_prune.command_line import fail
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.vision.experiment import KINDS, run_experiment
 from egnn_prune.vision.experiments.bench import Bench
 
@@ -61,12 +61,78 @@ def test_other_settings_need_another_folder(settings, finished):
         ("data.name=folder", "data.path"),
         ("seeds=[]", "seeds needs one or more"),
         ("finetuning.optimizer=lion", "optimizer must be one of"),
+        ("pruning.criterion=size", "criterion must be one of"),
+        ("pruning.weight_criterion=size", "criterion for single weights must be one of"),
+        ("pruning.scope=house", "scope must be one of"),
+        ("pruning.weight_scope=house", "scope of single weights"),
+        ("pruning.ignored=[attic]", "attic"),
+        ("pruning.batches=0", "pruning.batches are at least 1"),
+        ("uncertainty.bins=0", "at least 1"),
+        ("uncertainty.samples=1", "at least 2"),
+        ("seeds=[-1]", "seeds count from 0"),
+        ("threads=0", "threads from 1"),
+        ("data.augmentation=rotate", "augmentation must be one of"),
     ],
 )
 def test_bad_settings_are_said_before_anything_is_trained(settings, override, message, monkeypatch):
     monkeypatch.setattr(Bench, "fit", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(ConfigError, match=message):
         run_experiment(settings("digits", *TINY[:1], override))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override", "message"),
+    [
+        ("resnet101_magnitude", "network.name=mlp", "removes weights of convolutions"),
+        ("resnet_structured", "pruning.factors=[1000]", "cannot be met"),
+        ("selection", "selection.fraction=2", "fraction lies in"),
+        ("selection", "selection.replay=1", "replay is a share"),
+    ],
+)
+def test_what_an_experiment_cannot_do_is_said_before(
+    settings, experiment, override, message, monkeypatch
+):
+    monkeypatch.setattr(Bench, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    chosen = settings(experiment, override, "data.name=digits", "data.limit=50")
+    n, chosen.data.ood, chosen.pruning.ignored = chosen.network, None, []
+    n.name = n.name if n.name == "mlp" else "small_cnn"
+    n.stem, n.shortcut, n.pretrained, n.dropout = None, None, False, 0.0
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(chosen)
+
+
+def test_changed_settings_leave_an_unfinished_run_alone(settings, monkeypatch):
+    chosen = settings("digits", *SHORT)
+    calls = []
+
+    def interrupted(*_, **__):
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    Bench(chosen, 0).saved.add({"arm": "something"})
+    folder = Bench(chosen, 0).folder.parent
+    with pytest.raises(ConfigError, match="holds files that are not a run"):
+        run_experiment(settings("digits", *SHORT))
+    (folder / "seeds" / "0.json").unlink()
+    (folder / "seeds").rmdir()
+    monkeypatch.setattr(Bench, "dense", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(settings("digits", *SHORT))
+    Bench(chosen, 0).saved.add({"arm": "something"})
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        run_experiment(settings("digits", *SHORT, "training.lr=0.5"))
+    assert (folder / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"rows": 3}', "{"])
+def test_damaged_rows_are_said(settings, text):
+    chosen = settings("digits", *SHORT)
+    path = Bench(chosen, 0).folder / "0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(InputError, match="damaged"):
+        Bench(chosen, 0)
 
 
 def test_every_experiment_of_the_help_has_a_configuration(settings, load_script):

@@ -114,9 +114,9 @@ _TERMS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "",
-        "epochs until early stopping",
-        "After how many passes over the training images validation stopped improving, including "
-        "the patience.",
+        "epochs of the last fit",
+        "Passes over the training images, the patience included, of the fit after the (last) "
+        "pruning; of the dense network, of its whole training.",
     ),
     (
         "",

@@ -88,7 +88,7 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
 
 def _title(metrics: Metrics) -> str:
     found = [row["sparsity"] for row in metrics["rows"] if row.get("sparsity")]
-    share = f"{100 * max(found):g} % of the weights" if found else "Weights"
+    share = f"{100 * max(found):g} % of the convolution weights" if found else "Weights"
     network = (metrics.get("network") or {}).get("name")
     return f"{share}{f' of {network}' if network else ''} removed, then fine-tuned"
 
