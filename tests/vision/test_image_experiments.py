@@ -149,10 +149,10 @@ def test_training_that_loses_neurons_gets_cheaper(settings):
     assert neurons["macs"] == neurons["stored"] - (169 + 57 + 10)
     assert len(set(of(baseline, "parameters"))) == 1
     # single weights: zeros, in tensors of the same size; a quarter, then a quarter of what is left
-    hidden = 64 * 300 + 300 * 100
+    hidden = 64 * 300 + 300 * 100 + 100 * 10  # the connections to the classes, too
     gone = [baseline["stored"] - n for n in of(connections, "parameters")]
     left = [0, 0, hidden // 4, hidden // 4, round(hidden * (1 - 0.75**2))]
-    assert gone == pytest.approx(left, abs=2)
+    assert gone == pytest.approx(left, abs=3)
     assert connections["stored"] == baseline["stored"]
     for row in (baseline, neurons, connections):
         assert row["train_cpu_seconds"] > 0 and row["latency_ms"] > 0 and row["peak_bytes"] > 0

@@ -264,10 +264,12 @@ class Bench:
         model.to("cpu")
         return kept
 
-    def weight_names(self, model: TracedNetwork) -> list[str]:
-        """Weights of convolutions and linear layers but for the ignored and the last one.
+    def weight_names(self, model: TracedNetwork, last: bool = False) -> list[str]:
+        """Weights of convolutions and linear layers but for the ignored ones.
 
-        The last layer's neurons are the classes; as in structured pruning it only loses inputs.
+        Args:
+            model: the network.
+            last: also those of the last layer, whose neurons are the classes.
         """
         layers = [
             name
@@ -275,7 +277,7 @@ class Bench:
             if isinstance(module, nn.Conv2d | nn.Linear)
         ]
         ignored = {f"network.{name}" for name in self.settings.pruning.ignored}
-        names = [f"{name}.weight" for name in layers[:-1] if name not in ignored]
+        names = [f"{name}.weight" for name in layers[: None if last else -1] if name not in ignored]
         if not names:
             raise ConfigError("pruning.ignored leaves no layer whose weights could be pruned")
         return names

@@ -97,7 +97,7 @@ def trained(bench: Bench, arm: str) -> Row:
             bench.mask_neurons(model, 1 - (1 - sparsity) / left)
             model, optimizer = _smaller(model, optimizer)
         elif sparsity and arm == "connections":
-            keep = bench.mask_weights(model, sparsity, keep)
+            keep = bench.mask_weights(model, sparsity, keep, names=connections(bench, model))
     network = made_permanent(model)
     x = torch.zeros(LATENCY_BATCH, *bench.data.shape)
     return {
@@ -117,7 +117,13 @@ def rehearse(bench: Bench) -> None:
     """Prune untrained networks, so that what cannot be is said now."""
     *_, (_, sparsity), _ = phases(bench.settings)
     bench.mask_neurons(bench.fresh(), sparsity)
-    bench.mask_weights(bench.fresh(), sparsity)
+    model = bench.fresh()
+    bench.mask_weights(model, sparsity, names=connections(bench, model))
+
+
+def connections(bench: Bench, model: TracedNetwork) -> list[str]:
+    """The weights of all layers: a neuron that is a class must stay, a connection to it may go."""
+    return bench.weight_names(model, last=True)
 
 
 def channels(model: TracedNetwork) -> int:
