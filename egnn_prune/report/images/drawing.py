@@ -41,7 +41,7 @@ _LOOKS = {
     "rewound": (BLUE, "o"),
     "reinitialised": (ORANGE, "^"),
     "iterative": (GREEN, "D"),
-    "shuffled": (PURPLE, "v"),
+    "shuffled": (BLACK, "v"),
     "magnitude": (VERMILION, "s"),
     "neurons": (VERMILION, "s"),
     "connections": (GREEN, "D"),
