@@ -55,6 +55,9 @@ from egnn_prune.vision.settings import (
 EVAL_BATCH = 1000
 LATENCY_BATCH = 64
 
+#: Added to the seed of a network whose weights are drawn again.
+FRESH = 1000
+
 Masks = dict[str, Tensor]
 
 

@@ -10,13 +10,11 @@ import copy
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import TracedNetwork, compact, sparsities
 from egnn_prune.studies.rows import Row, different
-from egnn_prune.vision.experiments.bench import Bench, Masks, made_permanent
+from egnn_prune.vision.experiments.bench import FRESH, Bench, Masks, made_permanent
 from egnn_prune.vision.fitting import Fitted
 from egnn_prune.vision.settings import VisionSettings
 
 STRUCTURES = ("structured", "unstructured")
-#: Added to the seed of a network whose weights are drawn again.
-FRESH = 1000
 STRATEGIES = ("one_shot", "shuffled", "rewound", "reinitialised", "iterative")
 
 

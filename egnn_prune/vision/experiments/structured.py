@@ -18,15 +18,11 @@ from egnn_prune.pruning import (
     shuffle_masks,
 )
 from egnn_prune.studies.rows import Row, different
-from egnn_prune.vision.experiments.bench import Bench
+from egnn_prune.vision.experiments.bench import FRESH, Bench
 from egnn_prune.vision.settings import VisionSettings
 
 #: ``shuffled`` and ``scratch`` have the widths that the first criterion finds.
 LONGER, SHUFFLED, SCRATCH = "dense_longer", "shuffled", "scratch"
-
-
-#: Added to the seed of a network whose weights are drawn again.
-SCRATCH_SEED = 1000
 
 
 def check(settings: VisionSettings) -> None:
@@ -103,7 +99,7 @@ def within(bench: Bench, model: TracedNetwork, criterion: str, factor: float) ->
     apply_masks(model, keep, context.groups)
     model.to("cpu")
     if criterion == SCRATCH:
-        bench.restart(model, SCRATCH_SEED + bench.seed)
+        bench.restart(model, FRESH + bench.seed)
     small = compact(model)
     assert isinstance(small, TracedNetwork)
     return small
