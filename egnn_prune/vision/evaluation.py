@@ -27,7 +27,7 @@ from egnn_prune.vision.data import Batches
 from egnn_prune.vision.settings import ImageUncertaintySettings
 
 #: How often networks take turns when their latency is measured.
-LATENCY_TURNS = 9
+LATENCY_TURNS = 5
 
 
 def predict_images(
@@ -175,7 +175,7 @@ def latencies_ms(
     The networks take turns, so that whatever else the machine does meets all of them.
     """
     x = torch.zeros(batch, *shape, device=device)
-    once = latency_of(lambda network: network(x), repeats=3)
+    once = latency_of(lambda network: network(x), repeats=2)
     for network in networks:
         network.to(device)
     turns = [[once(network) for network in networks] for _ in range(LATENCY_TURNS)]

@@ -9,6 +9,12 @@ from omegaconf import OmegaConf
 from egnn_prune.vision.settings import VisionSettings
 
 
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies are measured, but briefly."""
+    monkeypatch.setattr("egnn_prune.vision.evaluation.LATENCY_TURNS", 1)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., VisionSettings]:
     """``settings("digits", "name=value", ...)``: an experiment, in a folder of the test's own."""
