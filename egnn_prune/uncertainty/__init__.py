@@ -13,7 +13,7 @@ from egnn_prune.uncertainty.calibration import (
     calibrate,
 )
 from egnn_prune.uncertainty.dropout import MCDropout, draw_networks, mc_dropout, thinned
-from egnn_prune.uncertainty.dropout_modules import ModuleDropout
+from egnn_prune.uncertainty.dropout_modules import ModuleDropout, dropout_modules
 from egnn_prune.uncertainty.ensemble import DeepEnsemble
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
@@ -44,6 +44,7 @@ __all__ = [
     "calibrate",
     "classification_scores",
     "draw_networks",
+    "dropout_modules",
     "mc_dropout",
     "ood_scores",
     "out_of_distribution_scores",

@@ -13,6 +13,11 @@ from egnn_prune.uncertainty.ensemble import pooled
 from egnn_prune.uncertainty.estimator import Estimator, Predicted, as_prediction
 
 
+def dropout_modules(network: nn.Module) -> list[nn.Module]:
+    """The dropout modules of a network that have a probability above zero."""
+    return [m for m in network.modules() if isinstance(m, _DropoutNd) and m.p > 0]
+
+
 class ModuleDropout(Estimator):
     """Samples a network with ``nn.Dropout`` and its kin (Gal and Ghahramani 2016, Eq. 6).
 
@@ -36,21 +41,18 @@ class ModuleDropout(Estimator):
         super().__init__(network)
         if samples < 2:
             raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
-        if not self._dropouts():
+        if not dropout_modules(network):
             raise ConfigError(
                 f"{type(network).__name__} has no dropout to sample from; put an nn.Dropout with "
                 "p above 0 into it"
             )
         self.samples, self.seed = samples, seed
 
-    def _dropouts(self) -> list[nn.Module]:
-        return [m for m in self.network.modules() if isinstance(m, _DropoutNd) and m.p > 0]
-
     def estimate(self, batch: Any) -> Predicted:
         """Pool the passes as members."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
-            for dropout in self._dropouts():  # the caller puts the modes back
+            for dropout in dropout_modules(self.network):  # the caller puts the modes back
                 dropout.train()
             return pooled([as_prediction(self.network(batch)) for _ in range(self.samples)])
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from egnn_prune.errors import InputError
 from egnn_prune.prediction import ClassPrediction
@@ -19,6 +17,7 @@ from egnn_prune.uncertainty import (
     SinglePass,
     TemperatureScaling,
     classification_scores,
+    dropout_modules,
     ood_scores,
     out_of_distribution_scores,
 )
@@ -83,7 +82,6 @@ def image_scores(
         **_scaled(single, prediction, labels, val, bins, device),
         "reliability": reliability_bins(prediction, labels, bins),
     }
-    outside = None
     if ood is not None:
         outside, kinds = predict_images(single, ood, device)
         scores, others = ood_scores(prediction), ood_scores(outside)
@@ -94,7 +92,7 @@ def image_scores(
         counts = torch.zeros(int(kinds.max()) + 1, classes, dtype=torch.int64)
         counts.index_put_((kinds, outside.label), torch.ones_like(kinds), accumulate=True)
         found["ood_labels"] = counts.tolist()
-    if any(isinstance(m, _DropoutNd) and m.p > 0 for m in network.modules()):
+    if dropout_modules(network):
         sampled = ModuleDropout(network, settings.samples)
         doubtful, _ = predict_images(sampled, test, device)
         found |= {f"dropout_{k}": v for k, v in _scores(doubtful, labels, bins).items()}
@@ -164,7 +162,8 @@ def weight_counts(network: nn.Module) -> dict[str, int]:
 
 def macs(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Multiply-accumulates for one image, forward only."""
-    return count_macs(network, _one(shape))[""]
+    one = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    return count_macs(network, lambda n: n(one))[""]
 
 
 def latencies_ms(
@@ -182,7 +181,3 @@ def latencies_ms(
     for network in networks:
         network.to("cpu")
     return [1000 * statistics.median(times) for times in zip(*turns, strict=True)]
-
-
-def _one(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:
-    return lambda network: network(torch.zeros(1, *shape, device=next(network.parameters()).device))

@@ -129,7 +129,6 @@ def fit_classifier(
     device: torch.device,
     label: str = "training",
     optimizer: Optimizer | None = None,
-    callbacks: list[Callback] | None = None,
 ) -> Fitted:
     """Train in place, look at the validation images after every epoch, return to the CPU.
 
@@ -141,7 +140,6 @@ def fit_classifier(
         device: where to train.
         label: for the progress bar.
         optimizer: to go on with, instead of a new one; it has to own the network's parameters.
-        callbacks: Lightning callbacks.
 
     Raises:
         ConfigError: a setting is out of range, batch norm would see single images, or the loss
@@ -169,7 +167,7 @@ def fit_classifier(
         max_epochs=settings.epochs,
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
-        callbacks=[*watching, *(callbacks or [])],
+        callbacks=watching,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -24,7 +24,7 @@ def bench(settings):
 
 @pytest.fixture
 def dense(bench):
-    return bench.dense()[0]
+    return bench.dense()
 
 
 # ------------------------------------------------------------------ lottery

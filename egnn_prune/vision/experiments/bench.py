@@ -149,19 +149,20 @@ class Bench:
         reinitialise(model, seed)  # also of normalisations, which are no weights to rewind
         rewind(model, snapshot(self.fresh(seed)))
 
-    def dense(self) -> tuple[TracedNetwork, Row]:
-        """The trained dense network and its row: made at the first call, read later."""
+    def dense(self) -> TracedNetwork:
+        """The trained dense network: made, with its row, at the first call, read later."""
         path = self.folder / f"{self.seed}_dense.safetensors"
         row = self.saved.find(arm="dense")
         model = self.fresh()
         if row is not None and path.exists():
             load_network(model.network, path)
-            return model, row
+            return model
         fitted = self.fit(model, self.settings.training, "dense")
         save_network(model.network, path)
-        return model, row or self.saved.add(
-            {"seed": self.seed, "arm": "dense", **self.described(model.network, fitted)}
-        )
+        if row is None:
+            found = self.described(model.network, fitted)
+            self.saved.add({"seed": self.seed, "arm": "dense", **found})
+        return model
 
     def fit(
         self,

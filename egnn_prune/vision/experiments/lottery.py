@@ -47,7 +47,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """All cells of a seed; finished ones are read, not computed again."""
     check(settings)
     bench = Bench(settings, seed)
-    dense, _ = bench.dense()
+    dense = bench.dense()
     p = settings.pruning
     cells = [("dense", "trained_on", 0.0)]
     cells += [(a, b, s) for a in p.structures for b in p.strategies for s in p.sparsities]

@@ -33,7 +33,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The dense network, trained on, and pruned by magnitude and at random."""
     check(settings)
     bench = Bench(settings, seed)
-    dense, _ = bench.dense()
+    dense = bench.dense()
     (sparsity,) = settings.pruning.sparsities
     for arm in ARMS:
         path = bench.folder / f"{seed}_{arm}.safetensors"

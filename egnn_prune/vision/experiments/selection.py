@@ -6,14 +6,13 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction
 from egnn_prune.pruning import TracedNetwork, compact
 from egnn_prune.selection import STRATEGIES, replay_weights, select
 from egnn_prune.studies.rows import Row, different
-from egnn_prune.uncertainty import ModuleDropout, SinglePass
+from egnn_prune.uncertainty import ModuleDropout, SinglePass, dropout_modules
 from egnn_prune.vision.evaluation import predict_images
 from egnn_prune.vision.experiments.bench import Bench
 from egnn_prune.vision.settings import VisionSettings
@@ -46,7 +45,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """One pruned network, and its fine-tunings on differently selected images."""
     check(settings)
     bench = Bench(settings, seed)
-    dense, _ = bench.dense()
+    dense = bench.dense()
     s, (sparsity,) = settings.selection, settings.pruning.sparsities
     missing = [a for a in s.strategies if not bench.saved.find(strategy=a)]
     if not missing:
@@ -102,9 +101,9 @@ def uncertainty(bench: Bench, network: nn.Module) -> Tensor:
 
     By Monte Carlo dropout where the network has dropout, else of a single pass.
     """
-    has_dropout = any(isinstance(m, _DropoutNd) and m.p > 0 for m in network.modules())
     samples = bench.settings.uncertainty.samples
-    estimator = ModuleDropout(network, samples) if has_dropout else SinglePass(network)
+    sampled = bool(dropout_modules(network))
+    estimator = ModuleDropout(network, samples) if sampled else SinglePass(network)
     found, _ = predict_images(estimator, bench.batches(bench.data.train), bench.device)
     assert isinstance(found, ClassPrediction)
     return found.entropy

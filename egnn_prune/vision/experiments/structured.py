@@ -50,7 +50,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The dense network, trained on, and pruned to every budget by every criterion."""
     check(settings)
     bench = Bench(settings, seed)
-    dense, _ = bench.dense()
+    dense = bench.dense()
     p = settings.pruning
     cells = [(LONGER, 1.0), *((arm, factor) for factor in p.factors for arm in p.criteria)]
     for arm, factor in cells:
