@@ -187,29 +187,64 @@ def fit_loader(
         raise ConfigError("there is not a single batch to train on; lower the batch size")
     epochs = steps // len(loader) if isinstance(loader, Sized) else 1
     task = RegressionTask(model, steps, lr, weight_decay, losses=losses)
-    start = time.perf_counter()
-    trainer = L.Trainer(
+    seconds = run_fit(
+        task,
+        loader,
+        val if val is not None else [],
+        device,
+        [StepBar(steps, label), *(callbacks or [])],
         max_steps=steps,
         max_epochs=-1,
-        accelerator=device.type,
-        devices=1 if device.index is None else [device.index],
         gradient_clip_val=clip,
         limit_val_batches=0 if val is None else 1.0,
         check_val_every_n_epoch=max(1, epochs // VALIDATIONS),
         inference_mode=False,  # forces are gradients, in validation too
-        callbacks=[StepBar(steps, label), *(callbacks or [])],
+        log_every_n_steps=1,
+    )
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise ConfigError("training diverged: a weight is NaN or infinite; lower training.lr")
+    return seconds
+
+
+def run_fit(
+    task: L.LightningModule,
+    train: Iterable[Any],
+    val: Iterable[Any],
+    device: torch.device,
+    callbacks: list[Callback],
+    **options: Any,
+) -> float:
+    """Let Lightning fit the model of a task, without its logs, files and exit codes.
+
+    Args:
+        task: a Lightning module with a ``model``, which is trained in place and ends on the CPU in
+            evaluation mode.
+        train: training batches.
+        val: validation batches.
+        device: where to train.
+        callbacks: Lightning callbacks.
+        options: what else ``lightning.Trainer`` takes, such as ``max_epochs``.
+
+    Returns:
+        Wall time, in seconds.
+    """
+    start = time.perf_counter()
+    trainer = L.Trainer(
+        accelerator=device.type,
+        devices=1 if device.index is None else [device.index],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        **options,
     )
+    model = task.model
+    assert isinstance(model, nn.Module)
     model.train()  # lightning keeps the mode it finds: a loaded model would learn without dropout
     try:
-        trainer.fit(task, loader, val if val is not None else [])
+        trainer.fit(task, train, val)
     except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
         raise KeyboardInterrupt from None
     model.to("cpu").eval()
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise ConfigError("training diverged: a weight is NaN or infinite; lower training.lr")
     return time.perf_counter() - start

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from egnn_prune.errors import ConfigError
 from egnn_prune.training import KeepBest, LearningCurve
 from egnn_prune.training.progress import StepBar
+from egnn_prune.training.task import run_fit
 from egnn_prune.vision.data import Batches
 from egnn_prune.vision.settings import FitSettings
 
@@ -163,24 +164,9 @@ def fit_classifier(
         watching.append(EarlyStopping(measure, patience=settings.patience, check_finite=True))
     network.to(device)  # before there is an optimiser: it holds on to the parameters it was given
     task = ClassificationTask(network, settings, optimizer)
-    trainer = L.Trainer(
-        max_epochs=settings.epochs,
-        accelerator=device.type,
-        devices=1 if device.index is None else [device.index],
-        callbacks=watching,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    network.train()
-    start, processor = time.perf_counter(), time.process_time()
-    try:
-        trainer.fit(task, train, val)
-    except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
-        raise KeyboardInterrupt from None
-    seconds, processor = time.perf_counter() - start, time.process_time() - processor
-    network.to("cpu").eval()
+    processor = time.process_time()
+    seconds = run_fit(task, train, val, device, watching, max_epochs=settings.epochs)
+    processor = time.process_time() - processor
     if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
         raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
     if any(not math.isfinite(row["val_loss"]) for row in curve.rows):  # best weights are put back
