@@ -21,6 +21,7 @@ from egnn_prune import data as sources
 from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
+from egnn_prune.data.summary import summary
 from egnn_prune.errors import DataError
 from egnn_prune.files import read_json
 from egnn_prune.predicting import BATCH, graph_means, predict_all
@@ -59,6 +60,8 @@ class Workbench:
             s.name, s.path, s.target, settings.seed, subset=s.subset, test=s.test, ood=s.ood
         )
         self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
+        for line in summary(self.dataset):
+            say(f"  {line}")
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
         self._check_elements()
         self._check_sparsity()
