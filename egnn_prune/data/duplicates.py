@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.data.store import GraphStore
-from egnn_prune.errors import DataError, SuspiciousDataWarning
+from egnn_prune.errors import SuspiciousDataWarning
 
 #: Largest difference of the distances of equal structures, in the unit of the positions.
 TOLERANCE = 1e-5
@@ -39,7 +39,8 @@ def grouped_splits(
     """A random split that keeps equal structures together.
 
     Where no two structures are equal it is ``split`` of their number. Otherwise that splits the
-    different structures, and each brings its copies along.
+    different structures, and each brings its copies along. Of fewer than 3 different ones no such
+    split can be made: they are split as if they were different, with a warning.
 
     Args:
         store: the structures.
@@ -50,20 +51,26 @@ def grouped_splits(
     Returns:
         The splits, and what is to be said of the copies: a sentence or nothing.
 
-    Raises:
-        DataError: fewer than 3 structures are different.
+    Warns:
+        SuspiciousDataWarning: fewer than 3 structures are different, or copies have different
+            targets.
     """
     rows = torch.arange(len(store)) if rows is None else rows
+    plain = {part: rows[chosen] for part, chosen in split(len(rows)).items()}
+    used = torch.cat(list(plain.values())).sort().values  # of a long trajectory a small part
+    if int(equal_structures(store, used.numpy()).max()) + 1 == len(used):
+        return plain, []
     groups = equal_structures(store, rows.numpy())
     different = int(groups.max()) + 1
-    if different == len(rows):
-        return {part: rows[chosen] for part, chosen in split(different).items()}, []
-    if different < 3:
-        raise DataError(
-            f"{name} holds {len(rows)} structures, but only {different} different one(s): the rest "
-            "are copies; at least 3 are needed to train, validate and test on"
-        )
     warn_of_contradictions(groups, store, rows, name)
+    if different < 3:
+        warnings.warn(
+            f"{name} holds {len(rows)} structures, but only {different} different one(s); copies of "
+            "what is trained on are validated and tested on, which measures nothing",
+            SuspiciousDataWarning,
+            stacklevel=3,
+        )
+        return plain, []
     members: list[list[int]] = [[] for _ in range(different)]
     for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
         members[group].append(row)
@@ -82,7 +89,11 @@ def shared_structures(store: GraphStore, splits: dict[str, Tensor], name: str) -
     """Warn of a file's own split that tests on structures which it trains on."""
     rows = torch.cat(list(splits.values()))
     groups = equal_structures(store, rows.numpy())
-    parts = dict(zip(splits, np.split(groups, np.cumsum([len(v) for v in splits.values()])[:-1]), strict=True))
+    parts = dict(
+        zip(
+            splits, np.split(groups, np.cumsum([len(v) for v in splits.values()])[:-1]), strict=True
+        )
+    )
     known = set(parts["train"].tolist())
     for part in ("val", "test", "ood"):
         if shared := sum(group in known for group in parts.get(part, ())):
@@ -94,9 +105,7 @@ def shared_structures(store: GraphStore, splits: dict[str, Tensor], name: str) -
             )
 
 
-def warn_of_contradictions(
-    groups: np.ndarray, store: GraphStore, rows: Tensor, name: str
-) -> None:
+def warn_of_contradictions(groups: np.ndarray, store: GraphStore, rows: Tensor, name: str) -> None:
     """Warn where equal structures have different targets.
 
     Different is more than 1e-6 of the number and 1e-3 of its standard deviation over the data (at

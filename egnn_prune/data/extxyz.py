@@ -27,7 +27,6 @@ PIECE = 256
 TRAIN, TEST, OOD = range(3)
 
 
-
 def load_extxyz(
     path: str | Path,
     target: str | None = None,
@@ -98,7 +97,11 @@ def load_extxyz(
         splits=splits,
         units={k: v for k, v in units.items() if k in store.nodes or k in store.graphs},
         references=references,
-        notes=[*str(arrays["said"][0]).split("\n"), *notes, *sentence(kind_of, references)],
+        notes=[
+            *str(arrays["said"][0]).split("\n"),
+            *notes,
+            *sentence(kind_of, references, store.elements(splits["train"])),
+        ],
     )
 
 
@@ -205,7 +208,9 @@ def _splits(
         if kind not in files:
             continue
         if not len(rows[kind]):
-            raise DataError(f"{files[kind]} holds isolated atoms only; give others with data.{name}")
+            raise DataError(
+                f"{files[kind]} holds isolated atoms only; give others with data.{name}"
+            )
         new = [k for k in rows[kind].tolist() if fingerprint(store, k) not in known]
         if not new:
             raise DataError(

@@ -53,11 +53,21 @@ def reference_energies(
     return {element: float(y[k]) for element, k in sorted(first.items())}
 
 
-def sentence(kinds: np.ndarray, references: dict[int, float]) -> list[str]:
-    """What is said of a file's isolated atoms; nothing where there are none."""
+def sentence(kinds: np.ndarray, references: dict[int, float], elements: list[int]) -> list[str]:
+    """What is said of a file's isolated atoms; nothing where there are none.
+
+    Args:
+        kinds: see :func:`reference_energies`.
+        references: what that found.
+        elements: those that are trained on.
+    """
     count = int((kinds != DATA).sum())
     if not count:
         return []
-    symbols = ", ".join(chemical_symbols[z] for z in references) or "none"
     what = "structure is an isolated atom" if count == 1 else "structures are isolated atoms"
-    return [f"{count} {what}: in no split, but energies of reference for: {symbols}"]
+    text = f"{count} {what} and in no split; "
+    lacking = " ".join(chemical_symbols[z] for z in elements if z not in references)
+    if lacking:
+        return [text + f"not used as energies of reference, as there is none for {lacking}"]
+    symbols = " ".join(chemical_symbols[z] for z in references)
+    return [text + f"energies of {symbols} are references of the target"]

@@ -21,6 +21,8 @@ PART_WORDS = frozenset(
     "correlation exchange xc kinetic zero zpe solvation strain coulomb electrostatic repulsion "
     "repulsive nuclear relative correction corrected gibbs helmholtz thermal".split()
 )
+
+
 def words(name: str) -> list[str]:
     """``"REF_totEnergyPerAtom"`` as ``["ref", "tot", "energy", "per", "atom"]``."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("energy", " energy ")

@@ -51,22 +51,27 @@ class TargetScale:
     scale: float = 1.0
 
     @classmethod
-    def fit(cls, counts: Tensor, y: Tensor) -> TargetScale:
+    def fit(cls, counts: Tensor, y: Tensor, references: Tensor | None = None) -> TargetScale:
         """Least squares per element (none for ``counts [B, 0]``), then mean and deviation.
 
         Args:
             counts: ``[B, elements]``, atoms of each element, or ``[B, 0]`` for a target that does
                 not grow with the number of atoms.
             y: ``[B]``, training targets.
+            references: ``[elements]``, energies of isolated atoms. What the data leave open (which
+                part of the energy each element has, where all structures have the same formula)
+                is as close to them as it can be; without them, to zero.
         """
         counts, y = counts.double().cpu(), y.double().cpu()
         per_element: tuple[float, ...] = ()
         size = float(y.abs().max())
         if counts.shape[1]:
+            start = counts.new_zeros(counts.shape[1]) if references is None else references.double()
+            rest = (y - counts @ start)[:, None]
             # gelsd: elements whose counts are collinear in the data share their energy
-            solution = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution
-            per_element = tuple(solution.flatten().tolist())
-            y = y - counts @ solution.flatten()
+            solution = start + torch.linalg.lstsq(counts, rest, driver="gelsd").solution.flatten()
+            per_element = tuple(solution.tolist())
+            y = y - counts @ solution
         scale = float(y.std()) if len(y) > 1 else 0.0
         # a fit that is exact leaves rounding noise, which is no scale to learn on
         floor = 1e-9 * size
