@@ -63,9 +63,20 @@ class Workbench:
         for line in summary(self.dataset):
             say(f"  {line}")
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._check_sizes()
         self._check_elements()
         self._check_sparsity()
         self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
+
+    def _check_sizes(self) -> None:
+        """Refuse too few graphs to judge on now, not after the training."""
+        for split in ("test", "ood"):
+            rows = self.dataset.splits[split]
+            if len(rows) and len(self.dataset.targets(split)) < 2:
+                raise DataError(
+                    f"{self.dataset.name} has 1 graph in its {split} split, and error bars are "
+                    f"judged on 2 or more; use more data, such as data.{split}=FILE for extxyz"
+                )
 
     def _check_elements(self) -> None:
         """Refuse elements that training never sees now, not when the test split is evaluated."""

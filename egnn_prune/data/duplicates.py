@@ -4,8 +4,8 @@ Two structures are equal when a network of this package cannot tell them apart: 
 boundaries, when elements and distances between atoms are the same to 1e-5 Angstrom, in whatever
 order the atoms come and however the structure is turned, moved or reflected; with periodic
 boundaries, when elements, positions, cell and boundaries are the same numbers (another choice of
-cell or origin is not recognised). Neighbouring frames of a trajectory are alike, too, but not equal:
-they are split as any others, so take test structures from another trajectory.
+cell or origin is not recognised). Neighbouring frames of a trajectory are alike, but not equal: they
+are split as any others, so take test structures from another trajectory.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def grouped_splits(
     warn_of_contradictions(groups, store, rows, name)
     if different < 3:
         warnings.warn(
-            f"{name} holds {len(rows)} structures, but only {different} different one(s); copies of "
-            "what is trained on are validated and tested on, which measures nothing",
+            f"{name} holds {len(rows)} structures, but only {different} different one(s); copies "
+            "of what is trained on are validated and tested on, which measures nothing",
             SuspiciousDataWarning,
             stacklevel=3,
         )

@@ -36,16 +36,17 @@ def load_extxyz(
 ) -> GraphDataset:
     """Read structures, one number of each and forces where there are any; gzipped files, too.
 
-    One atom alone (without periodic boundaries, or marked ``config_type=IsolatedAtom``) with a total
-    energy is no structure to learn from, but its element's reference; it is in no split.
-    Structures that are there several times stay together in a random split, see
+    One atom alone (with a total energy and without periodic boundaries, or marked
+    ``config_type=IsolatedAtom``) is no structure to learn from, but its element's reference; it is
+    in no split. Structures that are there several times stay together in a random split, see
     :mod:`egnn_prune.data.duplicates`.
 
     Energies come in eV and lengths in Angstrom, unless comment lines declare others
     (``energy_unit=kcal/mol length_unit=Bohr``), which are converted. ``forces [N, 3]`` are read
     when they belong to the target by their name (``REF_energy`` has ``REF_forces``), see
-    :func:`~egnn_prune.data.quantities.matching_forces`. Structures with periodic boundaries have ``cell [1, 3, 3]`` and
-    ``pbc [1, 3]``; a cell without them is ignored. ``row`` counts through all files.
+    :func:`~egnn_prune.data.quantities.matching_forces`. Structures with periodic boundaries have
+    ``cell [1, 3, 3]`` and ``pbc [1, 3]``; a cell without them is ignored. ``row`` counts through
+    all files.
 
     The files are parsed once, structure by structure, and kept as mapped arrays.
 

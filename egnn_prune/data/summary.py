@@ -29,9 +29,10 @@ def summary(dataset: GraphDataset) -> list[str]:
         lines.append(_target(dataset, torch.cat([g.y.flatten()[:1] for g in graphs]), sizes))
     if "forces" in dataset.units:
         size = torch.cat([graph.forces for graph in graphs]).double().norm(dim=1)
+        typical, largest = float((size.square().mean() / 3).sqrt()), float(size.max())
         lines.append(
-            f"forces in {dataset.units['forces']}: root mean square of a component "
-            f"{float((size.square().mean() / 3).sqrt()):.4g}, largest {float(size.max()):.4g}{about}"
+            f"forces in {dataset.units['forces']}: root mean square of a component {typical:.4g}, "
+            f"largest {largest:.4g}{about}"
         )
     counts = ", ".join(f"{len(dataset.splits[k]):,} {k}" for k in SPLITS if k in dataset.splits)
     return [*lines, f"splits: {counts}", *dataset.notes]
