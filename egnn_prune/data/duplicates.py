@@ -4,8 +4,8 @@ Two structures are equal when a network of this package cannot tell them apart: 
 boundaries, when elements and distances between atoms are the same to 1e-5 Angstrom, in whatever
 order the atoms come and however the structure is turned, moved or reflected; with periodic
 boundaries, when elements, positions, cell and boundaries are the same numbers (another choice of
-cell or origin is not recognised). Neighbouring frames of a trajectory are alike, but not equal: they
-are split as any others, so take test structures from another trajectory.
+cell or origin is not recognised). Neighbouring frames of a trajectory are alike, but not equal:
+they are split as any others, so take test structures from another trajectory.
 """
 
 from __future__ import annotations

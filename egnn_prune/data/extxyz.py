@@ -130,13 +130,14 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
 def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: int) -> Arrays:
     energy, length, force = labels.units.factors(path.name)
     columns: dict[str, list[np.ndarray]] = {k: [] for k in ("z", "pos", "forces", "cell")}
-    numbers = []
+    numbers, kinds = [], []
     for k, atoms in enumerate(piece, start):
         where = f"structure {k} of {path}"
         if declared(atoms) != labels.units:
             raise DataError(f"{where} declares other units than the structures before it")
-        known = labels.kind(atoms) != UNLABELLED  # the others are in no split
-        y = labels.number(atoms, where) if known else 0.0
+        kinds.append(labels.kind(atoms))
+        # isolated atoms are in no split: their box says nothing, and their energy may lack
+        y = labels.number(atoms, where) if kinds[-1] != UNLABELLED else 0.0
         y *= energy if is_energy(labels.target) else 1
         forces = labels.vectors(atoms, where)
         if not len(atoms):
@@ -149,26 +150,26 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         numbers.append(y)
         columns["z"].append(atoms.numbers.astype(np.int16))
         columns["pos"].append(atoms.positions * length)
-        columns["cell"].append(_cell(atoms, where) * length)
+        columns["cell"].append(_cell(atoms, where, kinds[-1]) * length)
         if forces is not None:
             columns["forces"].append(forces.astype(np.float64) * force)
     arrays = {k: np.concatenate(v) for k, v in columns.items() if v}
     return arrays | {
         "y": np.array(numbers),
-        "pbc": np.array([atoms.pbc for atoms in piece]),
+        "pbc": np.array([atoms.pbc & (kind == DATA) for atoms, kind in zip(piece, kinds, strict=True)]),
         "size": np.array([len(atoms) for atoms in piece]),
-        "kind": np.array([labels.kind(atoms) for atoms in piece], dtype=np.uint8),
+        "kind": np.array(kinds, dtype=np.uint8),
         "file": np.full(len(piece), kind, dtype=np.uint8),
     }
 
 
-def _cell(atoms: Atoms, where: str) -> np.ndarray:
-    """The cell ``[1, 3, 3]``; zero where the structure is not periodic.
+def _cell(atoms: Atoms, where: str, kind: int) -> np.ndarray:
+    """The cell ``[1, 3, 3]``; zero where the structure is not periodic, or an isolated atom.
 
     Raises:
         DataError: the cell has no volume in the periodic directions.
     """
-    if not atoms.pbc.any():
+    if not atoms.pbc.any() or kind != DATA:
         return np.zeros((1, 3, 3))
     cell = np.array(atoms.cell, dtype=np.float64)
     vectors = cell[atoms.pbc]

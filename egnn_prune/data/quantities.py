@@ -25,8 +25,8 @@ PART_WORDS = frozenset(
 
 def words(name: str) -> list[str]:
     """``"REF_totEnergyPerAtom"`` as ``["ref", "tot", "energy", "per", "atom"]``."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("energy", " energy ")
-    return re.findall(r"[a-z0-9]+", spaced)
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return re.findall(r"[a-z0-9]+", spaced.lower().replace("energy", " energy "))
 
 
 def is_energy(name: str) -> bool:
