@@ -156,7 +156,9 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
     arrays = {k: np.concatenate(v) for k, v in columns.items() if v}
     return arrays | {
         "y": np.array(numbers),
-        "pbc": np.array([atoms.pbc & (kind == DATA) for atoms, kind in zip(piece, kinds, strict=True)]),
+        "pbc": np.array(
+            [atoms.pbc & (kind == DATA) for atoms, kind in zip(piece, kinds, strict=True)]
+        ),
         "size": np.array([len(atoms) for atoms in piece]),
         "kind": np.array(kinds, dtype=np.uint8),
         "file": np.full(len(piece), kind, dtype=np.uint8),

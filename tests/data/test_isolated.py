@@ -62,8 +62,12 @@ def test_they_are_references_and_in_no_split(load, atoms, last):
     for seed in range(3):
         dataset = load([*waters(), *atoms] if last else [*atoms, *waters()], seed=seed)
         assert dataset.references == REFERENCES
-        assert {k: len(v) for k, v in dataset.splits.items()} == dict(train=16, val=2, test=2, ood=0)
-        assert all(len(dataset.graphs[r].z) == 3 for v in dataset.splits.values() for r in v.tolist())
+        assert {k: len(v) for k, v in dataset.splits.items()} == dict(
+            train=16, val=2, test=2, ood=0
+        )
+        assert all(
+            len(dataset.graphs[r].z) == 3 for v in dataset.splits.values() for r in v.tolist()
+        )
         assert "cell" not in dataset.graphs[2]  # a box around an atom makes no molecule periodic
     assert dataset.notes[-1].startswith("2 structures are isolated atoms and in no split; ener")
 
