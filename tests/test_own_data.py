@@ -73,17 +73,15 @@ def test_too_few_structures_to_judge_on_are_refused_before_the_training(
     clusters, tmp_path, script, further
 ):
     """Five have one in the test split; so has a further file of one."""
-    frames = ase.io.read(clusters, ":")
+    few = ase.io.read(clusters, ":5")
+    if further:  # one that is not among the others
+        few = few[:1]
+        few[0].positions *= 1.01
+        few[0].calc = LennardJones(rc=8.0)
+        few[0].get_forces()
+    ase.io.write(tmp_path / "few.xyz", few)
     asked = {"data__name": "extxyz", "data__path": str(clusters)}
-    ase.io.write(tmp_path / "few.xyz", frames[:5] if further is None else frames[:1])
-    frames[0].rattle(0.1)
-    if further is None:
-        asked["data__path"] = str(tmp_path / "few.xyz")
-    else:
-        frames[0].calc = LennardJones(rc=8.0)
-        frames[0].get_forces()
-        ase.io.write(tmp_path / "few.xyz", frames[0])
-        asked[f"data__{further}"] = str(tmp_path / "few.xyz")
+    asked[f"data__{further or 'path'}"] = str(tmp_path / "few.xyz")
     with pytest.raises(
         DataError, match=rf"has 1 graph in its {further or 'test'} split, and error"
     ):
@@ -96,8 +94,8 @@ def test_the_data_are_described_before_the_training(clusters, tmp_path, script, 
     with pytest.raises(DataError, match="8 validation graphs"):
         script.main(tiny(tmp_path / "run", **asked))
     said = capsys.readouterr().out
-    assert "Data: extxyz\n  80 structures of 3 to 7 atoms; elements Ne Ar\n" in said
-    assert "splits: 64 train, 8 val, 8 test, 0 ood" in said or "splits: 60 train" in said
+    assert "Data: extxyz\n  76 structures of 3 to 7 atoms; elements Ne Ar\n" in said
+    assert "\n  splits: 60 train, 8 val, 8 test, 0 ood\n" in said
 
 
 @pytest.fixture
