@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.configs.settings import ModelSettings, Settings, UncertaintySettings
@@ -101,7 +101,8 @@ def target_scale(model: PropertyModel, dataset: GraphDataset, forces: bool) -> T
                 )
             squares.append(batch.forces.double().square().flatten())
     joined = torch.cat(counts)
-    scale = TargetScale.fit(joined if dataset.extensive else joined[:, :0], torch.cat(y))
+    counts_of = joined if dataset.extensive else joined[:, :0]
+    scale = TargetScale.fit(counts_of, torch.cat(y), isolated_energies(model, dataset))
     if not forces:
         return scale
     size = float(torch.cat(squares).mean().sqrt())
@@ -111,6 +112,14 @@ def target_scale(model: PropertyModel, dataset: GraphDataset, forces: bool) -> T
             "set training.force_weight=0"
         )
     return replace(scale, scale=size)
+
+
+def isolated_energies(model: PropertyModel, dataset: GraphDataset) -> Tensor | None:
+    """Energies of isolated atoms, ``[elements]`` as the model has them; ``None`` if one lacks."""
+    found = [dataset.references.get(z) for z in model.elements]
+    if not dataset.extensive or None in found:
+        return None
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionModel:

@@ -6,7 +6,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from textwrap import wrap
 from typing import Any
 
 import hydra
@@ -51,23 +54,31 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
     register()
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        print(help_text(schema, purpose))
+        with _refusing():
+            print(help_text(schema, purpose, config_name, [a for a in arguments if "=" in a]))
         sys.exit(0)
     overrides, with_options = arguments, any(a.startswith("-") for a in arguments)
     if with_options:  # Hydra's options, and their values, have no "="
         overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    try:
+    with _refusing():
         many = bool({"-m", "--multirun"} & set(arguments))
         if many and any(a.startswith("out=") for a in overrides):
             fail("the jobs of a sweep cannot share one out; leave out away")
         # beside Hydra's options a value with commas is a sweep, which only Hydra itself can compose
         single = [a for a in overrides if not (with_options and "," in a)]
-        with initialize_config_module("egnn_prune.configs", version_base="1.3"):
-            config = compose(config_name, single)
+        config = _composed(config_name, single)
         if with_options:
             _through_hydra(main, config_name, arguments, overrides)
         else:
             main(OmegaConf.to_object(config))
+    sys.exit(0)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Exit with code 2 and one sentence where the input is wrong, with 130 at an interruption."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         GlobalHydra.instance().clear()
         fail(_one_sentence(error))
@@ -78,7 +89,6 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
             "Interrupted; the same command continues from the last finished stage.", file=sys.stderr
         )
         sys.exit(130)
-    sys.exit(0)
 
 
 def fail(message: str) -> None:
@@ -87,12 +97,36 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def help_text(schema: type, purpose: str) -> str:
-    """Every setting with its default and meaning."""
+def _composed(config_name: str, overrides: list[str]) -> DictConfig:
+    with initialize_config_module("egnn_prune.configs", version_base="1.3"):
+        return compose(config_name, overrides)
+
+
+def help_text(schema: type, purpose: str, config_name: str, overrides: Sequence[str] = ()) -> str:
+    """Every setting with its value and meaning: the default, or what the overrides make of it.
+
+    Args:
+        schema: dataclass of the settings.
+        purpose: one paragraph.
+        config_name: YAML file in ``egnn_prune.configs``.
+        overrides: such as ``data=rmd17``, which brings settings of its own.
+    """
     script = os.path.basename(sys.argv[0])
-    rows = [(name, _shown(value), text) for name, value, text in described(schema())]
+    settings = OmegaConf.to_object(_composed(config_name, [*overrides]))
+    usual = {name: _shown(value) for name, value, _ in described(schema())}
+    rows = [(name, _shown(value), text) for name, value, text in described(settings)]
+    rows = [
+        (name, value, text if value == usual[name] else f"{text} (default: {usual[name]})")
+        for name, value, text in rows
+    ]
     width = max(len(f"{name}={value}") for name, value, _ in rows) + 2
-    lines = [f"Usage: python scripts/{script} [SETTING=VALUE ...]", "", purpose, "", "Settings:"]
+    lines = [f"Usage: python scripts/{script} [SETTING=VALUE ...]", "", purpose, ""]
+    for group, names in _choices(config_name).items():
+        text = (
+            f"Choices: {group}=NAME, one of {', '.join(names)}; each brings settings of its own, "
+        )
+        lines += [*wrap(f"{text}which --help {group}=NAME shows.", 100), ""]
+    lines.append(f"Settings{' with ' + ' '.join(overrides) if overrides else ''}:")
     group = ""
     for name, value, text in rows:
         head = name.rpartition(".")[0]
@@ -106,6 +140,23 @@ def help_text(schema: type, purpose: str) -> str:
         "the composed configuration without running it.",
     ]
     return "\n".join(lines)
+
+
+def _choices(config_name: str) -> dict[str, list[str]]:
+    """Groups of settings that a script chooses from, and the names in each."""
+    folder = resources.files("egnn_prune.configs")
+    content: Any = OmegaConf.create(folder.joinpath(f"{config_name}.yaml").read_text())
+    groups = [
+        group for entry in content.defaults if isinstance(entry, DictConfig) for group in entry
+    ]
+    return {
+        group: sorted(
+            file.name.removesuffix(".yaml")
+            for file in folder.joinpath(group).iterdir()
+            if file.name.endswith(".yaml")
+        )
+        for group in groups
+    }
 
 
 def _shown(value: Any) -> str:
@@ -141,5 +192,12 @@ def _one_sentence(error: Exception) -> str:
         name = full.group(1) if full else unknown.group(1)
         return f"there is no setting {name!r}; --help lists all settings"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    options = re.search(r"Available options in '(\w+)':\n((?:\t.+\n?)+)", text)
+    if options:
+        names = ", ".join(options.group(2).split())
+        wrong = re.search(r"'\w+/(.+?)'", lines[0])
+        return (
+            f"{options.group(1)} must be one of {names}, not {wrong.group(1) if wrong else '?'!r}"
+        )
     key = re.search(r"full_key: (\S+)", text)
     return lines[0] + (f" (setting {key.group(1)})" if key else "")

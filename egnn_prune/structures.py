@@ -12,7 +12,8 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
 from egnn_prune.data import ase_files
-from egnn_prune.data.labels import DECLARATIONS, declared, forces_of, is_energy
+from egnn_prune.data.labels import DECLARATIONS, declared, forces_of
+from egnn_prune.data.quantities import is_energy
 from egnn_prune.errors import DataError
 
 UNIT_KEYS = {key for keys in DECLARATIONS.values() for key in keys}

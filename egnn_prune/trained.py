@@ -11,8 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.checkpoint import load_estimator, read_header
-from egnn_prune.data.labels import is_total_energy
 from egnn_prune.data.npz import UNDECLARED
+from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError, DataError, InputError

@@ -21,6 +21,7 @@ from egnn_prune import data as sources
 from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
+from egnn_prune.data.summary import summary
 from egnn_prune.errors import DataError
 from egnn_prune.files import read_json
 from egnn_prune.predicting import BATCH, graph_means, predict_all
@@ -59,10 +60,23 @@ class Workbench:
             s.name, s.path, s.target, settings.seed, subset=s.subset, test=s.test, ood=s.ood
         )
         self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
+        for line in summary(self.dataset):
+            say(f"  {line}")
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._check_sizes()
         self._check_elements()
         self._check_sparsity()
         self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
+
+    def _check_sizes(self) -> None:
+        """Refuse too few graphs to judge on now, not after the training."""
+        for split in ("test", "ood"):
+            rows = self.dataset.splits[split]
+            if len(rows) and len(self.dataset.targets(split)) < 2:
+                raise DataError(
+                    f"{self.dataset.name} has 1 graph in its {split} split, and error bars are "
+                    f"judged on 2 or more; use more data, such as data.{split}=FILE for extxyz"
+                )
 
     def _check_elements(self) -> None:
         """Refuse elements that training never sees now, not when the test split is evaluated."""

@@ -68,6 +68,36 @@ def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
         model(graph)
 
 
+@pytest.mark.parametrize("further", [None, "test", "ood"])
+def test_too_few_structures_to_judge_on_are_refused_before_the_training(
+    clusters, tmp_path, script, further
+):
+    """Five have one in the test split; so has a further file of one."""
+    few = ase.io.read(clusters, ":5")
+    if further:  # one that is not among the others
+        few = few[:1]
+        few[0].positions *= 1.01
+        few[0].calc = LennardJones(rc=8.0)
+        few[0].get_forces()
+    ase.io.write(tmp_path / "few.xyz", few)
+    asked = {"data__name": "extxyz", "data__path": str(clusters)}
+    asked[f"data__{further or 'path'}"] = str(tmp_path / "few.xyz")
+    with pytest.raises(
+        DataError, match=rf"has 1 graph in its {further or 'test'} split, and error"
+    ):
+        script.main(tiny(tmp_path / "run", **asked, uncertainty__calibration="none"))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_the_data_are_described_before_the_training(clusters, tmp_path, script, capsys):
+    asked = {"data__name": "extxyz", "data__path": str(clusters)}
+    with pytest.raises(DataError, match="8 validation graphs"):
+        script.main(tiny(tmp_path / "run", **asked))
+    said = capsys.readouterr().out
+    assert "Data: extxyz\n  76 structures of 3 to 7 atoms; elements Ne Ar\n" in said
+    assert "\n  splits: 60 train, 8 val, 8 test, 0 ood\n" in said
+
+
 @pytest.fixture
 def example(monkeypatch, load_script):
     """The example's main function, and the commands that it would run."""

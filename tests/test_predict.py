@@ -170,6 +170,7 @@ def in_bohr(atoms: Atoms) -> Atoms:
     return out
 
 
+@pytest.mark.filterwarnings("ignore:c.extxyz holds 10 structures, but only 1 different")
 @pytest.mark.parametrize("make", [ethanol, crystal], ids=["molecule", "crystal"])
 def test_declared_units_are_converted_as_in_training(run, tmp_path, make):
     model = TrainedModel.load(run())

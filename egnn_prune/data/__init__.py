@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
@@ -27,6 +28,8 @@ SOURCES: dict[str, str] = {
 FROM_FILE = ("extxyz", "npz")
 #: Sources that are drawn at random: their data is the same whatever the seed of a job.
 SIMULATED = ("nbody", "centroid")
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -55,6 +58,10 @@ def load(
         ConfigError: an unknown source, a file source without a path, or an argument that the
             source has no use for.
         DataError: the data cannot be used.
+
+    Warns:
+        SuspiciousDataWarning: energies and forces that cannot belong together, see
+            :func:`~egnn_prune.data.plausible.warn_of_other_units`.
     """
     if name not in SOURCES:
         raise ConfigError(f"data must be one of {', '.join(SOURCES)}, not {name!r}")
@@ -69,7 +76,12 @@ def load(
             raise ConfigError(f"data={name} has no use for data.{argument}; leave it away")
     if "seed" in understood and name not in SIMULATED:
         arguments["seed"] = seed
-    return source(**arguments)
+    dataset = source(**arguments)
+    for note in dataset.notes:
+        log.info("%s", note)
+    if "forces" in dataset.units and name != "xtb":
+        import_module(f"{__name__}.plausible").warn_of_other_units(dataset)
+    return dataset
 
 
 def _source(name: str) -> Callable[..., GraphDataset]:

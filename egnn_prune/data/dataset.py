@@ -36,6 +36,9 @@ class GraphDataset:
             where every node will be, and nodes carry features ``x [N, f]`` instead of elements.
         units: unit of every quantity in the graphs, such as ``{"pos": "Angstrom", "forces":
             "eV/Angstrom"}``.
+        references: energy of an isolated atom of each element that the source has one of, in the
+            target's unit; they are in no split.
+        notes: what is to be said of how the source was read, a sentence each.
     """
 
     name: str
@@ -47,6 +50,8 @@ class GraphDataset:
     smiles: list[str] = field(default_factory=list)
     outputs: str = "graph"
     units: dict[str, str] = field(default_factory=dict)
+    references: dict[int, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse graphs that cannot be used, naming the first one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,15 +15,16 @@ from torch import Tensor
 from egnn_prune.data.ase_files import read_structures
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import GraphDataset, random_splits
-from egnn_prune.data.labels import Labels, declared, is_energy, is_total_energy
+from egnn_prune.data.duplicates import fingerprint, grouped_splits
+from egnn_prune.data.isolated import DATA, UNLABELLED, reference_energies, sentence
+from egnn_prune.data.labels import Labels, declared, said_of
+from egnn_prune.data.quantities import is_energy, is_extensive
 from egnn_prune.data.store import GraphStore, not_an_element, not_finite
 from egnn_prune.errors import DataError
 
 #: Structures that are held in memory while a file is parsed.
 PIECE = 256
 TRAIN, TEST, OOD = range(3)
-
-log = logging.getLogger(__name__)
 
 
 def load_extxyz(
@@ -36,10 +36,17 @@ def load_extxyz(
 ) -> GraphDataset:
     """Read structures, one number of each and forces where there are any; gzipped files, too.
 
+    One atom alone (with a total energy and without periodic boundaries, or marked
+    ``config_type=IsolatedAtom``) is no structure to learn from, but its element's reference; it is
+    in no split. Structures that are there several times stay together in a random split, see
+    :mod:`egnn_prune.data.duplicates`.
+
     Energies come in eV and lengths in Angstrom, unless comment lines declare others
     (``energy_unit=kcal/mol length_unit=Bohr``), which are converted. ``forces [N, 3]`` are read
-    when the target is an energy. Structures with periodic boundaries have ``cell [1, 3, 3]`` and
-    ``pbc [1, 3]``; a cell without them is ignored. ``row`` counts through all files.
+    when they belong to the target by their name (``REF_energy`` has ``REF_forces``), see
+    :func:`~egnn_prune.data.quantities.matching_forces`. Structures with periodic boundaries have
+    ``cell [1, 3, 3]`` and ``pbc [1, 3]``; a cell without them is ignored. ``row`` counts through
+    all files.
 
     The files are parsed once, structure by structure, and kept as mapped arrays.
 
@@ -71,21 +78,31 @@ def load_extxyz(
         return pieces(files, target)
 
     variant = "|".join([target or "", *("path test ood".split()[kind] for kind in others)])
-    arrays = cached(path, parse, variant=variant, others=[*others.values()])
-    store, file_of = _store(arrays), torch.from_numpy(np.array(arrays["file"]))
-    if (count := int((file_of == TRAIN).sum())) < 3:
-        raise DataError(f"{path} holds {count} structures; at least 3 are needed")
-    name = str(arrays["target"][0])
+    arrays = cached(path, parse, version=2, variant=variant, others=[*others.values()])
+    store, name = _store(arrays), str(arrays["target"][0])
+    file_of, kind_of = np.array(arrays["file"]), np.array(arrays["kind"])
+    first = store.nodes["z"][store.offset[:-1]]
+    own = np.where(file_of == TRAIN, kind_of, DATA)
+    references = reference_energies(own, first, arrays["y"], path.name)
+    rows = {kind: np.flatnonzero((file_of == kind) & (kind_of == DATA)) for kind in files}
+    splits, notes = _splits(store, rows, files, seed)
+    _refuse_other_elements(store, splits, file_of, files)
     unit = "eV" if is_energy(name) else "data unit"
     units = {"pos": "Angstrom", "y": unit, "forces": "eV/Angstrom", "cell": "Angstrom"}
     return GraphDataset(
         name=path.name,
         target=name,
         unit=unit,
-        extensive=is_total_energy(name),
+        extensive=is_extensive(name),
         graphs=store,
-        splits=_splits(store, file_of, files, seed),
+        splits=splits,
         units={k: v for k, v in units.items() if k in store.nodes or k in store.graphs},
+        references=references,
+        notes=[
+            *str(arrays["said"][0]).split("\n"),
+            *notes,
+            *sentence(kind_of, references, store.elements(splits["train"])),
+        ],
     )
 
 
@@ -102,7 +119,8 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
         while piece := list(islice(structures, PIECE)):
             if labels is None:
                 labels = Labels.of(piece, target, str(path))
-                yield {"target": np.array([labels.target])}
+                said = "\n".join(said_of(max(piece, key=len), labels))
+                yield {"target": np.array([labels.target]), "said": np.array([said])}
             yield _arrays(piece, labels, path, start, kind)
             start += len(piece)
         if start == 0:
@@ -112,12 +130,15 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
 def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: int) -> Arrays:
     energy, length, force = labels.units.factors(path.name)
     columns: dict[str, list[np.ndarray]] = {k: [] for k in ("z", "pos", "forces", "cell")}
-    numbers = []
+    numbers, kinds = [], []
     for k, atoms in enumerate(piece, start):
         where = f"structure {k} of {path}"
         if declared(atoms) != labels.units:
             raise DataError(f"{where} declares other units than the structures before it")
-        y = labels.number(atoms, where) * (energy if is_energy(labels.target) else 1)
+        kinds.append(labels.kind(atoms))
+        # isolated atoms are in no split: their box says nothing, and their energy may lack
+        y = labels.number(atoms, where) if kinds[-1] != UNLABELLED else 0.0
+        y *= energy if is_energy(labels.target) else 1
         forces = labels.vectors(atoms, where)
         if not len(atoms):
             raise DataError(f"{where} has no atoms")
@@ -129,25 +150,28 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         numbers.append(y)
         columns["z"].append(atoms.numbers.astype(np.int16))
         columns["pos"].append(atoms.positions * length)
-        columns["cell"].append(_cell(atoms, where) * length)
+        columns["cell"].append(_cell(atoms, where, kinds[-1]) * length)
         if forces is not None:
             columns["forces"].append(forces.astype(np.float64) * force)
     arrays = {k: np.concatenate(v) for k, v in columns.items() if v}
     return arrays | {
         "y": np.array(numbers),
-        "pbc": np.array([atoms.pbc for atoms in piece]),
+        "pbc": np.array(
+            [atoms.pbc & (kind == DATA) for atoms, kind in zip(piece, kinds, strict=True)]
+        ),
         "size": np.array([len(atoms) for atoms in piece]),
+        "kind": np.array(kinds, dtype=np.uint8),
         "file": np.full(len(piece), kind, dtype=np.uint8),
     }
 
 
-def _cell(atoms: Atoms, where: str) -> np.ndarray:
-    """The cell ``[1, 3, 3]``; zero where the structure is not periodic.
+def _cell(atoms: Atoms, where: str, kind: int) -> np.ndarray:
+    """The cell ``[1, 3, 3]``; zero where the structure is not periodic, or an isolated atom.
 
     Raises:
         DataError: the cell has no volume in the periodic directions.
     """
-    if not atoms.pbc.any():
+    if not atoms.pbc.any() or kind != DATA:
         return np.zeros((1, 3, 3))
     cell = np.array(atoms.cell, dtype=np.float64)
     vectors = cell[atoms.pbc]
@@ -169,54 +193,55 @@ def _store(arrays: Arrays) -> GraphStore:
 
 
 def _splits(
-    store: GraphStore, file_of: Tensor, files: dict[int, Path], seed: int
-) -> dict[str, Tensor]:
-    rows = {kind: (file_of == kind).nonzero().flatten() for kind in files}
-    count = len(rows[TRAIN])
-    if TEST in files:
+    store: GraphStore, rows: dict[int, np.ndarray], files: dict[int, Path], seed: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The splits, and what is to be said of them."""
+
+    def random(count: int) -> dict[str, Tensor]:
+        if TEST not in files:
+            return random_splits(count, seed)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
         held_out = max(1, count // 10)
-        splits = {"train": order[held_out:], "val": order[:held_out]}
-    else:
-        splits = random_splits(count, seed)
-    known = {_fingerprint(store, k) for k in rows[TRAIN].tolist()} if len(files) > 1 else set()
+        return {"train": order[held_out:], "val": order[:held_out]}
+
+    if (count := len(rows[TRAIN])) < 3:
+        raise DataError(f"{files[TRAIN]} holds {count} structures; at least 3 are needed")
+    splits, notes = grouped_splits(store, random, files[TRAIN].name, torch.from_numpy(rows[TRAIN]))
+    known = {fingerprint(store, k) for k in rows[TRAIN].tolist()} if len(files) > 1 else set()
     for kind, name in ((TEST, "test"), (OOD, "ood")):
         if kind not in files:
             continue
-        _refuse_other_elements(store, rows[kind], rows[TRAIN], files[kind], files[TRAIN])
-        new = [k for k in rows[kind].tolist() if _fingerprint(store, k) not in known]
+        if not len(rows[kind]):
+            raise DataError(
+                f"{files[kind]} holds isolated atoms only; give others with data.{name}"
+            )
+        new = [k for k in rows[kind].tolist() if fingerprint(store, k) not in known]
         if not new:
             raise DataError(
                 f"all structures of {files[kind]} also are in {files[TRAIN]}; give others with "
                 f"data.{name}"
             )
         if (repeated := len(rows[kind]) - len(new)) > 0:
-            log.info(
-                "%d of %d structures in %s also are in %s and left out",
-                *(repeated, len(rows[kind]), files[kind].name, files[TRAIN].name),
+            notes.append(
+                f"{repeated} of {len(rows[kind])} structures in {files[kind].name} also are in "
+                f"{files[TRAIN].name} and left out"
             )
         splits[name] = torch.tensor(new, dtype=torch.long)
-    return splits
+    return splits, notes
 
 
 def _refuse_other_elements(
-    store: GraphStore, rows: Tensor, known: Tensor, path: Path, training: Path
+    store: GraphStore, splits: dict[str, Tensor], file_of: np.ndarray, files: dict[int, Path]
 ) -> None:
-    for z in sorted({*store.elements(rows)} - {*store.elements(known)}):
-        first = int(np.searchsorted(store.offset, _atom_of(store, rows, z), side="right")) - 1
-        raise DataError(
-            f"structure {first - int(rows[0])} of {path} has the element {chemical_symbols[z]}, "
-            f"which no structure of {training} has; leave it out or train on structures with it"
-        )
-
-
-def _atom_of(store: GraphStore, rows: Tensor, z: int) -> int:
-    """The first atom of that element in consecutive structures."""
-    start, end = store.offset[rows[0]], store.offset[rows[-1] + 1]
-    return int(start + np.argmax(store.nodes["z"][start:end] == z))
-
-
-def _fingerprint(store: GraphStore, k: int) -> int:
-    """The same for structures with the same elements at the same positions."""
-    atoms = slice(store.offset[k], store.offset[k + 1])
-    return hash((store.nodes["z"][atoms].tobytes(), store.nodes["pos"][atoms].tobytes()))
+    known = store.elements(torch.cat([splits["train"], splits["val"]]))
+    for kind, name in ((TEST, "test"), (OOD, "ood")):
+        unknown = {*store.elements(splits[name])} - {*known} if kind in files else set()
+        if unknown:
+            z = min(unknown)
+            atoms = (store.nodes["z"][slice(*store.offset[k : k + 2])] for k in splits[name])
+            first = int(splits[name][[z in numbers for numbers in atoms].index(True)])
+            raise DataError(
+                f"structure {first - int(np.argmax(file_of == kind))} of {files[kind]} has the "
+                f"element {chemical_symbols[z]}, which no structure of {files[TRAIN]} has; leave "
+                "it out or train on structures with it"
+            )

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from egnn_prune.data.isolated import DATA, ISOLATED, UNLABELLED, is_isolated
+from egnn_prune.data.quantities import is_energy, is_total_energy, matching_forces
 from egnn_prune.data.units import Units
 from egnn_prune.errors import DataError
 
@@ -20,16 +22,6 @@ DECLARATIONS = {
     "length": ("length_unit", "length_units", "pos_unit", "positions_unit"),
     "forces": ("forces_unit", "forces_units", "force_unit", "force_units"),
 }
-
-
-def is_energy(target: str) -> bool:
-    """Whether a quantity of that name is an energy, by its unit."""
-    return "energy" in target.lower()
-
-
-def is_total_energy(target: str) -> bool:
-    """Whether it is the energy of a whole structure, whose negative gradient the forces are."""
-    return is_energy(target) and "per_atom" not in target.lower()
 
 
 @dataclass(frozen=True)
@@ -50,21 +42,20 @@ class Labels:
     def of(cls, structures: Sequence[Atoms], target: str | None, path: str) -> Labels:
         """Found in the first structures of a file.
 
-        Without ``target`` it is the one energy that has a usual name. Forces are those with the
-        same prefix or suffix as the energy (``REF_energy``, ``REF_forces``), or else the only ones.
+        Without ``target`` it is the one energy that has a usual name. Forces are those that belong
+        to it by their name, see :func:`~egnn_prune.data.quantities.matching_forces`.
 
         Raises:
-            DataError: there is no such energy, or several; or several forces, none of which
-                belongs to the energy by its name.
+            DataError: there is no such energy, or several; or several forces, any of which could
+                belong to the energy by its name.
         """
-        first = structures[0]
-        target = target or _usual_energy(first, f"structure 0 of {path}")
-        forces = None
-        if is_total_energy(target):  # forces are the gradient of nothing else
-            # a single atom often has no forces; all of a file's structures must, or none
-            k = next((k for k, atoms in enumerate(structures) if len(atoms) > 1), 0)
-            forces = _matching_forces(structures[k], target, f"structure {k} of {path}")
-        return cls(target, forces, declared(first))
+        # an isolated atom often has no forces and other numbers than the rest
+        k = next((k for k, atoms in enumerate(structures) if not is_isolated(atoms)), 0)
+        where = f"structure {k} of {path}"
+        target = target or _usual_energy(structures[k], where)
+        k = next((k for k, atoms in enumerate(structures) if len(atoms) > 1), k)
+        forces = _matching_forces(structures[k], target, f"structure {k} of {path}")
+        return cls(target, forces, declared(structures[0]))
 
     def number(self, atoms: Atoms, where: str) -> float:
         """The structure's target, in the unit of the file.
@@ -78,10 +69,21 @@ class Labels:
             raise DataError(f"{where} has no number {self.target!r} (it has: {known})")
         return float(np.ravel(value)[0])
 
+    def kind(self, atoms: Atoms) -> int:
+        """Whether a structure is data, or an isolated atom and with which energy.
+
+        Of other quantities than energies, such as orbital energies, one atom is as good as two,
+        unless it is marked.
+        """
+        labelled = self.target in per_structure(atoms)
+        if is_isolated(atoms, unmarked=labelled and is_total_energy(self.target)):
+            return ISOLATED if labelled else UNLABELLED
+        return DATA
+
     def vectors(self, atoms: Atoms, where: str) -> np.ndarray | None:
         """The structure's forces ``[N, 3]``; ``None`` in a file without forces.
 
-        A single atom without periodic images feels no force, whether the file says so or not.
+        An isolated atom feels no force, whether the file says so or not.
 
         Raises:
             DataError: some structures of the file have forces and others have not.
@@ -90,7 +92,7 @@ class Labels:
             return None
         there = forces_of(atoms)
         if self.forces is None:
-            if there and len(atoms) > 1:
+            if len(atoms) > 1 and matching_forces(self.target, there, energies_of(atoms)):
                 raise DataError(
                     f"{where} has forces ({', '.join(there)}), but structures before it have none; "
                     "give forces to all of them or to none"
@@ -98,7 +100,7 @@ class Labels:
             return None
         if self.forces in there:
             return there[self.forces]
-        if len(atoms) == 1 and not atoms.pbc.any():
+        if is_isolated(atoms):
             return np.zeros((1, 3))
         raise DataError(
             f"{where} has no forces {self.forces!r}, but structures before it have; give forces to "
@@ -109,6 +111,48 @@ class Labels:
 def per_structure(atoms: Atoms) -> dict[str, Any]:
     """Numbers of the comment line and of an attached calculator."""
     return {**_results(atoms), **atoms.info}
+
+
+def energies_of(atoms: Atoms) -> list[str]:
+    """Names of all numbers that are energies."""
+    values = per_structure(atoms)
+    return [k for k, v in values.items() if is_energy(k) and np.asarray(v).dtype.kind in "iuf"]
+
+
+def said_of(atoms: Atoms, labels: Labels) -> list[str]:
+    """What is read from a structure, in which unit and whether that is declared, and what is not.
+
+    Args:
+        atoms: a structure that has everything which the file has.
+        labels: what is read from it.
+    """
+    target, there = labels.target, forces_of(atoms)
+    read = [f"target: {target}", f"forces: {labels.forces or 'none'}"]
+    given = [name for names in DECLARATIONS.values() for name in names if name in atoms.info]
+    how = f"declared by {', '.join(given)}" if given else "assumed, nothing is declared"
+    u = labels.units
+    units = f"{u.energy}, {u.length}" if is_energy(target) else u.length
+    said = [f"read: {', '.join(read)}; units of the file: {units} ({how})"]
+    unused = sorted(set(there) - {labels.forces})
+    if unused and is_total_energy(target):
+        said.append(
+            f"not used: {', '.join(unused)}, which {target} has no claim to by its name (its own "
+            f"are called as it is, or {target}_forces)"
+        )
+    elif unused:
+        said.append(f"not used: {', '.join(unused)}; they are the gradient of another quantity")
+    elif not there and is_total_energy(target) and (vectors := _other_vectors(atoms)):
+        said.append(f"not used: {', '.join(vectors)}; if these are forces, call them forces")
+    return said
+
+
+def _other_vectors(atoms: Atoms) -> list[str]:
+    known = ("positions", "momenta", "velocities", "dipoles", "magmoms")
+    return [
+        name
+        for name, values in atoms.arrays.items()
+        if name not in known and values.shape == (len(atoms), 3) and values.dtype.kind == "f"
+    ]
 
 
 def forces_of(atoms: Atoms) -> dict[str, np.ndarray]:
@@ -147,16 +191,15 @@ def _usual_energy(atoms: Atoms, where: str) -> str:
 
 
 def _matching_forces(atoms: Atoms, target: str, where: str) -> str | None:
-    there = forces_of(atoms)
-    position = target.lower().find("energy")
-    before, after = target[:position].lower(), target[position + len("energy") :].lower()
-    for word in ("forces", "force"):
-        matching = [name for name in there if name.lower() == before + word + after]
-        if len(matching) == 1:
-            return matching[0]
-    if len(there) > 1:
+    there, energies = forces_of(atoms), energies_of(atoms)
+    found = matching_forces(target, there, energies)
+    if found is not None or not is_total_energy(target):
+        return found
+    theirs = [matching_forces(energy, there, energies) for energy in energies]
+    free = sorted(name for name in there if name not in theirs)
+    if len(free) > 1:
         raise DataError(
-            f"{where} has more than one array of forces ({', '.join(sorted(there))}), and none is "
+            f"{where} has more than one array of forces ({', '.join(free)}), and none is "
             f"called as {target!r} is; rename or remove all but one"
         )
-    return next(iter(there), None)
+    return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from egnn_prune.data.dataset import GraphDataset
+from egnn_prune.data.duplicates import grouped_splits
 from egnn_prune.data.local import VARIABLE
 from egnn_prune.data.rmd17 import check_request, find_file
 from egnn_prune.data.trajectory import UNITS, Names, random_trajectory_splits, read_trajectory
@@ -65,12 +67,15 @@ def load_md17(
             "data.path=FILE"
         )
     graphs = read_trajectory(file, NAMES)
+    split = partial(random_trajectory_splits, seed=seed)
+    splits, notes = grouped_splits(graphs, split, file.name)
     return GraphDataset(
         name=f"md17-{file.stem.removeprefix('md17_').removesuffix('_dft')}",
         target="energy",
         unit="eV",
         extensive=True,
         graphs=graphs,
-        splits=random_trajectory_splits(len(graphs), seed),
+        splits=splits,
         units=UNITS,
+        notes=notes,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +13,18 @@ from torch import Tensor
 from egnn_prune.data.array_files import npz_pieces
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import SPLITS, GraphDataset, random_splits
+from egnn_prune.data.duplicates import grouped_splits, shared_structures
+from egnn_prune.data.quantities import is_energy, is_extensive, is_per_atom
 from egnn_prune.data.store import GraphStore
 from egnn_prune.data.units import Units, to_angstrom, to_ev
 from egnn_prune.errors import DataError
 
-#: Targets that grow with the number of atoms; names ending in ``_atom`` (QM9's atomisation
-#: energies) do too.
-EXTENSIVE = ("energy", "atomisation_energy", "u0", "u298", "h298", "g298", "zpve", "cv", "alpha")
-#: Targets whose negative gradient ``forces`` are.
-POTENTIALS = ("energy", "atomisation_energy", "u0", "u0_atom")
+#: Targets whose negative gradient ``forces`` are: the layout has one array of forces, and they are
+#: those of the energy, from which atomisation energies differ by constants.
+POTENTIALS = (
+    *("energy", "total_energy", "potential_energy", "free_energy"),
+    *("atomisation_energy", "atomization_energy", "u0", "u0_atom"),
+)
 #: Targets whose unit must be one of energy.
 ENERGIES = (*POTENTIALS, "u298", "h298", "g298", "zpve", "homo", "lumo", "gap")
 REQUIRED = ("offset", "z", "pos", "targets", "target_names")
@@ -106,8 +109,9 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     Units are strings: ``target_units [K]``, ``pos_unit`` (Angstrom, unless given) and
     ``forces_unit`` (the energy's per Angstrom; must be given where that is not eV). Energies,
     positions and forces come out in eV and Angstrom, other targets in their own unit, and targets
-    without a unit as they are. Forces belong to the targets energy, atomisation_energy, u0 and
-    u0_atom; with others, whose gradient they are not, they are left out.
+    without a unit as they are. Forces belong to the targets energy (total, potential or free, too),
+    atomisation_energy, u0 and u0_atom; with others, whose gradient they are not, they are left out.
+    Copies of a structure stay together in a random split, see :mod:`egnn_prune.data.duplicates`.
 
     Args:
         path: the file.
@@ -127,15 +131,19 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     units = {"pos": "Angstrom", "y": unit}
     if "forces" in store.nodes:
         units["forces"] = f"{unit}/Angstrom"
+    splits, notes = own_or_random_splits(
+        arrays, store, partial(random_splits, seed=seed), path.name
+    )
     return GraphDataset(
         name=path.stem,
         target=target,
         unit=unit,
-        extensive=target in EXTENSIVE or target.endswith("_atom"),
+        extensive=is_extensive(target),
         graphs=store,
-        splits=splits_of(arrays) or random_splits(len(store), seed),
+        splits=splits,
         smiles=[str(s) for s in arrays.get("smiles", ())],
         units=units,
+        notes=[*_said(arrays, target, "forces" in store.nodes), *notes],
     )
 
 
@@ -173,6 +181,33 @@ def splits_of(arrays: Arrays) -> dict[str, Tensor] | None:
     }
 
 
+def own_or_random_splits(
+    arrays: Arrays, store: GraphStore, split: Callable[[int], dict[str, Tensor]], name: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The file's own split, or one at random that keeps copies together; what is to be said of it.
+
+    Warns:
+        SuspiciousDataWarning: the file's own split tests on structures that it trains on.
+    """
+    own = splits_of(arrays)
+    if own is None:
+        return grouped_splits(store, split, name)
+    shared_structures(store, own, name)
+    return own, []
+
+
+def _said(arrays: Arrays, target: str, with_forces: bool) -> list[str]:
+    column = _column(arrays, target, "")
+    units = {
+        target: str(arrays["target_units"][column]) if "target_units" in arrays else "",
+        "pos": str(arrays.get("pos_unit", "")),
+        **({"forces": str(arrays.get("forces_unit", ""))} if with_forces else {}),
+    }
+    shown = ", ".join(f"{name} in {unit or 'a unit not declared'}" for name, unit in units.items())
+    unused = "forces" in arrays and not with_forces
+    return [f"read: {shown}"] + [f"not used: forces, which {target} has none of"] * unused
+
+
 def _column(arrays: Arrays, target: str, name: str) -> int:
     names = [str(n) for n in arrays["target_names"]]
     if target not in names:
@@ -193,7 +228,7 @@ def _units(arrays: Arrays, target: str, name: str) -> tuple[str, tuple[float, fl
             if forces is not None:
                 raise DataError("forces have a unit, but their energy has none; add target_units")
             return UNDECLARED, (1.0, position, 1 / position)
-        named_energy = target in ENERGIES or ("energy" in target and "per_atom" not in target)
+        named_energy = target in ENERGIES or (is_energy(target) and not is_per_atom(target))
         energy = to_ev(unit) if named_energy or _is_energy(unit) else None
         if energy is None:
             return unit, (1.0, position, 1.0)

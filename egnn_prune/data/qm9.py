@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ase.units
@@ -12,7 +13,7 @@ from torch import Tensor
 from egnn_prune.data.cache import Arrays
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.local import local_data
-from egnn_prune.data.npz import flat_store, read_npz, splits_of
+from egnn_prune.data.npz import flat_store, own_or_random_splits, read_npz
 from egnn_prune.data.qm9_official import official_arrays
 from egnn_prune.errors import ConfigError, DataError
 
@@ -122,13 +123,16 @@ def load_qm9(
     factor = _factor(arrays, target, name)
     wanted = PROPERTIES[target]
     store = flat_store(arrays, target, name, (factor, 1.0, 1.0))
+    split = partial(qm9_splits, seed=split_seed)
+    splits, notes = own_or_random_splits(arrays, store, split, name)
     return GraphDataset(
         name=name,
         target=target,
         unit=wanted.unit,
         extensive=wanted.extensive,
         graphs=store,
-        splits=splits_of(arrays) or qm9_splits(len(store), split_seed),
+        splits=splits,
+        notes=notes,
         smiles=[str(s) for s in arrays.get("smiles", [])],
         units={"pos": "Angstrom", "y": wanted.unit},
     )

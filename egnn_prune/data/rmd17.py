@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from egnn_prune.data.dataset import GraphDataset
+from egnn_prune.data.duplicates import grouped_splits
 from egnn_prune.data.local import VARIABLE, local_data
 from egnn_prune.data.trajectory import (
     UNITS,
@@ -87,18 +89,20 @@ def load_rmd17(
     graphs = read_trajectory(file, NAMES)
     molecule = file.stem.removeprefix("rmd17_")
     official = official_split(file, molecule, len(graphs))
+    if official:
+        splits, notes = trajectory_splits(*official, seed), list[str]()
+    else:
+        split = partial(random_trajectory_splits, seed=seed)
+        splits, notes = grouped_splits(graphs, split, file.name)
     return GraphDataset(
         name=f"rmd17-{molecule}" + ("" if official else "-random"),
         target="energy",
         unit="eV",
         extensive=True,
         graphs=graphs,
-        splits=(
-            trajectory_splits(*official, seed)
-            if official
-            else random_trajectory_splits(len(graphs), seed)
-        ),
+        splits=splits,
         units=UNITS,
+        notes=notes,
     )
 
 

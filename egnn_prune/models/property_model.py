@@ -38,39 +38,54 @@ class TargetScale:
     r"""How a target is brought to zero mean and unit variance, in float64.
 
     :math:`\tilde y = (y - \sum_a c_{z_a} - b) / s`. The per-element terms matter for energies: a
-    float32 number near -17,660 eV has a spacing of 2 meV.
+    float32 number near -17,660 eV has a spacing of 2 meV. Targets that grow with the number of
+    atoms have no b: two structures far apart have the sum of their energies.
 
     Attributes:
         per_element: energy per atom of each element (same order as the model's), or empty.
         shift: b, in the target's unit.
         scale: s, in the target's unit.
+        atoms: of a typical training structure, to which the read-out states the noise; that of
+            others grows with their number of atoms, as variances of independent parts add. 0: the
+            noise is the same for every size (of targets that do not grow, and in files of
+            version 0.1).
     """
 
     per_element: tuple[float, ...] = ()
     shift: float = 0.0
     scale: float = 1.0
+    atoms: float = 0.0
 
     @classmethod
-    def fit(cls, counts: Tensor, y: Tensor) -> TargetScale:
-        """Least squares per element (none for ``counts [B, 0]``), then mean and deviation.
+    def fit(cls, counts: Tensor, y: Tensor, references: Tensor | None = None) -> TargetScale:
+        """Least squares per element and the size of what is left, or mean and deviation.
 
         Args:
             counts: ``[B, elements]``, atoms of each element, or ``[B, 0]`` for a target that does
                 not grow with the number of atoms.
             y: ``[B]``, training targets.
+            references: ``[elements]``, energies of isolated atoms. What the data leave open (which
+                part of the energy each element has, where all structures have the same formula)
+                is as close to them as it can be; without them, to zero.
         """
         counts, y = counts.double().cpu(), y.double().cpu()
         per_element: tuple[float, ...] = ()
         size = float(y.abs().max())
         if counts.shape[1]:
+            start = counts.new_zeros(counts.shape[1]) if references is None else references.double()
+            rest = (y - counts @ start)[:, None]
             # gelsd: elements whose counts are collinear in the data share their energy
-            solution = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution
-            per_element = tuple(solution.flatten().tolist())
-            y = y - counts @ solution.flatten()
-        scale = float(y.std()) if len(y) > 1 else 0.0
+            solution = start + torch.linalg.lstsq(counts, rest, driver="gelsd").solution.flatten()
+            per_element = tuple(solution.tolist())
+            y = y - counts @ solution
         # a fit that is exact leaves rounding noise, which is no scale to learn on
         floor = 1e-9 * size
-        return cls(per_element, float(y.mean()), scale if scale > floor else 1.0)
+        if per_element:  # without a shift: what is left is measured from zero
+            left = float(y.square().mean().sqrt()) if len(y) > 1 else 0.0
+            atoms = float(counts.sum(1).mean())
+            return cls(per_element, 0.0, left if left > floor else 1.0, atoms)
+        left = float(y.std()) if len(y) > 1 else 0.0
+        return cls((), float(y.mean()), left if left > floor else 1.0)
 
     def reference(self, counts: Tensor) -> Tensor:
         """What is subtracted from each target, ``counts [B, elements] -> [B]``, in float64."""
@@ -203,7 +218,14 @@ class PropertyModel(nn.Module):
         else:  # copies of the batch would be identical up to the read-out
             out = self.trunk(batch)
             means, variances = self.head(out.x, graph_of_node(out), graphs, samples)
-        return split_samples(means, samples), split_samples(variances, samples)
+        variances = self._sized(split_samples(variances, samples), batch)
+        return split_samples(means, samples), variances
+
+    def _sized(self, variances: Tensor, batch: Batch | Data) -> Tensor:
+        """Variances ``[M, B]`` of a typical structure as those of structures of their sizes."""
+        if not self.scale.atoms or self.head.pool != "sum":
+            return variances
+        return variances * (graph_pointer(batch).diff().to(variances) / self.scale.atoms)
 
     def last_layer(self, batch: Batch | Data) -> tuple[Tensor, Prediction]:
         r"""Features that the mean is linear in, and the prediction, from one pass.
@@ -219,7 +241,8 @@ class PropertyModel(nn.Module):
         graph = graph_of_node(out)
         hidden = self.head.hidden(out.x, graph, graphs)
         features = self.head.pooled(hidden, graph, graphs).double() * self.scale.scale
-        return features, self._prediction(batch, *self.head.outputs(hidden, graph, graphs))
+        means, variances = self.head.outputs(hidden, graph, graphs)
+        return features, self._prediction(batch, means, self._sized(variances, batch))
 
     def last_layer_weights(self) -> Tensor:
         """The weights that :meth:`last_layer` features are multiplied with, ``[features]``."""

@@ -183,7 +183,7 @@ def test_no_host_no_data(nowhere, tmp_path, monkeypatch):
 
 
 def sdf(k: int) -> str:
-    atoms = "".join(f"{k:10.4f}{i:10.4f}{-1.5:10.4f} {e}   0  0\n" for i, e in enumerate("OHH"))
+    atoms = "".join(f"{k:10.4f}{i * k:10.4f}{-1.5:10.4f} {e}   0  0\n" for i, e in enumerate("OHH"))
     head = f"gdb {k}\n made\n\n  3  2  0  0  0  0  0  0  0999 V2000\n"
     return f"{head}{atoms}  1  2  1  0\nM  END\n$$$$\n"
 
@@ -214,14 +214,14 @@ def test_official_files(official, monkeypatch, piece):
     )
     for k, graph in zip(kept, dataset.graphs, strict=True):
         assert graph.z.tolist() == [8, 1, 1]
-        assert graph.pos.tolist() == [[k, i, -1.5] for i in range(3)]
+        assert graph.pos.tolist() == [[k, i * k, -1.5] for i in range(3)]
 
 
 def test_a_damaged_official_file_is_named_with_the_molecule(official, tmp_path):
     with zipfile.ZipFile(official / "qm9.zip") as archive:
         content = {name: archive.read(name).decode() for name in archive.namelist()}
     content["gdb9.sdf"] = content["gdb9.sdf"].replace(
-        "    5.0000    1.0000", "    5.0000     x    "
+        "    5.0000    5.0000", "    5.0000     x    "
     )
     with zipfile.ZipFile(official / "qm9.zip", "w") as archive:
         for name, text in content.items():
