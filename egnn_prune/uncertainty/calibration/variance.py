@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
+from egnn_prune.errors import InputError
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.calibration.base import Calibration
 from egnn_prune.uncertainty.calibration.points import regression, residuals
@@ -22,7 +24,17 @@ class VarianceCalibration(Calibration):
     def fit(self, prediction: Predicted, y: Tensor) -> Self:
         """Fit on a validation prediction; see :meth:`Calibration.fit`."""
         error, variance = residuals(prediction, y)
-        self.store(regression(prediction).mean, **self.fit_residuals(error, variance))
+        stated = regression(prediction)
+        self.store(stated.mean, **self.fit_residuals(error, variance))
+        with torch.no_grad():
+            found = self(stated).variance
+        if not bool((found.isfinite() & (found > 0)).all()):
+            raise InputError(
+                f"the validation errors are so far from the stated deviations (median "
+                f"{float(error.abs().median()):.3g} against {float(variance.sqrt().median()):.3g}) "
+                f"that {str(stated.mean.dtype).removeprefix('torch.')} cannot hold a factor between "
+                "them; train a model that states deviations of the size of its errors"
+            )
         return self
 
     def fit_residuals(self, error: Tensor, variance: Tensor) -> dict[str, Tensor]:
