@@ -39,7 +39,6 @@ class RobustScaling(VarianceCalibration):
 
     def fit_residuals(self, error: Tensor, variance: Tensor) -> dict[str, Tensor]:
         """The factor on the variance, ``[1]``."""
-
         std = variance.sqrt()
         # in units of the middle error and the middle deviation, so that no product can overflow
         size, width = error[error != 0].abs().median(), std.median()
