@@ -24,14 +24,14 @@ PATIENCE = 20.0
 class Held:
     """A thread that runs ``work`` and stops when it first reaches ``module``, until released."""
 
-    def __init__(self, module: nn.Module, work: Callable[[], Any]) -> None:
+    def __init__(self, module: nn.Module, work: Callable[[], Any], wait: bool = True) -> None:
         self.reached, self.go, self.work = threading.Event(), threading.Event(), work
         self.found: Any = None
         self.thread = threading.Thread(target=self._run, daemon=True)
-        handle = module.register_forward_pre_hook(self._stop)
+        self.handle = module.register_forward_pre_hook(self._stop)
         self.thread.start()
-        assert self.reached.wait(PATIENCE), self.found
-        handle.remove()
+        if wait:
+            assert self.reached.wait(PATIENCE), self.found
 
     def _run(self) -> None:
         try:
@@ -48,6 +48,7 @@ class Held:
         """What the work returned, after it may go on."""
         self.go.set()
         self.thread.join(PATIENCE)
+        self.handle.remove()
         return self.found
 
 

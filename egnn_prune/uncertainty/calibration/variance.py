@@ -32,8 +32,8 @@ class VarianceCalibration(Calibration):
             raise InputError(
                 f"the validation errors are so far from the stated deviations (median "
                 f"{float(error.abs().median()):.3g} against {float(variance.sqrt().median()):.3g}) "
-                f"that {str(stated.mean.dtype).removeprefix('torch.')} cannot hold a factor between "
-                "them; train a model that states deviations of the size of its errors"
+                f"that {str(stated.mean.dtype)[6:]} cannot hold a factor between them; train a "
+                "model that states deviations of the size of its errors"
             )
         return self
 
