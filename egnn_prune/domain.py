@@ -148,9 +148,9 @@ class TrainingDomain:
             [self.bonds.get(a, none).get(b, (0.0, 0.0)) for b in (*names, "any")] for a in names
         ]
         least = [[self.shortest.get("-".join(_pair(a, b)), 0.0) for b in names] for a in names]
-        low, high = torch.tensor(limits, dtype=torch.float64)[kind].unbind(-1)
-        margin = (MARGIN * (high - low)).clamp(min=BONDS_MARGIN)
-        odd = (bonds < low - margin) | (bonds > high + margin)
+        least_bonds, most_bonds = torch.tensor(limits, dtype=torch.float64)[kind].unbind(-1)
+        margin = (MARGIN * (most_bonds - least_bonds)).clamp(min=BONDS_MARGIN)
+        odd = (bonds < least_bonds - margin) | (bonds > most_bonds + margin)
         short = shortest < (1 - LENGTH_MARGIN) * torch.tensor(least, dtype=torch.float64)[kind]
         atoms = odd.any(1) | short.any(1)
         if bool(atoms.any()):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import InputError
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.calibration.base import Calibration
 from egnn_prune.uncertainty.calibration.points import classes, labelled
 from egnn_prune.uncertainty.estimator import Predicted
@@ -43,7 +44,7 @@ class TemperatureScaling(Calibration):
     fitted_names = ("temperature",)
     temperature: Tensor
 
-    def fit(self, prediction: Predicted, y: Tensor) -> Self:
+    def fit(self, prediction: Predicted, y: Numbers) -> Self:
         """Fit on a validation prediction; see :meth:`Calibration.fit`.
 
         Raises:

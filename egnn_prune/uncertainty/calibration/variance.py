@@ -10,6 +10,7 @@ from torch import Tensor
 
 from egnn_prune.errors import InputError
 from egnn_prune.prediction import Prediction
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.calibration.base import Calibration
 from egnn_prune.uncertainty.calibration.points import regression, residuals
 from egnn_prune.uncertainty.estimator import Predicted
@@ -21,7 +22,7 @@ class VarianceCalibration(Calibration):
     Subclasses say what they fit (:meth:`fit_residuals`) and the ratio (:meth:`ratio`).
     """
 
-    def fit(self, prediction: Predicted, y: Tensor) -> Self:
+    def fit(self, prediction: Predicted, y: Numbers) -> Self:
         """Fit on a validation prediction; see :meth:`Calibration.fit`."""
         error, variance = residuals(prediction, y)
         stated = regression(prediction)
