@@ -46,7 +46,14 @@ class _Dropping(TorchFunctionMode):
 
     Fused paths of attention, which know no dropout, give way: torch takes them only where no
     function is looked at.
+
+    Attributes:
+        acted: whether anything was dropped with a probability above zero.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.acted = False
 
     def __torch_function__(
         self,
@@ -55,16 +62,20 @@ class _Dropping(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        keywords, name = dict(kwargs or {}), getattr(func, "__name__", "")
+        keywords, name, p = dict(kwargs or {}), getattr(func, "__name__", ""), 0.0
         if func in BY_KEYWORD:
             keywords["training"] = True
-        elif name in BY_PLACE and len(args) == 3:
-            args = (*args[:2], True)
+            attention = func is F.multi_head_attention_forward
+            p = args[10] if attention else keywords["p"]
         elif name in BY_PLACE:
-            keywords["train"] = True
+            p = args[1] if len(args) > 1 else keywords["p"]
+            args, keywords["train"] = args[:2], True
         elif name in RECURRENT:
             place = 6 if isinstance(args[3], bool) else 7  # of a packed sequence
+            layers, p = args[place - 2 : place]
             args = (*args[:place], True, *args[place + 1 :])
+            p = p if layers > 1 else 0.0
+        self.acted = self.acted or p > 0
         return func(*args, **keywords)
 
 
@@ -104,7 +115,7 @@ def _unseen(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _dropping(network: nn.Module) -> Iterator[None]:
+def _dropping(network: nn.Module) -> Iterator[_Dropping]:
     """Within this context the network drops, and nothing else about it is as in training."""
     # what torch.compile made of evaluation mode has no dropout in it
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl for m in network.modules())
@@ -113,8 +124,8 @@ def _dropping(network: nn.Module) -> Iterator[None]:
     try:
         for module in switched:
             module.training = True  # its own mode, not that of its parts
-        with eager, _Dropping():
-            yield
+        with eager, _Dropping() as dropping:
+            yield dropping
     finally:
         for module in switched:
             module.training = False
@@ -143,8 +154,8 @@ class ModuleDropout(Estimator):
 
     Raises:
         ConfigError: the network has no dropout, there are fewer than two samples, or (when it
-            predicts) all passes are the same, because the dropout never acts (a fused or scripted
-            layer, say).
+            predicts) all passes are the same and nothing was seen to drop (in a scripted layer,
+            say). Where dropout does act, on zeros or in a network that is dead, zero is true.
     """
 
     def __init__(self, network: nn.Module, samples: int = 20, seed: int = 0) -> None:
@@ -162,16 +173,20 @@ class ModuleDropout(Estimator):
     def estimate(self, batch: Any) -> Predicted:
         """Pool the passes as members."""
         cuda = range(torch.cuda.device_count())
-        with _ONE_AT_A_TIME, torch.random.fork_rng(devices=cuda), _dropping(self.network):
+        with (
+            _ONE_AT_A_TIME,
+            torch.random.fork_rng(devices=cuda),
+            _dropping(self.network) as dropping,
+        ):
             torch.manual_seed(self.seed)
 
             def drawn() -> Predicted:
                 return as_prediction(self.network(batch))
 
             prediction = pooled([drawn() for _ in range(self.samples)])
-            if not self._acts:  # of rare drops, few passes may see none
+            if not self._acts:  # others' modules drop unseen, and few passes may be spared
                 looks = (drawn() for _ in range(LOOKS))
-                self._acts = _differ(prediction) or any(
+                self._acts = dropping.acted or any(
                     _differ(pooled([prediction, look])) for look in looks
                 )
         if not self._acts:

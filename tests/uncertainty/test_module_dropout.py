@@ -163,12 +163,23 @@ def test_a_dropout_that_never_acts_is_refused(dtype, x):
     assert not any(module.training for module in network.modules())
 
 
-def test_rare_drops_are_no_reason_to_refuse(dtype):
+@pytest.mark.parametrize("kind", [nn.Dropout, Custom])
+def test_rare_drops_are_no_reason_to_refuse(dtype, kind):
     """Of 4 numbers that are dropped once in fifty, two passes mostly drop none."""
-    network = nn.Sequential(nn.Dropout(0.02), nn.Linear(4, 2)).to(dtype).eval()
+    network = nn.Sequential(kind(0.02), nn.Linear(4, 2)).to(dtype).eval()
     x = torch.ones(1, 4, dtype=dtype)
     spreads = [ModuleDropout(network, 2, seed).predict(x).logits.std(0) for seed in range(5)]
     assert any(not spread.any() for spread in spreads)
+
+
+def test_zero_is_true_where_dropout_acts_and_changes_nothing(dtype):
+    """A network that pruning left dead, or an input of zeros."""
+    network = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)).to(dtype).eval()
+    with torch.no_grad():
+        network[0].weight.zero_()
+        network[0].bias.zero_()
+    prediction = ModuleDropout(network, 5).predict(torch.randn(3, 4, dtype=dtype))
+    assert float(prediction.mutual_information.max()) < 1e-6
 
 
 def test_which_modules_drop():
