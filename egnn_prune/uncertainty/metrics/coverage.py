@@ -155,7 +155,7 @@ class IntervalCoverage(GaussianMetric):
         axes.legend()
 
 
-def _steps(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor, Tensor]:
     """Start, end and height of the steps of the observed coverage, ``[N + 1]`` each."""
     levels, observed = coverage_curve(mean, variance, target)
     zero, one = levels.new_zeros(1), levels.new_ones(1)

@@ -31,7 +31,8 @@ def regression_scores(mean: Numbers, variance: Numbers, target: Numbers) -> dict
         InputError: there are fewer than two samples, or one cannot be scored (see
             ``checked_gaussian``).
     """
-    data = [numbers.detach() for numbers in gaussian(mean, variance, target)]
+    means, variances, targets = gaussian(mean, variance, target)
+    data = (means.detach(), variances.detach(), targets.detach())
     scores = {
         "nll": nll(*data),
         "crps": crps(*data),
