@@ -7,10 +7,12 @@ group at once. Models declare their groups; the engine never needs to know what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -132,8 +134,12 @@ class ChannelGate(nn.Module):
         self.p, self.inplace = p, inplace
         self.register_buffer("kept", torch.arange(width))
         self.register_buffer("dense_width", torch.tensor(width))
-        self.thinning: Tensor | None = None  # [S, width]
         self.opened: Tensor | None = None  # [graphs, width]
+
+    @property
+    def thinning(self) -> Tensor | None:
+        """The masks ``[S, width]`` of the call that is under way, see :func:`thinning_by`."""
+        return _CALL.masks.get(self)
 
     def draw(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``samples`` thinning masks ``[samples, width]``; kept channels carry 1/(1-p)."""
@@ -176,21 +182,63 @@ def gates(model: nn.Module) -> Iterator[tuple[str, ChannelGate]]:
             yield name, module
 
 
+class _Call(threading.local):
+    """What the call that is under way in a thread has drawn.
+
+    Masks travel with the call, not in the module: other threads that use the same network see none
+    of them. (``torch.compile`` follows thread-local state, but context variables only since 2.14.)
+    """
+
+    def __init__(self) -> None:
+        self.masks: Mapping[ChannelGate, Tensor] = {}
+
+
+_CALL = _Call()
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module is in the mode that it was in."""
-    # molecular dynamics does this in every step: one walk through the tree
-    modules = list(model.modules())
-    learning = [module for module in modules if module.training]
-    for module in learning:
-        module.training = False
+def thinning_by(masks: Mapping[ChannelGate, Tensor | None]) -> Iterator[None]:
+    """Within this context, and this thread, gates are thinned by masks ``[S, width]``.
+
+    Args:
+        masks: for some gates their masks, or ``None`` for a gate that shall not be thinned; all
+            other gates stay as they are.
+    """
+    before = _CALL.masks
+    changed = {**before, **masks}
+    _CALL.masks = {gate: mask for gate, mask in changed.items() if mask is not None}
     try:
         yield
     finally:
-        for module in modules:  # the work may have changed modes, too
+        _CALL.masks = before
+
+
+#: Modules that were in training mode before :func:`evaluating`, and how many calls evaluate them.
+_EVALUATED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_EVALUATED_LOCK = threading.Lock()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module is in the mode that it was in.
+
+    Calls may overlap, in one thread or several: modes come back when the last of them ends.
+    """
+    with _EVALUATED_LOCK:
+        # molecular dynamics does this in every step: one walk through the tree
+        mine = [m for m in model.modules() if m.training or (_EVALUATED and m in _EVALUATED)]
+        for module in mine:
+            _EVALUATED[module] = _EVALUATED.get(module, 0) + 1
             module.training = False
-        for module in learning:
-            module.training = True
+    try:
+        yield
+    finally:
+        with _EVALUATED_LOCK:
+            for module in mine:
+                _EVALUATED[module] -= 1
+                if not _EVALUATED[module]:
+                    del _EVALUATED[module]
+                    module.training = True
 
 
 def linear_members(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
+from egnn_prune.domain import Unlike
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.files import atomic
 from egnn_prune.report.csv_file import write_rows
@@ -42,7 +43,7 @@ class Predicted:
 
     Attributes:
         rows: one mapping per structure, see :data:`COLUMNS` (and ``reason`` where one was
-            skipped), as in the CSV file.
+            skipped or is out of distribution), as in the CSV file.
         structures: those that were not skipped, with their results, as in the extended XYZ file.
         limit: the doubt beyond which a structure counts as out of distribution, in the target's
             unit, or ``None``.
@@ -58,7 +59,7 @@ class Predicted:
         outside = sum(row.get("in_distribution") == "no" for row in self.rows)
         known = (
             f"{outside} of them unlike the training data"
-            if self.limit is not None
+            if self.limit is not None or outside
             else "in or out of distribution unknown (the model holds no validation_doubt)"
         )
         return f"{len(self.structures)} structures predicted, {known}; {skipped} skipped"
@@ -74,7 +75,9 @@ def predict_structures(
 ) -> Predicted:
     """Predict every structure of a file.
 
-    A structure is in distribution when its epistemic standard deviation is at most ``threshold``.
+    A structure is in distribution when its epistemic standard deviation is at most ``threshold``,
+    and it looks like the training structures (:class:`~egnn_prune.domain.TrainingDomain`), where
+    the model's file says what these look like. ``reason`` says why one is not.
 
     Args:
         model: from :meth:`TrainedModel.load`.
@@ -121,13 +124,17 @@ def predict_structures(
             bar.update(len(part))
     for row in rows:
         row.pop("forces", None)
+        row.pop("atoms", None)
     return Predicted(rows, results, limit)
 
 
 def predicted(
     model: TrainedModel, structures: Sequence[Atoms], limit: float | None
 ) -> Iterator[dict[str, Any]]:
-    """The columns of every structure of a batch, and ``forces [N, 3]`` of a potential."""
+    """The columns of every structure of a batch, ``forces [N, 3]`` of a potential, and ``atoms``.
+
+    These are whether each atom looks like a training atom, ``[N]``, where that is known.
+    """
     batches = [[graph_of(atoms)] for atoms in structures]
     if len({atoms.pbc.any() for atoms in structures}) == 1:  # else their attributes differ
         batches = [[graph for (graph,) in batches]]
@@ -136,12 +143,14 @@ def predicted(
         found = model.evaluate(batch, forces=model.is_potential)
         lower, upper = model.calibration.interval(found.stated, COVERAGE)
         forces = None if found.forces is None else _split(found.forces, batch.ptr)
-        for i in range(len(graphs)):
+        for i, graph in enumerate(graphs):
+            unlike = model.domain.unlike(graph) if model.domain else None
             yield {
                 **_numbers(found, i),
                 "lower_90": float(lower[i]),
                 "upper_90": float(upper[i]),
-                "in_distribution": _flag(float(found.calibrated.doubt[i].sqrt()), limit),
+                **_flag(float(found.calibrated.doubt[i].sqrt()), limit, unlike, model.unit),
+                **({} if unlike is None else {"atoms": ~unlike.atoms.numpy()}),
                 **({} if forces is None else {"forces": forces[i]}),
             }
 
@@ -158,8 +167,13 @@ def _split(forces: Tensor, ptr: Tensor) -> list[np.ndarray]:
     return [part.double().cpu().numpy() for part in forces.split(ptr.diff().tolist())]
 
 
-def _flag(doubt: float, limit: float | None) -> str:
-    return "" if limit is None else "yes" if doubt <= limit else "no"
+def _flag(doubt: float, limit: float | None, unlike: Unlike | None, unit: str) -> dict[str, str]:
+    reasons = [unlike.reason] if unlike is not None and unlike.reason else []
+    if limit is not None and not doubt <= limit:
+        reasons.insert(0, f"its epistemic deviation is beyond {limit:.3g} {unit}".rstrip())
+    if reasons:
+        return {"in_distribution": "no", "reason": "; ".join(reasons)}
+    return {"in_distribution": "" if limit is None else "yes"}
 
 
 def with_results(atoms: Atoms, number: int, row: dict[str, Any], model: TrainedModel) -> Atoms:
@@ -186,6 +200,10 @@ def with_results(atoms: Atoms, number: int, row: dict[str, Any], model: TrainedM
     out.info |= {"structure": number, **numbers}
     if row["in_distribution"]:
         out.info["in_distribution"] = row["in_distribution"] == "yes"
+    if row.get("reason"):
+        out.info["reason"] = row["reason"]
+    if "atoms" in row:
+        out.arrays["atoms_in_distribution"] = row["atoms"]
     return out
 
 

@@ -13,9 +13,11 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.files import write_json
 from egnn_prune.inference import checked_folder
 from egnn_prune.molecular_dynamics import (
+    constraints_of,
     energy_conservation,
     run_nve,
     set_thermal_velocities,
+    temperature,
 )
 from egnn_prune.report.csv_file import write_rows
 from egnn_prune.report.dynamics import dynamics_plot, with_error
@@ -23,6 +25,12 @@ from egnn_prune.report.files import write_atomic
 from egnn_prune.report.formatting import MISSING
 from egnn_prune.report.style import png_bytes
 from egnn_prune.structures import read_structures
+
+#: Arrays of the first structure that a simulation keeps.
+KEPT = {
+    *("numbers", "positions", "masses", "momenta"),
+    *("tags", "initial_charges", "initial_magmoms"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class SimulationReport:
         threshold_eV: what it is compared with, or ``None``.
         beyond_threshold: share of the frames beyond it, or ``None``.
         steps_per_second: wall time, frames written.
+        velocities: where the first ones come from.
+        constraints: what is held, ``""`` for nothing.
         stopped: why the run ended early, or ``None``.
     """
 
@@ -55,6 +65,8 @@ class SimulationReport:
     threshold_eV: float | None
     beyond_threshold: float | None
     steps_per_second: float
+    velocities: str
+    constraints: str
     stopped: str | None
 
     def text(self) -> str:
@@ -70,14 +82,28 @@ class SimulationReport:
             f"{self.formula}: {self.picoseconds:.3g} ps at {self.mean_temperature_K:.0f} K, drift "
             f"{with_error(self.drift_meV_atom_ps, self.drift_error_meV_atom_ps)} meV/atom/ps, "
             f"fluctuation {spread}, "
-            f"{self.steps_per_second:.0f} steps/s{known}"
+            f"{self.steps_per_second:.0f} steps/s{known}; velocities {self.velocities}"
         )
+        if self.constraints:
+            line += f"; held: {self.constraints}"
         if self.threshold_eV is None:
             line += (
                 "\nnothing watched for structures unlike the training data: the model's file holds "
                 "no validation_doubt; give a threshold in eV"
             )
         return line if not self.stopped else f"{line}\nstopped early: {self.stopped}"
+
+
+def start_of(structure: Atoms) -> Atoms:
+    """What a simulation takes over of a structure: its constraints and :data:`KEPT`."""
+    atoms = structure.copy()
+    atoms.info = {}
+    for name in set(atoms.arrays) - KEPT:  # labels would be wrong beside every other frame
+        del atoms.arrays[name]
+    # as the constraints have it, whatever the file says
+    if atoms.has("momenta"):
+        atoms.set_momenta(atoms.get_momenta())
+    return atoms
 
 
 def simulate(
@@ -87,7 +113,7 @@ def simulate(
     *,
     steps: int = 20000,
     timestep: float = 0.5,
-    kelvin: float = 300.0,
+    kelvin: float | None = None,
     interval: int = 10,
     seed: int = 0,
     which: str = "pruned",
@@ -99,12 +125,15 @@ def simulate(
 
     Args:
         model: see :class:`~egnn_prune.ase.PrunedCalculator`.
-        structure: file in any format that ASE reads; of its last structure the elements (with
-            their masses, if given), positions, cell and boundaries are taken, nothing else.
+        structure: file in any format that ASE reads; of its last structure are taken: elements
+            with their masses, positions, cell, boundaries, constraints, momenta, tags, initial
+            charges and magnetic moments (:data:`KEPT`), nothing else. So the last frame of a
+            trajectory goes on where it ended.
         folder: gets ``trajectory.extxyz``, ``energies.csv``, ``dynamics.json``, ``dynamics.png``.
         steps: how many.
         timestep: in fs.
-        kelvin: temperature of the first velocities.
+        kelvin: temperature of the first velocities; by default the structure's own momenta, or
+            300 K where it has none.
         interval: steps between frames.
         seed: of the velocities.
         which: ``"pruned"`` or ``"dense"``, of a run's folder.
@@ -120,9 +149,7 @@ def simulate(
     if on_uncertain not in ("warn", "stop", "ignore"):
         raise ConfigError(f"on_uncertain must be warn, stop or ignore, not {on_uncertain!r}")
     folder, start = checked_folder(folder), read_structures(structure)[-1]
-    # labels of the start would be wrong beside every other frame
-    masses = start.get_masses() if start.has("masses") else None
-    atoms = Atoms(start.numbers, start.positions, masses=masses, cell=start.cell, pbc=start.pbc)
+    atoms = start_of(start)
     calculator = PrunedCalculator(
         model, threshold, "ignore", device, which=which, force_uncertainty=False
     )
@@ -131,7 +158,12 @@ def simulate(
     if on_uncertain == "stop" or (on_uncertain == "warn" and calculator.threshold is not None):
         guards = [UncertaintyGuard(atoms, action=on_uncertain)]
     atoms.get_potential_energy()  # a structure that cannot be used is refused before all else
-    set_thermal_velocities(atoms, kelvin, seed)
+    if kelvin is None and atoms.get_momenta().any():
+        velocities = f"of the start ({temperature(atoms):.0f} K)"
+    else:
+        kelvin = 300.0 if kelvin is None else kelvin
+        set_thermal_velocities(atoms, kelvin, seed)
+        velocities = f"drawn at {kelvin:g} K"
     made = run_nve(
         atoms,
         folder / "trajectory.extxyz",
@@ -164,6 +196,8 @@ def simulate(
         threshold_eV=limit,
         beyond_threshold=None if limit is None else float((doubt > limit).mean()),
         steps_per_second=made.steps / made.seconds if made.seconds else 0.0,
+        velocities=velocities,
+        constraints=constraints_of(atoms),
         stopped=made.stopped,
     )
     # JSON has no NaN

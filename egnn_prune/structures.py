@@ -41,9 +41,10 @@ def read_structures(path: str | Path) -> list[Atoms]:
 def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
     """The structure in eV and Angstrom, whatever its comment line declares, as in training.
 
-    Where it declares units (``length_unit=Bohr``), this is a copy without a calculator and without
-    the declaration; positions, cell, numbers called as energies are and arrays called as forces
-    are converted. Otherwise it is the structure itself.
+    Where it declares units (``length_unit=Bohr``), this is a copy without a calculator, without
+    momenta (nobody declares their unit) and without the declaration; positions, cell, numbers
+    called as energies are and arrays called as forces are converted. Otherwise it is the structure
+    itself.
 
     Args:
         atoms: the structure.
@@ -56,6 +57,7 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
         return atoms
     energy, length, force = declared(atoms).factors(where)
     out = atoms.copy()
+    out.arrays.pop("momenta", None)
     out.positions *= length
     out.cell[:] *= length
     out.info = {

@@ -15,6 +15,7 @@ from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.device import choose_device
+from egnn_prune.domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
 from egnn_prune.prediction import Prediction
@@ -58,6 +59,7 @@ class TrainedModel:
         doubt_limit: the epistemic standard deviation that 99 % of the validation structures stay
             below, in ``unit``; ``None`` in files that do not hold it.
         source: the file, for messages.
+        domain: what the training structures looked like; ``None`` in files that do not hold it.
     """
 
     estimator: Estimator
@@ -65,6 +67,7 @@ class TrainedModel:
     unit: str = ""
     doubt_limit: float | None = None
     source: str = "the model"
+    domain: TrainingDomain | None = None
 
     @classmethod
     def load(
@@ -109,6 +112,7 @@ class TrainedModel:
             elif path.stem != which:
                 _refuse_dense(which, f"the file {path}")
             metadata = read_header(path)["metadata"]
+            domain = metadata.get("training_domain")
             estimator = load_estimator(path).to(choose_device(device or "auto"))
             found = cls(
                 estimator.requires_grad_(False),
@@ -116,6 +120,7 @@ class TrainedModel:
                 _agreed(str(metadata.get("unit") or ""), unit or "", path),
                 (metadata.get("validation_doubt") or {}).get("q99") or None,
                 str(path),
+                TrainingDomain.from_json(domain) if domain is not None else None,
             )
             length = (metadata.get("units") or {}).get("pos", "Angstrom")
             if length != "Angstrom":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -22,6 +23,7 @@ from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.summary import summary
+from egnn_prune.domain import TrainingDomain
 from egnn_prune.errors import DataError
 from egnn_prune.files import read_json
 from egnn_prune.predicting import BATCH, graph_means, predict_all
@@ -255,12 +257,14 @@ class Workbench:
     def save(self, model: nn.Module, name: str) -> None:
         """Write a network, or an estimator with its network, into the run's folder.
 
-        Of an estimator the file also says how doubtful validation graphs are, which tells later
-        what is out of distribution.
+        Of an estimator the file also says how doubtful validation graphs are, and what the training
+        graphs look like, which tells later what is out of distribution.
         """
-        doubt = {}
+        known: dict[str, Any] = {}
         if isinstance(model, Estimator):
-            doubt = {"validation_doubt": self.validation_doubt(model)}
+            known = {"validation_doubt": self.validation_doubt(model)}
+            if self.domain is not None:
+                known["training_domain"] = self.domain.to_json()
         checkpoint.save(
             model,
             self.folder.path / name,
@@ -269,8 +273,15 @@ class Workbench:
             dataset=self.dataset.name,
             units=self.dataset.units,
             config_hash=self.folder.hash,
-            **doubt,
+            **known,
         )
+
+    @cached_property
+    def domain(self) -> TrainingDomain | None:
+        """What the training graphs look like, where they are structures in Angstrom."""
+        if self.dataset.units.get("pos", "Angstrom") != "Angstrom":
+            return None
+        return TrainingDomain.of(self.train)
 
     def validation_doubt(self, estimator: Estimator) -> dict[str, float]:
         """Quantiles over validation graphs of the deviation that doubts a graph, target's unit."""

@@ -2,8 +2,9 @@
 
 MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors is taken) or a
 .safetensors file of a model of an energy. STRUCTURE is any file that ASE reads; its last structure
-is the start. Velocities are drawn at the given temperature, without motion or rotation of the
-whole; about half of the kinetic energy goes into the bonds when the start is a minimum.
+is the start, with its constraints (move_mask), masses and momenta: the last frame of a trajectory
+goes on. Where it has no momenta, or a temperature is given, velocities are drawn, without motion or
+rotation of the whole; about half of their energy goes into the bonds when the start is a minimum.
 
 DIR gets trajectory.extxyz, energies.csv, dynamics.json (drift, steps/s) and dynamics.png: total
 energy with its drift, and the model's uncertainty over time. An integrator that conserves energy
@@ -33,8 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--temperature",
         type=float,
-        default=300.0,
-        help="of the first velocities in K, at most 1e5 (300)",
+        help="of the first velocities in K, at most 1e5 (the start's own momenta, or else 300)",
     )
     parser.add_argument("--interval", type=int, default=10, help="steps between frames (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the velocities (0)")

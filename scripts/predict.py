@@ -7,7 +7,8 @@ MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors 
 DIR/predictions.csv has a row for each structure: its value with standard deviation (recalibrated),
 the epistemic part of that, a 90 % interval, and whether the structure is like the training data.
 "no" means that the epistemic standard deviation is above the one that 99 % of the validation
-structures stayed below: do not rely on the value. DIR/predictions.extxyz has the structures with
+structures stayed below, or that the structure is unlike all training structures (its reason says
+how): do not rely on the value. DIR/predictions.extxyz has the structures with
 the same numbers and, where the model predicts an energy, with energy (eV) and forces (eV/Angstrom).
 Comment lines may declare other units (length_unit=Bohr energy_unit=Hartree); they are converted.
 

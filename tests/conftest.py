@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import gates
+from egnn_prune.channels import gates, thinning_by
 from egnn_prune.models import EGNN, EGNNOptions, PropertyModel
 from egnn_prune.models.graph import complete_edges
 
@@ -171,15 +172,19 @@ def make_property_model(dtype: torch.dtype) -> Callable[..., PropertyModel]:
 
 
 @pytest.fixture
-def draw_thinning() -> Callable[..., None]:
-    """``draw_thinning(model, samples, seed)``: the same seed draws the same thinned networks."""
+def draw_thinning() -> Iterator[Callable[..., None]]:
+    """``draw_thinning(model, samples, seed)``: the same seed draws the same thinned networks.
 
-    def draw(model: nn.Module, samples: int, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        for _, gate in gates(model):
-            gate.thinning = gate.draw(samples, generator)
+    They stay until the test ends.
+    """
+    with ExitStack() as stack:
 
-    return draw
+        def draw(model: nn.Module, samples: int, seed: int = 0) -> None:
+            generator = torch.Generator().manual_seed(seed)
+            masks = {gate: gate.draw(samples, generator) for _, gate in gates(model)}
+            stack.enter_context(thinning_by(masks))
+
+        yield draw
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError, all_properties
 from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from trained_models import METHODS, calibrated, ethanol, network, trained
@@ -21,6 +24,7 @@ from egnn_prune.ase import (
     UncertaintyGuard,
     UncertaintyWarning,
 )
+from egnn_prune.domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import PropertyModel
 from egnn_prune.structures import graph_of
@@ -197,6 +201,88 @@ def test_an_optimiser_of_ase_goes_downhill():
     largest = np.abs(atoms.get_forces()).max()
     BFGS(atoms, logfile=None).run(fmax=0.1 * largest, steps=20)
     assert atoms.get_potential_energy() < start
+
+
+class Watched:
+    """A trained model that writes down what it is asked for."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model, self.asked = model, []
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+    def evaluate(self, batch, forces=False, stress=False):
+        self.asked.append("stress" if stress else "forces" if forces else "energy")
+        return self.model.evaluate(batch, forces, stress)
+
+    def member_forces(self, batch):
+        self.asked.append("members")
+        return self.model.member_forces(batch)
+
+
+@pytest.mark.parametrize("kind", ["shallow", "dropout"])
+def test_only_what_is_asked_for_is_computed(kind, dtype):
+    atoms, whole = with_calculator(kind, dtype), with_calculator(kind, dtype)
+    atoms.calc.model = watched = Watched(atoms.calc.model)
+    energy = atoms.get_potential_energy()
+    assert watched.asked == ["energy"] and set(atoms.calc.results) == {"energy", "free_energy"}
+    assert atoms.calc.results["energy_uncertainty"] > 0 and watched.asked == ["energy"]
+    forces = atoms.get_forces()
+    assert watched.asked == ["energy", "forces"]
+    atoms.get_potential_energy(), atoms.get_forces(), atoms.get_potential_energy(True)
+    assert watched.asked == ["energy", "forces"]
+    spread = atoms.calc.results["forces_uncertainty"]
+    assert watched.asked == ["energy", "forces", "members"]
+    assert np.array_equal(atoms.calc.get_property("forces_uncertainty", atoms), spread)
+    assert watched.asked == ["energy", "forces", "members"]
+    # forces first say the same, and bring the energy along
+    assert np.array_equal(whole.get_forces(), forces)
+    assert whole.get_potential_energy() == energy
+    atoms.positions[0, 0] += 0.1
+    assert atoms.get_potential_energy() != energy
+    assert "forces" not in atoms.calc.results
+    assert np.abs(atoms.get_forces() - forces).max() > 1e-4
+    assert not np.array_equal(atoms.calc.results["forces_uncertainty"], spread)
+
+
+def test_stress_brings_forces_and_energy_along():
+    atoms = crystal()
+    atoms.calc = PrunedCalculator(trained(), unit="eV")
+    atoms.calc.model = watched = Watched(atoms.calc.model)
+    atoms.get_potential_energy()
+    assert watched.asked == ["energy"]
+    for ask in (atoms.get_stress, atoms.get_forces, atoms.get_potential_energy):
+        ask()
+    assert watched.asked == ["energy", "stress"]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_results_are_those_of_ase_and_ours_are_found_by_name(kind):
+    atoms = with_calculator(kind, threshold=1e9)
+    forces = atoms.get_forces()
+    results = atoms.calc.results
+    assert set(results) == {"energy", "free_energy", "forces"}
+    frozen = atoms.copy()
+    frozen.calc = SinglePointCalculator(frozen, **results)
+    assert np.array_equal(frozen.get_forces(), forces)
+    assert frozen.get_potential_energy() == atoms.get_potential_energy()
+    assert set(atoms.calc.export_properties()) >= {"energy", "forces"}
+    assert {**results} == dict(results) and set(results) <= set(all_properties)
+    for name in ("energy_uncertainty", "energy_doubt"):
+        assert results[name] == results.get(name) == atoms.calc.extras[name] > 0
+        assert atoms.calc.get_property(name, atoms) == results[name]
+    assert results["in_distribution"] is True and results["out_of_distribution_reason"] == ""
+    assert results.get("stress") is None and results.get("nonsense", 3) == 3
+    for name in ("stress", "nonsense"):
+        with pytest.raises(KeyError):
+            results[name]
+    atoms.positions[0, 0] += 0.1
+    atoms.get_potential_energy()
+    with pytest.raises(KeyError):  # numbers of a structure that is gone are not made up
+        results["forces_uncertainty"]
+    again = copy.deepcopy(atoms.calc)
+    assert again.results["energy_doubt"] == atoms.calc.results["energy_doubt"]
 
 
 # -------------------------------------------------------------------------- files and units
@@ -400,3 +486,47 @@ def test_the_guard_needs_a_threshold_and_our_calculator():
         guard()
     with pytest.raises(ConfigError, match="action must be 'stop' or 'warn'"):
         UncertaintyGuard(with_calculator(), 0.1, "explode")
+
+
+# --------------------------------------------------------- unlike the training structures
+
+
+@pytest.fixture
+def of_ethanol(tmp_path):
+    """A file of a model whose doubt is never large, trained on ethanol alone."""
+    domain = TrainingDomain.of([graph_of(ethanol(seed=seed)) for seed in range(30)])
+    path = tmp_path / "pruned.safetensors"
+    known = {"validation_doubt": {"q99": 1e9}, "training_domain": domain.to_json()}
+    save(trained(), path, target="energy", unit="eV", **known)
+    return path
+
+
+def test_carbon_monoxide_is_no_ethanol(of_ethanol):
+    atoms = ethanol(seed=99)
+    atoms.calc = PrunedCalculator(of_ethanol)
+    atoms.get_forces()
+    assert atoms.calc.results["in_distribution"] is True
+    assert atoms.calc.results["atoms_in_distribution"].tolist() == [True] * 9
+    atoms = molecule("CO")
+    atoms.calc = PrunedCalculator(of_ethanol)
+    with pytest.warns(UncertaintyWarning, match="it has 2 atoms, in training 9") as caught:
+        atoms.get_potential_energy()
+    assert "\n" not in str(caught[0].message)
+    assert atoms.calc.results["in_distribution"] is False
+    assert atoms.calc.results["atoms_in_distribution"].tolist() == [False, False]
+    assert "O has" not in (reason := atoms.calc.results["out_of_distribution_reason"])
+    assert "atom 0 (O)" in reason
+    atoms.calc = PrunedCalculator(of_ethanol, on_uncertain="raise")
+    with pytest.raises(UncertaintyExceeded, match="unlike the training data: it has 2 atoms"):
+        atoms.get_forces()
+
+
+def test_the_guard_stops_at_a_broken_bond(of_ethanol):
+    atoms = ethanol(seed=99)
+    atoms.calc = PrunedCalculator(of_ethanol, on_uncertain="ignore")
+    guard = UncertaintyGuard(atoms)
+    guard()
+    atoms.positions[3] += 2.0 * (atoms.positions[3] - atoms.positions[2])  # of the hydroxyl
+    with pytest.raises(UncertaintyExceeded, match=r"atom 2 \(O\) has 0.0 bonds to H.*1 more"):
+        guard()
+    assert guard.exceeded == 1

@@ -17,6 +17,7 @@ from torch_geometric.data import Batch
 from trained_models import ethanol, trained
 
 from egnn_prune import data, forces, save
+from egnn_prune.domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.inference import predict_structures, write_predictions
 from egnn_prune.structures import graph_of
@@ -120,6 +121,38 @@ def test_the_flag_compares_epistemic_deviations_with_the_files_limit(run, tmp_pa
     for wrong in (0.0, "1"):
         with pytest.raises(ConfigError, match="threshold must be positive"):
             predict_structures(model, path, threshold=wrong)
+
+
+def test_what_is_unlike_the_training_structures_is_out_and_says_why(run, tmp_path, script):
+    """The members agree on CO as on all else: what they were trained on tells."""
+    domain = TrainingDomain.of([graph_of(ethanol(seed=seed)) for seed in range(20)])
+    path = written(tmp_path / "s.xyz", [ethanol(seed=30), molecule("CO"), ethanol(seed=31)])
+    old = predict_structures(TrainedModel.load(run(validation_doubt={"q99": 1e9})), path)
+    assert [row["in_distribution"] for row in old.rows] == ["yes"] * 3
+    assert not any("reason" in row for row in old.rows)  # files written before hold no ranges
+    known = {"validation_doubt": {"q99": 1e9}, "training_domain": domain.to_json()}
+    folder, out = run(**known), tmp_path / "out"
+    found = predict_structures(TrainedModel.load(folder), path)
+    assert [row["in_distribution"] for row in found.rows] == ["yes", "no", "yes"]
+    assert found.rows[1]["reason"].startswith("it has 2 atoms, in training 9; 50 % of its atoms")
+    assert [row["value"] for row in found.rows] == [row["value"] for row in old.rows]
+    strict = predict_structures(TrainedModel.load(folder), path, threshold=1e-9)
+    assert strict.rows[0]["reason"] == "its epistemic deviation is beyond 1e-09 eV"
+    assert "beyond 1e-09 eV; it has 2 atoms" in strict.rows[1]["reason"]
+    code, said, _ = script(folder, path, "--out", out)
+    assert code == 0 and "1 of them unlike the training data" in said
+    with (out / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["in_distribution"] for row in rows] == ["yes", "no", "yes"]
+    assert "in training 9" in rows[1]["reason"] and rows[0]["reason"] == ""
+    frames = ase.io.read(out / "predictions.extxyz", ":")
+    assert [a.info["in_distribution"] for a in frames] == [True, False, True]
+    assert [a.arrays["atoms_in_distribution"].all() for a in frames] == [True, False, True]
+    assert frames[1].info["reason"] == rows[1]["reason"]
+    only = predict_structures(TrainedModel.load(run(training_domain=domain.to_json())), path)
+    assert [row["in_distribution"] for row in only.rows] == ["", "no", ""]
+    with pytest.raises(InputError, match="its training structures is damaged"):
+        TrainedModel.load(run(training_domain={"size": 3}))
 
 
 def test_gzipped_files_and_numbers_of_the_input(run, tmp_path):

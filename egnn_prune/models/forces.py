@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import evaluating, gates
+from egnn_prune.channels import evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models.graph import graph_of_node
 from egnn_prune.prediction import Prediction
@@ -199,14 +199,10 @@ def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
 @contextmanager
 def _one_of(model: nn.Module, sample: int) -> Iterator[None]:
     """Within this context only one of the thinned networks is left."""
-    masks = {gate: gate.thinning for _, gate in gates(model) if gate.thinning is not None}
-    try:
-        for gate, mask in masks.items():
-            gate.thinning = mask[sample : sample + 1]
+    masks = {gate: gate.thinning for _, gate in gates(model)}
+    left = {gate: mask[sample : sample + 1] for gate, mask in masks.items() if mask is not None}
+    with thinning_by(left):
         yield
-    finally:
-        for gate, mask in masks.items():
-            gate.thinning = mask
 
 
 def thinned_networks(model: nn.Module) -> int:

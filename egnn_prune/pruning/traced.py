@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,7 +115,9 @@ class TracedNetwork(nn.Module):
                 for member in group.members:
                     if member.reads:
                         layer, _ = owner_of(self, member.name)
-                        hook = partial(_gate_inputs, gate, _inputs_of(layer, member))
+                        # a hook belongs to one call: other threads may run the network, too
+                        caller = threading.get_ident()
+                        hook = partial(_gate_inputs, caller, gate, _inputs_of(layer, member))
                         handles.append(layer.register_forward_pre_hook(hook))
         try:
             yield
@@ -146,7 +149,7 @@ class TracedNetwork(nn.Module):
             _refit(layer)
         small._groups = [_kept(g, keep.get(g.name), alive) for g in small._groups]
         for _, gate in gates(small):
-            gate.thinning = gate.opened = None
+            gate.opened = None
         return small
 
     def extra_repr(self) -> str:
@@ -170,9 +173,11 @@ def _inputs_of(layer: nn.Module, member: Member) -> Tensor:
 
 
 def _gate_inputs(
-    gate: ChannelGate, index: Tensor, layer: nn.Module, inputs: tuple[Any, ...]
+    caller: int, gate: ChannelGate, index: Tensor, layer: nn.Module, inputs: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Send some channels of a layer's input through a gate (a forward pre-hook)."""
+    """Send some channels of a layer's input through a gate (a forward pre-hook of one thread)."""
+    if threading.get_ident() != caller:
+        return inputs
     x, *rest = inputs
     axis = 1 if isinstance(layer, _ConvNd) else x.dim() - 1
     x = x.movedim(axis, 1)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGate, evaluating, gates
+from egnn_prune.channels import ChannelGate, evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.estimator import Estimator
@@ -47,15 +47,12 @@ def draw_networks(
 
 @contextmanager
 def thinned(model: nn.Module, masks: list[Tensor]) -> Iterator[None]:
-    """Within this context the model is the thinned networks that ``masks`` describe."""
-    dropped = dropped_gates(model)
-    try:
-        for gate, mask in zip(dropped, masks, strict=True):
-            gate.thinning = mask
+    """Within this context the model is the thinned networks that ``masks`` describe.
+
+    In this thread only: others may use the model at the same time, whole or thinned otherwise.
+    """
+    with thinning_by(dict(zip(dropped_gates(model), masks, strict=True))):
         yield
-    finally:
-        for gate in dropped:
-            gate.thinning = None
 
 
 def mc_dropout(
@@ -69,6 +66,7 @@ def mc_dropout(
     """Predict with several thinned networks (Gal and Ghahramani 2016, Eq. 6).
 
     Only dropout is active: the model is in evaluation mode otherwise, and is left as it was.
+    Several threads may share a model: masks belong to the call.
 
     Args:
         model: a model whose forward pass takes ``samples`` (see :class:`Sampled`).

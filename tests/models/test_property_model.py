@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import gates
+from egnn_prune.channels import gates, thinning_by
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import MeanVarianceHead, PropertyModel, TargetScale, forces
 
@@ -105,13 +105,12 @@ def test_single_data_needs_no_batch_vector(make_property_model, make_batch, asse
 def test_samples_become_members(make_property_model, make_batch, draw_thinning, assert_close):
     model, batch = make_property_model(members=2, dropout=0.3), make_batch(3, 5)
     draw_thinning(model, 3)
-    masks = {name: gate.thinning for name, gate in gates(model)}
+    masks = {gate: gate.thinning for _, gate in gates(model)}
     together = model(batch, samples=3)
     assert together.members.shape == (6, 2)
     for sample in range(3):
-        for name, gate in gates(model):
-            gate.thinning = masks[name][sample : sample + 1]
-        assert_close(model(batch).members, together.members[2 * sample : 2 * sample + 2])
+        with thinning_by({gate: mask[sample : sample + 1] for gate, mask in masks.items()}):
+            assert_close(model(batch).members, together.members[2 * sample : 2 * sample + 2])
 
 
 def test_thinning_only_the_read_out(make_property_model, make_batch, draw_thinning, assert_close):
@@ -119,9 +118,8 @@ def test_thinning_only_the_read_out(make_property_model, make_batch, draw_thinni
     model.head.gate.p = 0.5
     draw_thinning(model, 4)
     slow = model(batch, samples=4).members
-    for _, gate in gates(model.trunk):
-        gate.thinning = None
-    assert_close(model(batch, samples=4).members, slow)
+    with thinning_by({gate: None for _, gate in gates(model.trunk)}):
+        assert_close(model(batch, samples=4).members, slow)
     assert slow.std(0).min() > 0
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("torch_pruning", reason="needs the package torch-pruning")
 
-from egnn_prune.channels import Prunable, gates
+from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
     Context,
@@ -387,9 +387,6 @@ def test_thinning_draws_the_same_networks(make, assert_close, draw_thinning):
     assert_close(small(many), masked(many))
     samples = small(many).unflatten(0, (3, -1))
     assert (samples[0] - samples[1]).abs().max() > 0
-    for m in (masked, small):
-        for _, gate in gates(m):
-            gate.thinning = None
     assert (model.train()(x) != copy.deepcopy(model)(x)).any(), "in training the gates thin out"
 
 

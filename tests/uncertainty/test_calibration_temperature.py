@@ -119,10 +119,11 @@ def test_equal_logits_stay():
     assert fitted_temperature(prediction, torch.arange(20) % 3) == 1.0
 
 
-def test_large_logits_do_not_overflow():
-    prediction, labels = classification(500, 1e5)
-    prediction = ClassPrediction(prediction.logits.float())
-    assert 99 < fitted_temperature(prediction, labels) <= 100.1
+@pytest.mark.parametrize("t", [1e-6, 1e-3, 1e5, 1e30])
+def test_logits_of_any_size_have_their_temperature(t, dtype):
+    prediction, labels = classification(2000, t)
+    prediction = ClassPrediction(prediction.logits.to(dtype))
+    assert fitted_temperature(prediction, labels) == pytest.approx(t, rel=0.1)
 
 
 def test_gradients_pass_through():

@@ -91,7 +91,7 @@ def test_gradients_reach_every_member(images, dtype):
 # dropout modules --------------------------------------------------------------------------------
 
 
-def test_only_dropout_is_in_training_mode_and_modes_come_back(network, images):
+def test_only_dropout_acts_and_modes_come_back(network, images):
     network.train()
     network[5].eval()
     before = [m.training for m in network.modules()]
@@ -100,7 +100,8 @@ def test_only_dropout_is_in_training_mode_and_modes_come_back(network, images):
     statistics = network[1].running_mean.clone()
     prediction = ModuleDropout(network, samples=3).predict(images)
     assert prediction.logits.shape == (3, 5, CLASSES)
-    assert seen == [(False, False, False, True, False, True, False)] * 3
+    assert seen == [(False,) * 7] * 3  # not even dropout is switched: other threads see no mode
+    assert (prediction.logits.std(0) > 0).all()
     assert [m.training for m in network.modules()] == before
     assert torch.equal(network[1].running_mean, statistics)
 

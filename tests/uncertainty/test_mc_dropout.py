@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from egnn_prune import compact, forces
-from egnn_prune.channels import ChannelGate, gates
+from egnn_prune.channels import ChannelGate, gates, thinning_by
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks
@@ -227,9 +227,9 @@ def test_a_gate_overwrites_only_when_asked():
     x, graph = torch.ones(3, 4), torch.zeros(3, dtype=torch.long)
     for inplace in (False, True):
         gate = ChannelGate(4, 0.5, inplace)
-        gate.thinning = torch.zeros(1, 4)
-        gate(x, graph)  # gradients are needed: never in place
-        assert bool((x == 1).all())
-        with torch.no_grad():
-            gate(x, graph)
+        with thinning_by({gate: torch.zeros(1, 4)}):
+            gate(x, graph)  # gradients are needed: never in place
+            assert bool((x == 1).all())
+            with torch.no_grad():
+                gate(x, graph)
         assert bool((x == 0).all()) == inplace

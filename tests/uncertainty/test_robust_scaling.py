@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from egnn_prune.errors import InputError
 from egnn_prune.prediction import Prediction
-from egnn_prune.uncertainty.calibration import RobustScaling, VarianceScaling
+from egnn_prune.uncertainty.calibration import RobustScaling, VarianceScaling, build_calibration
 from egnn_prune.uncertainty.metrics import crps
 
 
@@ -48,3 +49,40 @@ def test_one_outlier_moves_it_far_less_than_the_likelihood(dtype):
     }
     assert moved[VarianceScaling] > 1.2
     assert moved[RobustScaling] < 1.05
+
+
+@pytest.mark.parametrize("std", [1e-15, 1e-8, 1e-6, 1.0, 1e6, 1e15])
+@pytest.mark.parametrize("method", ["robust", "variance", "monotone", "isotonic", "conformal"])
+def test_deviations_of_any_size_are_brought_to_that_of_the_errors(dtype, method, std):
+    """Stated a quadrillion times too small or too large, intervals hold what they promise."""
+    y = torch.randn(400, dtype=torch.float64)
+    mean = (y + 0.1 * torch.randn(400, dtype=torch.float64)).to(dtype)
+    prediction = Prediction.from_members(mean[None], torch.full_like(mean, std**2)[None])
+    low, high = build_calibration(method).fit(prediction, y.to(dtype)).interval(prediction, 0.9)
+    coverage = float(((y > low) & (y < high)).double().mean())
+    assert coverage == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_unit_of_the_target_does_not_matter(dtype):
+    prediction, y = errors(300, dtype, 3.0)
+    for unit in (1e-9, 1e9):
+        scaled = Prediction.from_members(prediction.members, prediction.member_variance * unit**2)
+        found = RobustScaling().fit(scaled, y * unit).factor
+        torch.testing.assert_close(found, RobustScaling().fit(prediction, y).factor)
+
+
+def test_one_point_beyond_all_bounds_does_not_move_the_grid_away(dtype):
+    """The grid covers the ratios of all errors, so it may be long; the minimum stays."""
+    prediction, y = errors(500, dtype)
+    before = float(RobustScaling().fit(prediction, y).factor)
+    y[0] = 1e-30
+    assert float(RobustScaling().fit(prediction, y).factor) == pytest.approx(before, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["robust", "variance", "monotone", "isotonic", "conformal"])
+def test_a_factor_that_the_precision_cannot_hold_is_refused(method):
+    y = 1e5 * torch.randn(400)
+    prediction = Prediction.from_members(torch.zeros(1, 400), torch.full((1, 400), 1e-36))
+    with pytest.raises(InputError, match="float32 cannot hold a factor between them") as caught:
+        build_calibration(method).fit(prediction, y)
+    assert "\n" not in str(caught.value)

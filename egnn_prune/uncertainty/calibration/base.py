@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.calibration.points import positive_variance, regression
 from egnn_prune.uncertainty.estimator import Predicted
 
@@ -39,12 +40,13 @@ class Calibration(nn.Module):
         for name in self.fitted_names:
             self.register_buffer(name, torch.empty(0))
 
-    def fit(self, prediction: Predicted, y: Tensor) -> Self:
+    def fit(self, prediction: Predicted, y: Numbers) -> Self:
         """Fit on a validation prediction.
 
         Args:
             prediction: what the model predicts for validation data.
-            y: ``[...]`` targets in the shape of the mean, or labels ``[B]`` for classes.
+            y: ``[...]`` targets in the shape of the mean, or labels ``[B]`` for classes; a tensor,
+                a NumPy array or a list.
 
         Raises:
             InputError: there are fewer than 10 targets, shapes differ, something is NaN, infinite
@@ -123,7 +125,7 @@ class NoCalibration(Calibration):
 
     name = "none"
 
-    def fit(self, prediction: Predicted, y: Tensor) -> Self:
+    def fit(self, prediction: Predicted, y: Numbers) -> Self:
         """Nothing to fit."""
         return self
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from egnn_prune.errors import InputError
 from egnn_prune.prediction import ClassPrediction, Prediction
+from egnn_prune.uncertainty.arrays import Numbers, as_tensor
 from egnn_prune.uncertainty.estimator import Predicted, finite
 
 #: Fewest targets that a calibration is fitted on.
@@ -57,7 +58,7 @@ def positive_variance(prediction: Prediction) -> Tensor:
     return variance
 
 
-def residuals(prediction: Predicted, y: Tensor) -> tuple[Tensor, Tensor]:
+def residuals(prediction: Predicted, y: Numbers) -> tuple[Tensor, Tensor]:
     """Errors ``y - mean`` and total variances of a validation prediction, both flat.
 
     Every component of a vector target (a force) counts as one point.
@@ -68,7 +69,7 @@ def residuals(prediction: Predicted, y: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: as :meth:`Calibration.fit` says, or every error is exactly zero.
     """
-    stated = regression(finite(prediction))
+    stated, y = regression(finite(prediction)), as_tensor(y, "targets")
     _check(y, stated.mean.shape)
     variance = positive_variance(stated).detach().cpu().double().flatten()
     error = (y.detach().cpu().double() - stated.mean.detach().cpu().double()).flatten()
@@ -80,7 +81,7 @@ def residuals(prediction: Predicted, y: Tensor) -> tuple[Tensor, Tensor]:
     return error, variance
 
 
-def labelled(prediction: Predicted, y: Tensor) -> tuple[Tensor, Tensor]:
+def labelled(prediction: Predicted, y: Numbers) -> tuple[Tensor, Tensor]:
     """Logits ``[M, B, C]`` in float64 and labels ``[B]`` of a validation prediction, on the CPU.
 
     Raises:
@@ -88,6 +89,7 @@ def labelled(prediction: Predicted, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     logits = classes(finite(prediction)).logits
     samples, count = logits.shape[1:]
+    y = as_tensor(y, "labels")
     _check(y, torch.Size([samples]))
     labels = y.detach().cpu().long()
     if (

@@ -12,8 +12,8 @@ from egnn_prune.uncertainty.calibration.temperature import golden_section
 from egnn_prune.uncertainty.calibration.variance import VarianceCalibration
 from egnn_prune.uncertainty.metrics.likelihood import crps_terms
 
-#: Standard deviations are multiplied by no less and no more than these.
-RANGE = (1e-4, 1e4)
+#: Steps of the grid in log s, and the most points that it may have.
+STEP, MOST_POINTS = 0.1, 2000
 
 
 class RobustScaling(VarianceCalibration):
@@ -27,7 +27,10 @@ class RobustScaling(VarianceCalibration):
     Gaussian errors both have the same minimum. Source of the score: Gneiting and Raftery 2007,
     Section 4.2; of heavy tails as the weakness of the likelihood: their Section 4.1.
 
-    The minimum is found in log s on a grid and then by golden-section search, in float64.
+    Each point's score alone is least at :math:`s = 1.2\,|y_i - \mu_i| / \sigma_i`, so the minimum
+    lies between the smallest and the largest of these, whatever the unit and however wrong the
+    stated deviations are. It is found in log s on a grid between them and then by golden-section
+    search, in float64.
     """
 
     name = "robust"
@@ -36,16 +39,22 @@ class RobustScaling(VarianceCalibration):
 
     def fit_residuals(self, error: Tensor, variance: Tensor) -> dict[str, Tensor]:
         """The factor on the variance, ``[1]``."""
+        std = variance.sqrt()
+        # in units of the middle error and the middle deviation, so that no product can overflow
+        size, width = error[error != 0].abs().median(), std.median()
+        error, std = error / size, std / width
 
-        def score(log_s: Tensor) -> Tensor:
-            scaled = variance * (2 * log_s[:, None]).exp()
-            return crps_terms(torch.zeros_like(error), scaled, error).mean(1)
+        def score(log_s: float) -> float:
+            scaled = (std * math.exp(log_s)).square()
+            return float(crps_terms(torch.zeros_like(error), scaled, error).mean())
 
-        grid = torch.linspace(math.log(RANGE[0]), math.log(RANGE[1]), 185, dtype=error.dtype)
-        best = int(score(grid).argmin())
-        low, high = (float(grid[i]) for i in (max(best - 1, 0), min(best + 1, len(grid) - 1)))
-        log_s = golden_section(lambda x: float(score(grid.new_tensor([x]))), low, high)
-        return {"factor": grid.new_tensor([2 * log_s]).exp()}
+        logs = (error[error != 0].abs() / std[error != 0]).log() + math.log(1.2)
+        low, high = float(logs.min()) - STEP, float(logs.max()) + STEP
+        points = min(math.ceil((high - low) / STEP) + 1, MOST_POINTS)
+        grid = torch.linspace(low, high, points, dtype=torch.float64).tolist()
+        best = min(range(1, points - 1), key=[score(x) for x in grid].__getitem__)
+        log_s = golden_section(score, grid[best - 1], grid[best + 1])
+        return {"factor": (math.exp(log_s) * size / width).square()[None]}
 
     def ratio(self, prediction: Prediction) -> Tensor:
         """The factor, ``[1]``."""

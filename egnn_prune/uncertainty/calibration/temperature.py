@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import InputError
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.calibration.base import Calibration
 from egnn_prune.uncertainty.calibration.points import classes, labelled
 from egnn_prune.uncertainty.estimator import Predicted
 
-#: Lowest and highest temperature.
+#: Lowest and highest temperature of logits whose typical spread is 1, and the step of the grid.
 RANGE = (0.01, 100.0)
+STEP = 0.4
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -31,16 +33,18 @@ class TemperatureScaling(Calibration):
     fitted member by member would leave the pooled ensemble underconfident (Rahaman and Thiery
     2021). With one member the label cannot change. Source: Guo et al. 2017, Eq. 9.
 
-    The minimum is found in log T on a grid over [0.01, 100] and then by golden-section search, in
-    float64: the same data give the same T, and no step size can go wrong. A classifier that knows
-    nothing ends at T = 100, next to uniform probabilities.
+    The minimum is found in log T on a grid and then by golden-section search, in float64: the same
+    data give the same T, and no step size can go wrong. The grid runs from 0.01 to 100 times the
+    root mean square of the logits about their mean over the classes, so logits of any size have
+    their minimum on it. A classifier that knows nothing ends at its upper end, next to uniform
+    probabilities.
     """
 
     name = "temperature"
     fitted_names = ("temperature",)
     temperature: Tensor
 
-    def fit(self, prediction: Predicted, y: Tensor) -> Self:
+    def fit(self, prediction: Predicted, y: Numbers) -> Self:
         """Fit on a validation prediction; see :meth:`Calibration.fit`.
 
         Raises:
@@ -57,13 +61,12 @@ class TemperatureScaling(Calibration):
         return replace(classes(prediction), logits=logits / self.fitted("temperature", logits))
 
 
-def likeliest_temperature(logits: Tensor, labels: Tensor, points: int = 25) -> float:
+def likeliest_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that minimises the negative log-likelihood of the mean probability.
 
     Args:
         logits: ``[M, B, C]``, float64.
         labels: ``[B]``.
-        points: of the first grid, evenly spaced in log T.
 
     Raises:
         InputError: there is no minimum above the lowest temperature of the range.
@@ -72,17 +75,23 @@ def likeliest_temperature(logits: Tensor, labels: Tensor, points: int = 25) -> f
     def loss(log_t: float) -> float:
         return mean_probability_nll(logits / math.exp(log_t), labels)
 
-    low, high = (math.log(t) for t in RANGE)
-    step = (high - low) / (points - 1)
-    grid = [low + i * step for i in range(points)]
+    deviation = logits - logits.mean(-1, keepdim=True)
+    largest = float(deviation.abs().max())
+    if largest == 0:
+        return 1.0  # equal logits for all classes: no temperature changes anything
+    # of numbers of size 1, whose squares neither overflow nor vanish
+    spread = largest * float((deviation / largest).square().mean().sqrt())
+    lowest, highest = (spread * t for t in RANGE)
+    points = math.ceil(math.log(highest / lowest) / STEP) + 1
+    grid = torch.linspace(math.log(lowest), math.log(highest), points).double().tolist()
     losses = [loss(t) for t in grid]
     best = min(range(points), key=losses.__getitem__)
     if max(losses) - losses[best] <= 1e-12 * losses[best]:
-        return 1.0  # equal logits for all classes: no temperature changes anything
+        return 1.0  # equal logits but for rounding
     if best == 0:
         raise InputError(
             "the likelihood of the validation labels rises down to the lowest temperature, "
-            f"{RANGE[0]}, as it does when every label is predicted right; calibrate on more or "
+            f"{lowest:.3g}, as it does when every label is predicted right; calibrate on more or "
             "harder data"
         )
     a, b = grid[best - 1], grid[min(best + 1, points - 1)]

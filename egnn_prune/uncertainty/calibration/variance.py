@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
+from egnn_prune.errors import InputError
 from egnn_prune.prediction import Prediction
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.calibration.base import Calibration
 from egnn_prune.uncertainty.calibration.points import regression, residuals
 from egnn_prune.uncertainty.estimator import Predicted
@@ -19,10 +22,20 @@ class VarianceCalibration(Calibration):
     Subclasses say what they fit (:meth:`fit_residuals`) and the ratio (:meth:`ratio`).
     """
 
-    def fit(self, prediction: Predicted, y: Tensor) -> Self:
+    def fit(self, prediction: Predicted, y: Numbers) -> Self:
         """Fit on a validation prediction; see :meth:`Calibration.fit`."""
         error, variance = residuals(prediction, y)
-        self.store(regression(prediction).mean, **self.fit_residuals(error, variance))
+        stated = regression(prediction)
+        self.store(stated.mean, **self.fit_residuals(error, variance))
+        with torch.no_grad():
+            found = self(stated).variance
+        if not bool((found.isfinite() & (found > 0)).all()):
+            raise InputError(
+                f"the validation errors are so far from the stated deviations (median "
+                f"{float(error.abs().median()):.3g} against {float(variance.sqrt().median()):.3g}) "
+                f"that {str(stated.mean.dtype)[6:]} cannot hold a factor between them; train a "
+                "model that states deviations of the size of its errors"
+            )
         return self
 
     def fit_residuals(self, error: Tensor, variance: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,7 @@
-"""Scores of uncertainty as functions of tensors and as torchmetrics classes with ``plot()``."""
+"""Scores of uncertainty as functions and as torchmetrics classes with ``plot()``.
+
+They take tensors, NumPy arrays and lists alike, and compute in float64.
+"""
 
 from egnn_prune.uncertainty.metrics.classification import (
     Brier,

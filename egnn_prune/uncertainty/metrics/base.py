@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from egnn_prune.errors import InputError
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class GaussianMetric(SampleMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("mean", "variance", "target", **kwargs)
 
-    def update(self, mean: Tensor, variance: Tensor, target: Tensor) -> None:
+    def update(self, mean: Numbers, variance: Numbers, target: Numbers) -> None:
         """Add samples.
 
         Args:

@@ -6,17 +6,31 @@ from torch import Tensor
 
 from egnn_prune.errors import InputError
 from egnn_prune.prediction import ClassPrediction
+from egnn_prune.uncertainty.arrays import Numbers, as_tensor
+
+
+def gaussian(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor, Tensor]:
+    """The three as tensors; what was none goes where a tensor among them is.
+
+    Raises:
+        InputError: they are no numbers.
+    """
+    given = {"means": mean, "variances": variance, "targets": target}
+    device = next((v.device for v in given.values() if isinstance(v, Tensor)), None)
+    means, variances, targets = (as_tensor(v, name, device) for name, v in given.items())
+    return means, variances, targets
 
 
 def checked_gaussian(
-    mean: Tensor, variance: Tensor, target: Tensor, least: int = 1
+    mean: Numbers, variance: Numbers, target: Numbers, least: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three as float64 ``[N]``.
 
     Raises:
-        InputError: shapes differ, there are fewer than ``least`` samples, a variance is not
-            positive and finite, or a mean or target is NaN or infinite.
+        InputError: they are no numbers, shapes differ, there are fewer than ``least`` samples, a
+            variance is not positive and finite, or a mean or target is NaN or infinite.
     """
+    mean, variance, target = gaussian(mean, variance, target)
     if not mean.shape == variance.shape == target.shape:
         raise InputError(
             f"means {tuple(mean.shape)}, variances {tuple(variance.shape)} and targets "
@@ -42,7 +56,9 @@ def checked_gaussian(
     return mean, variance, target
 
 
-def checked_classes(prediction: Tensor | ClassPrediction, target: Tensor) -> tuple[Tensor, Tensor]:
+def checked_classes(
+    prediction: Numbers | ClassPrediction, target: Numbers
+) -> tuple[Tensor, Tensor]:
     """Probabilities ``[B, C]`` in float64 and classes ``[B]`` in int64.
 
     Raises:
@@ -51,6 +67,8 @@ def checked_classes(prediction: Tensor | ClassPrediction, target: Tensor) -> tup
     """
     if isinstance(prediction, ClassPrediction):
         prediction = ClassPrediction(prediction.logits.double()).probabilities
+    prediction = as_tensor(prediction, "probabilities")
+    target = as_tensor(target, "classes", prediction.device)
     if prediction.dim() != 2 or prediction.shape[1] < 2 or prediction.shape[:1] != target.shape:
         raise InputError(
             f"probabilities {tuple(prediction.shape)} and classes {tuple(target.shape)} must have "

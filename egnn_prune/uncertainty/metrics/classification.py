@@ -10,6 +10,7 @@ from torch import Tensor
 
 from egnn_prune.errors import InputError
 from egnn_prune.prediction import ClassPrediction
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.base import SampleMetric, histogram
 from egnn_prune.uncertainty.metrics.checks import checked_classes
 from egnn_prune.uncertainty.metrics.reliability import ECE, UCE, EqualMassECE
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def class_nll_terms(prediction: Tensor | ClassPrediction, target: Tensor) -> Tensor:
+def class_nll_terms(prediction: Numbers | ClassPrediction, target: Numbers) -> Tensor:
     r""":math:`-\log p_{b y_b}` of every sample, ``[B]``, in nats.
 
     Args:
@@ -44,7 +45,7 @@ def class_nll_terms(prediction: Tensor | ClassPrediction, target: Tensor) -> Ten
     return terms
 
 
-def brier_terms(prediction: Tensor | ClassPrediction, target: Tensor) -> Tensor:
+def brier_terms(prediction: Numbers | ClassPrediction, target: Numbers) -> Tensor:
     r""":math:`\sum_c (p_{bc} - [c = y_b])^2` of every sample, ``[B]``, in [0, 2] (Brier 1950).
 
     Arguments and errors as in :func:`class_nll_terms`, but a probability of 0 is welcome.
@@ -62,7 +63,7 @@ class ClassNLL(SampleMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("terms", **kwargs)
 
-    def update(self, prediction: Tensor | ClassPrediction, target: Tensor) -> None:
+    def update(self, prediction: Numbers | ClassPrediction, target: Numbers) -> None:
         """Add samples; see :func:`class_nll_terms`."""
         self.keep(class_nll_terms(prediction, target))
 
@@ -80,12 +81,14 @@ class Brier(ClassNLL):
 
     label = "Brier score"
 
-    def update(self, prediction: Tensor | ClassPrediction, target: Tensor) -> None:
+    def update(self, prediction: Numbers | ClassPrediction, target: Numbers) -> None:
         """Add samples; see :func:`brier_terms`."""
         self.keep(brier_terms(prediction, target))
 
 
-def classification_scores(prediction: Tensor | ClassPrediction, target: Tensor) -> dict[str, float]:
+def classification_scores(
+    prediction: Numbers | ClassPrediction, target: Numbers
+) -> dict[str, float]:
     """``accuracy, nll, brier, ece, ece_equal_mass, uce``; each is defined in its class.
 
     Args:

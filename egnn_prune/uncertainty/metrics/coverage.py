@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.base import GaussianMetric
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MOST_INTERVALS = 500
 
 
-def coverage_curve(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def coverage_curve(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor]:
     """Expected and observed coverage at every step of the observed one, ``[N]`` each, ascending.
 
     Args:
@@ -41,7 +42,7 @@ def coverage_curve(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tens
     return levels, torch.arange(1, n + 1, dtype=levels.dtype, device=levels.device) / n
 
 
-def miscalibration_area(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def miscalibration_area(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Area between observed and expected coverage, in [0, 1/2].
 
     :math:`\int_0^1 |\hat F(p) - p|\,dp` with the coverage :math:`\hat F` of central intervals,
@@ -58,7 +59,7 @@ def miscalibration_area(mean: Tensor, variance: Tensor, target: Tensor) -> Tenso
     return (_signed_square(end - observed) - _signed_square(start - observed)).sum() / 2
 
 
-def rms_calibration(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def rms_calibration(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Root mean squared difference of observed and expected coverage, in [0, 0.58].
 
     :math:`\sqrt{\int_0^1 (\hat F(p) - p)^2\,dp}`, integrated exactly; arguments and errors as in
@@ -76,7 +77,7 @@ def rms_calibration(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
     return (((end - observed) ** 3 - (start - observed) ** 3).sum() / 3).clamp(min=0).sqrt()
 
 
-def interval_coverage(mean: Tensor, variance: Tensor, target: Tensor, level: float) -> Tensor:
+def interval_coverage(mean: Numbers, variance: Numbers, target: Numbers, level: float) -> Tensor:
     r"""Share of the targets in the central interval of a level, in [0, 1].
 
     Arguments and errors as in :func:`coverage_curve`. Errors of standard deviation
@@ -154,7 +155,7 @@ class IntervalCoverage(GaussianMetric):
         axes.legend()
 
 
-def _steps(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor, Tensor]:
     """Start, end and height of the steps of the observed coverage, ``[N + 1]`` each."""
     levels, observed = coverage_curve(mean, variance, target)
     zero, one = levels.new_zeros(1), levels.new_ones(1)

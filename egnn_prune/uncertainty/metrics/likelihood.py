@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.base import GaussianMetric, histogram
-from egnn_prune.uncertainty.metrics.checks import checked_gaussian
+from egnn_prune.uncertainty.metrics.checks import checked_gaussian, gaussian
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def nll_terms(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def nll_terms(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Negative log-likelihood of every sample, ``[...]``, in nats; unchecked, differentiable.
 
     :math:`\tfrac12 \left[\log(2 \pi \sigma^2) + (y - \mu)^2 / \sigma^2\right]`.
     """
+    mean, variance, target = gaussian(mean, variance, target)
     return 0.5 * (torch.log(2 * math.pi * variance) + (target - mean).square() / variance)
 
 
-def crps_terms(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def crps_terms(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Continuous ranked probability score of every sample, ``[...]``; unchecked, differentiable.
 
     .. math::
@@ -32,13 +34,14 @@ def crps_terms(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
 
     in the unit of the target. Source: Gneiting et al. 2005, Eq. 5.
     """
+    mean, variance, target = gaussian(mean, variance, target)
     std = variance.sqrt()
     z = (target - mean) / std
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     return std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
 
 
-def nll(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def nll(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Mean negative log-likelihood, in nats (see :func:`nll_terms`).
 
     Errors of standard deviation :math:`\sigma`, predicted as :math:`k\sigma`, are expected to
@@ -55,7 +58,7 @@ def nll(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
     return nll_terms(*checked_gaussian(mean, variance, target)).mean()
 
 
-def crps(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def crps(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Mean continuous ranked probability score, in the unit of the target.
 
     See :func:`crps_terms`; arguments and errors as in :func:`nll`. Errors of standard deviation

@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import (
 
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.prediction import ClassPrediction, Prediction
+from egnn_prune.uncertainty.arrays import Numbers, as_tensor
 from egnn_prune.uncertainty.metrics.base import SampleMetric
 from egnn_prune.uncertainty.metrics.binning import average_ranks
 
@@ -46,7 +47,7 @@ def ood_scores(prediction: Prediction | ClassPrediction) -> dict[str, Tensor]:
     }
 
 
-def out_of_distribution_scores(in_scores: Tensor, out_scores: Tensor) -> dict[str, float]:
+def out_of_distribution_scores(in_scores: Numbers, out_scores: Numbers) -> dict[str, float]:
     """``auroc``, ``aupr`` and ``fpr95`` with OOD as the positive class.
 
     Args:
@@ -56,8 +57,10 @@ def out_of_distribution_scores(in_scores: Tensor, out_scores: Tensor) -> dict[st
     Raises:
         InputError: either is empty, or a score is NaN or infinite.
     """
-    scores = torch.cat([in_scores.flatten().double(), out_scores.flatten().double()])
-    is_out = torch.arange(len(scores), device=scores.device) >= in_scores.numel()
+    inside = as_tensor(in_scores, "scores").flatten().double()
+    outside = as_tensor(out_scores, "scores", inside.device).flatten().double()
+    scores = torch.cat([inside, outside])
+    is_out = torch.arange(len(scores), device=scores.device) >= len(inside)
     metrics = {
         "auroc": OutOfDistributionAUROC(),
         "aupr": OutOfDistributionAUPR(),
@@ -82,7 +85,7 @@ class OutOfDistributionAUROC(SampleMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("scores", "is_out", **kwargs)
 
-    def update(self, scores: Tensor, is_out: Tensor) -> None:
+    def update(self, scores: Numbers, is_out: Numbers) -> None:
         """Add samples.
 
         Args:
@@ -92,6 +95,8 @@ class OutOfDistributionAUROC(SampleMetric):
         Raises:
             InputError: shapes differ, a score is NaN or infinite, or ``is_out`` is not bool.
         """
+        scores = as_tensor(scores, "scores")
+        is_out = as_tensor(is_out, "is_out", scores.device)
         if scores.shape != is_out.shape or is_out.dtype != torch.bool:
             raise InputError(
                 f"scores {tuple(scores.shape)} and is_out {tuple(is_out.shape)} must have the "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from egnn_prune.uncertainty.arrays import Numbers
+from egnn_prune.uncertainty.metrics.checks import gaussian
 from egnn_prune.uncertainty.metrics.coverage import (
     interval_coverage,
     miscalibration_area,
@@ -16,7 +16,7 @@ from egnn_prune.uncertainty.metrics.spread import ence, sharpness, spearman
 COVERAGE_LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
-def regression_scores(mean: Tensor, variance: Tensor, target: Tensor) -> dict[str, float]:
+def regression_scores(mean: Numbers, variance: Numbers, target: Numbers) -> dict[str, float]:
     """What ``metrics.json`` says about error bars.
 
     ``crps`` and ``sharpness`` are in the unit of the target, ``nll`` in nats, the others without
@@ -31,7 +31,8 @@ def regression_scores(mean: Tensor, variance: Tensor, target: Tensor) -> dict[st
         InputError: there are fewer than two samples, or one cannot be scored (see
             ``checked_gaussian``).
     """
-    data = (mean.detach(), variance.detach(), target.detach())
+    means, variances, targets = gaussian(mean, variance, target)
+    data = (means.detach(), variances.detach(), targets.detach())
     scores = {
         "nll": nll(*data),
         "crps": crps(*data),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.prediction import ClassPrediction
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.base import SampleMetric
 from egnn_prune.uncertainty.metrics.binning import bin_means, equal_mass_bins, equal_width_bins
 from egnn_prune.uncertainty.metrics.checks import checked_classes
@@ -39,7 +40,7 @@ class ReliabilityDiagram(SampleMetric):
         super().__init__("predicted", "observed", **kwargs)
         self.bins = bins
 
-    def update(self, prediction: Tensor | ClassPrediction, target: Tensor) -> None:
+    def update(self, prediction: Numbers | ClassPrediction, target: Numbers) -> None:
         """Add samples.
 
         Args:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.base import GaussianMetric
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
 
@@ -29,7 +30,7 @@ class Sparsification(NamedTuple):
 
 
 def sparsification_curve(
-    mean: Tensor, variance: Tensor, target: Tensor, error: ErrorKind = "rmse"
+    mean: Numbers, variance: Numbers, target: Numbers, error: ErrorKind = "rmse"
 ) -> Sparsification:
     """Error that remains when a growing share of the samples is set aside.
 
@@ -66,7 +67,7 @@ def sparsification_curve(
     return Sparsification(removed, by_uncertainty / whole, by_error / whole)
 
 
-def ause(mean: Tensor, variance: Tensor, target: Tensor, error: ErrorKind = "rmse") -> Tensor:
+def ause(mean: Numbers, variance: Numbers, target: Numbers, error: ErrorKind = "rmse") -> Tensor:
     r"""Area under the sparsification error: between the curve and the oracle's, at least 0.
 
     :math:`\tfrac1N \sum_{k=0}^{N-1} [S_k - S^*_k]` with the two curves of

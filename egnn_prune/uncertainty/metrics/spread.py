@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from egnn_prune.uncertainty.arrays import Numbers
 from egnn_prune.uncertainty.metrics.base import GaussianMetric
 from egnn_prune.uncertainty.metrics.binning import average_ranks, bin_means, equal_mass_bins
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
@@ -19,7 +20,7 @@ SAMPLES_PER_BIN = 30
 MOST_BINS = 20
 
 
-def sharpness(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def sharpness(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     r"""Root mean predicted variance :math:`\sqrt{\tfrac1N \sum_i \sigma_i^2}`, in the unit of y.
 
     Says nothing about the truth of the error bars: of two calibrated models the sharper is better.
@@ -30,7 +31,7 @@ def sharpness(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
 
 
 def spread_error(
-    mean: Tensor, variance: Tensor, target: Tensor, bins: int | None = None
+    mean: Numbers, variance: Numbers, target: Numbers, bins: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Samples, root mean variance and root mean squared error of the bins of :func:`ence`."""
     mean, variance, target = checked_gaussian(mean, variance, target, least=2)
@@ -41,7 +42,7 @@ def spread_error(
     return count, mean_variance.sqrt(), mean_square.sqrt()
 
 
-def ence(mean: Tensor, variance: Tensor, target: Tensor, bins: int | None = None) -> Tensor:
+def ence(mean: Numbers, variance: Numbers, target: Numbers, bins: int | None = None) -> Tensor:
     r"""Expected normalised calibration error, at least 0, without unit.
 
     .. math::
@@ -73,7 +74,7 @@ def ence(mean: Tensor, variance: Tensor, target: Tensor, bins: int | None = None
     return (count * (rmv - rmse).abs() / rmv).sum() / count.sum()
 
 
-def spearman(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+def spearman(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     """Rank correlation of absolute error and predicted variance, in [-1, 1].
 
     Ties get their mean rank. Where either is the same for all samples, the ranks say nothing and
