@@ -12,6 +12,7 @@ from tqdm import tqdm
 from egnn_prune.configs.settings import ComparisonSettings, Settings, main_job
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import run
 from egnn_prune.report.comparison import comparison_plot, summary_table, write_csv
 from egnn_prune.report.files import write_atomic
@@ -31,6 +32,7 @@ ARMS: dict[str, dict[str, str]] = {
 }
 
 
+@alone_in("runs/comparison")
 def compare(settings: ComparisonSettings) -> Path:
     """Run (or re-use finished) jobs, then write ``comparison.csv`` and ``comparison.png``.
 

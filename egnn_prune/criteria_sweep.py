@@ -17,6 +17,7 @@ from torch_geometric.loader import DataLoader
 from egnn_prune.configs.settings import Settings, SweepSettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import Job
 from egnn_prune.predicting import point_predictions, predict_all, targets
 from egnn_prune.pruning.criteria import CRITERIA
@@ -33,6 +34,7 @@ from egnn_prune.validation import validate
 BATCH = 64
 
 
+@alone_in("runs/sweep")
 def run_sweep(settings: SweepSettings) -> Path:
     """Sweep all criteria and sparsities for every seed, then write table and figure.
 

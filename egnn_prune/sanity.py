@@ -21,6 +21,7 @@ from egnn_prune.configs.settings import SanitySettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import Job
 from egnn_prune.predicting import point_predictions
 from egnn_prune.pruning import (
@@ -49,6 +50,7 @@ ARMS = {
 }
 
 
+@alone_in("runs/sanity")
 def run_checks(settings: SanitySettings) -> Path:
     """Train all arms of all seeds and write ``sanity.txt``.
 

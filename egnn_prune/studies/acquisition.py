@@ -13,6 +13,7 @@ from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import AcquisitionSettings, main_job
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.predicting import BATCH, predict_all
 from egnn_prune.report.csv_file import write_rows
 from egnn_prune.report.files import write_atomic
@@ -32,6 +33,7 @@ FIRST = "first.safetensors"
 POOL_STRATEGIES = tuple(name for name in STRATEGIES if name not in ("loss", "threshold"))
 
 
+@alone_in("runs/acquisition")
 def run_acquisition(settings: AcquisitionSettings) -> Path:
     """Learning curves of all strategies over seeds: ``acquisition.csv``, ``.txt`` and ``.png``.
 

@@ -16,6 +16,7 @@ from egnn_prune import checkpoint
 from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import write_arrays
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.predicting import predict_all, targets
 from egnn_prune.prediction import Prediction
 from egnn_prune.report.calibration_study import answer_table, study_plot, study_table
@@ -60,6 +61,7 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
 STRIDE = 5
 
 
+@alone_in("runs/calibration")
 def run_calibration_study(settings: CalibrationStudySettings) -> Path:
     """Train, prune and judge the networks of every seed, then write tables and figure.
 

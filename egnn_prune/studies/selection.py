@@ -14,6 +14,7 @@ from torch_geometric.loader import DataLoader
 from egnn_prune.api import compact, fine_tune, prune
 from egnn_prune.configs.settings import CalibrationStudySettings, SelectionStudySettings, main_job
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import DENSE, Job
 from egnn_prune.predicting import BATCH, point_predictions, targets
 from egnn_prune.report.csv_file import write_rows
@@ -32,6 +33,7 @@ ALL = "all"
 TRAINED = "stages/trained.safetensors"
 
 
+@alone_in("runs/selection")
 def run_selection_study(settings: SelectionStudySettings) -> Path:
     """Compare strategies over seeds, then write ``selection.csv``, ``.txt`` and ``.png``.
 
