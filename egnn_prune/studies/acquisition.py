@@ -11,6 +11,7 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import AcquisitionSettings, main_job
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.folder_lock import alone_in
@@ -23,7 +24,7 @@ from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import STRATEGIES, gather, select
 from egnn_prune.studies.rows import Row, Rows, different, over_seeds
 from egnn_prune.studies.selection import errors
-from egnn_prune.training import LOSSES, fit_loader
+from egnn_prune.training import fit_loader
 from egnn_prune.validation import validate
 from egnn_prune.workbench import Workbench
 
@@ -63,6 +64,7 @@ def run_acquisition(settings: AcquisitionSettings) -> Path:
             f"{settings.uncertainty.method} does not fit it; choose dropout, shallow or deep"
         )
     validate(settings)
+    refuse_unused(settings)
     found = over_seeds(acquire_seed, settings, settings.seeds, settings.workers)
     order = settings.strategies
     rows = [r for r in found if r["strategy"] in order and r["round"] <= settings.rounds]
@@ -179,7 +181,7 @@ def train(
         weight_decay=t.weight_decay,
         clip=t.clip,
         device=bench.device,
-        losses=LOSSES[t.loss],
+        losses=bench.losses,
         label=f"{len(graphs)} labels",
     )
 

@@ -18,6 +18,7 @@ from egnn_prune.provenance import git_commit
 from egnn_prune.report.images import image_table, write_image_report
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.studies.rows import Row, different, over_seeds
+from egnn_prune.vision.data.inputs import image_inputs
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
 from egnn_prune.vision.experiments.bench import Bench
@@ -74,7 +75,7 @@ def run_experiment(settings: VisionSettings) -> Path:
     check_fit(settings.finetuning)
     kind.check(settings)
     choose_device(settings.device)
-    folder = RunFolder(settings)
+    folder = RunFolder(settings, image_inputs(settings.data))
     settings.out = str(folder.path)
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")
