@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
@@ -25,6 +26,7 @@ from egnn_prune.vision.experiments.bench import Bench
 from egnn_prune.vision.fitting import check_fit
 from egnn_prune.vision.published import published
 from egnn_prune.vision.settings import VisionSettings
+from egnn_prune.vision.unused import unused_by
 
 SCHEMA = 1
 
@@ -74,6 +76,7 @@ def run_experiment(settings: VisionSettings) -> Path:
     check_fit(settings.training)
     check_fit(settings.finetuning)
     kind.check(settings)
+    refuse_unused(settings, unused_by(settings))
     choose_device(settings.device)
     folder = RunFolder(settings, image_inputs(settings.data))
     settings.out = str(folder.path)
