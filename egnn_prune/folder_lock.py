@@ -46,13 +46,11 @@ def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
         ConfigError: another process or thread works there; names the folder and the process.
         InputError: the folder cannot be written to.
     """
+    place = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        key, place = folder.resolve(), folder / NAME
-        mine = _held.get(key)
-        if mine is not None and not mine.thread.is_alive():
-            mine.thread = threading.current_thread()
-        if mine is not None and mine.thread is threading.current_thread():
+        key = folder.resolve()
+        if (mine := _own(key)) is not None:
             return mine
         holder = _holder(place)  # before the attempt: old versions of filelock empty the file
         lock = FileLock(place, timeout=wait_s, thread_local=False)
@@ -70,6 +68,14 @@ def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
             place.write_text(f"{os.getpid()}\n")
     _held[key] = found = FolderLock(lock)
     return found
+
+
+def _own(key: Path) -> FolderLock | None:
+    """What this thread holds; who waits for another one's must not keep it alive."""
+    lock = _held.get(key)
+    if lock is not None and not lock.thread.is_alive():
+        lock.thread = threading.current_thread()
+    return lock if lock is not None and lock.thread is threading.current_thread() else None
 
 
 def _holder(place: Path) -> str:
