@@ -14,6 +14,7 @@ import torch
 
 from egnn_prune import load, load_estimator, pipeline, run_folder, workbench
 from egnn_prune.configs.settings import Settings
+from egnn_prune.configs.unused import ENSEMBLES
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import run
 from egnn_prune.predicting import point_predictions, predict_all, targets
@@ -44,7 +45,6 @@ def tiny(out: Path, **changes: Any) -> Settings:
     settings = Settings(out=str(out), device="cpu", threads=1)
     settings.data.limit = 60
     settings.model.hidden, settings.model.layers, settings.model.radial = 8, 2, 4
-    settings.uncertainty.samples, settings.uncertainty.members = 3, 2
     settings.pruning.sparsity, settings.pruning.scope = 0.5, "group"
     settings.selection.fraction, settings.pruning.rounds = 0.3, 4
     settings.training.max_epochs = settings.training.finetune_epochs = 1
@@ -56,6 +56,11 @@ def tiny(out: Path, **changes: Any) -> Settings:
             node = getattr(node, part)
         assert hasattr(node, last), name
         setattr(node, last, value)
+    method = settings.uncertainty.method  # settings that it does not read would be refused
+    if method == "dropout" and "uncertainty__samples" not in changes:
+        settings.uncertainty.samples = 3
+    if method in ENSEMBLES and "uncertainty__members" not in changes:
+        settings.uncertainty.members = 2
     return settings
 
 
