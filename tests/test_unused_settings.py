@@ -17,6 +17,7 @@ import torch
 from ase import Atoms
 from ase.io import write
 from safetensors.torch import load_file
+from test_main_job import used_only
 
 from egnn_prune.configs.settings import (
     AcquisitionSettings,
@@ -144,10 +145,7 @@ def tiny(kind: type, out: Path, file: Path, **changes: Any) -> Any:
     for name, value in {**TINY, **changes}.items():
         if "." in name or hasattr(s, name):
             put(s, name, value)
-    for name, default, _ in described(kind()):  # what makes other jobs tiny
-        if name not in changes and is_unused(s, name, unused_by(s)):
-            put(s, name, default)
-    return s
+    return used_only(s, *changes)
 
 
 def put(settings: Any, name: str, value: Any) -> None:
