@@ -29,15 +29,13 @@ from egnn_prune.pruning import (
     score_channels,
 )
 from egnn_prune.pruning import compact as compact_prunable
-from egnn_prune.pruning.criteria import Criterion
+from egnn_prune.pruning.criteria import DATA_FREE, Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked_groups
 from egnn_prune.training import fit_loader, graph_losses, predictive_variance
 
 Losses = Callable[[nn.Module, Any], Tensor]
 
-#: Criteria that look at weights alone.
-DATA_FREE = {"group_norm", "lamp", "magnitude", "magnitude_l1", "random"}
 #: Batches that a criterion looks at by default.
 BATCHES = 16
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from egnn_prune.errors import InputError
 from egnn_prune.files import atomic
+from egnn_prune.model_header import CHECKSUM, Bounded, checksum, complaint, parts
 from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
@@ -75,6 +76,9 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
         header["estimator"] = describe(estimator)
         tensors |= {FITTED + k: v for k, v in fitted(estimator).items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    if wrong := complaint(header):
+        raise InputError(f"the model cannot be saved: {wrong}")
+    header[CHECKSUM] = checksum(header, tensors)
     with atomic(Path(path)) as temporary:
         try:
             save_file(tensors, temporary, metadata={"egnn_prune": json.dumps(header)})
@@ -94,10 +98,13 @@ def read_header(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as archive:
             header = dict(json.loads((archive.metadata() or {})["egnn_prune"]))
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
-    if header.get("format") != FORMAT or header.get("class") not in BUILDERS:
+    kind = header.get("class")
+    if header.get("format") != FORMAT or not isinstance(kind, str) or kind not in BUILDERS:
         raise InputError(f"{path} was written by another version of egnn_prune; update the package")
+    if wrong := complaint(header):
+        raise InputError(f"{path} is damaged: {wrong}; get a fresh copy")
     return header
 
 
@@ -117,19 +124,41 @@ def load(path: str | Path) -> nn.Module:
         path: a file written by :func:`save`.
 
     Raises:
-        InputError: the file is missing, damaged, or not a model of this package.
+        InputError: the file is missing, damaged (new files have a checksum), not a model of this
+            package, or holds NaN or infinite weights.
     """
-    header = read_header(path)
+    header, tensors = read_header(path), _tensors(path)
+    weights = {k: v for k, v in tensors.items() if not k.startswith(FITTED)}
     try:
-        model = BUILDERS[header["class"]](header["architecture"])
+        if parts(header["architecture"]) > len(weights) + 8:  # every layer and member has weights
+            raise ValueError("more layers or members than weights")
+        with Bounded(sum(v.numel() for v in weights.values())):
+            model = BUILDERS[header["class"]](header["architecture"])
         model.to(getattr(torch, header["dtype"]))
         hold(model, header["held"])
-        with safe_open(path, "pt") as archive:
-            names = [name for name in archive.keys() if not name.startswith(FITTED)]
-            model.load_state_dict({name: archive.get_tensor(name) for name in names})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        if _forms(model.state_dict()) != _forms(weights):
+            raise ValueError("other tensors than the architecture has")
+    except Exception as error:  # torch, e3nn and our own classes raise some ten different ones
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
+    if header.get(CHECKSUM, "") not in ("", checksum(header, tensors)):
+        raise InputError(f"{path} is damaged: its content has another checksum; get a fresh copy")
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"{path} holds a NaN or infinite weight ({name}); train it again")
+    model.load_state_dict(weights)
     return model.eval()
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
+
+
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as archive:
+            return {name: archive.get_tensor(name) for name in archive.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); get a fresh copy") from None
 
 
 def load_estimator(path: str | Path) -> Estimator:
@@ -150,10 +179,10 @@ def load_estimator(path: str | Path) -> Estimator:
         )
     try:
         estimator = restored(spec, network)
-        with safe_open(path, "pt") as archive:
-            names = [name for name in archive.keys() if name.startswith(FITTED)]
-            state = {name.removeprefix(FITTED): archive.get_tensor(name) for name in names}
-        load_fitted(estimator, state)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        state = {k: v for k, v in _tensors(path).items() if k.startswith(FITTED)}
+        if any(v.is_floating_point() and bool(v.isnan().any()) for v in state.values()):
+            raise ValueError("a fitted number is NaN")
+        load_fitted(estimator, {k.removeprefix(FITTED): v for k, v in state.items()})
+    except Exception as error:  # as in load(); the settings of a file may be anything
         raise InputError(f"{path} is damaged: its error bars do not fit its network") from error
     return estimator.eval()

@@ -10,8 +10,10 @@ import joblib
 from tqdm import tqdm
 
 from egnn_prune.configs.settings import ComparisonSettings, Settings, main_job
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import run
 from egnn_prune.report.comparison import comparison_plot, summary_table, write_csv
 from egnn_prune.report.files import write_atomic
@@ -31,6 +33,7 @@ ARMS: dict[str, dict[str, str]] = {
 }
 
 
+@alone_in("runs/comparison")
 def compare(settings: ComparisonSettings) -> Path:
     """Run (or re-use finished) jobs, then write ``comparison.csv`` and ``comparison.png``.
 
@@ -54,6 +57,7 @@ def compare(settings: ComparisonSettings) -> Path:
             raise ConfigError(f"{name} names the same value twice: {values}")
     if settings.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {settings.workers}")
+    refuse_unused(settings)
     out = Path(settings.out or "runs/comparison").expanduser()
     jobs = {seed: jobs_of_seed(settings, seed, out) for seed in settings.seeds}
     for job in (job for several in jobs.values() for job in several):
@@ -85,7 +89,8 @@ def jobs_of_seed(settings: ComparisonSettings, seed: int, out: Path) -> list[Set
                 setattr(getattr(job, section), key, value)
             job.seed, job.pruning.sparsity = seed, sparsity
             job.out = str(out / f"seed{seed}-{arm}-{sparsity:g}")
-            job.reuse = [jobs[0].out] if jobs and jobs[0].out else []
+            if jobs and jobs[0].out:
+                job.reuse = [*job.reuse, jobs[0].out]
             jobs.append(job)
     return jobs
 

@@ -15,8 +15,10 @@ from torch.utils.data import WeightedRandomSampler
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.configs.settings import Settings, SweepSettings, main_job
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import Job
 from egnn_prune.predicting import point_predictions, predict_all, targets
 from egnn_prune.pruning.criteria import CRITERIA
@@ -33,6 +35,7 @@ from egnn_prune.validation import validate
 BATCH = 64
 
 
+@alone_in("runs/sweep")
 def run_sweep(settings: SweepSettings) -> Path:
     """Sweep all criteria and sparsities for every seed, then write table and figure.
 
@@ -57,6 +60,7 @@ def run_sweep(settings: SweepSettings) -> Path:
     if settings.workers < 1 or settings.steps < 0:
         raise ConfigError("workers must be at least 1 and steps at least 0")
     out = Path(settings.out or "runs/sweep").expanduser()
+    refuse_unused(settings)
     validate(job_of_seed(settings, settings.seeds[0], out))
     if settings.workers == 1:
         parts = [sweep_seed(settings, seed, out) for seed in settings.seeds]
@@ -117,7 +121,11 @@ def sweep_seed(settings: SweepSettings, seed: int, out: Path) -> list[Row]:
         sparsities=settings.sparsities,
         steps=settings.steps,
         lr=s.training.finetune_lr,
+        weight_decay=s.training.weight_decay,
+        clip=s.training.clip,
+        loss=job.losses,
         scope=s.pruning.scope,
+        round_to=s.pruning.round_to,
         scored=DataLoader([job.train[i] for i in selected], BATCH),
         seed=seed,
         device=s.device,

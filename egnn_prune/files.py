@@ -14,17 +14,23 @@ import numpy as np
 
 from egnn_prune.errors import InputError
 
+#: How the names of files end that are still being written.
+UNFINISHED = ".unfinished"
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` when the block succeeds, and vanishes otherwise.
+
+    Its content is on the disk before it gets its name, so that a power cut cannot leave an empty
+    file behind. A killed process may leave the temporary file, see :func:`remove_unfinished`.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
         os.close(handle)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another folder") from None
@@ -32,6 +38,8 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
@@ -39,6 +47,12 @@ def atomic(path: Path) -> Iterator[Path]:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes left of :func:`atomic`; nobody else may be writing there."""
+    for left in folder.rglob(f".*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,6 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune import checkpoint, files
 from egnn_prune.configs.settings import Settings
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.data.dataset import split_hash
 from egnn_prune.device import choose_device
 from egnn_prune.errors import DataError
@@ -48,6 +49,7 @@ def run(settings: Settings) -> Path:
         InputError: a setting or the data cannot be used.
     """
     validate(settings)
+    refuse_unused(settings)
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)

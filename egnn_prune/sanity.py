@@ -18,9 +18,11 @@ from egnn_prune import checkpoint
 from egnn_prune.api import compact, prune
 from egnn_prune.building import build_model
 from egnn_prune.configs.settings import SanitySettings, main_job
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import Job
 from egnn_prune.predicting import point_predictions
 from egnn_prune.pruning import (
@@ -49,6 +51,7 @@ ARMS = {
 }
 
 
+@alone_in("runs/sanity")
 def run_checks(settings: SanitySettings) -> Path:
     """Train all arms of all seeds and write ``sanity.txt``.
 
@@ -65,6 +68,7 @@ def run_checks(settings: SanitySettings) -> Path:
         raise ConfigError(f"seeds needs one or more different values, not {settings.seeds}")
     if settings.pruning.criterion == "movement":
         raise ConfigError("movement watches training; choose another pruning.criterion here")
+    refuse_unused(settings)
     out = Path(settings.out or "runs/sanity").expanduser()
     results = [check_seed(settings, seed, out) for seed in settings.seeds]
     body = []
@@ -102,7 +106,15 @@ def check_seed(settings: SanitySettings, seed: int, out: Path) -> dict[str, floa
         scored = DataLoader([job.train[i] for i in archive["selected"].tolist()], 64)
     p = s.pruning
     pruned = prune(
-        dense, p.criterion, p.sparsity, data=scored, scope=p.scope, seed=seed, round_to=p.round_to
+        dense,
+        p.criterion,
+        p.sparsity,
+        data=scored,
+        scope=p.scope,
+        loss=job.losses,
+        batches=len(scored),
+        seed=seed,
+        round_to=p.round_to,
     )
     path = job.folder.path / "sanity.json"
     errors = read_json(path) if path.exists() else {"dense": error_of(job, dense)}

@@ -20,6 +20,9 @@ from egnn_prune.pruning.memory import peak_memory
 
 Row = dict[str, Any]
 
+#: Of :func:`egnn_prune.api.fine_tune`.
+WEIGHT_DECAY, CLIP = 1e-2, 5.0
+
 
 def sparsity_sweep(
     model: nn.Module,
@@ -30,7 +33,10 @@ def sparsity_sweep(
     sparsities: Sequence[float] = (0.3, 0.5, 0.7, 0.9),
     steps: int = 300,
     lr: float = 1e-3,
+    weight_decay: float = WEIGHT_DECAY,
+    clip: float = CLIP,
     scope: str = "global",
+    round_to: int = 1,
     scored: Iterable[Any] | None = None,
     loss: Losses | None = None,
     seed: int = 0,
@@ -47,7 +53,10 @@ def sparsity_sweep(
         sparsities: fractions of channels removed.
         steps: optimiser steps of every fine-tuning; 0 for none.
         lr: highest learning rate.
+        weight_decay: AdamW's.
+        clip: largest norm of the gradient.
         scope: see :func:`egnn_prune.pruning.choose`.
+        round_to: widths become multiples of this.
         scored: batches that criteria look at; by default the first ones of ``data``.
         loss: as for :func:`egnn_prune.api.prune`.
         seed: of criteria that draw and of the batches' order; written into the rows.
@@ -67,6 +76,7 @@ def sparsity_sweep(
     if isinstance(data, Iterator):  # every cell needs it anew
         data = list(data)
     asked = {"steps": steps, "lr": lr, "scope": scope, "seed": seed}
+    asked |= {"weight_decay": weight_decay, "clip": clip, "round_to": round_to}
     rows = _saved(save, asked)
     scored = list(scored) if scored is not None else list(islice(iter(data), BATCHES))
     if not scored:
@@ -80,10 +90,29 @@ def sparsity_sweep(
             continue
         torch.manual_seed(seed)
         how = "magnitude" if criterion == "dense" else criterion
-        pruned = prune(model, how, sparsity, data=scored, scope=scope, loss=loss, seed=seed)
+        pruned = prune(
+            model,
+            how,
+            sparsity,
+            data=scored,
+            scope=scope,
+            loss=loss,
+            seed=seed,
+            round_to=round_to,
+            batches=len(scored),
+        )
         before = evaluate(compact(pruned))
         if steps:
-            fine_tune(pruned, data, steps=steps, lr=lr, loss=loss, device=device)
+            fine_tune(
+                pruned,
+                data,
+                steps=steps,
+                lr=lr,
+                weight_decay=weight_decay,
+                clip=clip,
+                loss=loss,
+                device=device,
+            )
         small = compact(pruned)
         count = count_macs(small, lambda m: call(m, inputs))[""]
         rows.append(
@@ -110,7 +139,9 @@ def _saved(save: str | Path | None, asked: dict[str, Any]) -> list[Row]:
     if save is None or not Path(save).exists():
         return []
     found = read_json(Path(save))
-    if found.get("sweep") != asked:
+    # files of earlier versions do not say what they could not change
+    before = {"weight_decay": WEIGHT_DECAY, "clip": CLIP, "round_to": 1}
+    if before | (found.get("sweep") or {}) != asked:
         raise ConfigError(
             f"{save} holds a sweep with {found.get('sweep')}, not {asked}; choose another file"
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from test_main_job import tiny
+from test_main_job import tiny, used_only
 
 from egnn_prune import comparison
 from egnn_prune.comparison import ARMS, compare, jobs_of_seed
@@ -21,7 +21,7 @@ def settings(out: Path, **changes) -> ComparisonSettings:
     job = tiny(out, training__scratch=False)
     own = {"seeds": [0, 1], "arms": ["uncertainty", "random"], "sparsities": [0.5]}
     shared = {key: getattr(job, key) for key in asdict(job)}
-    return ComparisonSettings(**(shared | own | changes))
+    return used_only(ComparisonSettings(**(shared | own | changes)))
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from egnn_prune import load, load_estimator, pipeline, run_folder, workbench
-from egnn_prune.configs.settings import Settings
+from egnn_prune.configs.settings import Settings, described
+from egnn_prune.configs.unused import unused_by
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import run
 from egnn_prune.predicting import point_predictions, predict_all, targets
@@ -56,6 +57,19 @@ def tiny(out: Path, **changes: Any) -> Settings:
             node = getattr(node, part)
         assert hasattr(node, last), name
         setattr(node, last, value)
+    return used_only(settings, *(name.replace("__", ".") for name in changes))
+
+
+def used_only(settings: Any, *kept: str) -> Any:
+    """The settings with the defaults of those that their job refuses, since it never reads them.
+
+    What makes one job tiny would be refused by another. The settings named in ``kept`` stay.
+    """
+    unused = unused_by(settings)
+    for name, default, _ in described(type(settings)()):
+        section, _, last = name.rpartition(".")
+        if name not in kept and (name in unused or f"{section}.*" in unused):
+            setattr(getattr(settings, section) if section else settings, last, default)
     return settings
 
 

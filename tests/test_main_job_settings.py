@@ -127,7 +127,8 @@ def test_sparsity_zero_removes_nothing(tmp_path, base, no_report):
 
 @pytest.mark.parametrize("freeze", ["message_passing", "important", "none"])
 def test_freezing(tmp_path, base, no_report, freeze):
-    folder = variant(tmp_path, base, pruning__freeze=freeze, pruning__freeze_fraction=0.5)
+    share = {"pruning__freeze_fraction": 0.5} if freeze == "important" else {}
+    folder = variant(tmp_path, base, pruning__freeze=freeze, **share)
     rows = metrics(folder)["ledger"]
     models = metrics(folder)["models"]
     frozen = sum(row["frozen"] for row in rows)

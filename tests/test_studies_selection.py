@@ -11,7 +11,7 @@ from typing import Any
 import joblib
 import pytest
 import torch
-from test_main_job import tiny
+from test_main_job import tiny, used_only
 from torch_geometric.data import Data
 
 from egnn_prune import data, load
@@ -52,7 +52,7 @@ def small_data():
 def study(schema: type, out: Path, **changes: Any) -> Any:
     """Tiny settings of a study; ``changes`` are its own."""
     job = tiny(out, data__limit=None, training__batch_size=8)
-    return schema(**(vars(main_job(job)) | {"seeds": [0, 1]} | changes))
+    return used_only(schema(**(vars(main_job(job)) | {"seeds": [0, 1]} | changes)), *changes)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -147,26 +147,32 @@ def find_file(path: str | Path | None, molecule: str, places: tuple[str, ...]) -
     return next((file for file in files if file.is_file()), None)
 
 
+def split_files(file: Path, molecule: str) -> list[Path]:
+    """Where the release says split 01: one file, one each for train and test, or none."""
+    own = file.with_name(f"split_01_{molecule}.npz")
+    if own.is_file():
+        return [own]
+    folders = (file.parent, file.parent / "splits", file.parent.parent / "splits")
+    released = next((f for f in folders if (f / "index_train_01.csv").is_file()), None)
+    return [released / f"index_{part}_01.csv" for part in ("train", "test")] if released else []
+
+
 def official_split(file: Path, molecule: str, count: int) -> tuple[Tensor, Tensor] | None:
     """Row numbers of split 01's train and test, or ``None`` without a file that says them.
 
     Raises:
         DataError: the split's file is damaged, or its rows are not rows of ``file``.
     """
-    own = file.with_name(f"split_01_{molecule}.npz")
-    folders = (file.parent, file.parent / "splits", file.parent.parent / "splits")
-    released = next((f for f in folders if (f / "index_train_01.csv").is_file()), None)
+    files = split_files(file, molecule)
+    if not files:
+        return None
+    where = files[0]
     try:
-        if own.is_file():
-            where = own
-            with own.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
+        if len(files) == 1:
+            with where.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
                 found = archive["train"], archive["test"]
-        elif released:
-            where = released / "index_train_01.csv"
-            files = where, released / "index_test_01.csv"
-            found = tuple(np.loadtxt(f, dtype=np.int64, ndmin=1) for f in files)  # type: ignore[assignment]
         else:
-            return None
+            found = tuple(np.loadtxt(f, dtype=np.int64, ndmin=1) for f in files)  # type: ignore[assignment]
     except Exception as error:  # numpy and zipfile raise some ten different ones
         raise DataError(f"{where} cannot be read; get a fresh copy ({error})") from None
     rows = np.concatenate(found)

@@ -11,8 +11,10 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import AcquisitionSettings, main_job
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.predicting import BATCH, predict_all
 from egnn_prune.report.csv_file import write_rows
 from egnn_prune.report.files import write_atomic
@@ -22,7 +24,7 @@ from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import STRATEGIES, gather, select
 from egnn_prune.studies.rows import Row, Rows, different, over_seeds
 from egnn_prune.studies.selection import errors
-from egnn_prune.training import LOSSES, fit_loader
+from egnn_prune.training import fit_loader
 from egnn_prune.validation import validate
 from egnn_prune.workbench import Workbench
 
@@ -32,6 +34,7 @@ FIRST = "first.safetensors"
 POOL_STRATEGIES = tuple(name for name in STRATEGIES if name not in ("loss", "threshold"))
 
 
+@alone_in("runs/acquisition")
 def run_acquisition(settings: AcquisitionSettings) -> Path:
     """Learning curves of all strategies over seeds: ``acquisition.csv``, ``.txt`` and ``.png``.
 
@@ -61,6 +64,7 @@ def run_acquisition(settings: AcquisitionSettings) -> Path:
             f"{settings.uncertainty.method} does not fit it; choose dropout, shallow or deep"
         )
     validate(settings)
+    refuse_unused(settings)
     found = over_seeds(acquire_seed, settings, settings.seeds, settings.workers)
     order = settings.strategies
     rows = [r for r in found if r["strategy"] in order and r["round"] <= settings.rounds]
@@ -177,7 +181,7 @@ def train(
         weight_decay=t.weight_decay,
         clip=t.clip,
         device=bench.device,
-        losses=LOSSES[t.loss],
+        losses=bench.losses,
         label=f"{len(graphs)} labels",
     )
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from egnn_prune import checkpoint
 from egnn_prune.configs.settings import CalibrationStudySettings
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import write_arrays
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.predicting import predict_all, targets
 from egnn_prune.prediction import Prediction
 from egnn_prune.report.calibration_study import answer_table, study_plot, study_table
@@ -60,6 +62,7 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
 STRIDE = 5
 
 
+@alone_in("runs/calibration")
 def run_calibration_study(settings: CalibrationStudySettings) -> Path:
     """Train, prune and judge the networks of every seed, then write tables and figure.
 
@@ -103,6 +106,7 @@ def check(settings: CalibrationStudySettings) -> Path:
     if settings.deep_members and max(settings.seeds) - min(settings.seeds) >= STRIDE:
         raise ConfigError(f"with deep_members the seeds must lie within {STRIDE} of each other")
     validate(settings)
+    refuse_unused(settings)
     return Path(settings.out or "runs/calibration").expanduser()
 
 
@@ -119,7 +123,7 @@ def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
             for name, kind in ESTIMATORS[recipe].items():
                 saved = path.with_suffix(f".{name.lower().replace(' ', '-')}.npz")
                 cell = Cell(job, name, seed, sparsity, saved)
-                found = cell.predictions(partial(_load, kind, path))
+                found = cell.predictions(partial(_load, kind, path, settings.uncertainty.samples))
                 rows += cell.rows(found, dense.setdefault(name, found["val"]))
     if settings.deep_members:
         members = range(settings.deep_members)
@@ -135,8 +139,9 @@ def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
     return rows
 
 
-def _load(kind: type[Estimator], path: Path) -> Estimator:
-    return kind(checkpoint.load(path))
+def _load(kind: type[Estimator], path: Path, samples: int) -> Estimator:
+    network = checkpoint.load(path)
+    return MCDropout(network, samples) if kind is MCDropout else kind(network)
 
 
 def _load_deep(paths: list[Path]) -> Estimator:

@@ -19,6 +19,7 @@ from egnn_prune.configs.settings import setting
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.centroid import load_centroid
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.models import EGNNOptions
 from egnn_prune.models.position_model import PositionModel
 from egnn_prune.predicting import BATCH, graph_means, point_predictions, predict_all, targets
@@ -57,6 +58,7 @@ class CentroidStudySettings:
     threads: int | None = setting(1, "CPU threads of each; null: torch's default")
 
 
+@alone_in("runs/centroid")
 def run_centroid_study(settings: CentroidStudySettings) -> Path:
     """All arms over seeds, then ``centroid.csv``, ``.txt`` and ``.png``.
 

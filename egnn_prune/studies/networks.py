@@ -16,7 +16,6 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
 from egnn_prune.pipeline import Job
 from egnn_prune.run_folder import RunFolder
-from egnn_prune.training import LOSSES
 
 #: Ways to train a network: settings that differ from the study's, by name.
 RECIPES = ("single", "shallow")
@@ -29,14 +28,16 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int, out:
 
     ``"single"`` has one mean and variance and dropout in its read-out: a mean-variance network,
     Monte Carlo dropout and a last-layer method all read the same weights. ``"shallow"`` is a
-    shallow ensemble without dropout, trained on the CRPS of its pooled members.
+    shallow ensemble without dropout, trained on the CRPS of its pooled members (with forces its
+    members are trained apart, as everywhere).
     """
     job = main_job(settings)
     job.seed, job.out = seed, str(out / f"{recipe}{seed}")
     job.uncertainty = replace(job.uncertainty, method="dropout")
     if recipe == "shallow":
         job.uncertainty = replace(job.uncertainty, method="shallow")
-        job.training = replace(job.training, loss="crps")
+        if not job.training.force_weight:
+            job.training = replace(job.training, loss="crps")
         job.model = replace(job.model, readout_dropout=0.0)
     made = Job(job, RunFolder(job), choose_device(job.device))
     made.check_validation()
@@ -66,15 +67,24 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
     write_json(record, asked)
     places = {s: folder / f"sparsity{s:g}.safetensors" for s in (0.0, *sparsities)}
     t = job.settings.training
-    loss = LOSSES[t.loss]
+    p, seed = job.settings.pruning, job.settings.seed
     for sparsity, path in places.items():
         if path.exists():
             continue
-        torch.manual_seed(job.settings.seed)
+        torch.manual_seed(seed)
         model = job.load("stages/trained.safetensors")
         scored = DataLoader(job.train, BATCH, shuffle=True)
         if sparsity:
-            model = prune(model, "taylor", sparsity, data=scored, loss=loss, seed=job.settings.seed)
+            model = prune(
+                model,
+                "taylor",
+                sparsity,
+                data=scored,
+                scope=p.scope,
+                round_to=p.round_to,
+                loss=job.losses,
+                seed=seed,
+            )
         loader = DataLoader(job.train, t.batch_size, shuffle=True, drop_last=True)
         fine_tune(
             model,
@@ -83,7 +93,7 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
             lr=t.finetune_lr,
             weight_decay=t.weight_decay,
             clip=t.clip,
-            loss=loss,
+            loss=job.losses,
             device=job.settings.device,
         )
         checkpoint.save(compact(model) if sparsity else model, path)

@@ -13,7 +13,9 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.api import compact, fine_tune, prune
 from egnn_prune.configs.settings import CalibrationStudySettings, SelectionStudySettings, main_job
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import ConfigError
+from egnn_prune.folder_lock import alone_in
 from egnn_prune.pipeline import DENSE, Job
 from egnn_prune.predicting import BATCH, point_predictions, targets
 from egnn_prune.report.csv_file import write_rows
@@ -23,7 +25,6 @@ from egnn_prune.report.style import png_bytes
 from egnn_prune.selection import STRATEGIES, Evidence, replay_weights
 from egnn_prune.studies.networks import network_job
 from egnn_prune.studies.rows import Row, Rows, different, over_seeds
-from egnn_prune.training import LOSSES
 from egnn_prune.validation import validate
 from egnn_prune.workbench import Workbench
 
@@ -32,6 +33,7 @@ ALL = "all"
 TRAINED = "stages/trained.safetensors"
 
 
+@alone_in("runs/selection")
 def run_selection_study(settings: SelectionStudySettings) -> Path:
     """Compare strategies over seeds, then write ``selection.csv``, ``.txt`` and ``.png``.
 
@@ -54,6 +56,7 @@ def run_selection_study(settings: SelectionStudySettings) -> Path:
     if settings.steps < 1:
         raise ConfigError(f"steps must be at least 1, not {settings.steps}")
     validate(settings)
+    refuse_unused(settings)
     found = over_seeds(study_seed, settings, settings.seeds, settings.workers)
     cells = [(s, r) for r in settings.replays for s in settings.strategies]
     rows = [row for row in found if (row["strategy"], row["replay"]) in cells]
@@ -93,7 +96,7 @@ def trained_job(settings: SelectionStudySettings, seed: int) -> Job:
             "model, uncertainty, training), or leave networks away"
         )
 
-    job = network_job(replace(study, reuse=[str(there)]), "single", seed, out)
+    job = network_job(replace(study, reuse=[*study.reuse, str(there)]), "single", seed, out)
     job.folder.stage("dense", DENSE, (TRAINED,), refuse)
     return job
 
@@ -156,7 +159,7 @@ def pruned_on(chosen: Tensor, dense: nn.Module, job: Job) -> nn.Module:
         data=scored,
         scope=s.pruning.scope,
         round_to=s.pruning.round_to,
-        loss=LOSSES[s.training.loss],
+        loss=job.losses,
         batches=len(scored),
         seed=s.seed,
     )
@@ -174,7 +177,7 @@ def fine_tuned(pruned: nn.Module, weights: Tensor, steps: int, job: Job) -> nn.M
         lr=t.finetune_lr,
         weight_decay=t.weight_decay,
         clip=t.clip,
-        loss=LOSSES[t.loss],
+        loss=job.losses,
         device=job.settings.device,
     )
     return compact(model)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
 from egnn_prune.files import read_json, write_json
@@ -18,12 +19,14 @@ from egnn_prune.provenance import git_commit
 from egnn_prune.report.images import image_table, write_image_report
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.studies.rows import Row, different, over_seeds
+from egnn_prune.vision.data.inputs import image_inputs
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
 from egnn_prune.vision.experiments.bench import Bench
 from egnn_prune.vision.fitting import check_fit
 from egnn_prune.vision.published import published
 from egnn_prune.vision.settings import VisionSettings
+from egnn_prune.vision.unused import unused_by
 
 SCHEMA = 1
 
@@ -73,8 +76,9 @@ def run_experiment(settings: VisionSettings) -> Path:
     check_fit(settings.training)
     check_fit(settings.finetuning)
     kind.check(settings)
+    refuse_unused(settings, unused_by(settings))
     choose_device(settings.device)
-    folder = RunFolder(settings)
+    folder = RunFolder(settings, image_inputs(settings.data))
     settings.out = str(folder.path)
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")

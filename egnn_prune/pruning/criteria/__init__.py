@@ -40,6 +40,8 @@ CRITERIA: dict[str, Criterion] = {
     "uncertainty": uncertainty,
     "wanda": wanda,
 }
+#: Criteria that look at weights alone.
+DATA_FREE = {"group_norm", "lamp", "magnitude", "magnitude_l1", "random"}
 
 
 def score_channels(criterion: str | Criterion, context: Context) -> dict[str, Tensor]:
@@ -61,6 +63,7 @@ def score_channels(criterion: str | Criterion, context: Context) -> dict[str, Te
 
 __all__ = [
     "CRITERIA",
+    "DATA_FREE",
     "Context",
     "Criterion",
     "Movement",

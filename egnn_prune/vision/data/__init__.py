@@ -62,8 +62,8 @@ def load_images(
             become ``ood``.
         ood_path: the same as ``path``, for ``ood``.
         seed: of the split.
-        validation: number of validation images, or below 1 the share of the training images; no
-            matter where the source has validation images.
+        validation: number of validation images, or below 1 the share of the training images; not
+            where the source has validation images.
         limit: at most this many training images (a random subset of them).
         size: height and width of the images of a folder.
 
@@ -73,9 +73,11 @@ def load_images(
     """
     if ood == name and ood_path is None:
         raise ConfigError(f"{name} cannot be out of its own distribution; choose another data.ood")
+    parts = _parts(name, path=path, size=size)
+    if validation is not None and "val" in parts:
+        raise ConfigError(f"data {name} has validation images; leave data.validation away")
     if validation is None:
         validation = VALIDATION.get(name, VALIDATION_SHARE)
-    parts = _parts(name, path=path, size=size)
     others = _parts(ood, path=ood_path, size=size if ood == "folder" else None) if ood else None
     try:
         train, val, test = divided(parts, validation, seed, limit)

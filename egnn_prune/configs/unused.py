@@ -1,0 +1,234 @@
+"""Settings that a job never reads, as it is set up: each is refused by name where it was changed.
+
+A setting without effect is worse than none: somebody believes to have compared two values. What a
+job uses is what is left: that, and nothing else, may change its results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from egnn_prune.configs.settings import (
+    AcquisitionSettings,
+    CalibrationStudySettings,
+    ComparisonSettings,
+    SanitySettings,
+    SelectionStudySettings,
+    Settings,
+    SweepSettings,
+    described,
+)
+from egnn_prune.errors import ConfigError
+
+#: Why a setting has no effect, by its name; ``section.*`` stands for all settings of a section.
+Reasons = dict[str, str]
+
+ENSEMBLES = ("shallow", "deep", "snapshot", "bootstrap")
+GRAPH_NETWORK = ("update_positions", "attention", "radial", "normalise", "aggregation")
+ONE_SHOT = dict.fromkeys(
+    [f"pruning.{n}" for n in ("schedule", "rounds", "until", "freeze", "freeze_fraction")],
+    "this job prunes in one shot and freezes nothing",
+)
+SEVERAL = {
+    "seed": "this job has seeds=[...]",
+    "name": "this job names its folder by out",
+    "training.scratch": "this job has no arm of that kind",
+    "selection.rounds": "this job selects once",
+    "uncertainty.calibration": "this job does not calibrate by it",
+}
+STEPS = {"training.finetune_epochs": "this job has steps"}
+
+
+def refuse_unused(settings: Any, unused: Reasons | None = None) -> None:
+    """Refuse settings that were changed and have no effect.
+
+    A setting counts as changed unless it has its default, or the value that the configuration of
+    the chosen data gives it (``data=rmd17`` sets two dozen at once).
+
+    Args:
+        settings: of the job.
+        unused: what it has no use for; by default what the table below says.
+
+    Raises:
+        ConfigError: names the first such setting, and why it has no effect.
+    """
+    unused = unused_by(settings) if unused is None else unused
+    defaults = {name: value for name, value, _ in described(type(settings)())}
+    for name, value, _ in described(settings):
+        reason = unused.get(name) or unused.get(f"{name.rpartition('.')[0]}.*")
+        usual = [defaults[name], *_of_data(settings.data.name).get(name, [])]
+        if reason and value not in usual:
+            raise ConfigError(f"{name}={value} would change nothing: {reason}; leave it away")
+
+
+@cache
+def _of_data(source: str) -> dict[str, list[Any]]:
+    """The values that the configurations of a data source give to settings."""
+    found: dict[str, list[Any]] = {}
+    for file in sorted((Path(__file__).parent / "data").glob("*.yaml")):
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        if isinstance(content.get("data"), dict) and content["data"].get("name") == source:
+            for name, value in _leaves(content):
+                found.setdefault(name, []).append(value)
+    return found
+
+
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def unused_by(settings: Settings) -> Reasons:
+    """What a job has no use for, by the kind of its settings."""
+    return JOBS[type(settings)](settings)
+
+
+# ------------------------------------------------------------------ parts of jobs
+
+
+def _network(s: Settings) -> Reasons:
+    found: Reasons = {}
+    if s.model.network == "irreps":
+        found |= {f"model.{n}": "model.network=irreps has no such part" for n in GRAPH_NETWORK}
+    else:
+        found |= {f"model.{n}": "it belongs to model.network=irreps" for n in ("copies", "lmax")}
+        if not s.model.update_positions:
+            found["model.normalise"] = "model.update_positions is false"
+    return found
+
+
+def _error_bars(s: Settings) -> Reasons:
+    found: Reasons = {}
+    if s.uncertainty.method != "dropout":
+        found["uncertainty.samples"] = "it belongs to uncertainty.method=dropout"
+    if s.uncertainty.method not in ENSEMBLES:
+        found["uncertainty.members"] = f"uncertainty.method={s.uncertainty.method} has no members"
+    return found
+
+
+def _selection(strategies: list[str]) -> Reasons:
+    found = {
+        f"selection.{n}": f"no selection with the strategy {n} is made"
+        for n in ("band", "threshold")
+        if n not in strategies
+    }
+    if set(strategies) <= {"threshold", "all"}:
+        found["selection.fraction"] = "no strategy that is chosen takes a share"
+    return found
+
+
+def _pruning(s: Settings) -> Reasons:
+    found: Reasons = {}
+    if s.pruning.rounds == 1:
+        found["pruning.schedule"] = "with pruning.rounds=1 all schedules are the same"
+        if s.pruning.criterion != "movement":
+            found["pruning.until"] = "with pruning.rounds=1 the only round comes first"
+    if s.pruning.freeze != "important":
+        found["pruning.freeze_fraction"] = "it belongs to pruning.freeze=important"
+    return found
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def _main(s: Settings) -> Reasons:
+    return _network(s) | _error_bars(s) | _selection([s.selection.strategy]) | _pruning(s)
+
+
+def _comparison(s: Settings) -> Reasons:
+    arm = deepcopy(s)  # whose criterion and strategy are none that has settings of its own
+    arm.pruning.criterion, arm.selection.strategy = "taylor", "top"
+    return _main(arm) | {
+        "seed": SEVERAL["seed"],
+        "name": SEVERAL["name"],
+        "pruning.sparsity": "this job has sparsities=[...]",
+        "pruning.criterion": "this job has arms=[...]",
+        "selection.strategy": "this job has arms=[...]",
+    }
+
+
+def _sweep(s: Settings) -> Reasons:
+    cells = {
+        "pruning.sparsity": "this job has sparsities=[...]",
+        "pruning.criterion": "this job has criteria=[...]",
+    }
+    parts = _network(s) | _error_bars(s) | _selection([s.selection.strategy])
+    return parts | SEVERAL | STEPS | ONE_SHOT | cells
+
+
+def _sanity(s: Settings) -> Reasons:
+    parts = _network(s) | _error_bars(s) | _selection([s.selection.strategy])
+    draws = {"selection.replay": "this job trains its arms on all graphs"}
+    return parts | SEVERAL | ONE_SHOT | draws
+
+
+def _calibration(s: CalibrationStudySettings) -> Reasons:
+    found = {
+        **_network(s),
+        **SEVERAL,
+        **STEPS,
+        **ONE_SHOT,
+        "uncertainty.method": "this job has recipes=[...]",
+        "pruning.sparsity": "this job has sparsities=[...]",
+        "pruning.criterion": "this job prunes by the taylor criterion",
+        "selection.*": "this job trains on all graphs",
+    }
+    if "single" not in s.recipes:
+        only = ("uncertainty.samples", "model.readout_dropout", "training.loss")
+        found |= dict.fromkeys(only, "it belongs to the recipe single")
+    if "shallow" not in s.recipes:
+        found["uncertainty.members"] = "it belongs to the recipe shallow"
+    return found
+
+
+def _selection_study(s: SelectionStudySettings) -> Reasons:
+    return {
+        **_network(s),
+        **_selection(s.strategies),
+        **SEVERAL,
+        **STEPS,
+        **ONE_SHOT,
+        "uncertainty.method": "this job's networks have Monte Carlo dropout",
+        "uncertainty.members": "this job's networks have Monte Carlo dropout",
+        "selection.strategy": "this job has strategies=[...]",
+        "selection.replay": "this job has replays=[...]",
+    }
+
+
+def _acquisition(s: AcquisitionSettings) -> Reasons:
+    found = {
+        **_network(s),
+        **_error_bars(s),
+        **SEVERAL,
+        "reuse": "this job has no stages",
+        "pruning.*": "this job prunes nothing",
+        "selection.strategy": "this job has strategies=[...]",
+        "training.max_epochs": "this job has first_steps",
+        "training.finetune_epochs": "this job has steps",
+        "training.best_by": "this job looks at no validation",
+    }
+    rest = ("fraction", "threshold", "replay")
+    found |= {f"selection.{n}": "this job labels a number of graphs (added)" for n in rest}
+    if "band" not in s.strategies:
+        found["selection.band"] = "the strategy band is not among strategies"
+    return found
+
+
+JOBS: dict[type, Callable[[Any], Reasons]] = {
+    Settings: _main,
+    ComparisonSettings: _comparison,
+    SweepSettings: _sweep,
+    SanitySettings: _sanity,
+    CalibrationStudySettings: _calibration,
+    SelectionStudySettings: _selection_study,
+    AcquisitionSettings: _acquisition,
+}

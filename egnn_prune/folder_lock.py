@@ -1,0 +1,125 @@
+"""One process at a time works in a folder: an advisory lock that ends with its holder."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from filelock import FileLock, Timeout
+
+from egnn_prune.errors import ConfigError, InputError
+
+#: Stays in the folder when the lock is gone: two processes must never lock two files of one name.
+NAME = "run.lock"
+
+
+class FolderLock:
+    """Keeps every other process and thread out of a folder for as long as this object lives.
+
+    The operating system holds the lock (``flock``; on Windows its like, through filelock), so a
+    process that is killed leaves none behind. Make one with :func:`lock_folder`.
+    """
+
+    def __init__(self, lock: FileLock) -> None:
+        self.thread = threading.current_thread()
+        weakref.finalize(self, lock.release, force=True)
+
+
+#: What this process holds: jobs run others within, which may ask for the same folder again.
+_held: weakref.WeakValueDictionary[Path, FolderLock] = weakref.WeakValueDictionary()
+
+
+def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
+    """Hold a folder, which is made where it is missing; the thread that holds it may ask again.
+
+    Args:
+        folder: nobody else works in it as long as somebody keeps what is returned.
+        wait_s: how long to wait for another process.
+
+    Raises:
+        ConfigError: another process or thread works there; names the folder and the process.
+        InputError: the folder cannot be written to.
+    """
+    place = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        key = folder.resolve()
+        if (mine := _own(key)) is not None:
+            return mine
+        holder = _holder(place)  # before the attempt: old versions of filelock empty the file
+        lock = FileLock(place, timeout=wait_s, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"{holder} is working in {folder}; wait until it has ended, or choose another out=DIR"
+        ) from None
+    except FileExistsError:
+        raise ConfigError(f"out={folder} is a file, not a folder; choose another") from None
+    except OSError as error:
+        raise InputError(f"cannot write {place}: {error.strerror}; choose another out") from None
+    if holder != _this_process():
+        with suppress(OSError):  # Windows keeps even its holder from a locked file
+            place.write_text(f"{os.getpid()}\n")
+    _held[key] = found = FolderLock(lock)
+    return found
+
+
+def _own(key: Path) -> FolderLock | None:
+    """What this thread holds; who waits for another one's must not keep it alive."""
+    lock = _held.get(key)
+    if lock is not None and not lock.thread.is_alive():
+        lock.thread = threading.current_thread()
+    return lock if lock is not None and lock.thread is threading.current_thread() else None
+
+
+def _holder(place: Path) -> str:
+    with suppress(OSError, ValueError):
+        number = int(place.read_text())
+        return _this_process() if number == os.getpid() else f"process {number}"
+    return "another process"
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} (this one)"
+
+
+class Placed(Protocol):
+    """Settings of a job with an output folder."""
+
+    @property
+    def out(self) -> str | None:
+        """The folder; without one the job has a default."""
+
+
+S = TypeVar("S", bound=Placed)
+
+
+def alone_in(default: str) -> Callable[[Callable[[S], Path]], Callable[[S], Path]]:
+    """A decorator: the job holds its output folder, ``out`` or this default, while it runs."""
+
+    def decorate(job: Callable[[S], Path]) -> Callable[[S], Path]:
+        @functools.wraps(job)
+        def held(settings: S) -> Path:
+            folder = Path(settings.out or default).expanduser()
+            there = folder.exists()
+            lock = lock_folder(folder)
+            try:
+                return job(settings)
+            finally:
+                unused = not there and {p.name for p in folder.iterdir()} <= {NAME}
+                if unused:  # refused settings leave nothing behind
+                    (folder / NAME).unlink()  # while it is held: whoever waits looks again
+                del lock
+                if unused:
+                    with suppress(OSError):  # somebody else began right now
+                        folder.rmdir()
+
+        return held
+
+    return decorate

@@ -1,0 +1,139 @@
+"""The JSON in the header of a model file: read with suspicion, for anybody may have written it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+#: The entry that holds :func:`checksum`; files written before there was one lack it.
+CHECKSUM = "sha256"
+#: Of weights.
+PRECISIONS = ("float64", "float32", "bfloat16", "float16")
+#: Numbers that building a model may ask for: some for its constants, and these for every weight.
+ALLOWANCE, NUMBERS_PER_WEIGHT = 50_000_000, 16
+#: Functions of torch that make tensors of a size that they are told.
+FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "eye", "arange", "linspace"}
+
+
+def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of everything in a model file but itself.
+
+    Args:
+        header: what the JSON says.
+        tensors: on the CPU, by name.
+    """
+    said = {key: value for key, value in header.items() if key != CHECKSUM}
+    said = json.loads(json.dumps(said))  # a file knows no tuples
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        found.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def complaint(header: Mapping[str, Any]) -> str:
+    """What no model of this package says about itself, or nothing."""
+    for entry, kind in (("architecture", dict), ("held", list), ("metadata", dict)):
+        if not isinstance(header.get(entry), kind):
+            return f"{entry} is missing or has the wrong form"
+    for key in ("estimator", "units", "validation_doubt"):
+        place = header if key == "estimator" else header["metadata"]
+        if not isinstance(place.get(key, {}), dict):
+            return f"{key} has the wrong form"
+    if header.get("dtype") not in PRECISIONS:
+        return f"its precision is {header.get('dtype')!r}, none of {', '.join(PRECISIONS)}"
+    for place, number in _numbers(header["architecture"], "architecture"):
+        finite = not isinstance(number, float) or math.isfinite(number)
+        if not finite or (number < 0 and ".scale." not in place):
+            return f"{place} is {number}"
+    for scale in _scales(header["architecture"]):
+        if not all(_is_number(scale.get(k, 1.0)) for k in ("shift", "scale")) or not scale["scale"]:
+            return "the scale of its target is no number, or zero"
+    for place, number in _numbers(header.get("estimator", {}), "estimator"):
+        if number != number:
+            return f"{place} is {number}"
+    return ""
+
+
+def parts(node: Any) -> int:
+    """How many objects a description has: layers, members and what they consist of."""
+    if isinstance(node, dict):
+        return 1 + sum(map(parts, node.values()))
+    return sum(map(parts, node)) if isinstance(node, list | tuple) else 0
+
+
+def _scales(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "scale" and isinstance(value, dict):
+                yield {"scale": None, **value}
+            else:
+                yield from _scales(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _scales(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(node: Any, place: str) -> Iterator[tuple[str, float]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _numbers(value, f"{place}.{key}")
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _numbers(value, place)
+    elif _is_number(node):
+        yield place, node
+
+
+class Bounded(TorchFunctionMode):
+    """Within this context no more numbers are made anew than a file can account for.
+
+    A header may claim a width of a billion; what is asked for is counted before it is allocated.
+
+    Args:
+        numbers: that the file holds.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.left: float = ALLOWANCE + NUMBERS_PER_WEIGHT * numbers
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count what functions that make tensors are asked for.
+
+        Raises:
+            ValueError: it is too much.
+        """
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in FACTORIES:
+            given = [*args, *(kwargs[k] for k in ("size", "end", "steps", "n") if k in kwargs)]
+            sizes = [v for v in given if not isinstance(v, Tensor | str | torch.Generator)]
+            self.left -= _numel(sizes)
+            if self.left < 0:
+                raise ValueError("it asks for more memory than its weights can need")
+        return func(*args, **kwargs)
+
+
+def _numel(sizes: Sequence[Any]) -> float:
+    """At most so many entries: the product of whole numbers, listed or not."""
+    entries = 1.0
+    for size in sizes:
+        for n in size if isinstance(size, list | tuple) else [size]:
+            if _is_number(n):
+                entries *= max(1.0, float(n))
+    return entries
