@@ -60,7 +60,7 @@ def test_the_error_is_the_mean_absolute_one(checked, dataset):
     dense = load(checked / "seed0/stages/trained.safetensors")
     graphs = dataset.split("test")
     error = point_predictions(dense, graphs, CPU) - targets(graphs)
-    assert float(error.mean().abs()) < 0.99 * float(error.abs().mean()), "they must differ"
+    assert float(error.mean().abs()) < 0.999 * float(error.abs().mean()), "they must differ"
     found = json.loads((checked / "seed0/sanity.json").read_text())
     assert found["dense"] == pytest.approx(float(error.abs().mean()), rel=1e-6)
     assert set(found) == {"dense", *ARMS} and len(set(found.values())) == len(found)

@@ -12,7 +12,7 @@ import joblib
 import pytest
 import torch
 from test_main_job import tiny
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from egnn_prune import data, load
 from egnn_prune.configs.settings import AcquisitionSettings, SelectionStudySettings, main_job
@@ -311,3 +311,17 @@ def test_rows_come_in_the_order_of_the_seeds(workers):
         rows = over_seeds(seeds_of, SelectionStudySettings(), [3, 1, 2], workers)
     assert [row["seed"] for row in rows] == [3, 1, 2]
     assert all((row["threads"] is None) == (workers == 1) for row in rows)
+
+
+def test_errors_are_those_of_the_saved_network(acquired):
+    """Mean absolute ones, on both splits; the network after round 1 of one strategy."""
+    row = saved_rows(acquired, 0)["top", 1]
+    settings = study(AcquisitionSettings, acquired, **SHORT)
+    dataset = clusters().with_cutoff(settings.model.cutoff)
+    model = load(acquired / "seed0/top-1.safetensors")
+    for split in ("test", "ood"):
+        graphs = dataset.split(split)
+        with torch.no_grad():
+            found = torch.cat([model(Batch.from_data_list([g])).mean for g in graphs])
+        error = found - torch.cat([g.y for g in graphs])
+        assert row[f"{split}_mae"] == pytest.approx(float(error.abs().mean()), rel=1e-5)
