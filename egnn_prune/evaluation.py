@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,8 +32,26 @@ LATENCY_REPEATS = 50
 SYMMETRY_GRAPHS = 32
 
 
-def latencies(models: dict[str, nn.Module], batch: Batch, device: torch.device) -> dict[str, float]:
-    """Median time of one deterministic pass, in ms; the models take turns, so drift hits all."""
+Clock = Callable[[], float]
+
+
+def latencies(
+    models: dict[str, nn.Module],
+    batch: Batch,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Times of deterministic passes, in ms; the models take turns, so drift hits all.
+
+    Args:
+        models: by name.
+        batch: what they predict.
+        device: where.
+        clock: tells the time, in seconds.
+
+    Returns:
+        For each model the times of :data:`LATENCY_REPEATS` passes.
+    """
     batch = batch.to(device)
     times: dict[str, list[float]] = {name: [] for name in models}
     for model in models.values():
@@ -41,15 +59,15 @@ def latencies(models: dict[str, nn.Module], batch: Batch, device: torch.device) 
     with torch.no_grad():
         for repeat in tqdm(range(LATENCY_REPEATS + LATENCY_REPEATS // 10), "latency", leave=False):
             for name, model in models.items():
-                start = time.perf_counter()
+                start = clock()
                 model(batch)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 if repeat >= LATENCY_REPEATS // 10:
-                    times[name].append(1e3 * (time.perf_counter() - start))
+                    times[name].append(1e3 * (clock() - start))
     for model in models.values():
         model.to("cpu")
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def evaluate(
@@ -57,6 +75,7 @@ def evaluate(
     dataset: GraphDataset,
     settings: Settings,
     device: torch.device,
+    clock: Clock = time.perf_counter,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Compare models on the test and out-of-distribution splits.
 
@@ -68,6 +87,7 @@ def evaluate(
         dataset: the data.
         settings: the seed is read.
         device: where to run.
+        clock: what latencies are measured with.
 
     Returns:
         For each model its numbers (see the README), and the arrays of targets and predictions.
@@ -76,10 +96,12 @@ def evaluate(
     batch = Batch.from_data_list(test)
     symmetry = Batch.from_data_list(test[:SYMMETRY_GRAPHS])
     timed = Batch.from_data_list(test[:LATENCY_BATCH])
-    latency = latencies({name: model.network for name, model in models.items()}, timed, device)
+    latency = latencies(
+        {name: model.network for name, model in models.items()}, timed, device, clock
+    )
     view = moved if dataset.outputs == "positions" else mean_of
     results: dict[str, dict[str, Any]] = {}
-    arrays: dict[str, np.ndarray] = {}
+    arrays = {f"latency_{name}": np.array(times) for name, times in latency.items()}
     for name, model in models.items():
         network = model.network
         result: dict[str, Any] = {"unit": dataset.unit}
@@ -89,16 +111,22 @@ def evaluate(
                 result[f"{split}_mae"] = None
                 continue
             y = targets(graphs)
-            error = point_predictions(network, graphs, device) - y
+            point = point_predictions(network, graphs, device)
+            error = point - y
             result[f"{split}_mae"] = float(error.abs().mean())
             if split == "test":
                 result["test_rmse"] = float(error.square().mean().sqrt())
                 if dataset.outputs == "positions":  # the report tells positions by this key
                     result["test_mse"] = float(error.square().mean())
             if settings.training.force_weight:
-                result |= force_errors(network, graphs, device, split)
+                measured, sums = force_errors(network, graphs, device)
+                result |= {f"{split}_{key}": value for key, value in measured.items()}
+                if split != "val":
+                    names = {k: k if k == "force_count" else f"{name}_{k}" for k in sums}
+                    arrays |= {f"{split}_{names[k]}": values for k, values in sums.items()}
             if split != "val":
                 arrays[f"{split}_target"] = y.numpy()
+                arrays[f"{split}_{name}_point"] = point.numpy()
                 if len(y) != len(graphs):  # whose errors go together
                     sizes = [g.y.numel() for g in graphs]
                     arrays[f"{split}_graph"] = np.repeat(np.arange(len(graphs)), sizes)
@@ -110,7 +138,7 @@ def evaluate(
         result["params"] = sum(p.numel() for p in network.parameters())
         macs = count_macs(network, lambda m: m(batch))[""]
         result["macs_per_graph"] = round(macs / len(test))
-        result["latency_ms"] = latency[name]
+        result["latency_ms"] = statistics.median(latency[name])
         result["latency_batch"] = timed.num_graphs
         result["equivariance_error"] = equivariance_error(
             partial(view, network), symmetry, scale=spread or 1.0, seed=settings.seed
@@ -120,25 +148,38 @@ def evaluate(
 
 
 def force_errors(
-    model: nn.Module, graphs: Sequence[Data], device: torch.device, split: str
-) -> dict[str, float | None]:
-    """Mean absolute and root mean square error of force components, in the target's unit/Angstrom.
+    model: nn.Module, graphs: Sequence[Data], device: torch.device
+) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
+    """Errors of force components, in the target's unit/Angstrom.
 
-    Nothing but ``None`` where a graph of the split has no forces.
+    Returns:
+        ``force_mae`` and ``force_rmse``, ``None`` where a graph has no forces; and for each graph
+        ``[n]`` the sums of absolute and squared errors, ``force_abs`` and ``force_square``, and how
+        many components they sum, ``force_count``.
     """
-    errors: list[Tensor] = []
+    nothing: dict[str, float | None] = {"force_mae": None, "force_rmse": None}
+    parts: list[Tensor] = []
     model = model.to(device).eval()
-    for batch in tqdm(DataLoader(graphs, BATCH), f"forces, {split}", leave=False):
+    for batch in tqdm(DataLoader(graphs, BATCH), "forces", leave=False):
         if getattr(batch, "forces", None) is None:
-            return {f"{split}_force_mae": None, f"{split}_force_rmse": None}
+            model.to("cpu")
+            return nothing, {}
         batch = batch.to(device)
-        errors.append((forces(model, batch) - batch.forces).double().flatten().cpu())
+        error = (forces(model, batch) - batch.forces).double()
+        columns = torch.stack([error.abs(), error.square(), torch.ones_like(error)]).sum(2)
+        sums = columns.new_zeros(3, batch.num_graphs).index_add(1, batch.batch, columns)
+        parts.append(sums.cpu())
     model.to("cpu")
-    error = torch.cat(errors)
-    return {
-        f"{split}_force_mae": float(error.abs().mean()),
-        f"{split}_force_rmse": float(error.square().mean().sqrt()),
-    }
+    total, square, count = torch.cat(parts, 1)
+    mae, rmse = total.sum() / count.sum(), (square.sum() / count.sum()).sqrt()
+    return (
+        {"force_mae": float(mae), "force_rmse": float(rmse)},
+        {
+            "force_abs": total.numpy(),
+            "force_square": square.numpy(),
+            "force_count": count.numpy(),
+        },
+    )
 
 
 def moved(model: nn.Module, batch: Batch) -> Data:

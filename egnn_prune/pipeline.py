@@ -21,6 +21,7 @@ from egnn_prune.evaluation import evaluate
 from egnn_prune.provenance import git_commit
 from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_report
+from egnn_prune.report.intervals import change_intervals
 from egnn_prune.report.tables import headline
 from egnn_prune.run_folder import RunFolder
 from egnn_prune.selection import replay_weights
@@ -269,6 +270,7 @@ class Job(Workbench):
                         "points": len(self.val),
                     },
                     "models": results,
+                    "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
                     "selection": {
                         k: v for k, v in selection.items() if k not in ("key", "seconds")
                     },

@@ -78,9 +78,13 @@ def run_checks(settings: SanitySettings) -> Path:
         body.append(
             [
                 arm,
-                f"{errors.mean:.4f} +- {errors.sd:.4f}",
-                f"{change.mean:+.1f} [{change.mean - change.half:+.1f}, "
-                f"{change.mean + change.half:+.1f}]",
+                f"{errors.mean:.4f}" + (f" +- {errors.sd:.4f}" if errors.n > 1 else ""),
+                f"{change.mean:+.1f} "
+                + (
+                    f"[{change.mean - change.half:+.1f}, {change.mean + change.half:+.1f}]"
+                    if change.n > 1
+                    else "(one seed: cannot be told)"
+                ),
             ]
         )
     text = text_table(["arm", "test MAE", "% above keep [95 %]"], body)
@@ -125,7 +129,8 @@ def check_seed(settings: SanitySettings, seed: int, out: Path) -> dict[str, floa
         model = arm_model(arm, dense, pruned, start, seed)
         torch.manual_seed(seed)
         if starts_over:
-            job.fit(arm, model, job.train, s.training.max_epochs, lr=s.training.lr)
+            start_over = f"{arm}, from the start"
+            job.fit(start_over, model, job.train, s.training.max_epochs, lr=s.training.lr)
         job.fit(arm, model, job.train, s.training.finetune_epochs, lr=s.training.finetune_lr)
         errors[arm] = error_of(job, compact(model))
         write_json(path, errors)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import csv
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
-from egnn_prune.studies.calibration import check, run_calibration_study, scores
+from egnn_prune.studies.calibration import (
+    DENSE,
+    NONE,
+    Cell,
+    check,
+    run_calibration_study,
+    scores,
+)
 
 
 def small(tmp_path, **changes) -> CalibrationStudySettings:
@@ -100,3 +109,23 @@ def test_other_steps_or_nearby_sparsities_are_other_networks(tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"fine-tuned with .*2.* not .*3"):
         run_calibration_study(settings)
     capsys.readouterr()
+
+
+def gaussian(error: torch.Tensor, std: float) -> Prediction:
+    """Predictions of zeros that are off by this much, with one error bar for all."""
+    return Prediction.from_members(error[None], torch.full_like(error, std**2)[None])
+
+
+def test_each_recalibration_is_fitted_where_its_name_says(tmp_path):
+    """The dense network's factor on its own validation, the pruned one's on its own."""
+    torch.manual_seed(0)
+    noise = torch.randn(400, dtype=torch.float64)
+    graphs = {split: [Data(y=torch.zeros(1).double())] * 400 for split in ("val", "test")}
+    dataset = SimpleNamespace(split=lambda name: graphs.get(name, []), unit="eV")
+    cell = Cell(SimpleNamespace(dataset=dataset), "any", 0, 0.5, tmp_path / "x.npz")
+    pruned = {"val": gaussian(4 * noise, 1.0), "test": gaussian(4 * noise, 1.0)}
+    found = cell.rows(pruned, dense=gaussian(2 * noise, 1.0))
+    z = {row["recalibration"]: row["z_square"] for row in found if row["split"] == "test"}
+    assert z["robust"] == pytest.approx(1, rel=0.5)  # scaled by its own errors
+    assert z[DENSE] == pytest.approx(4 * z["robust"])  # half as long, as the dense errors are
+    assert z[NONE] == pytest.approx(16, rel=0.2)  # errors of 4, error bars of 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_a_row_for_every_model(compared):
     assert (compared / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_row_has_the_numbers_of_its_model(compared):
+    for row in rows(compared):
+        arm = "uncertainty" if row["arm"] == "dense" else row["arm"]
+        content = json.loads((compared / f"seed{row['seed']}-{arm}-0.5/metrics.json").read_text())
+        model = content["models"]["dense" if row["arm"] == "dense" else "pruned"]
+        for key in ("test_mae", "ood_mae", "params", "nll"):
+            assert float(row[key]) == pytest.approx(model[key], rel=1e-12), (row["arm"], key)
+
+
 def test_the_dense_model_of_a_seed_is_shared(compared):
     for seed in (0, 1):
         first, second = (compared / f"seed{seed}-{arm}-0.5" for arm in ("uncertainty", "random"))
@@ -90,6 +100,17 @@ def test_arms_differ_in_what_they_claim_only(tmp_path):
     assert len(jobs) == 2 * len(arms)
     assert len({job.out for job in jobs}) == len(jobs)
     assert all(job.seed == 3 for job in jobs)
+    # in words of this test: what an arm is called says what it does
+    assert {
+        arm: (job.pruning.criterion, job.selection.strategy)
+        for arm, job in zip(arms, jobs, strict=False)
+    } == {
+        "uncertainty": ("taylor", "top"),
+        "magnitude": ("magnitude", "top"),
+        "random": ("random", "top"),
+        "random_graphs": ("taylor", "random"),
+        "least_uncertain": ("taylor", "least"),
+    }
     plain = asdict(jobs[0])
     for job, (arm, sparsity) in zip(jobs, ((a, s) for s in (0.5, 0.75) for a in arms), strict=True):
         expected = {k: dict(v) if isinstance(v, dict) else v for k, v in plain.items()}

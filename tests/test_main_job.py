@@ -32,7 +32,7 @@ SCORES = {
 }
 KEYS = {
     *("schema_version", "config_hash", "git_commit", "seed", "device", "threads", "dataset"),
-    *("models", "selection", "ledger", "uncertainty"),
+    *("models", "selection", "ledger", "uncertainty", "intervals"),
 }
 FILES = {
     *("metrics.json", "pruned_vs_baseline.png", "parity.png", "report.html"),
@@ -81,6 +81,7 @@ def without_times(content: dict[str, Any]) -> dict[str, Any]:
     """The numbers that a second run must reproduce."""
     content = {k: v for k, v in content.items() if k != "git_commit"}
     times = ("latency_ms", "train_seconds")
+    content["intervals"] = {k: v for k, v in content["intervals"].items() if k not in times}
     content["models"] = {
         name: {k: v for k, v in model.items() if k not in times}
         for name, model in content["models"].items()

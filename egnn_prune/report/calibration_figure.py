@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from egnn_prune.report.calibration import LEVELS, coverage, reliability
 from egnn_prune.report.error_bars import COMPARED, ErrorBars, error_bars, splits_present
-from egnn_prune.report.files import Metrics, Predictions, number
+from egnn_prune.report.files import RECALIBRATED, Metrics, Predictions, number
 from egnn_prune.report.formatting import MISSING
-from egnn_prune.report.rows import RECALIBRATED, arrow, fixed
+from egnn_prune.report.rows import arrow, fixed
 from egnn_prune.report.sparsification import sparsification
 from egnn_prune.report.style import (
     GREY,

@@ -16,9 +16,10 @@ from egnn_prune.report.error_bars import (
     splits_present,
     why_no_calibration,
 )
-from egnn_prune.report.files import Metrics, Predictions, number
-from egnn_prune.report.formatting import MISSING, percent_change, significant
-from egnn_prune.report.rows import RECALIBRATED, Row, arrow
+from egnn_prune.report.files import RECALIBRATED, Metrics, Predictions, number
+from egnn_prune.report.formatting import MISSING, percent_change, percent_ends, significant
+from egnn_prune.report.intervals import FACTOR, HARM, MENDED, certain, interval, with_intervals
+from egnn_prune.report.rows import Row, arrow
 from egnn_prune.report.sparsification import left_after, sparsification
 from egnn_prune.report.style import SPLIT_LABELS
 from egnn_prune.report.tables import calibration_rows
@@ -59,6 +60,7 @@ def calibration_section(metrics: Metrics, predictions: Predictions) -> Calibrati
         ValueError: If an array is missing or has the wrong length.
     """
     missing = why_no_calibration(metrics, predictions)
+    metrics = with_intervals(metrics, predictions)
     if missing is not None:
         return CalibrationSection(missing)
     bars = {
@@ -150,29 +152,53 @@ def _question(metrics: Metrics) -> list[str]:
     """Did pruning harm calibration more than accuracy, and did recalibration mend it?"""
     dense, pruned = (metrics["models"][name] for name in COMPARED)
 
-    def change(key: str, of: str | None = None) -> str:
-        return percent_change(number(pruned.get(key)), number(dense.get(of or key)))
+    def change(key: str, ends: str, of: str | None = None) -> str:
+        text = percent_change(number(pruned.get(key)), number(dense.get(of or key)))
+        return text if text == MISSING else f"{text} {percent_ends(*interval(metrics, ends))}"
 
-    error, harm, mended = change("test_mae"), change("ence"), change("ence" + RECALIBRATED)
+    error, harm = change("test_mae", "test_mae"), change("ence", f"ence{FACTOR}")
+    mended = change("ence" + RECALIBRATED, f"ence{RECALIBRATED}{FACTOR}")
     if MISSING in (error, harm):
         return []
-    ratio = [number(pruned[key]) / number(dense[key]) for key in ("ence", "test_mae")]
-    more = "more" if ratio[0] > max(ratio[1], 1) else "no more"
-    verdict = f"in this run calibration suffered {more} than accuracy"
-    if max(ratio) <= 1:
-        verdict = "in this run neither suffered"
-    sentence = (
-        f"Pruning changed the calibration error (test ENCE) by {harm} and the test MAE by {error}: "
-        f"{verdict}."
-    )
-    if mended == MISSING:
-        return [sentence]
-    left = change("ence" + RECALIBRATED, "ence")
-    return [
-        sentence,
-        f"Recalibrated, the pruned model's ENCE differs by {mended} from that of the recalibrated "
-        f"dense model, and by {left} from that of the dense model as trained. One run is one draw.",
+    forces = change("test_force_mae", "test_force_mae")
+    kind = "" if forces == MISSING else "energy "
+    sentences = [
+        f"Pruning changed the calibration error (test ENCE) by {harm} and the test {kind}MAE by "
+        f"{error}: {_more_harmed(metrics)}."
     ]
+    if kind:
+        verdict = {1: "forces are less accurate", -1: "forces are more accurate"}.get(
+            certain(interval(metrics, "test_force_mae")),
+            "whether forces became more or less accurate cannot be told",
+        )
+        sentences.insert(0, f"Pruning changed the test force MAE by {forces}: {verdict}.")
+    if mended != MISSING:
+        left = change("ence" + RECALIBRATED, MENDED, "ence")
+        sentences.append(
+            f"Recalibrated, the pruned model's ENCE differs by {mended} from that of the "
+            f"recalibrated dense model, and by {left} from that of the dense model as trained."
+        )
+    graphs = f"{words(metrics).graph}s"
+    return [
+        *sentences,
+        f"Brackets are 95 % intervals over the test {graphs} (paired bootstrap): other {graphs} "
+        "could have changed the number so much. Training again could change it more: one run is "
+        "one draw.",
+    ]
+
+
+def _more_harmed(metrics: Metrics) -> str:
+    """Calibration or accuracy, where the intervals of this run say so."""
+    accuracy, calibration, more = (
+        certain(interval(metrics, key)) for key in ("test_mae", f"ence{FACTOR}", HARM)
+    )
+    if more > 0 and calibration > 0:
+        return "in this run calibration suffered more than accuracy"
+    if more < 0 and accuracy > 0:
+        return "in this run accuracy suffered more than calibration"
+    if accuracy < 0 and calibration < 0:
+        return "in this run neither suffered"
+    return "which of the two suffered more cannot be told from this run"
 
 
 def _source(metrics: Metrics, test: Mapping[str, ErrorBars]) -> list[str]:

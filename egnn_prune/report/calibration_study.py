@@ -93,8 +93,8 @@ def answer_table(rows: Rows) -> str:
     of the negative log-likelihood that errors and ranking cause, and of the part that wrongly sized
     error bars cause (as they are, calibrated before pruning, calibrated again after it). The last
     column compares the first with the part calibrated before, paired by seed: "calibration" or
-    "accuracy" where the interval of their difference excludes zero, "neither" where no harm is
-    certain.
+    "accuracy" where that one was harmed and the interval of their difference excludes zero,
+    "neither" where neither interval holds any harm, else it cannot be told.
     """
     body = []
     for split in dict.fromkeys(row["split"] for row in rows):
@@ -110,17 +110,16 @@ def answer_table(rows: Rows) -> str:
             raw = changes["miscalibration_nats", "none"]
             before = changes["miscalibration_nats", "dense"]
             more = summarise([c - a for c, a in zip(before, accuracy, strict=True)])
-            errors = [
-                summarise([number(row["mae"]) for row in cell.values()]).mean
-                for cell in (_pick(chosen, estimator, s, "none") for s in (0.0, sparsity))
-            ]
+            dense = _pick(chosen, estimator, 0.0, "none")
+            reference = summarise([number(row["mae"]) for row in dense.values()]).mean
+            errors = _change(chosen, estimator, sparsity, "mae", "none")
             body.append(
                 [
                     split,
                     estimator,
                     f"{sparsity:g}",
                     str(more.n),
-                    f"{100 * (errors[1] / errors[0] - 1):+.1f} %",
+                    _percent(errors, reference),
                     _interval(summarise(accuracy)),
                     _interval(summarise(raw)),
                     _interval(summarise(before)),
@@ -255,12 +254,25 @@ def _interval(summary: Summary) -> str:
     return f"{summary.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def _percent(changes: Sequence[float], reference: float) -> str:
+    """Mean change in percent of a reference, with the interval over seeds."""
+    found = summarise([100 * change / reference for change in changes])
+    if found.n == 0:
+        return MISSING
+    if math.isnan(found.half):
+        return f"{found.mean:+.1f} %"
+    low, high = found.mean - found.half, found.mean + found.half
+    return f"{found.mean:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
 def _verdict(accuracy: Summary, calibration: Summary, more: Summary) -> str:
     """Which of the two was harmed more, where the intervals say so."""
     if math.isnan(more.half):
-        return "one seed"
-    if max(accuracy.mean - accuracy.half, calibration.mean - calibration.half) <= 0:
-        return "neither"  # no harm is certain
-    if more.mean - more.half > 0:
+        return "cannot be told (one seed)"
+    if more.mean - more.half > 0 and calibration.mean - calibration.half > 0:
         return "calibration"
-    return "accuracy" if more.mean + more.half < 0 else "unclear"
+    if more.mean + more.half < 0 and accuracy.mean - accuracy.half > 0:
+        return "accuracy"
+    if max(accuracy.mean + accuracy.half, calibration.mean + calibration.half) <= 0:
+        return "neither"
+    return "cannot be told"

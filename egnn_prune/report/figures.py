@@ -28,6 +28,7 @@ from egnn_prune.report.files import (
 )
 from egnn_prune.report.formatting import si, significant
 from egnn_prune.report.gallery import gallery_figure
+from egnn_prune.report.intervals import point_key
 from egnn_prune.report.scatter import parity
 from egnn_prune.report.style import (
     GREY,
@@ -113,7 +114,8 @@ def _mae_spread(metrics: Metrics, predictions: Predictions, split: str, name: st
         return math.nan
     target = f"{split}_target"
     return mae_half_interval(
-        series(predictions, f"{split}_{name}_mean", target) - np.asarray(predictions[target]),
+        series(predictions, point_key(predictions, split, name), target)
+        - np.asarray(predictions[target]),
         graphs_of(metrics, predictions, split),
     )
 
@@ -213,7 +215,7 @@ def pruned_vs_baseline(metrics: Metrics, predictions: Predictions) -> Figure:
         _error_panel(error, metrics, predictions)
         _calibration_panel(calibration, metrics, predictions)
         _cost_panel(cost, metrics)
-        figure.suptitle(f"Pruned against dense: {headline(metrics)}")
+        figure.suptitle(f"Pruned against dense: {headline(metrics, intervals=False)}")
         handles = [Patch(color=MODEL_COLOURS[name], label=name) for name in models_present(metrics)]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9.5)
     return figure

@@ -20,6 +20,9 @@ Predictions = Mapping[str, NDArray[Any]]
 MODELS = ("dense", "pruned", "scratch")
 """Models in the order in which every table and figure shows them."""
 
+RECALIBRATED = "_recalibrated"
+"""Suffix of a quantity in ``metrics.json`` after recalibration."""
+
 REQUIRED_MODELS = ("dense", "pruned")
 SCHEMA_VERSION = 1
 

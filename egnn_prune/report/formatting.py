@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 MISSING = "n/a"
+NO_INTERVAL = "(no interval: cannot be told)"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -39,6 +40,13 @@ def percent_change(new: float, old: float) -> str:
     return f"{100 * (new / old - 1):+.1f} %"
 
 
+def percent_ends(low: float, high: float) -> str:
+    """Interval of a relative change such as ``[+0.5, +3.7]``; says so where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return NO_INTERVAL
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def lower_or_higher(new: float, old: float) -> str:
     """Says a relative change in words, e.g. ``9.6 % lower than`` or ``equal to``."""
     change = percent_change(new, old)
@@ -52,6 +60,21 @@ def factor(value: float) -> str:
     if value < 1.095:
         return f"{value:.2f}x"
     return f"{significant(value, 2)}x"
+
+
+def factor_ends(low: float, high: float) -> str:
+    """Interval of a change of time as factors, see :func:`times`, such as ``[2.10, 2.43]``.
+
+    Args:
+        low: Lower end of ``new / old - 1``.
+        high: Upper end.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return NO_INTERVAL
+    ends = (1 + low, 1 + high)
+    if high < 0:  # faster: how many times less
+        ends = (1 / ends[1], 1 / ends[0])
+    return f"[{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
 def times(new: float, old: float, less: str, more: str) -> str:

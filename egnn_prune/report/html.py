@@ -23,6 +23,7 @@ from egnn_prune.report.files import (
 from egnn_prune.report.formatting import si, significant
 from egnn_prune.report.gallery import gallery_notes
 from egnn_prune.report.glossary import glossary
+from egnn_prune.report.intervals import with_intervals
 from egnn_prune.report.molecule import BOND_FACTOR
 from egnn_prune.report.tables import (
     LEDGER_HEADER,
@@ -132,6 +133,7 @@ def render(
         number(pruning.get("channels_removed")),
         number(pruning.get("channels_total")),
     )
+    metrics = with_intervals(metrics, predictions)
     calibration = calibration_section(metrics, predictions)
     # NLL stays in the comparison too: it judges the prediction as a whole.
     own = {row.key for row in calibration.rows} - {"nll"}

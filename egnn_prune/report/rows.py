@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from egnn_prune.report.files import Metrics, models_present, number
+from egnn_prune.report.files import RECALIBRATED, Metrics, models_present, number
 from egnn_prune.report.formatting import MISSING, significant
-
-RECALIBRATED = "_recalibrated"
-"""Suffix of a quantity in ``metrics.json`` after recalibration."""
+from egnn_prune.report.intervals import certain, interval
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,10 @@ class Row:
         texts: The same as text with three significant digits; ``before → after`` where
             recalibration changed the number.
         change: What pruning did, e.g. ``+3.1 %`` or ``2.9x fewer``; empty if not comparable.
-        better: Whether the pruned model is better, recalibrated where it can be; None if equal or
-            not comparable.
+        better: Whether the pruned model is better, recalibrated where it can be; None if equal, not
+            comparable, or where the interval does not tell.
+        interval: 95 % interval of the last number in `change`, such as ``[+0.2, +6.1]``; empty
+            for what is exact, and where there is none.
         recalibrated: Value per model after recalibration; empty for other quantities.
     """
 
@@ -37,6 +37,7 @@ class Row:
     texts: Mapping[str, str]
     change: str
     better: bool | None
+    interval: str = ""
     recalibrated: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -52,6 +53,7 @@ class Spec:
         change: Compares pruned (first) with dense.
         sign: -1 if lower is better, +1 if higher, 0 if neither.
         ideal: The value to be close to, for a quantity that can be too low and too high.
+        ends: Writes an interval of the change; None for counts, which are exact.
     """
 
     key: str
@@ -61,6 +63,7 @@ class Spec:
     change: Callable[[float, float], str]
     sign: int
     ideal: float | None = None
+    ends: Callable[[float, float], str] | None = None
 
     def goodness(self, value: float) -> float:
         """Higher is better."""
@@ -72,6 +75,11 @@ def difference(new: float, old: float) -> str:
     if not (math.isfinite(new) and math.isfinite(old)):
         return MISSING
     return f"{new - old:+.3f}"
+
+
+def difference_ends(low: float, high: float) -> str:
+    """Interval of a :func:`difference`."""
+    return f"[{low:+.3f}, {high:+.3f}]"
 
 
 def fixed(value: float) -> str:
@@ -101,6 +109,11 @@ def row(spec: Spec, metrics: Metrics) -> Row | None:
     shown = last if final is after else change
     equal = shown in ("", "same", MISSING) or not shown.strip("+-0. %")
     new, old = spec.goodness(final["pruned"]), spec.goodness(final["dense"])
+    better = None if equal or new == old else new > old
+    ends = interval(metrics, spec.key + (RECALIBRATED if final is after else ""))
+    known = shown != MISSING and math.isfinite(sum(ends))
+    if spec.ends is not None and not certain(ends):
+        better = None  # the structures of this run cannot tell
     return Row(
         key=spec.key,
         label=spec.label,
@@ -108,7 +121,8 @@ def row(spec: Spec, metrics: Metrics) -> Row | None:
         values=before,
         texts={name: arrow(spec.text(before[name]), spec.text(after[name])) for name in names},
         change=arrow(change, last),
-        better=None if equal or new == old else new > old,
+        better=better,
+        interval=spec.ends(*ends) if spec.ends and known else "",
         recalibrated=after if recalibrated else {},
     )
 
@@ -118,23 +132,30 @@ def rows_of(specs: list[Spec], metrics: Metrics) -> list[Row]:
     return [found for spec in specs if (found := row(spec, metrics)) is not None]
 
 
+def _score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False) -> Spec:
+    """A quality of the error bars; `thirds`: with three decimals."""
+    text = fixed if thirds else significant
+    ideal = None if sign else 0.9
+    return Spec(key, label, unit, text, difference, sign, ideal, difference_ends)
+
+
 def calibration_specs(unit: str) -> list[Spec]:
     """Quality of the error bars on the test split, and how well they tell OOD graphs."""
     return [
-        Spec("ence", "ENCE", "", significant, difference, -1),
-        Spec("crps", "CRPS", unit, significant, difference, -1),
-        Spec("miscalibration_area", "Miscalibration area", "", fixed, difference, -1),
-        Spec("coverage_90", "Coverage of 90 %", "", fixed, difference, 0, ideal=0.9),
-        Spec("ause", "AUSE", "", significant, difference, -1),
-        Spec("ood_auroc", "OOD AUROC", "", fixed, difference, 1),
+        _score("ence", "ENCE"),
+        _score("crps", "CRPS", unit),
+        _score("miscalibration_area", "Miscalibration area", thirds=True),
+        _score("coverage_90", "Coverage of 90 %", sign=0, thirds=True),
+        _score("ause", "AUSE"),
+        _score("ood_auroc", "OOD AUROC", sign=1, thirds=True),
     ]
 
 
 def ood_specs() -> list[Spec]:
     """Quality of the error bars on the out-of-distribution split."""
     return [
-        Spec("ood_nll", "NLL, OOD", "nats", significant, difference, -1),
-        Spec("ood_ence", "ENCE, OOD", "", significant, difference, -1),
-        Spec("ood_miscalibration_area", "Miscalibration area, OOD", "", fixed, difference, -1),
-        Spec("ood_coverage_90", "Coverage of 90 %, OOD", "", fixed, difference, 0, ideal=0.9),
+        _score("ood_nll", "NLL, OOD", "nats"),
+        _score("ood_ence", "ENCE, OOD"),
+        _score("ood_miscalibration_area", "Miscalibration area, OOD", thirds=True),
+        _score("ood_coverage_90", "Coverage of 90 %, OOD", sign=0, thirds=True),
     ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from egnn_prune.report.files import Metrics, Predictions, check_metrics, has_split, series
 from egnn_prune.report.formatting import significant
+from egnn_prune.report.intervals import point_key
 from egnn_prune.report.style import (
     GREY,
     SPLIT_COLOURS,
@@ -95,7 +96,7 @@ def parity(metrics: Metrics, predictions: Predictions) -> Figure:
             target = f"{split}_target"
             true = series(predictions, target, target)
             shift = series(predictions, f"{split}_reference", target) if subtract else 0.0
-            mean = series(predictions, f"{split}_{name}_mean", target)
+            mean = series(predictions, point_key(predictions, split, name), target)
             points[name][split] = (true - shift, mean - shift)
     arrays = [array for model in points.values() for pair in model.values() for array in pair]
     everything = np.concatenate(arrays)

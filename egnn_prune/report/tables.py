@@ -5,37 +5,56 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from egnn_prune.report.files import Metrics, check_metrics, models_present, number
+from egnn_prune.report.files import (
+    REQUIRED_MODELS,
+    Metrics,
+    check_metrics,
+    models_present,
+    number,
+)
 from egnn_prune.report.formatting import (
     MISSING,
+    factor_ends,
     lower_or_higher,
     percent_change,
+    percent_ends,
     si,
     significant,
     text_table,
     times,
 )
-from egnn_prune.report.rows import Row, Spec, calibration_specs, difference, ood_specs, rows_of
+from egnn_prune.report.intervals import SCRATCH, certain, interval
+from egnn_prune.report.rows import (
+    Row,
+    Spec,
+    calibration_specs,
+    difference,
+    difference_ends,
+    ood_specs,
+    rows_of,
+)
 from egnn_prune.report.wording import words
 
 
 def _nll() -> Spec:
-    return Spec("nll", "NLL, test", "nats", significant, difference, -1)
+    return Spec("nll", "NLL, test", "nats", significant, difference, -1, ends=difference_ends)
 
 
-def _specs(unit: str, batch: float) -> list[Spec]:
+def _specs(unit: str, batch: float, forces: bool) -> list[Spec]:
     shorter = partial(times, less="shorter", more="longer")
     fewer = partial(times, less="fewer", more="more")
-    force = f"{unit}/Angstrom"
+    force, energy = f"{unit}/Angstrom", "energy " if forces else ""
+    error = (significant, percent_change, -1)
     latency = f"Latency, batch of {batch:.0f}" if math.isfinite(batch) else "Latency"
     return [
-        Spec("test_mae", "Test MAE", unit, significant, percent_change, -1),
-        Spec("test_rmse", "Test RMSE", unit, significant, percent_change, -1),
-        Spec("test_mse", "Test MSE", f"{unit}^2", significant, percent_change, -1),
-        Spec("test_force_mae", "Test force MAE", force, significant, percent_change, -1),
-        Spec("test_force_rmse", "Test force RMSE", force, significant, percent_change, -1),
-        Spec("ood_mae", "OOD MAE", unit, significant, percent_change, -1),
-        Spec("ood_force_mae", "OOD force MAE", force, significant, percent_change, -1),
+        # what a potential is for: forces before energies
+        Spec("test_force_mae", "Test force MAE", force, *error, ends=percent_ends),
+        Spec("test_force_rmse", "Test force RMSE", force, *error, ends=percent_ends),
+        Spec("ood_force_mae", "OOD force MAE", force, *error, ends=percent_ends),
+        Spec("test_mae", f"Test {energy}MAE", unit, *error, ends=percent_ends),
+        Spec("test_rmse", f"Test {energy}RMSE", unit, *error, ends=percent_ends),
+        Spec("test_mse", "Test MSE", f"{unit}^2", *error, ends=percent_ends),
+        Spec("ood_mae", f"OOD {energy}MAE", unit, *error, ends=percent_ends),
         _nll(),
         Spec(
             "spearman_error_uncertainty",
@@ -44,6 +63,7 @@ def _specs(unit: str, batch: float) -> list[Spec]:
             significant,
             difference,
             1,
+            ends=difference_ends,
         ),
         *calibration_specs(unit),
         Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
@@ -56,6 +76,7 @@ def _specs(unit: str, batch: float) -> list[Spec]:
             significant,
             partial(times, less="faster", more="slower"),
             -1,
+            ends=factor_ends,
         ),
         Spec("train_seconds", "Training time", "s", significant, shorter, 0),
         Spec(
@@ -86,7 +107,7 @@ def comparison_rows(metrics: Metrics) -> list[Row]:
     """
     check_metrics(metrics)
     batch = number(metrics["models"]["dense"].get("latency_batch"))
-    return rows_of(_specs(metrics["dataset"]["unit"], batch), metrics)
+    return rows_of(_specs(metrics["dataset"]["unit"], batch, has_forces(metrics)), metrics)
 
 
 def calibration_rows(metrics: Metrics) -> list[Row]:
@@ -100,13 +121,33 @@ def calibration_rows(metrics: Metrics) -> list[Row]:
     return rows_of([_nll(), *calibration_specs(unit), *ood_specs()], metrics)
 
 
-def headline(metrics: Metrics) -> str:
-    """What pruning did in one phrase: ``37 % of the MACs, 2.6x faster, error +2.1 %``."""
+def has_forces(metrics: Metrics) -> bool:
+    """Whether the run measured forces, which then matter more than energies."""
+    models = metrics["models"]
+    return all(
+        math.isfinite(number(models[name].get("test_force_mae"))) for name in REQUIRED_MODELS
+    )
+
+
+def headline(metrics: Metrics, intervals: bool = True) -> str:
+    """What pruning did in one phrase: ``37 % of the MACs, 2.6x faster [2.5, 2.7], ...``.
+
+    Errors are those of one deterministic pass: of forces first, where the run has them.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+        intervals: Whether the 95 % intervals are named; a number without one says so.
+    """
     check_metrics(metrics)
     dense, pruned = metrics["models"]["dense"], metrics["models"]["pruned"]
 
     def pair(key: str) -> tuple[float, float]:
         return number(pruned.get(key)), number(dense.get(key))
+
+    def error(key: str) -> str:
+        change = percent_change(*pair(key))
+        known = intervals and change != MISSING
+        return f"{change} {percent_ends(*interval(metrics, key))}" if known else change
 
     new_macs, old_macs = pair("macs_per_graph")
     parts = []
@@ -114,8 +155,16 @@ def headline(metrics: Metrics) -> str:
         parts.append(f"{100 * new_macs / old_macs:.0f} % of the MACs")
     speed = times(*pair("latency_ms"), less="faster", more="slower")
     if speed != MISSING:
-        parts.append("same latency" if speed == "same" else speed)
-    parts.append(f"test error {percent_change(*pair('test_mae'))}")
+        ends = interval(metrics, "latency_ms")
+        if intervals and math.isfinite(sum(ends)) and not certain(ends):
+            speed = "same"  # as far as these passes can tell
+        text = "same latency" if speed == "same" else speed
+        parts.append(f"{text} {factor_ends(*ends)}" if intervals else text)
+    if has_forces(metrics):
+        parts.append(f"test force error {error('test_force_mae')}")
+        parts.append(f"test energy error {error('test_mae')}")
+    else:
+        parts.append(f"test error {error('test_mae')}")
     return ", ".join(parts)
 
 
@@ -124,12 +173,22 @@ def notes(metrics: Metrics) -> list[str]:
     check_metrics(metrics)
     models, dataset = metrics["models"], metrics["dataset"]
     sentences = []
-    pruned = number(models["pruned"].get("test_mae"))
-    scratch = number((models.get("scratch") or {}).get("test_mae"))
-    if math.isfinite(scratch):
+    for key in ("test_force_mae", "test_mae") if has_forces(metrics) else ("test_mae",):
+        pruned = number(models["pruned"].get(key))
+        scratch = number((models.get("scratch") or {}).get(key))
+        if not math.isfinite(scratch):
+            continue
+        name = {"test_force_mae": "test force MAE"}.get(
+            key, "test energy MAE" if has_forces(metrics) else "test MAE"
+        )
+        ends = interval(metrics, key + SCRATCH)
+        if certain(ends):
+            verdict = f"is {lower_or_higher(pruned, scratch)} that"
+        else:
+            verdict = f"cannot be told from that ({percent_change(pruned, scratch)})"
         sentences.append(
-            f"The pruned model's test MAE is {lower_or_higher(pruned, scratch)} that of the same "
-            f"shape trained from scratch."
+            f"The pruned model's {name} {verdict} of the same shape trained from scratch"
+            f"{f' {percent_ends(*ends)}' if math.isfinite(sum(ends)) else ''}."
         )
     baseline = number(dataset.get("mean_predictor_mae"))
     if math.isfinite(baseline):
@@ -154,8 +213,11 @@ def comparison_table(metrics: Metrics) -> str:
     """
     rows = comparison_rows(metrics)
     names = models_present(metrics)
-    body = [[row.label, row.unit, *(row.texts[name] for name in names), row.change] for row in rows]
-    table = text_table(["", "unit", *names, "pruned vs dense"], body, left=2)
+    body = [
+        [row.label, row.unit, *(row.texts[name] for name in names), row.change, row.interval]
+        for row in rows
+    ]
+    table = text_table(["", "unit", *names, "pruned vs dense", "95 % interval"], body, left=2)
     return "\n".join([table, *([""] if notes(metrics) else []), *notes(metrics)])
 
 

@@ -84,6 +84,11 @@ def metrics() -> dict[str, Any]:
             "pruned": _model(1.021, 0.37),
             "scratch": _model(1.13, 0.37),
         },
+        "intervals": {
+            "test_mae": [0.004, 0.038],
+            "test_mae_scratch": [-0.12, -0.07],
+            "latency_ms": [-0.58, -0.55],
+        },
         "selection": {
             "strategy": "top",
             "selected": 1260,
@@ -207,6 +212,14 @@ def calibrated_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     """Metrics of a run whose error bars were measured before and after recalibration."""
     for name, model in metrics["models"].items():
         model |= _scores(name, "", 1.0) | _scores(name, "ood_", 1.5)
+    metrics["intervals"] |= {
+        "ence": [0.05, 0.19],
+        "ence_recalibrated": [-0.02, 0.02],
+        "ence_factor": [0.3, 0.9],
+        "ence_recalibrated_factor": [-0.2, 0.2],
+        "ence_mended": [-0.7, -0.3],
+        "calibration_harm": [0.2, 0.6],
+    }
     metrics["uncertainty"] = {
         "method": "dropout",
         "calibration": "variance",

@@ -80,12 +80,43 @@ def test_sentences_are_computed(calibrated_metrics, calibrated_predictions):
     assert "On test: dense 90 %, pruned 0 % → 90 %." in text["Coverage"]
     assert "probability dense 0.80, pruned 0.80" in text["Sparsification"]
     question, mended = section.verdict[:2]
-    assert "ENCE) by +60.0 % and the test MAE by +2.1 %" in question
-    assert "suffered more than accuracy" in question
-    assert "by +0.0 % from" in mended and "by -50.0 % from" in mended
+    assert "ENCE) by +60.0 % [+30.0, +90.0] and the test MAE by +2.1 % [+0.4, +3.8]" in question
+    assert question.endswith("in this run calibration suffered more than accuracy.")
+    assert "by +0.0 % [-20.0, +20.0] from" in mended and "by -50.0 % [-70.0, -30.0]" in mended
     assert any("“variance”, fitted on 500 molecules" in sentence for sentence in section.verdict)
-    calibrated_metrics["models"]["pruned"]["ence"] = 0.19
-    assert "no more than" in calibration_section(calibrated_metrics, arrays).verdict[0]
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ({"calibration_harm": [-0.1, 0.6]}, "which of the two suffered more cannot be told"),
+        ({"ence_factor": [-0.1, 0.9]}, "which of the two suffered more cannot be told"),
+        ({"calibration_harm": [-0.6, -0.2]}, "accuracy suffered more than calibration"),
+        (
+            {"calibration_harm": [-0.6, -0.2], "test_mae": [-0.1, 0.3]},
+            "which of the two suffered more cannot be told",
+        ),
+        ({"ence_factor": [-0.9, -0.1], "test_mae": [-0.2, -0.1]}, "in this run neither suffered"),
+    ],
+)
+def test_a_verdict_needs_its_intervals(calibrated_metrics, calibrated_predictions, ends, verdict):
+    calibrated_metrics["intervals"] |= ends
+    section = calibration_section(calibrated_metrics, calibrated_predictions)
+    assert verdict in section.verdict[0]
+
+
+def test_forces_are_judged_first(calibrated_metrics, calibrated_predictions):
+    for model in calibrated_metrics["models"].values():
+        model["test_force_mae"] = 0.1
+    calibrated_metrics["models"]["pruned"]["test_force_mae"] = 0.1037
+    for ends, verdict in (
+        ([0.01, 0.06], "+3.7 % [+1.0, +6.0]: forces are less accurate."),
+        ([-0.02, 0.06], "[-2.0, +6.0]: whether forces became more or less accurate cannot be told"),
+        ([-0.06, -0.02], "forces are more accurate."),
+    ):
+        calibrated_metrics["intervals"]["test_force_mae"] = ends
+        first, second = calibration_section(calibrated_metrics, calibrated_predictions).verdict[:2]
+        assert verdict in first and "test energy MAE" in second
 
 
 def test_sparsification_sentence(calibrated_metrics, calibrated_predictions):

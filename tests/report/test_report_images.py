@@ -144,7 +144,7 @@ def test_lottery_headline_says_the_largest_sparsity_that_keeps_accuracy(everythi
     low, high = change.mean() - interval(change), change.mean() + interval(change)
     assert said.startswith("At 60 % sparsity (structured, one-shot)")
     assert f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}] points (3 seeds)" in said
-    assert said.endswith("ECE falls from 0.100 to 0.070")
+    assert said.endswith("ECE falls from 0.100 to 0.070 (-0.030 [-0.030, -0.030])")
     for row in metrics["rows"]:
         row["accuracy"] -= 0.1 * (row["structure"] == "structured")
     assert KINDS["lottery"].headline(metrics).startswith("No sparsity keeps the accuracy")
@@ -218,6 +218,13 @@ def test_ratios_are_geometric_and_paired():
     assert ratio_text(found) == "0.25x [0.00, >1000]"  # two seeds say little
     assert ratio_words(found, "fewer", "more") == "not measurably fewer"
     assert ratio_words(ratio({0: 1.0}, {0: 3.0}), "fewer", "more") == "3.0x fewer"
+    measured = ratio_words(ratio({0: 1.0}, {0: 3.0}), "faster", "slower", measured=True)
+    assert measured == "3.0x faster (one seed: cannot be told)"
+    several = ratio({0: 1.0, 1: 1.0, 2: 1.0}, {0: 3.0, 1: 3.1, 2: 2.9})
+    ends = np.exp(-several.mean + several.half * np.array([-1, 1]))
+    assert ratio_words(several, "faster", "slower", measured=True) == (
+        f"3.0x faster [{ends[0]:.2f}, {ends[1]:.2f}]"
+    )
     assert ratio_words(ratio({0: 1.0}, {0: 1.01}), "faster", "slower") == "not measurably faster"
 
 
@@ -302,7 +309,8 @@ def test_one_seed_has_no_intervals_and_says_so(kind):
     assert "one seed" in text and "±" not in text.split("published")[0]
     body = [line for line in text.splitlines() if "[95 %]" not in line]
     assert not any("[" in line for line in body)
-    assert "[" not in KINDS[kind].headline(metrics)
+    said = KINDS[kind].headline(metrics)
+    assert "[" not in said and ("cannot be told" in said or "no interval" in said)
     notes = [figure.get_suptitle() for figure, _ in KINDS[kind].figures(metrics).values()]
     assert all("one seed" in note for note in notes)
 

@@ -55,28 +55,37 @@ def test_comparison_table_contents(metrics: dict[str, Any]) -> None:
     lines = comparison_table(metrics).splitlines()
     assert lines[0].split()[:4] == ["unit", "dense", "pruned", "scratch"]
     mae = next(line for line in lines if line.startswith("Test MAE"))
-    assert mae.split()[2:] == ["eV", "0.0523", "0.0534", "0.0591", "+2.1", "%"]
+    assert mae.split()[2:8] == ["eV", "0.0523", "0.0534", "0.0591", "+2.1", "%"]
+    assert mae.endswith("[+0.4, +3.8]")
     macs = next(line for line in lines if line.startswith("MACs"))
     assert "41.2 M" in macs and "15.3 M" in macs and macs.endswith("2.7x fewer")
-    assert any("batch of 64" in line and line.endswith("faster") for line in lines)
-    assert max(map(len, lines)) <= 100
+    assert any(
+        "batch of 64" in line and line.split()[-3:] == ["faster", "[2.22,", "2.38]"]
+        for line in lines
+    )
+    assert max(map(len, lines)) <= 120
 
 
 def test_rows_know_what_is_better(metrics: dict[str, Any]) -> None:
     rows = {row.key: row for row in comparison_rows(metrics)}
     assert rows["test_mae"].better is False
     assert rows["macs_per_graph"].better is True
-    assert rows["spearman_error_uncertainty"].better is False
     assert rows["equivariance_error"].better is None
+    # no interval, or one that holds both: what is better cannot be told
+    assert rows["spearman_error_uncertainty"].better is None
+    metrics["intervals"]["test_mae"] = [-0.01, 0.04]
+    assert {row.key: row for row in comparison_rows(metrics)}["test_mae"].better is None
+    metrics["intervals"]["test_mae"] = [0.0, 0.0]
     metrics["models"]["pruned"]["test_mae"] = metrics["models"]["dense"]["test_mae"] * 1.00001
     assert {row.key: row for row in comparison_rows(metrics)}["test_mae"].better is None
 
 
 def test_before_and_after_recalibration(calibrated_metrics: dict[str, Any]) -> None:
     lines = comparison_table(calibrated_metrics).splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 120
     cells = {line[:22].strip(): line[22:].split() for line in lines}
     assert cells["ENCE"][:6] == ["0.200", "→", "0.100", "0.320", "→", "0.100"]
+    assert cells["ENCE"][-2:] == ["[-0.020,", "+0.020]"], "of the recalibrated ones"
     assert cells["CRPS"][:4] == ["eV", "0.0410", "→", "0.0390"]
     assert cells["Coverage of 90 %"][-3:] == ["-0.036", "→", "+0.000"]
     assert cells["AUSE"] == ["0.400", "0.400", "0.400", "+0.000"], "no arrow to the same number"
@@ -92,6 +101,7 @@ def test_coverage_is_best_at_its_level(
 ) -> None:
     calibrated_metrics["models"]["dense"]["coverage_90_recalibrated"] = dense
     calibrated_metrics["models"]["pruned"]["coverage_90_recalibrated"] = pruned
+    calibrated_metrics["intervals"]["coverage_90_recalibrated"] = [0.01, 0.1]
     rows = {row.key: row for row in comparison_rows(calibrated_metrics)}
     assert rows["coverage_90"].better is better
 
@@ -118,7 +128,7 @@ def test_absent_scratch_and_missing_values(metrics: dict[str, Any]) -> None:
     assert "OOD" not in table, "a quantity nobody has is left out"
     latency = next(line for line in table.splitlines() if line.startswith("Latency"))
     assert latency.split()[-3:] == ["12.4", "n/a", "n/a"]
-    assert headline(metrics) == "37 % of the MACs, test error +2.1 %"
+    assert headline(metrics) == "37 % of the MACs, test error +2.1 % [+0.4, +3.8]"
 
 
 def test_scratch_may_be_null(metrics: dict[str, Any]) -> None:
@@ -127,10 +137,38 @@ def test_scratch_may_be_null(metrics: dict[str, Any]) -> None:
 
 
 def test_headline_and_notes(metrics: dict[str, Any]) -> None:
-    assert headline(metrics) == "37 % of the MACs, 2.3x faster, test error +2.1 %"
+    known = "37 % of the MACs, 2.3x faster [2.22, 2.38], test error +2.1 % [+0.4, +3.8]"
+    assert headline(metrics) == known
+    assert headline(metrics, intervals=False) == "37 % of the MACs, 2.3x faster, test error +2.1 %"
     scratch, baseline = notes(metrics)
-    assert "9.6 % lower than" in scratch
+    assert "is 9.6 % lower than that of the same shape" in scratch and "[-12.0, -7.0]" in scratch
     assert "0.610 eV" in baseline
+
+
+def test_without_an_interval_it_cannot_be_told(metrics: dict[str, Any]) -> None:
+    metrics["intervals"] = {"latency_ms": [-0.1, 0.1], "test_mae_scratch": [-0.1, 0.02]}
+    unknown = "(no interval: cannot be told)"
+    expected = f"37 % of the MACs, same latency [0.90, 1.10], test error +2.1 % {unknown}"
+    assert headline(metrics) == expected
+    assert "cannot be told from that (-9.6 %) of the same shape" in notes(metrics)[0]
+    del metrics["intervals"]
+    assert headline(metrics).count(unknown) == 2
+    assert "cannot be told from that" in notes(metrics)[0]
+    assert not any(r.interval for r in comparison_rows(metrics))
+
+
+def test_forces_come_first(metrics: dict[str, Any]) -> None:
+    for name, force in (("dense", 0.100), ("pruned", 0.1037), ("scratch", 0.2)):
+        metrics["models"][name] |= {"test_force_mae": force, "ood_force_mae": None}
+    metrics["models"]["pruned"]["test_mae"] = 0.834 * metrics["models"]["dense"]["test_mae"]
+    metrics["intervals"] |= {"test_force_mae": [0.02, 0.05], "test_mae": [-0.3, 0.01]}
+    said = headline(metrics)
+    assert "test force error +3.7 % [+2.0, +5.0], test energy error -16.6 % [-30.0, +1.0]" in said
+    rows = comparison_rows(metrics)
+    assert [row.label for row in rows[:2]] == ["Test force MAE", "Test energy MAE"]
+    assert rows[0].better is False and rows[1].better is None
+    assert "force MAE cannot be told from that" in notes(metrics)[0]
+    assert comparison_table(metrics).splitlines()[2].startswith("Test force MAE")
 
 
 def test_ledger_sums(metrics: dict[str, Any]) -> None:

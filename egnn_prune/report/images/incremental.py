@@ -29,6 +29,7 @@ from egnn_prune.report.images.rows import (
     seeds_note,
     spread_text,
     summary,
+    untold,
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
@@ -274,7 +275,7 @@ def headline(metrics: Metrics) -> str:
     sentences = []
     for arm in _pruned(rows):
         change = difference(rows, ACCURACY, {"arm": arm}, {"arm": BASELINE})
-        parts = [f"{difference_text(change, 2)} points of accuracy"]
+        parts = [f"{difference_text(change, 2)} points of accuracy{untold(change)}"]
         for key, less, more, subject in (
             ("parameters", "fewer", "more", "{} parameters"),
             ("train_cpu_seconds", "faster", "slower", "training {}"),
@@ -283,6 +284,8 @@ def headline(metrics: Metrics) -> str:
             quantity = next(q for q in _COSTS if q.key == key)
             found = _ratio(rows, arm, quantity)
             if found.n:
-                parts.append(subject.format(ratio_words(found, less, more)))
+                parts.append(
+                    subject.format(ratio_words(found, less, more, measured=key != "parameters"))
+                )
         sentences.append(f"{name(arm)}: {', '.join(parts)}")
     return f"Pruned while training{f' ({network})' if network else ''}: " + "; ".join(sentences)

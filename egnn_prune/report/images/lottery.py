@@ -46,6 +46,7 @@ from egnn_prune.report.images.rows import (
     sign,
     spread_text,
     summary,
+    untold,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
 from egnn_prune.report.statistics import Summary
@@ -241,7 +242,7 @@ def headline(metrics: Metrics) -> str:
     return (
         f"No sparsity keeps the accuracy of the dense network: at {100 * every[-1]:g} % "
         f"({structure}, {name(str(best['strategy']))}) it changes by {difference_text(change, 2)} "
-        f"points; {_what_ece_does(rows, best)}"
+        f"points{untold(change)}; {_what_ece_does(rows, best)}"
     )
 
 
@@ -261,7 +262,9 @@ def _what_ece_does(rows: Sequence[Row], best: Row) -> str:
     change = difference(rows, ECE, best, {"strategy": DENSE})
     if sign(change) == 0 and not math.isnan(change.half):
         return f"ECE does not change measurably ({old.mean:.3f} → {new.mean:.3f})"
-    return f"ECE {'falls' if change.mean < 0 else 'rises'} from {old.mean:.3f} to {new.mean:.3f}"
+    verb = "falls" if change.mean < 0 else "rises"
+    remark = untold(change) or f" ({difference_text(change, 3)})"
+    return f"ECE {verb} from {old.mean:.3f} to {new.mean:.3f}{remark}"
 
 
 def check_structures(rows: Sequence[Row]) -> None:

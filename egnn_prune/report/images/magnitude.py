@@ -29,6 +29,7 @@ from egnn_prune.report.images.rows import (
     seeds_note,
     spread_text,
     summary,
+    untold,
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
@@ -232,11 +233,12 @@ def headline(metrics: Metrics) -> str:
     new, old = {"arm": arm}, {"arm": DENSE}
     sparsity = summary(rows, _COLUMNS[0], **new).mean
     share = "" if math.isnan(sparsity) else f"{100 * sparsity:g} % of the weights removed, "
-    parts = [f"{difference_text(difference(rows, ACCURACY, new, old), 2)} points of accuracy"]
+    change = difference(rows, ACCURACY, new, old)
+    parts = [f"{difference_text(change, 2)} points of accuracy{untold(change)}"]
     packed = difference(rows, _PACKED, new, old, ratios=True)
     if packed.n:
         parts.append(f"the compressed file is {ratio_words(packed, 'smaller', 'larger')}")
     time = difference(rows, _LATENCY, new, old, ratios=True)
     if time.n:
-        parts.append(f"a forward pass is {ratio_words(time, 'faster', 'slower')}")
+        parts.append(f"a forward pass is {ratio_words(time, 'faster', 'slower', measured=True)}")
     return f"{share}{name(arm)} against dense: {', '.join(parts)}"

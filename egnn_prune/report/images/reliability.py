@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,8 +131,10 @@ def _diagram(
     axes.plot(confidence, accuracy, color=BLACK, linewidth=0.9)
     axes.scatter(confidence, accuracy, s=6 + 90 * count / count.max(), color=BLACK, zorder=3)
     gap = (count * (accuracy - confidence)).sum() / count.sum()
+    # half the 95 % interval over the images, which are right or wrong at random in their bin
+    half = 1.96 * math.sqrt((count * accuracy * (1 - accuracy)).sum()) / count.sum()
     words = "overconfident" if gap < 0 else "underconfident"
-    if abs(gap) > 0.01:
+    if abs(gap) > max(0.01, half):
         axes.text(
             0.96,
             0.06,

@@ -158,11 +158,34 @@ def ratio_text(found: Summary) -> str:
     return f"{text} [{bounded(found.mean - found.half)}, {bounded(found.mean + found.half)}]"
 
 
-def ratio_words(found: Summary, less: str, more: str) -> str:
-    """``2.9x fewer``, or ``not measurably fewer`` where the interval holds 1 or it is under 2 %."""
+ONE_SEED = " (one seed: cannot be told)"
+
+
+def untold(found: Summary) -> str:
+    """A remark behind a difference that has no interval; empty behind one that has."""
+    return ONE_SEED if found.n == 1 else ""
+
+
+def ratio_words(found: Summary, less: str, more: str, *, measured: bool = False) -> str:
+    """``2.9x faster [2.7, 3.1]``, or ``not measurably faster``.
+
+    The latter where the interval holds 1 or the difference is under 2 %.
+
+    Args:
+        found: Of logarithms, as `ratio` returns it.
+        less: Word for a ratio under 1.
+        more: Word for a ratio above 1.
+        measured: Whether another run could give another number, as for times and unlike for
+            counts: one seed then cannot tell.
+    """
     if abs(found.mean) < math.log(1.02) or (found.n > 1 and sign(found) == 0):
         return f"not measurably {less}"
-    return times(math.exp(found.mean), 1.0, less, more)
+    text = times(math.exp(found.mean), 1.0, less, more)
+    if found.n == 1:
+        return text + (ONE_SEED if measured else "")
+    size = abs(found.mean)  # how many times, whether less or more
+    ends = [bounded(size - found.half), bounded(size + found.half)]
+    return text if found.half < 0.005 else f"{text} [{', '.join(ends)}]"
 
 
 def bounded(logarithm: float) -> str:

@@ -28,6 +28,7 @@ from egnn_prune.report.images.rows import (
     sign,
     spread_text,
     summary,
+    untold,
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
@@ -163,7 +164,8 @@ def headline(metrics: Metrics) -> str:
         unit = " points" if quantity is ACCURACY else ""
         word = "accuracy" if quantity is ACCURACY else quantity.name
         good = sign(change) * (1 if quantity.better == "higher" else -1)
-        verdict = {1: ", better", -1: ", worse", 0: ""}[good]
-        parts.append(f"{word} {difference_text(change, quantity.places)}{unit}{verdict}")
+        verdict = {1: ", better", -1: ", worse"}.get(good, "")
+        number = difference_text(change, quantity.places)
+        parts.append(f"{word} {number}{unit}{verdict or untold(change)}")
     images = f"{name(strategy)} images" if "images" not in name(strategy) else name(strategy)
     return f"Fine-tuned on the {images} instead of random ones: {'; '.join(parts)}"

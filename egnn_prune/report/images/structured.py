@@ -30,6 +30,7 @@ from egnn_prune.report.images.rows import (
     seeds_note,
     spread_text,
     summary,
+    untold,
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
@@ -210,9 +211,10 @@ def headline(metrics: Metrics) -> str:
     text = (
         f"With {factor_text(fewer(rows, best))} fewer MACs the best criterion "
         f"({name(str(best['arm']))}) changes accuracy by {difference_text(change, 2)} points "
-        f"from {base.mean:.2f} %"
+        f"from {base.mean:.2f} %{untold(change)}"
     )
     scratch = difference(rows, ACCURACY, best, {"arm": "scratch", "factor": most})
     if scratch.n:
         text += f", {difference_text(scratch, 2)} against the same shape trained from scratch"
+        text += untold(scratch)
     return text
