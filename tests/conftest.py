@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,8 +42,11 @@ def seeded() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """The tests' tensors are small: threads would only wait for each other."""
-    torch.set_num_threads(1)
+    """The tests' tensors are small: threads would only wait for each other.
+
+    Results must not depend on it, though: OMP_NUM_THREADS=2 runs the tests with two.
+    """
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session", autouse=True)
