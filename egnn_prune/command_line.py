@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from egnn_prune.configs.settings import described, register
-from egnn_prune.errors import InputError
+from egnn_prune.errors import InputError, out_of_memory_sentence
 
 # Hydra would make folders of its own and write a log; our runs have their own folder
 QUIET = [
@@ -73,6 +73,11 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
         fail(_one_sentence(error))
     except InputError as error:
         fail(str(error))
+    except RuntimeError as error:
+        sentence = out_of_memory_sentence(error)
+        if sentence is None:
+            raise
+        fail(f"{sentence}; the same command continues from the last finished stage")
     except KeyboardInterrupt:
         print(
             "Interrupted; the same command continues from the last finished stage.", file=sys.stderr

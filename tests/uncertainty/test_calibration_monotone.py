@@ -40,7 +40,7 @@ def test_the_map_equals_scikit_learn_at_its_knots(dtype, block):
     """Blocks of one point: plain isotonic regression; else that of the blocks' means.
 
     The map is steep between knots that lie close together, so a logarithm whose last bit depends on
-    the processor moves it far. It must be what scikit-learn says within a rounding of x, no farther.
+    the processor moves it far: it must be what scikit-learn says within a rounding of x.
     """
     prediction, y = regression(400, truth=lambda v: v**2, dtype=dtype)
     calibration = MonotoneVariance(block).fit(prediction, y)
