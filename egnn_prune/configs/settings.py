@@ -101,7 +101,7 @@ class PruningSettings:
 
     sparsity: float = setting(0.54, "fraction of channels removed, in [0, 1)")
     criterion: str = setting("taylor", f"which channels go: {CRITERIA} or movement")
-    scope: str = setting("global", "rank channels globally, per layer, kind or group")
+    scope: str = setting("global", "what is ranked together: global, layer, kind or group")
     schedule: str = setting("iterative", "how sparsity grows: one_shot, iterative, linear, cubic")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
     round_to: int = setting(1, "make widths multiples of this, by keeping more channels")
