@@ -10,6 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+# before torch is imported: threads that spin while they wait would take the other process's time
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
