@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from egnn_prune.configs.settings import described, register
-from egnn_prune.errors import InputError
+from egnn_prune.errors import InputError, out_of_memory_sentence
 
 # Hydra would make folders of its own and write a log; our runs have their own folder
 QUIET = [
@@ -84,6 +84,11 @@ def _refusing() -> Iterator[None]:
         fail(_one_sentence(error))
     except InputError as error:
         fail(str(error))
+    except RuntimeError as error:
+        sentence = out_of_memory_sentence(error)
+        if sentence is None:
+            raise
+        fail(f"{sentence}; the same command continues from the last finished stage")
     except KeyboardInterrupt:
         print(
             "Interrupted; the same command continues from the last finished stage.", file=sys.stderr
@@ -191,6 +196,10 @@ def _one_sentence(error: Exception) -> str:
         full = re.search(r"full_key: (\S+)", text)
         name = full.group(1) if full else unknown.group(1)
         return f"there is no setting {name!r}; --help lists all settings"
+    choice = re.search(r"Could not find '(\w+)/(\w+)'", text)
+    if choice:
+        found = text.partition("Available options in")[2].split()[1:]
+        return f"{choice[1]} must be one of {', '.join(found)}, not {choice[2]!r}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     options = re.search(r"Available options in '(\w+)':\n((?:\t.+\n?)+)", text)
     if options:

@@ -50,7 +50,8 @@ def run_sweep(settings: SweepSettings) -> Path:
     """
     unknown = set(settings.criteria) - set(CRITERIA)
     if unknown or not settings.criteria:
-        raise ConfigError(f"criteria must be some of {', '.join(CRITERIA)}, not {sorted(unknown)}")
+        known = ", ".join(name for name in CRITERIA if name != "movement")
+        raise ConfigError(f"criteria must be some of {known}, not {sorted(unknown)}")
     if "movement" in settings.criteria:
         raise ConfigError("movement watches training and so cannot be swept; leave it out")
     for name in ("seeds", "criteria", "sparsities"):

@@ -20,3 +20,16 @@ class ConfigError(InputError):
 
 class SuspiciousDataWarning(UserWarning):
     """Legal for the network, but probably not what the user meant."""
+
+
+def out_of_memory_sentence(error: BaseException) -> str | None:
+    """What to tell a user where a GPU's memory was full; ``None`` for other errors.
+
+    Told by the name, so that scripts need not import torch to look for it.
+    """
+    if not any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return None
+    return (
+        "the GPU's memory is full; make batches smaller (training.batch_size, --batch-size), the "
+        "model narrower, close other programs that use the GPU, or use device=cpu"
+    )

@@ -1,4 +1,4 @@
-"""Files that are written atomically: complete, or not there at all."""
+"""Files that are written atomically, complete or not there at all; and those that mean nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,20 @@ from egnn_prune.errors import InputError
 
 #: How the names of files end that are still being written.
 UNFINISHED = ".unfinished"
+#: What Windows, macOS and storage servers leave in folders, besides names that begin with a dot.
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
+
+
+def is_clutter(relative: PurePath) -> bool:
+    """Whether a path is, or lies in, something that nobody meant as data.
+
+    These are hidden files and folders (``.ipynb_checkpoints``, ``.Trash``, the ``._*`` copies that
+    macOS makes) and those of :data:`CLUTTER`, in any case.
+
+    Args:
+        relative: below the folder that the user named, whose own path may have any name.
+    """
+    return any(part.startswith(".") or part.lower() in CLUTTER for part in relative.parts)
 
 
 @contextmanager

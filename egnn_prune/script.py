@@ -7,13 +7,14 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from egnn_prune.errors import InputError
+from egnn_prune.errors import InputError, out_of_memory_sentence
 
 
 def run_script(work: Callable[[], object]) -> None:
     """Do the work of a script.
 
-    Exit code 2 with one sentence on stderr when the input is wrong, 130 when it is interrupted.
+    Exit code 2 with one sentence on stderr when the input is wrong or a GPU's memory is
+    full, 130 when it is interrupted.
 
     Args:
         work: imports what it needs itself, so that ``--help`` does not wait for torch.
@@ -31,3 +32,9 @@ def run_script(work: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
+    except RuntimeError as error:
+        sentence = out_of_memory_sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)

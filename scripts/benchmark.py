@@ -20,7 +20,6 @@ import argparse
 import copy
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from egnn_prune import compact, data
 from egnn_prune.models import EGNN, EGNNOptions, IrrepsNet, PropertyModel
 from egnn_prune.models.graph import complete_edges, with_edges
 from egnn_prune.pruning import apply_masks, count_macs
+from egnn_prune.timing import alternating_medians, alternating_times, stepper
 from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
@@ -82,50 +82,6 @@ def random_batch(graphs: int, nodes: int, features: int, device: str) -> Batch:
     ).to(device)
     batch.edge_index = complete_edges(batch.ptr)
     return batch
-
-
-def milliseconds(run: Callable[[], object], device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - start)
-
-
-def alternating_times(
-    runs: dict[str, Callable[[], object]], repeats: int, warmup: int, device: str
-) -> dict[str, list[float]]:
-    """Times in ms of each, measured by turns."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(warmup + repeats):
-        for name, run in runs.items():
-            taken = milliseconds(run, device)
-            if turn >= warmup:
-                times[name].append(taken)
-    return times
-
-
-def alternating_medians(
-    runs: dict[str, Callable[[], object]], repeats: int, warmup: int, device: str
-) -> dict[str, float]:
-    """Median time in ms of each, measured by turns."""
-    times = alternating_times(runs, repeats, warmup, device)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def stepper(model: nn.Module, forward: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], None]:
-    """A training step: forward, backward, AdamW."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        h, pos = forward()
-        (h.square().mean() + pos.square().mean()).backward()
-        optimiser.step()
-
-    return step
 
 
 def without_gradient(run: Callable[[], object]) -> Callable[[], object]:

@@ -8,7 +8,7 @@ Trains an E(n)-equivariant network, selects the training graphs that it is least
 message-passing channels by their importance on those graphs, fine-tunes, makes the network
 physically smaller, and compares it with a dense baseline that got the same number of optimiser
 steps and with the small network trained from scratch. The output folder receives metrics.json,
-two figures, report.html, and both models as safetensors (load them with egnn_prune.load)."""
+figures, report.html, and both models as safetensors (load them with egnn_prune.load)."""
 
 
 def main(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,6 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+# before torch is imported: threads that spin while they wait would take the other process's time
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -42,8 +47,11 @@ def seeded() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """The tests' tensors are small: threads would only wait for each other."""
-    torch.set_num_threads(1)
+    """The tests' tensors are small: threads would only wait for each other.
+
+    Results must not depend on it, though: OMP_NUM_THREADS=2 runs the tests with two.
+    """
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,11 +17,22 @@ def setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
 
 
+#: As egnn_prune.pruning.CRITERIA, which --help shall not import; a test compares the two.
+CRITERIA = (
+    "taylor, uncertainty, fisher, snip, grasp, synflow, wanda, activation_norm, magnitude, "
+    "magnitude_l1, group_norm, lamp, random"
+)
+
+
 @dataclass
 class DataSettings:
     """Where the graphs come from (``data=NAME`` chooses the source, see data/)."""
 
-    name: str = setting("xtb", "source; set it with data=NAME")
+    name: str = setting(
+        "xtb",
+        "source, set with data=NAME: xtb, qm9, rmd17, md17, extxyz (extxyz_forces: also train on "
+        "them), npz, nbody or centroid",
+    )
     path: str | None = setting(None, "file to read; null: EGNN_PRUNE_DATA, where the source allows")
     test: str | None = setting(None, "extxyz: another file, with the test structures")
     ood: str | None = setting(None, "extxyz: another file, out of distribution")
@@ -89,8 +100,8 @@ class PruningSettings:
     """Which channels go."""
 
     sparsity: float = setting(0.54, "fraction of channels removed, in [0, 1)")
-    criterion: str = setting("taylor", "taylor, uncertainty, magnitude ... (docs/pruning.md)")
-    scope: str = setting("global", "rank channels globally, per layer, kind or group")
+    criterion: str = setting("taylor", f"which channels go: {CRITERIA} or movement")
+    scope: str = setting("global", "what is ranked together: global, layer, kind or group")
     schedule: str = setting("iterative", "how sparsity grows: one_shot, iterative, linear, cubic")
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
     round_to: int = setting(1, "make widths multiples of this, by keeping more channels")
@@ -159,7 +170,7 @@ class SweepSettings(Settings):
     seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
     criteria: list[str] = setting(
         ["uncertainty", "taylor", "fisher", "magnitude", "activation_norm", "random"],
-        "see docs/pruning.md",
+        f"some of {CRITERIA}",
     )
     sparsities: list[float] = setting([0.3, 0.45, 0.6, 0.75, 0.9], "fractions of channels removed")
     steps: int = setting(400, "optimiser steps of every fine-tuning")
@@ -180,7 +191,9 @@ class CalibrationStudySettings(Settings):
 
     out: str | None = setting("runs/calibration", "folder of the networks and of the study")
     seeds: list[int] = setting([0, 1, 2, 3, 4], "one network of each recipe per seed")
-    recipes: list[str] = setting(["single", "shallow"], "how networks are trained")
+    recipes: list[str] = setting(
+        ["single", "shallow"], "how networks are trained: single, shallow (five read-outs)"
+    )
     sparsities: list[float] = setting([0.5, 0.75, 0.9], "fractions of channels removed")
     steps: int = setting(300, "optimiser steps of every fine-tuning")
     deep_members: int = setting(3, "networks of a deep ensemble (more seeds are trained); 0: none")
@@ -198,7 +211,8 @@ class SelectionStudySettings(Settings):
     seeds: list[int] = setting([0, 1, 2, 3, 4], "one dense network per seed")
     strategies: list[str] = setting(
         ["random", "top", "least", "band", "proportional", "diverse", "loss", "prototype", "all"],
-        "as selection.strategy; all: select nothing, draw every graph equally often",
+        "as selection.strategy: top, threshold, band, proportional, diverse, loss, prototype, "
+        "random, least; all: select nothing, draw every graph equally often",
     )
     replays: list[float] = setting([0.5, 0.0], "as selection.replay")
     steps: int = setting(300, "optimiser steps of every fine-tuning")
@@ -211,7 +225,9 @@ class AcquisitionSettings(Settings):
 
     out: str | None = setting("runs/acquisition", "folder of the study")
     seeds: list[int] = setting([0, 1, 2, 3, 4], "one set of first labels per seed")
-    strategies: list[str] = setting(["random", "top", "diverse"], "as selection.strategy, no loss")
+    strategies: list[str] = setting(
+        ["random", "top", "diverse"], "top, band, proportional, diverse, prototype, random or least"
+    )
     initial: int = setting(300, "random training graphs that are labelled first")
     added: int = setting(300, "graphs of the pool that each round labels")
     rounds: int = setting(4, "rounds of labelling after the first training")

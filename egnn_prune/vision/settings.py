@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from egnn_prune.configs.settings import setting
+from egnn_prune.configs.settings import CRITERIA, setting
 
 
 @dataclass
@@ -32,13 +32,21 @@ class ImageNetworkSettings:
     """The network that gets pruned."""
 
     name: str = setting(
-        "mlp", "mlp, lenet, cnn, small_cnn, resnet20, 32, 56 (CIFAR), resnet18, 50, 101"
+        "mlp",
+        "mlp, lenet, cnn, small_cnn, resnet20, resnet32, resnet56 (CIFAR), resnet18, resnet50 or "
+        "resnet101",
     )
     widths: list[int] = setting([], "mlp, small_cnn: hidden widths; empty: the network's own")
     dropout: float = setting(0.0, "probability in its dropout layers, for Monte Carlo dropout")
-    shortcut: str | None = setting(None, "resnet20, 32, 56: A (zero padding) or B (1x1); null: A")
-    stem: str | None = setting(None, "resnet18, 50, 101: imagenet or cifar; null: imagenet")
-    pretrained: bool = setting(False, "resnet18, 50, 101: begin with ImageNet weights (downloaded)")
+    shortcut: str | None = setting(
+        None, "resnet20, resnet32, resnet56: A (zero padding) or B (1x1); null: A"
+    )
+    stem: str | None = setting(
+        None, "resnet18, resnet50, resnet101: imagenet or cifar; null: imagenet"
+    )
+    pretrained: bool = setting(
+        False, "resnet18, resnet50, resnet101: begin with ImageNet weights (downloaded)"
+    )
 
 
 @dataclass
@@ -71,10 +79,14 @@ class ImagePruningSettings:
         ["one_shot"], "lottery: one_shot, shuffled, rewound, reinitialised, iterative"
     )
     sparsities: list[float] = setting([0.5], "fractions removed (magnitude, selection: one)")
-    criterion: str = setting("magnitude_l1", "which neurons go, see docs/pruning.md")
-    weight_criterion: str = setting("magnitude", "which single weights go")
-    scope: str = setting("group", "rank neurons by group (layer), or globally: group, global")
-    weight_scope: str = setting("tensor", "rank single weights by tensor, or globally")
+    criterion: str = setting("magnitude_l1", f"which neurons go: {CRITERIA}")
+    weight_criterion: str = setting(
+        "magnitude",
+        "which single weights go: taylor, fisher, snip, grasp, synflow, wanda, magnitude, lamp or "
+        "random",
+    )
+    scope: str = setting("group", "rank neurons by group (of a layer), layer, kind or global")
+    weight_scope: str = setting("tensor", "rank single weights by tensor, or global")
     ignored: list[str] = setting([], "layers whose neurons and weights all stay")
     rounds: int = setting(3, "lottery: rounds of the iterative strategy")
     every: int = setting(5, "incremental: epochs between two rounds")
@@ -82,7 +94,7 @@ class ImagePruningSettings:
     factors: list[float] = setting([2.0, 2.5], "structured: how many times fewer MACs")
     criteria: list[str] = setting(
         ["group_norm"],
-        "structured: one arm for each; shuffled and scratch: with the first's widths",
+        f"structured: one arm for each of {CRITERIA}; shuffled and scratch: the first's widths",
     )
     batches: int = setting(10, "batches that criteria which need data look at")
 
@@ -91,7 +103,10 @@ class ImagePruningSettings:
 class ImageSelectionSettings:
     """On which training images the pruned network is fine-tuned (experiment kind selection)."""
 
-    strategies: list[str] = setting(["top", "random", "least", "all"], "arms; all: every image")
+    strategies: list[str] = setting(
+        ["top", "random", "least", "all"],
+        "arms: top, random, least, band, proportional; all: every image",
+    )
     fraction: float = setting(0.3, "share of the training images that is selected")
     replay: float = setting(0.0, "share of the draws that goes to images not selected")
 

@@ -79,7 +79,9 @@ def test_the_label_of_one_member_never_changes(dtype):
     prediction = ClassPrediction(prediction.logits.to(dtype))
     calibrated = TemperatureScaling().fit(prediction, labels)(prediction)
     assert calibrated.logits.dtype == dtype
-    assert torch.equal(calibrated.label, prediction.label)
+    logits = calibrated.logits[0]
+    chosen = logits.gather(1, prediction.label[:, None])  # others may tie with it by rounding
+    assert torch.equal(chosen, logits.max(1, keepdim=True).values)
     assert float((calibrated.confidence - prediction.confidence).max()) < 0
 
 
@@ -89,7 +91,7 @@ def test_likelihood_never_falls_on_the_fitted_set(n, t):
     prediction, labels = classification(n, t, members=3, spread=1.0)
     calibrated = TemperatureScaling().fit(prediction, labels)(prediction)
     before = mean_probability_nll(prediction.logits, labels)
-    assert mean_probability_nll(calibrated.logits, labels) <= before
+    assert mean_probability_nll(calibrated.logits, labels) <= before + 1e-12
 
 
 def test_the_same_data_give_the_same_temperature():

@@ -69,7 +69,7 @@ def test_forces_have_three_components(dtype, assert_close):
     prediction, y = regression(30, 3, truth=lambda v: 5 * v, dtype=dtype)
     flat = Prediction(**{k: v.flatten(-2) for k, v in vars(prediction).items()})
     one, other = VarianceScaling().fit(prediction, y), VarianceScaling().fit(flat, y.flatten())
-    assert torch.equal(one.factor, other.factor)
+    assert_close(one.factor, other.factor)
     assert one(prediction).members.shape == (3, 30, 3)
     lower, upper = one.interval(prediction)
     assert lower.shape == upper.shape == (30, 3)
@@ -117,7 +117,7 @@ def test_one_factor_keeps_every_order():
     calibrated = VarianceScaling().fit(prediction, y)(prediction)
     for part in ("variance", "epistemic", "aleatoric"):
         before, after = getattr(prediction, part), getattr(calibrated, part)
-        assert torch.equal(before.argsort(), after.argsort())
+        assert bool((after[before.argsort()].diff() >= 0).all())  # rounding may make ties
 
 
 def test_stated_keeps_its_word():

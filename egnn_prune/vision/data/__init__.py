@@ -11,6 +11,7 @@ from typing import Any
 from egnn_prune.errors import ConfigError
 from egnn_prune.vision.data.augmentation import AUGMENTATIONS
 from egnn_prune.vision.data.batches import Batches
+from egnn_prune.vision.data.copies import say_what_was_seen
 from egnn_prune.vision.data.folder import from_folder
 from egnn_prune.vision.data.hub import HUB, from_hub
 from egnn_prune.vision.data.image_set import ImageData, ImageSet, channel_moments
@@ -53,7 +54,9 @@ def load_images(
     folder   of its first image  70 %    15 %    15 %   its sub-folders train, val and test if any
     ======== =================== ======= ======= ====== =========================================
 
-    Images are decoded once and kept (:func:`egnn_prune.data.cache.cached`).
+    Images are decoded once and kept (:func:`egnn_prune.data.cache.cached`). Equal ones never come
+    into two parts that are drawn; how many there are, and how many of given parts also are training
+    images, is logged as a warning.
 
     Args:
         name: a name in :data:`SOURCES`.
@@ -84,7 +87,9 @@ def load_images(
         unlike = others.get("test", others["train"])() if others else None
     except ModuleNotFoundError as error:
         raise ConfigError(f"images need {error.name}; pip install 'egnn_prune[vision]'") from None
-    return ImageData(name, train, val, test, unlike, *channel_moments(train.images))
+    data = ImageData(name, train, val, test, unlike, *channel_moments(train.images))
+    say_what_was_seen(data)
+    return data
 
 
 def _parts(name: str, **settings: Any) -> Parts:

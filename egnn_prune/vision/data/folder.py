@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.files import is_clutter
 from egnn_prune.vision.data.image_set import ImageSet
 from egnn_prune.vision.data.parts import Parts
 from egnn_prune.vision.data.pictures import MODES, check_mode, check_size, opened, pixels
@@ -26,7 +27,8 @@ PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 def from_folder(path: str | Path, size: int | None = None) -> Parts:
     """Images below ``path``: ``CLASS/*.png``, or ``train/CLASS/*.png`` with ``val`` and ``test``.
 
-    All are grey or all in colour, as the first one.
+    All are grey or all in colour, as the first one. What file managers and notebooks leave behind
+    (:func:`egnn_prune.files.is_clutter`) is passed over.
 
     Args:
         path: the folder.
@@ -72,12 +74,25 @@ def _part(folder: Path, size: int | None) -> ImageSet:
 
 
 def _samples(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
+    """Names of the classes, and all images with the position of theirs."""
     from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import is_image_file
+
+    class Folder(ImageFolder):
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            found, _ = super().find_classes(directory)
+            classes = [name for name in found if not is_clutter(Path(name))]
+            if not classes:
+                raise FileNotFoundError(f"Couldn't find any class folder in {directory}.")
+            return classes, {name: k for k, name in enumerate(classes)}
+
+    def usable(path: str) -> bool:
+        return is_image_file(path) and not is_clutter(Path(path).relative_to(folder))
 
     try:
-        found = ImageFolder(str(folder))
+        found = Folder(str(folder), is_valid_file=usable)
     except FileNotFoundError as error:
-        reason = str(error).split(" Supported")[0].rstrip(". ")
+        reason = str(error).rstrip(". ")
         raise DataError(
             f"{folder} cannot be used: {reason}; it needs a sub-folder with images for each class"
         ) from None

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.local import VARIABLE, local_data
 from egnn_prune.errors import DataError
+from egnn_prune.files import is_clutter
 from egnn_prune.vision.data.class_names import CIFAR10, CIFAR100
 from egnn_prune.vision.data.image_set import ImageSet
 from egnn_prune.vision.data.parts import Parts
@@ -91,7 +92,8 @@ def find_shards(name: str, split: str, path: str | Path | None = None) -> list[P
         raise DataError(f"there is no folder {folder}; give that of {name}'s parquet files")
     # what lies deeper than the hub's layouts belongs to something else
     files = [f for depth in ("", "*/", "*/*/") for f in folder.glob(f"{depth}*.parquet")]
-    found = sorted(f for f in files if _split(f.relative_to(folder)) == split)
+    names = {file: file.relative_to(folder) for file in files}
+    found = sorted(f for f, name in names.items() if _split(name) == split and not is_clutter(name))
     if not found:
         raise DataError(
             f"there is no {split}*.parquet in {folder}; place the {split} files of "

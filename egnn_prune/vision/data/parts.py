@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.vision.data.copies import boundary, first_equals, together
 from egnn_prune.vision.data.image_set import ImageSet
 
 #: What a source returns: its parts ("train", "val", "test"), read when they are called.
@@ -21,7 +22,8 @@ def divided(
     """Training, validation and test images.
 
     Parts that the source lacks are taken from its training images: the first of a seeded
-    permutation are the test images (15 %), the next the validation, the rest stays.
+    permutation are the test images (15 %), the next the validation, the rest stays. Equal images
+    never come into two of these: copies follow the first of them, so a part may be some smaller.
 
     Args:
         parts: of the source; "train" at least.
@@ -31,7 +33,7 @@ def divided(
 
     Raises:
         ConfigError: ``validation`` or ``limit`` is outside its range.
-        DataError: there are too few images.
+        DataError: there are too few images, or too few that differ.
     """
     train = parts["train"]()
     n = len(train)
@@ -45,10 +47,20 @@ def divided(
             "validation; give more images, or fewer of them to validation"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    if test + val:
+        first = first_equals(train)
+        order = together(order, first)
+        test = boundary(order, first, 0, test)
+        val = boundary(order, first, test, test + val) - test if test < n else 0
+        if test + val >= n:
+            raise DataError(
+                f"the {n} training images are copies of {len(first.unique())}, too few to set some "
+                "aside for validation and testing; give more images that differ"
+            )
     return (
         _taken(train, order[test + val :][:limit]),
-        _taken(train, order[test : test + val]) if val else parts["val"](),
-        _taken(train, order[:test]) if test else parts["test"](),
+        parts["val"]() if "val" in parts else _taken(train, order[test : test + val]),
+        parts["test"]() if "test" in parts else _taken(train, order[:test]),
     )
 
 

@@ -19,6 +19,8 @@ from egnn_prune.vision.settings import VisionSettings
 
 #: The arm that selects nothing.
 ALL = "all"
+#: What can be asked for: the strategies that need an uncertainty alone, and no unit of it.
+ARMS = (*(s for s in STRATEGIES if s not in ("loss", "diverse", "prototype", "threshold")), ALL)
 
 
 def check(settings: VisionSettings) -> None:
@@ -30,11 +32,8 @@ def check(settings: VisionSettings) -> None:
     s, found = settings.selection, settings.pruning.sparsities
     different("selection.strategies", s.strategies)
     for name in s.strategies:
-        if name not in (*STRATEGIES, ALL) or name in ("loss", "diverse", "prototype", "threshold"):
-            raise ConfigError(
-                "selection.strategies may hold top, least, random, band, proportional and all, "
-                f"not {name!r}"
-            )
+        if name not in ARMS:
+            raise ConfigError(f"selection.strategies may hold {', '.join(ARMS)}, not {name!r}")
     if len(found) != 1 or not 0 <= found[0] < 1:
         raise ConfigError(f"pruning.sparsities needs one fraction in [0, 1) here, not {found}")
     if settings.finetuning.patience is not None:

@@ -154,6 +154,7 @@ def test_a_folder_is_resized_and_cropped_to_its_centre(tmp_path):
     picture[:, 20:40] = 200  # the centre square
     (tmp_path / "a").mkdir()
     for k in range(9):
+        picture[:, :20] = 20 * k  # outside of it: the pictures are equal once they are cut
         Image.fromarray(picture).save(tmp_path / "a" / f"{k}.png")
     data = load_images("folder", path=tmp_path, size=10)
     assert data.shape == (3, 10, 10)

@@ -1,0 +1,227 @@
+"""What the documentation says can be done: its links lead somewhere, its commands and code run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from egnn_prune import data, save
+from egnn_prune.configs.settings import Settings, described, register
+from egnn_prune.models import EGNNOptions, PropertyModel
+from egnn_prune.studies.centroid import CentroidStudySettings
+from egnn_prune.training import PruningCallback
+from egnn_prune.uncertainty import MCDropout, SinglePass, VarianceScaling, calibrate
+from egnn_prune.vision.settings import VisionSettings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "datasets" / "README.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+# ----------------------------------------------------------------------------------- links
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
+        if re.match(r"https?://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+# -------------------------------------------------------------------------------- commands
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Commands in blocks and in the text, each on one line, without comments."""
+    text = page.read_text()
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for b in blocks for line in b.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^    (.*scripts/.*)$", text, re.MULTILINE)
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", without_code(text))]
+    for line in lines:
+        if re.match(r"(OMP_NUM_THREADS=\d+ )?(\.venv/bin/)?(python|make)\b", line):
+            yield line.partition("  #")[0].strip()
+
+
+@pytest.fixture(scope="module")
+def hydra() -> Iterator[None]:
+    """As the scripts begin; it takes long enough to do it once."""
+    register()
+    for name, schema in {"vision": VisionSettings, "centroid_study": CentroidStudySettings}.items():
+        ConfigStore.instance().store(name=f"base_{name}", node=schema)
+    with initialize_config_module("egnn_prune.configs", version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def check_overrides(script: str, overrides: list[str]) -> None:
+    """Hydra composes them, and every value has the setting's type."""
+    source = (ROOT / "scripts" / script).read_text()
+    config = re.search(r'^    command\(\w+, \w+, "(\w+)"', source, re.MULTILINE)
+    assert config, f"{script} has no settings"
+    OmegaConf.to_object(compose(config[1], [o for o in overrides if not o.startswith("-")]))
+
+
+def check_script(script: str, arguments: list[str], load_script, monkeypatch) -> None:
+    source = (ROOT / "scripts" / script).read_text()
+    if re.search(r"^    command\(", source, re.MULTILINE):
+        check_overrides(script, arguments)
+        return
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    load_script(script.removesuffix(".py")).parse()  # argparse exits where it does not know one
+
+
+@each_page
+def test_commands_can_be_given(page, hydra, load_script, monkeypatch):
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands(page):
+        words = shlex.split(command)
+        while "=" in words[0] and "/" not in words[0]:
+            words.pop(0)
+        if words[0].endswith("python"):
+            if len(words) > 1 and words[1].startswith("scripts/"):
+                check_script(words[1].removeprefix("scripts/"), words[2:], load_script, monkeypatch)
+        for target in words[1:] if words[0] == "make" else ():
+            if target.startswith("ARGS=") and words[1] in ("train", "compare"):
+                script = {"train": "train_pruned_egnn.py", "compare": "compare_baseline.py"}
+                check_overrides(script[words[1]], shlex.split(target.removeprefix("ARGS=")))
+            elif "=" not in target:
+                assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
+
+
+SECTIONS = "data|model|uncertainty|selection|pruning|training|finetuning|network"
+
+
+@each_page
+def test_settings_that_are_named_exist(page):
+    known = {name for schema in (Settings, VisionSettings) for name, _, _ in described(schema())}
+    for code in re.findall(r"`([^`]+)`", without_code(page.read_text())):
+        for name in re.findall(rf"(?<![\w./])((?:{SECTIONS})\.[a-z_]+)=", code):
+            assert name in known, code
+
+
+@each_page
+def test_files_that_are_named_exist(page):
+    for code in re.findall(r"`([^`\s]+)`", without_code(page.read_text())):
+        if re.match(r"(scripts|tests|docs|figures|datasets|egnn_prune)/[\w/.]+\.\w+$", code):
+            assert "NAME" in code or (ROOT / code).exists(), code
+
+
+# ------------------------------------------------------------------------------------ code
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def molecules():
+    return data.load("xtb").with_cutoff(4.0)
+
+
+def network(molecules, **options: object) -> PropertyModel:
+    torch.manual_seed(0)
+    return PropertyModel.build(
+        molecules.elements, hidden=8, layers=2, options=EGNNOptions(radial=8, cutoff=4.0), **options
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(molecules, tmp_path_factory) -> Path:
+    """A folder with the runs that the examples read, as tiny networks that nobody trained."""
+    from torch_geometric.data import Batch
+
+    folder = tmp_path_factory.mktemp("examples")
+    val = Batch.from_data_list(molecules.split("val")[:40])
+    about = {"target": "energy", "unit": "eV", "units": {"pos": "Angstrom"}}
+    about["validation_doubt"] = {"q99": 100.0, "max": 200.0}
+    for name, method in {
+        "demo": MCDropout(network(molecules, readout_dropout=0.1), samples=3),
+        "ethanol": SinglePass(network(molecules, members=2)),
+    }.items():
+        (folder / "runs" / name).mkdir(parents=True)
+        for which in ("dense", "pruned"):
+            path = folder / "runs" / name / f"{which}.safetensors"
+            save(calibrate(method, [val], VarianceScaling()), path, **about)
+    return folder
+
+
+def run_blocks(codes: list[str], known: dict[str, object]) -> dict[str, object]:
+    """All blocks one after another, in one namespace, as a reader would type them."""
+    for code in codes:
+        exec(compile(code, "example", "exec"), known)
+    return known
+
+
+def test_the_readme(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    codes = [code.replace("steps=100", "steps=5") for code in blocks(ROOT / "README.md")]
+    assert len(codes) == 4
+    known = run_blocks(codes, {})
+    assert known["small"] is not known["pruned"] and known["forces"].shape == (9, 3)
+    assert float(known["error_bar"]) > 0
+    assert "kept" in capsys.readouterr().out
+
+
+def test_the_page_on_pruning(runs, molecules, monkeypatch):
+    from torch_geometric.loader import DataLoader
+
+    monkeypatch.chdir(runs)
+    given = {"model": network(molecules), "loader": DataLoader(molecules.split("train")[:64], 32)}
+    codes = [code.replace("steps=500", "steps=5") for code in blocks(ROOT / "docs" / "pruning.md")]
+    assert isinstance(run_blocks(codes, given)["callback"], PruningCallback)
+
+
+def test_the_page_on_uncertainty(runs, molecules, monkeypatch):
+    from torch_geometric.data import Batch
+
+    monkeypatch.chdir(runs)
+    train, val, batch = (
+        Batch.from_data_list(molecules.split(split)[:30]) for split in ("train", "val", "test")
+    )
+    given = {"train_batches": [train], "validation_batches": [val], "batch": batch}
+    known = run_blocks(blocks(ROOT / "docs" / "uncertainty.md"), given)
+    assert bool((known["high"] > known["low"]).all())
+
+
+def test_the_page_on_potentials(runs, monkeypatch):
+    from ase.md.verlet import VelocityVerlet
+
+    monkeypatch.chdir(runs)
+    first, second, *_ = blocks(ROOT / "docs" / "potentials.md")
+    known = run_blocks([first], {})
+    known["dynamics"] = VelocityVerlet(known["atoms"], timestep=0.1)
+    run_blocks([second.replace("20000", "3")], known)
+    assert known["dynamics"].nsteps == 3
+
+
+def test_the_page_on_images():
+    (code,) = blocks(ROOT / "docs" / "images.md")
+    known = run_blocks([code.replace('"cifar10", ood="cifar100"', '"digits"')], {})
+    x, _ = next(iter(known["train"]))
+    assert x.shape == (128, 1, 8, 8)
