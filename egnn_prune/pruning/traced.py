@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, gates
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.dependency import derive
+from egnn_prune.pruning.dependency import derive, is_graph_linear
 from egnn_prune.pruning.masks import release
 from egnn_prune.pruning.tensors import get_tensor, owner_of, set_tensor, weight_members
 
@@ -131,18 +131,22 @@ class TracedNetwork(nn.Module):
         small = copy.deepcopy(self)
         release(small)
         alive: dict[tuple[str, int], Tensor] = {}
+        views: dict[str, tuple[int, ...] | None] = {}
         for group in small._groups:
             gone = torch.ones(group.n, dtype=torch.bool)
             gone[keep[group.name].cpu() if group.name in keep else slice(None)] = False
             for member in group.members:
-                size = get_tensor(small, member.name).shape[member.axis]
+                views[member.name] = member.view
+                size = (member.view or get_tensor(small, member.name).shape)[member.axis]
                 entries = alive.setdefault((member.name, member.axis), torch.ones(size).bool())
                 entries[member.index[gone].flatten()] = False
         for (name, axis), entries in alive.items():
             tensor = get_tensor(small, name).detach()
             index = entries.nonzero().flatten().to(tensor.device)
-            set_tensor(small, name, tensor.index_select(axis, index))
-        for layer in {owner_of(small, name)[0] for name, _ in alive}:
+            set_tensor(small, name, _cut(tensor, axis, index, views[name]))
+        for name in dict.fromkeys(name.rpartition(".")[0] for name, _ in alive):
+            layer = small.get_submodule(name)
+            _refit_parent(small.get_submodule(name.rpartition(".")[0]), layer)
             _refit(layer)
         small._groups = [_kept(g, keep.get(g.name), alive) for g in small._groups]
         for _, gate in gates(small):
@@ -191,14 +195,36 @@ def _kept(
     members = []
     for member in group.members:
         place = alive[member.name, member.axis].cumsum(0) - 1
-        members.append(replace(member, index=place[member.index[keep.cpu()]]))
+        view = None if member.view is None else (int(place[-1]) + 1,)
+        members.append(replace(member, index=place[member.index[keep.cpu()]], view=view))
     return replace(group, n=len(keep), members=tuple(members))
+
+
+def _cut(tensor: Tensor, axis: int, index: Tensor, view: tuple[int, ...] | None) -> Tensor:
+    """The entries of a tensor that stay; a flat view loses them from the last axis that has any."""
+    if view is None:
+        return tensor.index_select(axis, index)
+    return tensor.reshape(view).index_select(axis, index).reshape(*tensor.shape[:-1], -1)
+
+
+def _refit_parent(parent: nn.Module, layer: nn.Module) -> None:
+    """Bring the widths that a graph convolution remembers in line with those of its layers."""
+    if not (isinstance(layer, nn.Linear) or is_graph_linear(layer)):
+        return
+    for axis, side in enumerate(("out", "in")):
+        old = getattr(layer, f"{side}_features", getattr(layer, f"{side}_channels", None))
+        heads = getattr(parent, "heads", 1) if side == "out" else 1
+        width = getattr(parent, f"{side}_channels", None)
+        if isinstance(heads, int) and isinstance(width, int) and width * heads == old:
+            setattr(parent, f"{side}_channels", layer.weight.shape[axis] // heads)  # type: ignore[union-attr]
 
 
 def _refit(layer: nn.Module) -> None:
     """Bring the widths that a layer remembers in line with its weights."""
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
+    elif is_graph_linear(layer):
+        layer.out_channels, layer.in_channels = layer.weight.shape  # type: ignore[union-attr]
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = layer.weight.shape[1]
     elif isinstance(layer, _ConvNd):
@@ -211,6 +237,8 @@ def _refit(layer: nn.Module) -> None:
             layer.in_channels = layer.weight.shape[1] * layer.groups
     elif isinstance(layer, _NormBase):
         layer.num_features = len(layer.weight)
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_groups = layer.num_channels = len(layer.weight)
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = len(layer.weight)
 
