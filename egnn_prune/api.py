@@ -29,6 +29,7 @@ from egnn_prune.pruning import (
     score_channels,
 )
 from egnn_prune.pruning import compact as compact_prunable
+from egnn_prune.pruning.calling import call, is_graph, rows
 from egnn_prune.pruning.criteria import Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked_groups
@@ -63,13 +64,15 @@ def prune(
 
     Args:
         model: one of this package, any module with ``channel_groups()`` and ``resized()``, or a
-            convolutional or fully connected network such as a torchvision ResNet, which is
-            wrapped in a :class:`~egnn_prune.pruning.TracedNetwork`.
+            convolutional, fully connected or graph network such as a torchvision ResNet or
+            PyG's ``GCN``, which is wrapped in a :class:`~egnn_prune.pruning.TracedNetwork`.
         criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or a function
             ``(group, context) -> [channels]``.
         sparsity: the fraction of channels removed, in [0, 1).
         data: batches, such as a ``DataLoader``: PyG batches with targets ``y``, or tuples
-            ``(inputs, targets)``.
+            ``(inputs, targets)``. Inputs may be a tensor, a PyG batch, or a tuple, which is spread
+            out: ``((x, edge_index), y)`` calls ``model(x, edge_index)``. A PyG batch goes whole to
+            a ``forward`` of one argument; a ``forward(x, edge_index)`` gets them by name.
         scope: what is ranked together: ``"global"``, ``"layer"``, ``"kind"`` or ``"group"``.
         macs: instead of a sparsity, the share of multiply-accumulates that may be left.
         latency: instead of a sparsity, the share of the wall time that may be left.
@@ -104,13 +107,13 @@ def prune(
     )
     if data is not None and not sample:
         raise ConfigError("data has not a single batch")
-    pruned = prunable(copy.deepcopy(model), sample[0] if sample else None)
+    pruned = prunable(_copied(model), sample[0] if sample else None)
     groups = checked_groups(pruned)
     context = Context(
         pruned,
         groups,
         sample,
-        loss or default_loss(sample[0] if sample else None),
+        loss or default_loss(pruned, sample[0] if sample else None),
         torch.Generator().manual_seed(seed),
         variance=variance,
     )
@@ -185,7 +188,7 @@ def fine_tune(
         weight_decay=weight_decay,
         clip=clip,
         device=choose_device(device),
-        losses=loss or default_loss(first),
+        losses=loss or default_loss(model, first),
         label="fine-tuning",
         callbacks=callbacks,
     )
@@ -234,19 +237,44 @@ def prunable(model: nn.Module, batch: Any | None) -> nn.Module:
     return TracedNetwork(model, inputs_of(batch))
 
 
-def default_loss(batch: Any | None) -> Losses:
-    """Cross entropy or squared error for tuples, the training loss of this package for graphs."""
+def default_loss(model: nn.Module, batch: Any | None) -> Losses:
+    """The training loss of this package's models; for others cross entropy or squared error."""
+    ours = hasattr(model, "channel_groups") and not isinstance(model, TracedNetwork)
     if isinstance(batch, tuple | list):
         if len(batch) != 2:
             raise ConfigError("batches must be (inputs, targets), or pass loss=...")
         return tuple_losses
-    return graph_losses
+    return graph_losses if ours or not is_graph(batch) else stranger_losses
 
 
 def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
     """Loss of every sample of ``(inputs, targets)``, ``[B]``: cross entropy for integer targets."""
     inputs, targets = batch
-    outputs = call(model, inputs)
+    return _errors(call(model, inputs), targets)
+
+
+def stranger_losses(model: nn.Module, batch: Any) -> Tensor:
+    """The same for a PyG batch with targets ``batch.y``: of graphs, or of nodes, whose mean counts.
+
+    Raises:
+        ConfigError: there are no targets, or not one for each output.
+    """
+    if not isinstance(getattr(batch, "y", None), Tensor):
+        raise ConfigError("the batch has no targets y; set batch.y, or pass loss=...")
+    losses = _errors(call(model, batch), batch.y)
+    samples = rows((batch,))
+    if len(losses) == len(samples["samples"]) or len(losses) != len(samples["nodes"]):
+        return losses
+    total = losses.new_zeros(len(samples["samples"])).index_add(0, samples["nodes"], losses)
+    return total / samples["nodes"].bincount(minlength=len(total)).clamp(min=1)
+
+
+def _errors(outputs: Any, targets: Tensor) -> Tensor:
+    """``[samples]``."""
+    if not isinstance(outputs, Tensor):
+        raise ConfigError(
+            f"the network returns a {type(outputs).__name__} and not a tensor; pass loss=..."
+        )
     if len(targets) != len(outputs):
         raise ConfigError(f"there are {len(targets)} targets for {len(outputs)} outputs")
     if not targets.is_floating_point():
@@ -257,12 +285,12 @@ def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
                 "for regression make them floating-point numbers, or pass loss=..."
             )
         return F.cross_entropy(outputs, targets, reduction="none")
-    return (outputs - targets.reshape(outputs.shape)).square().flatten(1).mean(1)
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """Run a model on one input, or on a tuple of several."""
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    if targets.numel() != outputs.numel():
+        raise ConfigError(
+            f"targets of shape {tuple(targets.shape)} do not fit outputs of shape "
+            f"{tuple(outputs.shape)}; reshape them, or pass loss=..."
+        )
+    return (outputs - targets.reshape(outputs.shape)).square().reshape(len(outputs), -1).mean(1)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -275,6 +303,19 @@ def device_of(model: nn.Module) -> torch.device:
     if first is None:
         raise ConfigError(f"a {type(model).__name__} has no parameters, so nothing can be pruned")
     return first.device
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy to be masked: of the network itself, where it was compiled."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0].rstrip('.')}); a "
+            "weight that is computed from others, as by torch.nn.utils.weight_norm, has to be made "
+            "plain first: remove_weight_norm(layer)"
+        ) from None
 
 
 def _as_it_is(batch: Any) -> Any:

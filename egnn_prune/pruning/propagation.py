@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.calling import call
 
 #: Entries that the groups of a network may reach, and operations that it may consist of. Counts and
 #: not seconds, so that a network is accepted or refused alike on every machine.
@@ -80,18 +81,19 @@ def trace(network: nn.Module, inputs: tuple[Any, ...]) -> list[Reached]:
     library = _library()
     outputs: list[Any] = []
 
-    def call(module: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
-        leaves = pytree.tree_leaves(module(*arguments))
+    def run(module: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
+        leaves = pytree.tree_leaves(call(module, arguments))
         outputs.extend(o for o in leaves if isinstance(o, Tensor) and o.grad_fn is not None)
         return outputs
 
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # unwrapped parameters: they are looked at later
         try:
-            call(network, inputs)
+            run(network, inputs)
         except Exception as error:  # whatever a stranger's code raises
             raise ConfigError(
-                f"{kind} cannot be run on the example inputs: {first_line(error)}"
+                f"{kind} cannot be run on the example inputs: {first_line(error)} (batches are PyG "
+                "batches, or pairs (inputs, targets) where a tuple of inputs is spread out)"
             ) from error
         size = _operations(outputs)
         if size > MOST_OPERATIONS:
@@ -102,7 +104,7 @@ def trace(network: nn.Module, inputs: tuple[Any, ...]) -> list[Reached]:
         outputs.clear()
         try:
             graph = library.DependencyGraph().build_dependency(
-                network, inputs, forward_fn=call, verbose=False
+                network, inputs, forward_fn=run, verbose=False
             )
             ends = {o.grad_fn for o in outputs}
             return _all_reached(library, graph, ends)
