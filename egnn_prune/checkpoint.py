@@ -15,9 +15,11 @@ from torch import nn
 from egnn_prune.errors import InputError
 from egnn_prune.files import atomic
 from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
+from egnn_prune.pruning import TracedNetwork
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.uncertainty import DeepEnsemble, Estimator
+from egnn_prune.traced_checkpoint import TRACED, described, refilled, state
 from egnn_prune.uncertainty.description import describe, fitted, load_fitted, restored
 
 FORMAT = 1
@@ -48,8 +50,9 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
 
     Args:
         model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel`,
-            :class:`PositionModel` or :class:`DeepEnsemble`, or an
-            :class:`~egnn_prune.uncertainty.Estimator` of one.
+            :class:`PositionModel` or :class:`DeepEnsemble`, an
+            :class:`~egnn_prune.uncertainty.Estimator` of one, or a masked network of others (a
+            :class:`~egnn_prune.pruning.TracedNetwork`), see :func:`load`.
         path: the file.
         metadata: anything else that JSON can hold, such as the target's unit.
 
@@ -58,19 +61,21 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     """
     estimator, model = (model, model.network) if isinstance(model, Estimator) else (None, model)
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS), None)
-    if kind is None:
+    traced = isinstance(model, TracedNetwork) and estimator is None
+    if kind is None and not traced:
         raise InputError(
-            f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can"
+            f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can, and a "
+            "network of others while it is masked, that is before compact()"
         )
     header = {
         "format": FORMAT,
-        "class": kind,
-        "architecture": model.architecture(),  # type: ignore[operator]
+        "class": TRACED if traced else kind,
+        "architecture": described(model) if traced else model.architecture(),  # type: ignore
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "held": [name for name in parameter_names(model) if held(model, name) is not None],
         "metadata": metadata,
     }
-    tensors = model.state_dict()
+    tensors = state(model) if traced else model.state_dict()
     if estimator is not None:
         header["estimator"] = describe(estimator)
         tensors |= {FITTED + k: v for k, v in fitted(estimator).items()}
@@ -96,7 +101,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
             header = dict(json.loads((archive.metadata() or {})["egnn_prune"]))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
-    if header.get("format") != FORMAT or header.get("class") not in BUILDERS:
+    if header.get("format") != FORMAT or header.get("class") not in {*BUILDERS, TRACED}:
         raise InputError(f"{path} was written by another version of egnn_prune; update the package")
     return header
 
@@ -107,7 +112,7 @@ def rebuilt(model: nn.Module) -> nn.Module:
     return BUILDERS[kind](model.architecture())  # type: ignore[operator]
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     """Load a model for prediction: on the CPU, in evaluation mode, bit for bit as it was saved.
 
     Nothing is unpickled. Of an estimator's file this is the network alone; see
@@ -115,19 +120,39 @@ def load(path: str | Path) -> nn.Module:
 
     Args:
         path: a file written by :func:`save`.
+        into: for a network of others that :func:`egnn_prune.prune` masked: a fresh one, built as
+            before pruning, which takes the saved widths and weights in. The file names no code.
 
     Raises:
-        InputError: the file is missing, damaged, or not a model of this package.
+        InputError: the file is missing, damaged, not a model of this package, or not one of
+            ``into``.
     """
     header = read_header(path)
+    if (header["class"] == TRACED) != (into is not None):
+        raise InputError(
+            f"{path} holds a {header['class']}, which is loaded "
+            + (
+                "into a network of yours: load(path, into=YourNetwork(...)), built as before pruning"
+                if into is None
+                else "without into=..."
+            )
+        )
     try:
+        if into is not None:
+            with safe_open(path, "pt") as archive:
+                tensors = {name: archive.get_tensor(name) for name in archive.keys()}
+            return refilled(into, header["architecture"] | header, tensors, path)
         model = BUILDERS[header["class"]](header["architecture"])
         model.to(getattr(torch, header["dtype"]))
         hold(model, header["held"])
         with safe_open(path, "pt") as archive:
             names = [name for name in archive.keys() if not name.startswith(FITTED)]
             model.load_state_dict({name: archive.get_tensor(name) for name in names})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (
+        SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError,
+    ) as error:
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
     return model.eval()
 

@@ -48,6 +48,8 @@ class TracedNetwork(nn.Module):
         network: the wrapped module; after :func:`egnn_prune.pruning.compact` a plain, smaller one
             of the same class.
         skipped: for each group that cannot be pruned, why.
+        kinds: for each group with a gate, whether its readers see ``samples``, ``nodes`` or
+            ``edges``.
 
     Shapes:
         as ``network``.
@@ -89,7 +91,7 @@ class TracedNetwork(nn.Module):
     ) -> None:
         """Take the network in and give a gate to every group whose rows are of a known kind."""
         self.network = network
-        self._kinds = kinds
+        self.kinds = kinds
         self.gates = nn.ModuleList()
         self._groups: list[ChannelGroup] = []
         for group in groups:
@@ -103,6 +105,41 @@ class TracedNetwork(nn.Module):
         tensor = next(network.parameters())
         self.gates.to(tensor.device).train(network.training)
         self.training = network.training
+
+    @classmethod
+    def assembled(
+        cls,
+        network: nn.Module,
+        groups: list[ChannelGroup],
+        dropout: Sequence[float],
+        kinds: dict[str, str],
+        skipped: dict[str, str],
+        tensors: dict[str, Tensor],
+    ) -> TracedNetwork:
+        """A network whose groups are known, with tensors of other widths; nothing is traced.
+
+        Args:
+            network: taken in and changed.
+            groups: its groups, counted in ``tensors``.
+            dropout: of each gate.
+            kinds: see above.
+            skipped: see above.
+            tensors: all of the network's, by name.
+        """
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        shapes = {name: t.shape for name, t in network.state_dict().items()}
+        changed = [name for name, tensor in tensors.items() if tensor.shape != shapes[name]]
+        for name in changed:
+            old = get_tensor(network, name)
+            set_tensor(network, name, tensors[name].to(old.device, old.dtype))
+        _refit_all(network, changed)
+        model._assemble(network, groups, 0.0, kinds)
+        for gate, p in zip(model.gates, dropout, strict=True):
+            assert isinstance(gate, ChannelGate)
+            gate.p = p
+        model.skipped = skipped
+        return model
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """What the network computes, through the gates that are not idle.
@@ -123,7 +160,7 @@ class TracedNetwork(nn.Module):
             gate = self.get_submodule(group.gate) if group.gate else None
             if isinstance(gate, ChannelGate) and _busy(gate):
                 sample_of = sample_of or rows(inputs)
-                place = sample_of.get(self._kinds[group.name])
+                place = sample_of.get(self.kinds[group.name])
                 for member in group.members:
                     if member.reads:
                         layer, _ = owner_of(self, member.name)
@@ -157,10 +194,7 @@ class TracedNetwork(nn.Module):
             tensor = get_tensor(small, name).detach()
             index = entries.nonzero().flatten().to(tensor.device)
             set_tensor(small, name, _cut(tensor, axis, index, views[name]))
-        for name in dict.fromkeys(name.rpartition(".")[0] for name, _ in alive):
-            layer = small.get_submodule(name)
-            _refit_parent(small.get_submodule(name.rpartition(".")[0]), layer)
-            _refit(layer)
+        _refit_all(small, [name for name, _ in alive])
         small._groups = [_kept(g, keep.get(g.name), alive) for g in small._groups]
         for _, gate in gates(small):
             gate.thinning = gate.opened = None
@@ -224,6 +258,14 @@ def _cut(tensor: Tensor, axis: int, index: Tensor, view: tuple[int, ...] | None)
     if view is None:
         return tensor.index_select(axis, index)
     return tensor.reshape(view).index_select(axis, index).reshape(*tensor.shape[:-1], -1)
+
+
+def _refit_all(model: nn.Module, tensors: list[str]) -> None:
+    """Bring the widths that the owners of some tensors remember in line with them."""
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in tensors):
+        layer = model.get_submodule(name)
+        _refit_parent(model.get_submodule(name.rpartition(".")[0]), layer)
+        _refit(layer)
 
 
 def _refit_parent(parent: nn.Module, layer: nn.Module) -> None:
