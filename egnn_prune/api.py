@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 
 from egnn_prune.device import choose_device
@@ -29,13 +28,13 @@ from egnn_prune.pruning import (
     score_channels,
 )
 from egnn_prune.pruning import compact as compact_prunable
-from egnn_prune.pruning.calling import call, is_graph, rows
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria import Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked_groups
-from egnn_prune.training import fit_loader, graph_losses, predictive_variance
-
-Losses = Callable[[nn.Module, Any], Tensor]
+from egnn_prune.pruning.propagation import first_line
+from egnn_prune.training import fit_loader, predictive_variance
+from egnn_prune.training.batch_losses import Losses, default_loss
 
 #: Criteria that look at weights alone.
 DATA_FREE = {"group_norm", "lamp", "magnitude", "magnitude_l1", "random"}
@@ -237,62 +236,6 @@ def prunable(model: nn.Module, batch: Any | None) -> nn.Module:
     return TracedNetwork(model, inputs_of(batch))
 
 
-def default_loss(model: nn.Module, batch: Any | None) -> Losses:
-    """The training loss of this package's models; for others cross entropy or squared error."""
-    ours = hasattr(model, "channel_groups") and not isinstance(model, TracedNetwork)
-    if isinstance(batch, tuple | list):
-        if len(batch) != 2:
-            raise ConfigError("batches must be (inputs, targets), or pass loss=...")
-        return tuple_losses
-    return graph_losses if ours or not is_graph(batch) else stranger_losses
-
-
-def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
-    """Loss of every sample of ``(inputs, targets)``, ``[B]``: cross entropy for integer targets."""
-    inputs, targets = batch
-    return _errors(call(model, inputs), targets)
-
-
-def stranger_losses(model: nn.Module, batch: Any) -> Tensor:
-    """The same for a PyG batch with targets ``batch.y``: of graphs, or of nodes, whose mean counts.
-
-    Raises:
-        ConfigError: there are no targets, or not one for each output.
-    """
-    if not isinstance(getattr(batch, "y", None), Tensor):
-        raise ConfigError("the batch has no targets y; set batch.y, or pass loss=...")
-    losses = _errors(call(model, batch), batch.y)
-    samples = rows((batch,))
-    if len(losses) == len(samples["samples"]) or len(losses) != len(samples["nodes"]):
-        return losses
-    total = losses.new_zeros(len(samples["samples"])).index_add(0, samples["nodes"], losses)
-    return total / samples["nodes"].bincount(minlength=len(total)).clamp(min=1)
-
-
-def _errors(outputs: Any, targets: Tensor) -> Tensor:
-    """``[samples]``."""
-    if not isinstance(outputs, Tensor):
-        raise ConfigError(
-            f"the network returns a {type(outputs).__name__} and not a tensor; pass loss=..."
-        )
-    if len(targets) != len(outputs):
-        raise ConfigError(f"there are {len(targets)} targets for {len(outputs)} outputs")
-    if not targets.is_floating_point():
-        classes = outputs.shape[1] if outputs.dim() > 1 else 1
-        if classes < 2 or not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-            raise ConfigError(
-                f"integer targets are classes, from 0 to below the number of outputs ({classes}); "
-                "for regression make them floating-point numbers, or pass loss=..."
-            )
-        return F.cross_entropy(outputs, targets, reduction="none")
-    if targets.numel() != outputs.numel():
-        raise ConfigError(
-            f"targets of shape {tuple(targets.shape)} do not fit outputs of shape "
-            f"{tuple(outputs.shape)}; reshape them, or pass loss=..."
-        )
-    return (outputs - targets.reshape(outputs.shape)).square().reshape(len(outputs), -1).mean(1)
-
-
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter is.
 
@@ -312,9 +255,9 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except RuntimeError as error:
         raise ConfigError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0].rstrip('.')}); a "
-            "weight that is computed from others, as by torch.nn.utils.weight_norm, has to be made "
-            "plain first: remove_weight_norm(layer)"
+            f"{type(model).__name__} cannot be copied ({first_line(error)}); a weight that is "
+            "computed from others, as by torch.nn.utils.weight_norm, has to be made plain first: "
+            "remove_weight_norm(layer)"
         ) from None
 
 

@@ -18,8 +18,8 @@ from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
 from egnn_prune.pruning import TracedNetwork
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
-from egnn_prune.uncertainty import DeepEnsemble, Estimator
 from egnn_prune.traced_checkpoint import TRACED, described, refilled, state
+from egnn_prune.uncertainty import DeepEnsemble, Estimator
 from egnn_prune.uncertainty.description import describe, fitted, load_fitted, restored
 
 FORMAT = 1
@@ -132,7 +132,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
         raise InputError(
             f"{path} holds a {header['class']}, which is loaded "
             + (
-                "into a network of yours: load(path, into=YourNetwork(...)), built as before pruning"
+                "into a network of yours, built as before pruning: load(path, into=Network(...))"
                 if into is None
                 else "without into=..."
             )
@@ -151,7 +151,13 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     except InputError:
         raise
     except (
-        SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+        AttributeError,
     ) as error:
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
     return model.eval()

@@ -1,7 +1,7 @@
 """How somebody else's network is called with a batch, and which sample each row belongs to.
 
-Graphs are known by what they offer (``num_nodes``, ``edge_index``), not by their class: this package
-of the engine imports torch alone.
+Graphs are known by what they offer (``num_nodes``, ``edge_index``), not by their class: the engine
+imports torch alone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """Run a model on one input, or on several.
 
     ``model(inputs)`` for a tensor or any other single object, ``model(*inputs)`` for a tuple or
-    list. A PyG batch goes as it is to a ``forward`` with one required argument; where it has several,
-    such as ``forward(x, edge_index)`` of PyG's networks or ``forward(z, pos, batch=None)``, each
-    gets what the batch has under its name, and ``batch`` too where there is such an argument.
+    list. A PyG batch goes as it is to a ``forward`` with one required argument. Where it has
+    several, such as ``forward(x, edge_index)`` of PyG's networks or
+    ``forward(z, pos, batch=None)``, each gets what the batch has under its name, and ``batch`` too
+    where there is such an argument.
     """
     arguments = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     if len(arguments) == 1 and is_graph(arguments[0]):

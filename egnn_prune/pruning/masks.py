@@ -103,7 +103,7 @@ def _parametrised(base: type[nn.Module], leaves: list[str]) -> nn.Module:
     }
     made = type(f"Parametrized{base.__name__}", (base,), attributes)
     made.__reduce_ex__ = _reduced  # type: ignore[assignment]
-    return made.__new__(made)
+    return object.__new__(made)
 
 
 def _own_class(module: nn.Module) -> None:

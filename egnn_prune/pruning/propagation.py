@@ -135,7 +135,8 @@ def _library() -> ModuleType:
 
 def _operations(outputs: list[Tensor]) -> int:
     """How many operations autograd recorded."""
-    seen, waiting = set(), [o.grad_fn for o in outputs]
+    seen: set[Any] = set()
+    waiting = [o.grad_fn for o in outputs]
     while waiting and len(seen) <= MOST_OPERATIONS:
         node = waiting.pop()
         if node is not None and node not in seen:
@@ -196,7 +197,8 @@ class _Walk:
                     for mapping in dependency.index_mapping:
                         there = there if mapping is None else mapping(there)
                 except (IndexError, TypeError, ValueError):  # a split that is not one of channels
-                    lost = f"Torch-Pruning cannot follow them between {_called(node)} and {_called(key[0])}"
+                    ends = f"{_called(node)} and {_called(key[0])}"
+                    lost = f"Torch-Pruning cannot follow them between {ends}"
                     break
                 known = seen.setdefault(key, {}) if there else {}
                 fresh = [e for e in there if e.idx not in known]
