@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 
 from egnn_prune.device import choose_device
@@ -29,12 +28,13 @@ from egnn_prune.pruning import (
     score_channels,
 )
 from egnn_prune.pruning import compact as compact_prunable
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria import DATA_FREE, Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked_groups
-from egnn_prune.training import fit_loader, graph_losses, predictive_variance
-
-Losses = Callable[[nn.Module, Any], Tensor]
+from egnn_prune.pruning.propagation import first_line
+from egnn_prune.training import fit_loader, predictive_variance
+from egnn_prune.training.batch_losses import Losses, default_loss
 
 #: Batches that a criterion looks at by default.
 BATCHES = 16
@@ -61,13 +61,15 @@ def prune(
 
     Args:
         model: one of this package, any module with ``channel_groups()`` and ``resized()``, or a
-            convolutional or fully connected network such as a torchvision ResNet, which is
-            wrapped in a :class:`~egnn_prune.pruning.TracedNetwork`.
+            convolutional, fully connected or graph network such as a torchvision ResNet or
+            PyG's ``GCN``, which is wrapped in a :class:`~egnn_prune.pruning.TracedNetwork`.
         criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or a function
             ``(group, context) -> [channels]``.
         sparsity: the fraction of channels removed, in [0, 1).
         data: batches, such as a ``DataLoader``: PyG batches with targets ``y``, or tuples
-            ``(inputs, targets)``.
+            ``(inputs, targets)``. Inputs may be a tensor, a PyG batch, or a tuple, which is spread
+            out: ``((x, edge_index), y)`` calls ``model(x, edge_index)``. A PyG batch goes whole to
+            a ``forward`` of one argument; a ``forward(x, edge_index)`` gets them by name.
         scope: what is ranked together: ``"global"``, ``"layer"``, ``"kind"`` or ``"group"``.
         macs: instead of a sparsity, the share of multiply-accumulates that may be left.
         latency: instead of a sparsity, the share of the wall time that may be left.
@@ -102,13 +104,13 @@ def prune(
     )
     if data is not None and not sample:
         raise ConfigError("data has not a single batch")
-    pruned = prunable(copy.deepcopy(model), sample[0] if sample else None)
+    pruned = prunable(_copied(model), sample[0] if sample else None)
     groups = checked_groups(pruned)
     context = Context(
         pruned,
         groups,
         sample,
-        loss or default_loss(sample[0] if sample else None),
+        loss or default_loss(pruned, sample[0] if sample else None),
         torch.Generator().manual_seed(seed),
         variance=variance,
     )
@@ -183,7 +185,7 @@ def fine_tune(
         weight_decay=weight_decay,
         clip=clip,
         device=choose_device(device),
-        losses=loss or default_loss(first),
+        losses=loss or default_loss(model, first),
         label="fine-tuning",
         callbacks=callbacks,
     )
@@ -232,37 +234,6 @@ def prunable(model: nn.Module, batch: Any | None) -> nn.Module:
     return TracedNetwork(model, inputs_of(batch))
 
 
-def default_loss(batch: Any | None) -> Losses:
-    """Cross entropy or squared error for tuples, the training loss of this package for graphs."""
-    if isinstance(batch, tuple | list):
-        if len(batch) != 2:
-            raise ConfigError("batches must be (inputs, targets), or pass loss=...")
-        return tuple_losses
-    return graph_losses
-
-
-def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
-    """Loss of every sample of ``(inputs, targets)``, ``[B]``: cross entropy for integer targets."""
-    inputs, targets = batch
-    outputs = call(model, inputs)
-    if len(targets) != len(outputs):
-        raise ConfigError(f"there are {len(targets)} targets for {len(outputs)} outputs")
-    if not targets.is_floating_point():
-        classes = outputs.shape[1] if outputs.dim() > 1 else 1
-        if classes < 2 or not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-            raise ConfigError(
-                f"integer targets are classes, from 0 to below the number of outputs ({classes}); "
-                "for regression make them floating-point numbers, or pass loss=..."
-            )
-        return F.cross_entropy(outputs, targets, reduction="none")
-    return (outputs - targets.reshape(outputs.shape)).square().flatten(1).mean(1)
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """Run a model on one input, or on a tuple of several."""
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter is.
 
@@ -273,6 +244,19 @@ def device_of(model: nn.Module) -> torch.device:
     if first is None:
         raise ConfigError(f"a {type(model).__name__} has no parameters, so nothing can be pruned")
     return first.device
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy to be masked: of the network itself, where it was compiled."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{type(model).__name__} cannot be copied ({first_line(error)}); a weight that is "
+            "computed from others, as by torch.nn.utils.weight_norm, has to be made plain first: "
+            "remove_weight_norm(layer)"
+        ) from None
 
 
 def _as_it_is(batch: Any) -> Any:

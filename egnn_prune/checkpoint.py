@@ -16,8 +16,10 @@ from egnn_prune.errors import InputError
 from egnn_prune.files import atomic
 from egnn_prune.model_header import CHECKSUM, Bounded, checksum, complaint, parts
 from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
+from egnn_prune.pruning import TracedNetwork
 from egnn_prune.pruning.masks import held, hold
 from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.traced_checkpoint import TRACED, described, refilled, state
 from egnn_prune.uncertainty import DeepEnsemble, Estimator
 from egnn_prune.uncertainty.description import describe, fitted, load_fitted, restored
 
@@ -49,8 +51,9 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
 
     Args:
         model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel`,
-            :class:`PositionModel` or :class:`DeepEnsemble`, or an
-            :class:`~egnn_prune.uncertainty.Estimator` of one.
+            :class:`PositionModel` or :class:`DeepEnsemble`, an
+            :class:`~egnn_prune.uncertainty.Estimator` of one, or a masked network of others (a
+            :class:`~egnn_prune.pruning.TracedNetwork`), see :func:`load`.
         path: the file.
         metadata: anything else that JSON can hold, such as the target's unit.
 
@@ -59,19 +62,21 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     """
     estimator, model = (model, model.network) if isinstance(model, Estimator) else (None, model)
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS), None)
-    if kind is None:
+    traced = isinstance(model, TracedNetwork) and estimator is None
+    if kind is None and not traced:
         raise InputError(
-            f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can"
+            f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can, and a "
+            "network of others while it is masked, that is before compact()"
         )
     header = {
         "format": FORMAT,
-        "class": kind,
-        "architecture": model.architecture(),  # type: ignore[operator]
+        "class": TRACED if traced else kind,
+        "architecture": described(model) if traced else model.architecture(),  # type: ignore
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "held": [name for name in parameter_names(model) if held(model, name) is not None],
         "metadata": metadata,
     }
-    tensors = model.state_dict()
+    tensors = state(model) if traced else model.state_dict()
     if estimator is not None:
         header["estimator"] = describe(estimator)
         tensors |= {FITTED + k: v for k, v in fitted(estimator).items()}
@@ -101,7 +106,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
     kind = header.get("class")
-    if header.get("format") != FORMAT or not isinstance(kind, str) or kind not in BUILDERS:
+    known = isinstance(kind, str) and kind in {*BUILDERS, TRACED}
+    if header.get("format") != FORMAT or not known:
         raise InputError(f"{path} was written by another version of egnn_prune; update the package")
     if wrong := complaint(header):
         raise InputError(f"{path} is damaged: {wrong}; get a fresh copy")
@@ -114,7 +120,7 @@ def rebuilt(model: nn.Module) -> nn.Module:
     return BUILDERS[kind](model.architecture())  # type: ignore[operator]
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     """Load a model for prediction: on the CPU, in evaluation mode, bit for bit as it was saved.
 
     Nothing is unpickled. Of an estimator's file this is the network alone; see
@@ -122,22 +128,31 @@ def load(path: str | Path) -> nn.Module:
 
     Args:
         path: a file written by :func:`save`.
+        into: for a network of others that :func:`egnn_prune.prune` masked: a fresh one, built as
+            before pruning, which takes the saved widths and weights in. The file names no code.
 
     Raises:
         InputError: the file is missing, damaged (new files have a checksum), not a model of this
-            package, or holds NaN or infinite weights.
+            package, not one of ``into``, or holds NaN or infinite weights.
     """
     header, tensors = read_header(path), _tensors(path)
+    if (header["class"] == TRACED) != (into is not None):
+        raise InputError(
+            f"{path} holds a {header['class']}, which is loaded "
+            + (
+                "into a network of yours, built as before pruning: load(path, into=Network(...))"
+                if into is None
+                else "without into=..."
+            )
+        )
     weights = {k: v for k, v in tensors.items() if not k.startswith(FITTED)}
     try:
-        if parts(header["architecture"]) > len(weights) + 8:  # every layer and member has weights
-            raise ValueError("more layers or members than weights")
-        with Bounded(sum(v.numel() for v in weights.values())):
-            model = BUILDERS[header["class"]](header["architecture"])
-        model.to(getattr(torch, header["dtype"]))
-        hold(model, header["held"])
-        if _forms(model.state_dict()) != _forms(weights):
-            raise ValueError("other tensors than the architecture has")
+        if into is not None:
+            model: nn.Module = refilled(into, header["architecture"] | header, weights, path)
+        else:
+            model = _built(header, weights)
+    except InputError:  # another network than the file's
+        raise
     except Exception as error:  # torch, e3nn and our own classes raise some ten different ones
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
     if header.get(CHECKSUM, "") not in ("", checksum(header, tensors)):
@@ -147,6 +162,23 @@ def load(path: str | Path) -> nn.Module:
             raise InputError(f"{path} holds a NaN or infinite weight ({name}); train it again")
     model.load_state_dict(weights)
     return model.eval()
+
+
+def _built(header: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+    """One of our models as its header describes it, with weights yet to be loaded.
+
+    Raises:
+        Exception: of any kind, where the header describes no model with these weights.
+    """
+    if parts(header["architecture"]) > len(weights) + 8:  # every layer and member has weights
+        raise ValueError("more layers or members than weights")
+    with Bounded(sum(v.numel() for v in weights.values())):
+        model = BUILDERS[header["class"]](header["architecture"])
+    model.to(getattr(torch, header["dtype"]))
+    hold(model, header["held"])
+    if _forms(model.state_dict()) != _forms(weights):
+        raise ValueError("other tensors than the architecture has")
+    return model
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -9,8 +9,6 @@ without changing what the other channels do.
 from __future__ import annotations
 
 import copy
-import importlib
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.utils import _pytree as pytree
 
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import release
+from egnn_prune.pruning.propagation import WAY_OUT, Item, Reached, trace
+from egnn_prune.pruning.tensors import get_tensor, owner_of
 
 #: Operations of the graph that leave every channel on its own, as Torch-Pruning calls them.
 HARMLESS = {"ELEMENTWISE", "RESHAPE", "EXPAND", "CONCAT", "OUTPUT"}
+#: Where PyTorch Geometric keeps its ``Linear``.
+GRAPH_LINEAR = "torch_geometric.nn.dense.linear"
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,26 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
     for name in ignored:
         if name not in modules:
             raise ConfigError(f"{kind} has no module {name!r} to ignore; see named_modules()")
-    if not any(isinstance(m, (_ConvNd, nn.Linear)) for m in modules.values()):
+    if not any(isinstance(m, (_ConvNd, nn.Linear)) or is_graph_linear(m) for m in modules.values()):
         raise ConfigError(
-            f"{kind} has no convolution and no linear layer whose channels could be removed"
+            f"{kind} has no convolution and no linear layer whose channels could be removed; for "
+            f"layers of another kind, {WAY_OUT}"
         )
     traced = copy.deepcopy(network)
     release(traced)
+    for module in traced.modules():
+        if is_graph_linear(module):  # the tracer knows torch's class only
+            module.out_features, module.in_features = module.weight.shape
+            module.__class__ = nn.Linear
     traced.eval().requires_grad_(True)
-    found = _trace(traced, inputs)
+    found = trace(traced, inputs)
     shared = _shared_tensors(traced)
-    names = {module: name for name, module in traced.named_modules()}
+    names: dict[Any, str] = {module: name for name, module in traced.named_modules()}
+    names |= {parameter: name for name, parameter in traced.named_parameters()}
     groups: list[ChannelGroup] = []
     skipped: dict[str, str] = {}
-    for items in found:
-        reading = _Reading(items, names, shared)
+    for reached in found:
+        reading = _Reading(reached, traced, names, shared)
         try:
             reading.refuse(ignored)
             groups.append(reading.group())
@@ -88,78 +95,16 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
     return Derived(sorted(groups, key=lambda g: order[g.name]), skipped)
 
 
-@dataclass
-class _Item:
-    """A layer or operation that a group of channels passes, starts from or ends in."""
-
-    module: nn.Module
-    kind: str  # Torch-Pruning's name of the operation: CONV, LINEAR, BN ...
-    reads: bool  # whether the channels end here
-    entries: list[int]  # the layer's own channels
-    roots: list[int]  # the channel of the group that each of them belongs to
-    is_output: bool  # whether the result leaves the network
-
-
-def _trace(network: nn.Module, inputs: tuple[Any, ...]) -> list[list[_Item]]:
-    """Torch-Pruning's groups of all output channels, one list of items each."""
-    kind = type(network).__name__
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            library = importlib.import_module("torch_pruning")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "deriving the channels of a network that does not declare them needs the package "
-            "torch-pruning; run `pip install torch-pruning`"
-        ) from error
-    outputs: list[Any] = []
-
-    def call(module: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
-        leaves = pytree.tree_leaves(module(*arguments))
-        outputs.extend(o for o in leaves if isinstance(o, Tensor) and o.grad_fn is not None)
-        return outputs
-
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # unwrapped parameters: such groups are left out below
-        try:
-            call(network, inputs)
-        except Exception as error:  # whatever a stranger's code raises
-            raise ConfigError(
-                f"{kind} cannot be run on the example inputs: {_first_line(error)}"
-            ) from error
-        outputs.clear()
-        try:
-            graph = library.DependencyGraph().build_dependency(
-                network, inputs, forward_fn=call, verbose=False
-            )
-            found = [group.items for group in graph.get_all_groups()]
-        except Exception as error:
-            raise ConfigError(
-                f"Torch-Pruning cannot follow the channels through {kind} "
-                f"({_first_line(error)}); declare channel_groups() and resized() yourself"
-            ) from error
-    ends = {o.grad_fn for o in outputs}
-    return [
-        [_item(dep, item.root_idxs, item.idxs, ends) for item in g for dep in [item.dep]]
-        for g in found
-    ]
-
-
-def _item(dependency: Any, roots: list[int], entries: list[int], ends: set[Any]) -> _Item:
-    node = dependency.target
-    kind = node.type.name
-    reads = kind in ("CONV", "LINEAR") and dependency.handler.__name__ == "prune_in_channels"
-    is_output = not reads and (kind == "OUTPUT" or node.grad_fn in ends)
-    return _Item(node.module, kind, reads, list(entries), list(roots), is_output)
-
-
 class _Reading:
     """One group of the graph, on its way to a :class:`ChannelGroup`."""
 
-    def __init__(self, items: list[_Item], names: dict[nn.Module, str], shared: set[str]) -> None:
-        self.items, self.names, self.shared = items, names, shared
-        made = {i.module for i in items if i.kind in ("CONV", "LINEAR") and not i.reads}
-        made = made or {items[0].module}
+    def __init__(
+        self, reached: Reached, network: nn.Module, names: dict[Any, str], shared: set[str]
+    ) -> None:
+        self.items, self.joined, self.lost = reached.items, reached.joined, reached.lost
+        self.network, self.names, self.shared = network, names, shared
+        made = {i.module for i in self.items if i.kind in ("CONV", "LINEAR") and not i.reads}
+        made = made or {self.items[0].module}
         self.producers = [name for module, name in names.items() if module in made]
         self.name = self.producers[0]
 
@@ -171,6 +116,10 @@ class _Reading:
                 raise _NotPrunable("its channels are what the network returns")
             if not item.reads and any(name == i or name.startswith(f"{i}.") for i in ignored):
                 raise _NotPrunable(f"{name} is to be left as it is")
+        if self.lost is not None:
+            for item in self.items:  # a layer that mixes channels is the better reason
+                self._tensors(item)
+            raise _NotPrunable(self.lost)
         if not any(item.reads for item in self.items):
             raise _NotPrunable("no layer reads its channels")
 
@@ -182,8 +131,21 @@ class _Reading:
             for name, axis, period in self._tensors(item):
                 if name in self.shared:
                     raise _NotPrunable(f"{name} is shared with another layer")
+                owner, leaf = owner_of(self.network, name)
+                if leaf not in owner._parameters and leaf not in owner._buffers:
+                    raise _NotPrunable(
+                        f"{name} is computed from other parameters (weight_norm, spectral_norm "
+                        "...); make it plain first, with remove_parametrizations or remove_*_norm"
+                    )
                 index = _index(item, units, period)
-                members.append(Member(name, axis, index, reads=item.reads))
+                shape = get_tensor(self.network, name).shape
+                view = None
+                if int(index.max()) >= shape[axis]:
+                    # such as attention vectors [1, heads, channels]
+                    axis, view = 0, (shape.numel(),)
+                if int(index.max()) >= shape.numel() or (view and item.kind != "PARAMETER"):
+                    raise _NotPrunable(f"{name} has another width than the channels that reach it")
+                members.append(Member(name, axis, index, view, reads=item.reads))
         n = max(units) + 1
         if n < 2:
             raise _NotPrunable("it has a single channel, which has to stay")
@@ -192,12 +154,20 @@ class _Reading:
         kind = "residual" if several else "linear" if linear else "conv"
         return ChannelGroup(self.name, kind, n, tuple(_merged(members)))
 
-    def _tensors(self, item: _Item) -> list[tuple[str, int, int]]:
+    def _tensors(self, item: Item) -> list[tuple[str, int, int]]:
         """``(tensor, axis, period)``: entry e of the layer is entry e % period of the tensor."""
         layer, kind = item.module, item.kind
         if kind in HARMLESS:
             return []
-        name = self.names.get(layer, "a parameter that no layer owns")
+        name = self.names.get(layer)
+        if name is None:
+            raise _NotPrunable(f"it passes a {kind.lower()} operation, which takes channels apart")
+        if kind == "PARAMETER":
+            owner, _ = owner_of(self.network, name)
+            if isinstance(owner, (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Bilinear)):
+                raise _NotPrunable(_mixing(name.rpartition(".")[0], owner))
+            sizes = [i for i, size in enumerate(layer.shape) if size > 1]
+            return [(name, sizes[-1], 0)] if sizes else []
         if kind == "LINEAR" or kind == "EMBED":
             axis = 1 if item.reads or kind == "EMBED" else 0
             tensors = ["weight"] if axis else ["weight", "bias"]
@@ -213,10 +183,14 @@ class _Reading:
             if layer.weight is None:
                 raise _NotPrunable(f"{name} normalises without weights that could be zeroed")
             axis, tensors = 0, ["weight", "bias", "running_mean", "running_var"]
+        elif isinstance(layer, nn.GroupNorm) and layer.num_groups == layer.num_channels:
+            if layer.weight is None:
+                raise _NotPrunable(f"{name} normalises without weights that could be zeroed")
+            axis, tensors = 0, ["weight", "bias"]
         elif isinstance(layer, nn.PReLU):
             axis, tensors = 0, ["weight"] if layer.num_parameters > 1 else []
         else:
-            raise _NotPrunable(f"it passes {name} ({type(layer).__name__}), which mixes channels")
+            raise _NotPrunable(_mixing(name, layer))
         present = [t for t in tensors if getattr(layer, t, None) is not None]
         return [(f"{name}.{t}", axis, 0) for t in present]
 
@@ -236,14 +210,28 @@ class _Reading:
         """The unit that each channel belongs to: what grouped convolutions force together.
 
         A convolution with G groups stays one only if each of its groups loses as many channels, so
-        a unit takes one channel of every group, at the same place.
+        a unit takes one channel of every group, at the same place. Attention heads likewise.
         """
         size = 1 + max(r for item in self.items for r in item.roots)
         unit = list(range(size))
+        for first, second in self.joined:
+            unit = _united(unit, first, second)
         for item in self.items:
             layer = item.module
+            if item.kind == "LINEAR" and not item.reads:
+                block = head_width(self.network, self.names[layer], len(layer.weight))
+                roots = dict(zip(item.entries, item.roots, strict=True))
+                for entry, root in roots.items():
+                    if block and entry >= block and entry % block in roots:
+                        unit = _united(unit, roots[entry % block], root)
             if item.kind != "CONV" or not isinstance(layer, _ConvNd) or layer.groups == 1:
                 continue
+            if item.reads and layer.groups == layer.in_channels:
+                raise _NotPrunable(
+                    f"{self.names[layer]} makes {layer.out_channels // layer.groups} channels of "
+                    "each of its inputs (a depthwise convolution with a multiplier), which cannot "
+                    "be narrowed"
+                )
             channels = layer.in_channels if item.reads else layer.out_channels
             together = defaultdict(list)
             for entry, root in zip(item.entries, item.roots, strict=True):
@@ -254,13 +242,36 @@ class _Reading:
                 )
             for first, *rest in together.values():
                 for other in rest:
-                    old, new = unit[other], unit[first]
-                    unit = [new if u == old else u for u in unit]
+                    unit = _united(unit, first, other)
         number = {u: i for i, u in enumerate(sorted(set(unit)))}
         return [number[u] for u in unit]
 
 
-def _index(item: _Item, units: list[int], period: int) -> Tensor:
+def is_graph_linear(layer: nn.Module) -> bool:
+    """Whether a layer is PyTorch Geometric's own ``Linear``, which is none of torch's."""
+    bases = type(layer).__mro__
+    ours = any(b.__module__ == GRAPH_LINEAR and b.__name__ == "Linear" for b in bases)
+    return ours and not isinstance(layer, nn.Linear)
+
+
+def head_width(network: nn.Module, name: str, rows: int) -> int:
+    """Channels per head where a layer belongs to a PyG-like attention layer, else 0."""
+    parent = network.get_submodule(name.rpartition(".")[0])
+    heads, width = getattr(parent, "heads", 1), getattr(parent, "out_channels", 0)
+    fits = isinstance(heads, int) and isinstance(width, int) and heads * width == rows
+    return width if fits else 0
+
+
+def _mixing(name: str, layer: nn.Module) -> str:
+    return f"it passes {name} ({type(layer).__name__}), which mixes channels"
+
+
+def _united(unit: list[int], first: int, second: int) -> list[int]:
+    old, new = unit[second], unit[first]
+    return unit if old == new else [new if u == old else u for u in unit]
+
+
+def _index(item: Item, units: list[int], period: int) -> Tensor:
     """``[n, block]``: the entries of each unit on the axis of a tensor."""
     owned: dict[int, set[int]] = {u: set() for u in units}
     for entry, root in zip(item.entries, item.roots, strict=True):
@@ -281,8 +292,3 @@ def _shared_tensors(network: nn.Module) -> set[str]:
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names[parameter].append(name)
     return {name for several in names.values() if len(several) > 1 for name in several}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

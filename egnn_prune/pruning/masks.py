@@ -10,6 +10,7 @@ it, and the gradient of a held entry is exactly zero. The masks are buffers: the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,32 @@ def hold(model: nn.Module, names: Iterable[str]) -> None:
             _own_class(owner)
             tensor = getattr(owner, leaf).detach()
             parametrize.register_parametrization(owner, leaf, Held(tensor), unsafe=True)
+            type(owner).__reduce_ex__ = _reduced  # type: ignore[method-assign, assignment]
+
+
+def _reduced(module: nn.Module, _protocol: Any) -> tuple[Any, ...]:
+    """How a parametrised module is pickled: by its own class, which torch made in this process.
+
+    A pickle of objects in memory, for other processes and ``torch.save``; no file of a user is
+    ever unpickled by this package.
+    """
+    state = {k: v for k, v in vars(module).items() if k != "_compiled_call_impl"}
+    leaves = list(module.parametrizations)  # type: ignore[arg-type]
+    return _parametrised, (type(module).__bases__[0], leaves), state
+
+
+def _parametrised(base: type[nn.Module], leaves: list[str]) -> nn.Module:
+    """An empty module of a class whose named tensors are parametrised."""
+    pattern = nn.Module()  # let torch make the properties
+    for leaf in leaves:
+        pattern.register_parameter(leaf, nn.Parameter(torch.zeros(1)))
+        parametrize.register_parametrization(pattern, leaf, nn.Identity(), unsafe=True)
+    attributes = {
+        k: v for k, v in vars(type(pattern)).items() if k not in ("__dict__", "__weakref__")
+    }
+    made = type(f"Parametrized{base.__name__}", (base,), attributes)
+    made.__reduce_ex__ = _reduced  # type: ignore[assignment]
+    return object.__new__(made)
 
 
 def _own_class(module: nn.Module) -> None:

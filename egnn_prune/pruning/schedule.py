@@ -6,12 +6,14 @@ steps of :func:`incremental` are counted in epochs instead, because their end is
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.scope import check_sparsity
 
-Schedule = Callable[[float, float], float]
+Schedule = Callable[[float, float], float] | Callable[[float], float]
 
 
 def one_shot(progress: float, sparsity: float) -> float:
@@ -53,8 +55,9 @@ def sparsities(schedule: str | Schedule, sparsity: float, rounds: int) -> list[f
     """The sparsity after each of n evenly spaced rounds; the last is exactly the one asked for.
 
     Args:
-        schedule: a name in :data:`SCHEDULES`, or any non-decreasing function of progress and
-            final sparsity.
+        schedule: a name in :data:`SCHEDULES`, or any non-decreasing function: of progress and final
+            sparsity, giving the sparsity, or of progress alone, giving the share of the final
+            sparsity that is reached.
         sparsity: the final fraction removed, in [0, 1).
         rounds: n, at least 1; a single round is one-shot pruning whatever the schedule.
 
@@ -68,10 +71,24 @@ def sparsities(schedule: str | Schedule, sparsity: float, rounds: int) -> list[f
         if schedule not in SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
         schedule = SCHEDULES[schedule]
-    steps = [schedule(k / rounds, sparsity) for k in range(1, rounds)] + [sparsity]
+    steps = [_at(schedule, k / rounds, sparsity) for k in range(1, rounds)] + [sparsity]
+    if not all(isinstance(s, int | float) and math.isfinite(s) for s in steps):
+        raise ConfigError(f"a schedule must give numbers, but it gave {steps}")
     if any(b < a for a, b in zip([0.0, *steps], steps, strict=False)):
         raise ConfigError(f"a schedule must not let channels return, but it gave {steps}")
     return steps
+
+
+def _at(schedule: Callable[..., float], progress: float, sparsity: float) -> float:
+    """A schedule's sparsity, whether it is a function of progress alone or of both."""
+    try:
+        parameters = inspect.signature(schedule).parameters.values()
+    except ValueError:  # some functions of C have no signature
+        parameters = []  # type: ignore[assignment]
+    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.KEYWORD_ONLY]
+    if len(needed) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return schedule(progress, sparsity)
+    return sparsity * schedule(progress)
 
 
 def incremental(epoch: int, rate: float, every: int = 1, of: str = "remaining") -> float:

@@ -19,13 +19,14 @@ from torch.utils import _pytree as pytree
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, gates
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.dependency import derive
+from egnn_prune.pruning.calling import call, doubled, rows
+from egnn_prune.pruning.dependency import derive, is_graph_linear
 from egnn_prune.pruning.masks import release
-from egnn_prune.pruning.tensors import get_tensor, owner_of, set_tensor, weight_members
+from egnn_prune.pruning.tensors import get_tensor, owner_of, set_tensor, spread, weight_members
 
 
 class TracedNetwork(nn.Module):
-    r"""Wraps a convolutional or fully connected network so that the engine can prune it.
+    r"""Wraps a convolutional, fully connected or graph network so that the engine can prune it.
 
     Groups are derived with Torch-Pruning (Fang et al. 2023) from one run on example inputs, and
     then *tried*: on a copy with random weights, half of the channels are masked and removed, and
@@ -39,8 +40,8 @@ class TracedNetwork(nn.Module):
 
     Args:
         network: the module; it is not copied, and not changed.
-        example_inputs: a tensor, or a tuple of what ``network`` is called with. Samples lie on the
-            first axis. Two or more of them are best.
+        example_inputs: a tensor or a PyG batch, or a tuple of what ``network`` is called with.
+            Samples lie on the first axis of the first tensor. Two or more of them are best.
         ignored: dotted names of modules whose output channels all stay.
         dropout: probability with which the gates thin channels out (Monte Carlo dropout).
 
@@ -48,6 +49,8 @@ class TracedNetwork(nn.Module):
         network: the wrapped module; after :func:`egnn_prune.pruning.compact` a plain, smaller one
             of the same class.
         skipped: for each group that cannot be pruned, why.
+        kinds: for each group with a gate, whether its readers see ``samples``, ``nodes`` or
+            ``edges``.
 
     Shapes:
         as ``network``.
@@ -65,33 +68,37 @@ class TracedNetwork(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        example_inputs: Tensor | tuple[Any, ...],
+        example_inputs: Any,
         ignored: Sequence[str] = (),
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+        several = isinstance(example_inputs, tuple | list)
+        inputs = tuple(example_inputs) if several else (example_inputs,)
+        _refuse_strange(network)
         derived = derive(network, inputs, ignored)
         groups, refused = _tried(network, derived.groups, inputs)
         self.skipped: dict[str, str] = {**derived.skipped, **refused}
         if not groups:
             reasons = "; ".join(f"{k}: {v}" for k, v in list(self.skipped.items())[:3])
+            reasons = reasons or "none of its layers is called as one, functions use their weights"
             raise ConfigError(
                 f"{type(network).__name__} has no channels that can be removed ({reasons})"
             )
-        self._assemble(network, groups, dropout, _folded(network, groups, inputs))
+        self._assemble(network, groups, dropout, _kinds_of_rows(network, groups, inputs))
 
     def _assemble(
-        self, network: nn.Module, groups: list[ChannelGroup], dropout: float, gateless: set[str]
+        self, network: nn.Module, groups: list[ChannelGroup], dropout: float, kinds: dict[str, str]
     ) -> None:
-        """Take the network in and give every group its gate."""
+        """Take the network in and give a gate to every group whose rows are of a known kind."""
         self.network = network
+        self.kinds = kinds
         self.gates = nn.ModuleList()
         self._groups: list[ChannelGroup] = []
         for group in groups:
             members = tuple(m.prefixed("network") for m in group.members)
             gate = None
-            if group.name not in gateless:
+            if group.name in kinds:
                 gate = f"gates.{len(self.gates)}"
                 members += tuple(gate_members(gate, group.n))
                 self.gates.append(ChannelGate(group.n, dropout))
@@ -100,24 +107,67 @@ class TracedNetwork(nn.Module):
         self.gates.to(tensor.device).train(network.training)
         self.training = network.training
 
+    @classmethod
+    def assembled(
+        cls,
+        network: nn.Module,
+        groups: list[ChannelGroup],
+        dropout: Sequence[float],
+        kinds: dict[str, str],
+        skipped: dict[str, str],
+        tensors: dict[str, Tensor],
+    ) -> TracedNetwork:
+        """A network whose groups are known, with tensors of other widths; nothing is traced.
+
+        Args:
+            network: taken in and changed.
+            groups: its groups, counted in ``tensors``.
+            dropout: of each gate.
+            kinds: see above.
+            skipped: see above.
+            tensors: all of the network's, by name.
+        """
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        shapes = {name: t.shape for name, t in network.state_dict().items()}
+        changed = [name for name, tensor in tensors.items() if tensor.shape != shapes[name]]
+        for name in changed:
+            old = get_tensor(network, name)
+            set_tensor(network, name, tensors[name].to(old.device, old.dtype))
+        _refit_all(network, changed)
+        model._assemble(network, groups, 0.0, kinds)
+        for gate, p in zip(model.gates, dropout, strict=True):
+            assert isinstance(gate, ChannelGate)
+            gate.p = p
+        model.skipped = skipped
+        return model
+
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        """What the network computes, through the gates that are not idle."""
-        with self._gated():
-            return self.network(*inputs, **keywords)
+        """What the network computes, through the gates that are not idle.
+
+        A single PyG batch is handed over as :func:`egnn_prune.pruning.calling.call` says.
+        """
+        with self._gated((*inputs, *keywords.values())):
+            if keywords:
+                return self.network(*inputs, **keywords)
+            return call(self.network, inputs)
 
     @contextmanager
-    def _gated(self) -> Iterator[None]:
+    def _gated(self, inputs: Sequence[Any]) -> Iterator[None]:
         """Hook the gates that have something to do into the layers that read their channels."""
         handles = []
+        sample_of: dict[str, Tensor] = {}
         for group in self._groups:
             gate = self.get_submodule(group.gate) if group.gate else None
             if isinstance(gate, ChannelGate) and _busy(gate):
+                sample_of = sample_of or rows(inputs)
+                place = sample_of.get(self.kinds[group.name])
                 for member in group.members:
                     if member.reads:
                         layer, _ = owner_of(self, member.name)
                         # a hook belongs to one call: other threads may run the network, too
                         caller = threading.get_ident()
-                        hook = partial(_gate_inputs, caller, gate, _inputs_of(layer, member))
+                        hook = partial(_gate_inputs, caller, gate, _inputs_of(layer, member), place)
                         handles.append(layer.register_forward_pre_hook(hook))
         try:
             yield
@@ -134,19 +184,20 @@ class TracedNetwork(nn.Module):
         small = copy.deepcopy(self)
         release(small)
         alive: dict[tuple[str, int], Tensor] = {}
+        views: dict[str, tuple[int, ...] | None] = {}
         for group in small._groups:
             gone = torch.ones(group.n, dtype=torch.bool)
             gone[keep[group.name].cpu() if group.name in keep else slice(None)] = False
             for member in group.members:
-                size = get_tensor(small, member.name).shape[member.axis]
+                views[member.name] = member.view
+                size = (member.view or get_tensor(small, member.name).shape)[member.axis]
                 entries = alive.setdefault((member.name, member.axis), torch.ones(size).bool())
                 entries[member.index[gone].flatten()] = False
         for (name, axis), entries in alive.items():
             tensor = get_tensor(small, name).detach()
             index = entries.nonzero().flatten().to(tensor.device)
-            set_tensor(small, name, tensor.index_select(axis, index))
-        for layer in {owner_of(small, name)[0] for name, _ in alive}:
-            _refit(layer)
+            set_tensor(small, name, _cut(tensor, axis, index, views[name]))
+        _refit_all(small, [name for name, _ in alive])
         small._groups = [_kept(g, keep.get(g.name), alive) for g in small._groups]
         for _, gate in gates(small):
             gate.opened = None
@@ -173,7 +224,12 @@ def _inputs_of(layer: nn.Module, member: Member) -> Tensor:
 
 
 def _gate_inputs(
-    caller: int, gate: ChannelGate, index: Tensor, layer: nn.Module, inputs: tuple[Any, ...]
+    caller: int,
+    gate: ChannelGate,
+    index: Tensor,
+    samples: Tensor | None,
+    layer: nn.Module,
+    inputs: tuple[Any, ...],
 ) -> tuple[Any, ...]:
     """Send some channels of a layer's input through a gate (a forward pre-hook of one thread)."""
     if threading.get_ident() != caller:
@@ -183,7 +239,9 @@ def _gate_inputs(
     x = x.movedim(axis, 1)
     place = index.flatten().to(x.device)
     channels = x.index_select(1, place).unflatten(1, tuple(index.shape))
-    passed = gate(channels, torch.arange(len(x), device=x.device)).flatten(1, 2)
+    if samples is None or len(samples) != len(x):
+        samples = torch.arange(len(x), device=x.device)
+    passed = gate(channels, samples).flatten(1, 2)
     return (x.index_copy(1, place, passed).movedim(1, axis), *rest)
 
 
@@ -196,14 +254,44 @@ def _kept(
     members = []
     for member in group.members:
         place = alive[member.name, member.axis].cumsum(0) - 1
-        members.append(replace(member, index=place[member.index[keep.cpu()]]))
+        view = None if member.view is None else (int(place[-1]) + 1,)
+        members.append(replace(member, index=place[member.index[keep.cpu()]], view=view))
     return replace(group, n=len(keep), members=tuple(members))
+
+
+def _cut(tensor: Tensor, axis: int, index: Tensor, view: tuple[int, ...] | None) -> Tensor:
+    """The entries of a tensor that stay; a flat view loses them from the last axis that has any."""
+    if view is None:
+        return tensor.index_select(axis, index)
+    return tensor.reshape(view).index_select(axis, index).reshape(*tensor.shape[:-1], -1)
+
+
+def _refit_all(model: nn.Module, tensors: list[str]) -> None:
+    """Bring the widths that the owners of some tensors remember in line with them."""
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in tensors):
+        layer = model.get_submodule(name)
+        _refit_parent(model.get_submodule(name.rpartition(".")[0]), layer)
+        _refit(layer)
+
+
+def _refit_parent(parent: nn.Module, layer: nn.Module) -> None:
+    """Bring the widths that a graph convolution remembers in line with those of its layers."""
+    if not (isinstance(layer, nn.Linear) or is_graph_linear(layer)):
+        return
+    for axis, side in enumerate(("out", "in")):
+        old = getattr(layer, f"{side}_features", getattr(layer, f"{side}_channels", None))
+        heads = getattr(parent, "heads", 1) if side == "out" else 1
+        width = getattr(parent, f"{side}_channels", None)
+        if isinstance(heads, int) and isinstance(width, int) and width * heads == old:
+            setattr(parent, f"{side}_channels", layer.weight.shape[axis] // heads)  # type: ignore[union-attr]
 
 
 def _refit(layer: nn.Module) -> None:
     """Bring the widths that a layer remembers in line with its weights."""
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
+    elif is_graph_linear(layer):
+        layer.out_channels, layer.in_channels = layer.weight.shape  # type: ignore[union-attr]
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = layer.weight.shape[1]
     elif isinstance(layer, _ConvNd):
@@ -216,30 +304,60 @@ def _refit(layer: nn.Module) -> None:
             layer.in_channels = layer.weight.shape[1] * layer.groups
     elif isinstance(layer, _NormBase):
         layer.num_features = len(layer.weight)
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_groups = layer.num_channels = len(layer.weight)
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = len(layer.weight)
 
 
-def _folded(network: nn.Module, groups: list[ChannelGroup], inputs: tuple[Any, ...]) -> set[str]:
-    """Groups read by a layer whose rows are not the samples: their gates could not tell them."""
-    first = next(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
-    rows: dict[nn.Module, set[int]] = defaultdict(set)
+def _kinds_of_rows(
+    network: nn.Module, groups: list[ChannelGroup], inputs: tuple[Any, ...]
+) -> dict[str, str]:
+    """Whether the readers of a group see samples, nodes or edges; others cannot have a gate."""
+    seen: dict[nn.Module, set[int]] = defaultdict(set)
     readers = {g.name: [owner_of(network, m.name)[0] for m in g.members if m.reads] for g in groups}
     hooks = [
-        layer.register_forward_pre_hook(lambda m, a: rows[m].update([len(a[0]) if a else -1]))
+        layer.register_forward_pre_hook(lambda m, a: seen[m].update([len(a[0]) if a else -1]))
         for layer in {layer for layers in readers.values() for layer in layers}
     ]
     modes = {module: module.training for module in network.modules()}
     try:
         with torch.no_grad():
-            network.eval()(*inputs)
+            call(network.eval(), inputs)
     finally:
         for hook in hooks:
             hook.remove()
         for module, mode in modes.items():
             module.training = mode
-    expected = {len(first) if first.dim() else 1}
-    return {n for n, layers in readers.items() if any(rows[m] != expected for m in layers)}
+    known = rows(inputs)
+    kinds = {}
+    for name, layers in readers.items():
+        for kind, samples in known.items():
+            # as many edges as nodes: they could not be told apart
+            alike = [s for s in known.values() if len(s) == len(samples)]
+            if all(torch.equal(s, samples) for s in alike) and all(
+                seen[layer] == {len(samples)} for layer in layers
+            ):
+                kinds[name] = kind
+    return kinds
+
+
+def _refuse_strange(network: nn.Module) -> None:
+    """Refuse what cannot be looked into.
+
+    Raises:
+        ConfigError: the network is a script, or has weights without a shape.
+    """
+    kind = type(network).__name__
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ConfigError(
+            f"{kind} is compiled TorchScript, whose layers cannot be replaced; prune the network "
+            "that it was made from"
+        )
+    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in network.parameters()):
+        raise ConfigError(
+            f"{kind} has lazy layers without a shape; run it once on a batch, then prune it"
+        )
 
 
 def _tried(
@@ -263,7 +381,7 @@ def _removable(network: nn.Module, groups: list[ChannelGroup], inputs: tuple[Any
     """Whether zeroing and removing about half of the channels come to the same."""
     probe = TracedNetwork.__new__(TracedNetwork)
     nn.Module.__init__(probe)
-    probe._assemble(copy.deepcopy(network), groups, 0.0, {g.name for g in groups})
+    probe._assemble(copy.deepcopy(network), groups, 0.0, {})
     release(probe)
     generator = torch.Generator().manual_seed(0)
     _scramble(probe, generator)
@@ -273,11 +391,11 @@ def _removable(network: nn.Module, groups: list[ChannelGroup], inputs: tuple[Any
         stays[0], stays[-1] = False, True
         keep[group.name] = stays.nonzero().flatten()
         for member, tensor in weight_members(group, probe):
-            tensor.index_fill_(member.axis, member.index[~stays].flatten().to(tensor.device), 0.0)
+            tensor.masked_fill_(spread(member, ~stays, tensor), 0.0)
     probe.eval()
     try:  # in float64 where the network can: nothing then hides in rounding
-        masked = _numbers(probe.double()(*pytree.tree_map(_doubled, inputs)))
-        inputs, tolerance = pytree.tree_map(_doubled, inputs), 1e-8
+        masked = _numbers(probe.double()(*pytree.tree_map(doubled, inputs)))
+        inputs, tolerance = pytree.tree_map(doubled, inputs), 1e-8
     except (RuntimeError, TypeError):
         probe.to(next(network.parameters()).dtype)
         masked, tolerance = _numbers(probe(*inputs)), 1e-3
@@ -305,10 +423,6 @@ def _scramble(network: nn.Module, generator: torch.Generator) -> None:
         elif name.endswith(("bias", "running_mean")):
             low, high = -0.5, 0.5
         tensor.copy_(torch.empty(tensor.shape).uniform_(low, high, generator=generator))
-
-
-def _doubled(leaf: Any) -> Any:
-    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _numbers(result: Any) -> list[Tensor]:

@@ -29,7 +29,7 @@ from egnn_prune.pruning.criteria import Criterion, Movement
 from egnn_prune.pruning.freezing import MODES
 from egnn_prune.pruning.schedule import Schedule
 from egnn_prune.pruning.tensors import parameter_names
-from egnn_prune.training.loss import graph_losses
+from egnn_prune.training.batch_losses import default_loss
 from egnn_prune.training.variance import predictive_variance
 
 
@@ -49,7 +49,7 @@ class PruningCallback(Callback):
         until: share of the fit after which the last round is over.
         scope: what is ranked together, see :func:`egnn_prune.pruning.choose`.
         batches: what the criterion looks at; iterated anew in every round.
-        loss: ``loss(model, batch) -> [samples]``.
+        loss: ``loss(model, batch) -> [samples]``; by default as for :func:`egnn_prune.prune`.
         variance: ``variance(model, batch) -> [samples]``, for the uncertainty criterion.
         round_to: widths become multiples of this.
         freezing: see :func:`egnn_prune.pruning.freeze`; applied after the last round.
@@ -57,6 +57,8 @@ class PruningCallback(Callback):
         after_round: called with the masked model after every round, such as
             ``lambda m: rewind(m, start)``.
         seed: of criteria that draw.
+        network: dotted name of the network in the Lightning module; by default the module itself,
+            its ``model``, or the only part of it that declares channel groups.
 
     Attributes:
         keep: the masks after the latest round, ``{group name: boolean [n]}``.
@@ -75,13 +77,14 @@ class PruningCallback(Callback):
         until: float = 0.3,
         scope: str = "global",
         batches: Iterable[Any] | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = graph_losses,
+        loss: Callable[[nn.Module, Any], Tensor] | None = None,
         variance: Callable[[nn.Module, Any], Tensor] = predictive_variance,
         round_to: int = 1,
         freezing: str = "pruned",
         freeze_fraction: float = 0.25,
         after_round: Callable[[nn.Module], None] | None = None,
         seed: int = 0,
+        network: str | None = None,
     ) -> None:
         # refuse what is out of range now, not in the middle of a fit
         sparsities(schedule, sparsity, rounds)
@@ -98,7 +101,7 @@ class PruningCallback(Callback):
         self.rounds, self.until, self.scope, self.round_to = rounds, until, scope, round_to
         self.batches, self.loss, self.variance = batches, loss, variance
         self.freezing, self.freeze_fraction = freezing, freeze_fraction
-        self.after_round = after_round
+        self.after_round, self.network = after_round, network
         self.generator = torch.Generator().manual_seed(seed)
         self.movement = Movement() if criterion == "movement" else None
         self.keep: dict[str, Tensor] = {}
@@ -133,7 +136,7 @@ class PruningCallback(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make all parameters holdable, before the optimiser or DDP looks at the model."""
-        model = pruned_part(pl_module)
+        model = pruned_part(pl_module, self.network)
         if stage != "fit":
             return
         hold(model, parameter_names(model))
@@ -151,7 +154,7 @@ class PruningCallback(Callback):
                 raise ConfigError("a fit without an end cannot be planned; set max_steps or epochs")
             per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
             self._plan = self.plan(int(steps), max(1, math.ceil(min(steps, per_epoch))))
-            groups = pruned_part(pl_module).channel_groups()  # type: ignore[operator]
+            groups = pruned_part(pl_module, self.network).channel_groups()  # type: ignore[operator]
             zeros = {g.name: torch.zeros(g.n) for g in groups}
             for _step, sparsity in self._plan:  # refuse now what a later round could not do
                 choose(zeros, sparsity, self.scope, groups=groups, round_to=self.round_to)
@@ -164,7 +167,7 @@ class PruningCallback(Callback):
     ) -> None:
         """Gradients are fresh: let the movement criterion see them."""
         if self.movement is not None:
-            self.movement.update(pruned_part(pl_module))
+            self.movement.update(pruned_part(pl_module, self.network))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit needs; Lightning calls this."""
@@ -183,16 +186,20 @@ class PruningCallback(Callback):
             vars(self.movement).update(state_dict["movement"])
 
     def _round(self, trainer: L.Trainer, pl_module: L.LightningModule, sparsity: float) -> None:
-        model = pruned_part(pl_module)
+        model = pruned_part(pl_module, self.network)
         groups = model.channel_groups()  # type: ignore[operator]
         batches = None
         if self.batches is not None:
             batches = (move_data_to_device(batch, pl_module.device) for batch in self.batches)
+        loss = self.loss
+        if loss is None:
+            first = None if self.batches is None else next(iter(self.batches), None)
+            loss = default_loss(model, first)
         context = Context(
             model,
             groups,
             batches,
-            self.loss,
+            loss,
             self.generator,
             variance=self.variance,
             movement=self.movement,
@@ -261,16 +268,36 @@ def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def pruned_part(pl_module: L.LightningModule) -> nn.Module:
-    """The network that a callback prunes: the Lightning module itself, or its ``model``.
+def pruned_part(pl_module: L.LightningModule, name: str | None = None) -> nn.Module:
+    """The network that a callback prunes.
+
+    Args:
+        pl_module: what is fitted.
+        name: dotted name of the network in it; by default the Lightning module itself, its
+            ``model``, or the only part of it that declares channel groups.
 
     Raises:
-        ConfigError: neither declares channel groups.
+        ConfigError: there is no such part, or more than one, or it declares no channel groups.
     """
-    for candidate in (pl_module, getattr(pl_module, "model", None)):
-        if isinstance(candidate, nn.Module) and hasattr(candidate, "channel_groups"):
-            return candidate
+    kind = type(pl_module).__name__
+    parts = dict(pl_module.named_modules())
+    if name is not None and name not in parts:
+        raise ConfigError(f"{kind} has no part {name!r}; see named_modules()")
+    for key in (name,) if name is not None else ("", "model"):
+        if hasattr(parts.get(key), "channel_groups"):
+            return parts[key]
+    found = (
+        [] if name is not None else [n for n, m in parts.items() if hasattr(m, "channel_groups")]
+    )
+    outermost = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
+    if len(outermost) == 1:
+        return parts[outermost[0]]
+    if outermost:
+        raise ConfigError(
+            f"{kind} has several networks with channel_groups(): {', '.join(outermost)}; name one "
+            "with network=..."
+        )
     raise ConfigError(
-        f"{type(pl_module).__name__} cannot be pruned: neither it nor its .model has "
+        f"{kind} cannot be pruned: {f'its {name} has no' if name else 'no part of it has'} "
         "channel_groups(); wrap a third-party network in egnn_prune.pruning.TracedNetwork"
     )

@@ -17,6 +17,7 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.models import forces
+from egnn_prune.training.batch_losses import not_finite
 from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.loss import graph_losses
 from egnn_prune.training.progress import StepBar
@@ -57,11 +58,11 @@ class RegressionTask(L.LightningModule):
         self.model = model
         self.steps, self.lr, self.weight_decay, self.warmup = steps, lr, weight_decay, warmup
 
-    def training_step(self, batch: Any, _: int) -> Tensor:
+    def training_step(self, batch: Any, number: int) -> Tensor:
         """Mean loss of a batch; a NaN stops the fit."""
         loss = self.losses(self.model, batch).mean()
         if not bool(torch.isfinite(loss)):
-            raise ConfigError("the training loss became NaN or infinite; lower training.lr")
+            raise not_finite(batch, number)
         return loss
 
     def validation_step(self, batch: Data, _: int) -> None:

@@ -52,13 +52,30 @@ def score_channels(criterion: str | Criterion, context: Context) -> dict[str, Te
         context: what the criterion may look at.
 
     Raises:
-        ConfigError: there is no criterion of that name, or it needs what the context lacks.
+        ConfigError: there is no criterion of that name, it needs what the context lacks, or it
+            gives a group something else than one score per channel.
     """
     if isinstance(criterion, str):
         if criterion not in CRITERIA:
             raise ConfigError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
         criterion = CRITERIA[criterion]
-    return {group.name: criterion(group, context) for group in context.groups}
+    scores = {}
+    for group in context.groups:
+        found = criterion(group, context)
+        if not isinstance(found, Tensor) or found.shape != (group.n,):
+            given = (
+                f"a tensor of shape {tuple(found.shape)}"
+                if isinstance(found, Tensor)
+                else f"a {type(found).__name__}"
+                if found is not None
+                else "nothing (None)"
+            )
+            raise ConfigError(
+                f"the criterion gave group {group.name} {given}; it must give a tensor of shape "
+                f"({group.n},), one score per channel"
+            )
+        scores[group.name] = found
+    return scores
 
 
 __all__ = [

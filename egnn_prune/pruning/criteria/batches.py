@@ -29,7 +29,7 @@ def sample_count(batch: Any) -> int:
     first = inputs_of(batch)
     while isinstance(first, Sequence):  # several inputs
         first = first[0]
-    return len(first)
+    return len(first) if isinstance(first, Tensor) else sample_count(first)
 
 
 def inputs_of(batch: Any) -> Any:

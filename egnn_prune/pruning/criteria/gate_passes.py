@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGate, evaluating
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria.batches import PerSample, inputs_of, sample_count
 
 
@@ -89,7 +90,7 @@ def gate_means_of_squares(
     try:
         with evaluating(model):
             for batch in batches:
-                model(inputs_of(batch))
+                call(model, inputs_of(batch))
     finally:
         for hook in hooks:
             hook.remove()

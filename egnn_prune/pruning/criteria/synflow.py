@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.criteria.channel_sums import group_sums
 from egnn_prune.pruning.criteria.context import Context
@@ -48,7 +49,7 @@ def synaptic_flow(context: Context) -> dict[str, Tensor]:
     if isinstance(example, Tensor):
         example = torch.ones_like(example[:1])
     with absolute(context.model), effective_weights(context.model) as weights:
-        total = sum_of_outputs(context.model(example))
+        total = sum_of_outputs(call(context.model, example))
         gradients = by_weights(total, weights)
         flow = {name: (weights[name] * gradients[name]).detach() for name in weights}
     if not all(bool(value.isfinite().all()) for value in flow.values()):

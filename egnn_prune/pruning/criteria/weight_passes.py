@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from egnn_prune.channels import evaluating
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria.batches import PerSample, inputs_of
 from egnn_prune.pruning.tensors import get_tensor, owner_of, parameter_names
 
@@ -143,7 +144,7 @@ def input_norms(
             hooks.append(owner.register_forward_pre_hook(watch(name)))
         with evaluating(model):
             for batch in batches:
-                model(inputs_of(batch))
+                call(model, inputs_of(batch))
     finally:
         for handle in hooks:
             handle.remove()

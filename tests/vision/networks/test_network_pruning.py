@@ -24,7 +24,7 @@ from egnn_prune.pruning import (
 from egnn_prune.uncertainty import ModuleDropout
 from egnn_prune.vision.networks import build_network
 
-STREAM = "it passes a parameter that no layer owns (_SliceOp), which mixes channels"
+STREAM = "it passes a slice operation, which takes channels apart"
 RETURNED = "its channels are what the network returns"
 
 
