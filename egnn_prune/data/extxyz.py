@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from egnn_prune.data.ase_files import read_structures
+from egnn_prune.data.ase_files import out_of_bounds, read_structures
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.labels import Labels, declared, is_energy, is_total_energy
@@ -71,7 +71,7 @@ def load_extxyz(
         return pieces(files, target)
 
     variant = "|".join([target or "", *("path test ood".split()[kind] for kind in others)])
-    arrays = cached(path, parse, variant=variant, others=[*others.values()])
+    arrays = cached(path, parse, version=2, variant=variant, others=[*others.values()])
     store, file_of = _store(arrays), torch.from_numpy(np.array(arrays["file"]))
     if (count := int((file_of == TRAIN).sum())) < 3:
         raise DataError(f"{path} holds {count} structures; at least 3 are needed")
@@ -115,7 +115,7 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
     numbers = []
     for k, atoms in enumerate(piece, start):
         where = f"structure {k} of {path}"
-        if declared(atoms) != labels.units:
+        if declared(atoms, where) != labels.units:
             raise DataError(f"{where} declares other units than the structures before it")
         y = labels.number(atoms, where) * (energy if is_energy(labels.target) else 1)
         forces = labels.vectors(atoms, where)
@@ -126,6 +126,8 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         for name, values in (("pos", atoms.positions), ("y", y), ("forces", forces)):
             if values is not None and not np.isfinite(values).all():
                 raise DataError(not_finite(k, path.name, name))
+        if absurd := out_of_bounds(atoms, length):
+            raise DataError(f"{where} {absurd}")
         numbers.append(y)
         columns["z"].append(atoms.numbers.astype(np.int16))
         columns["pos"].append(atoms.positions * length)

@@ -9,17 +9,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from egnn_prune.data.units import Units
+from egnn_prune.data.units import Units, declared_units
 from egnn_prune.errors import DataError
 
 #: What energies are called, in lower case, when nobody says which one is meant.
 USUAL = ("energy", "ref_energy", "dft_energy", "totenergy", "total_energy")
-#: Keys of the comment line that declare a unit (all structures of a file alike).
-DECLARATIONS = {
-    "energy": ("energy_unit", "energy_units"),
-    "length": ("length_unit", "length_units", "pos_unit", "positions_unit"),
-    "forces": ("forces_unit", "forces_units", "force_unit", "force_units"),
-}
 
 
 def is_energy(target: str) -> bool:
@@ -64,7 +58,7 @@ class Labels:
             # a single atom often has no forces; all of a file's structures must, or none
             k = next((k for k, atoms in enumerate(structures) if len(atoms) > 1), 0)
             forces = _matching_forces(structures[k], target, f"structure {k} of {path}")
-        return cls(target, forces, declared(first))
+        return cls(target, forces, declared(first, f"structure 0 of {path}"))
 
     def number(self, atoms: Atoms, where: str) -> float:
         """The structure's target, in the unit of the file.
@@ -72,10 +66,17 @@ class Labels:
         Raises:
             DataError: it has none, or something else than a number under that name.
         """
-        value = per_structure(atoms).get(self.target)
-        if value is None or np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
-            known = ", ".join(sorted(per_structure(atoms))) or "nothing"
+        there = per_structure(atoms)
+        value = there.get(self.target)
+        if value is None:
+            known = ", ".join(sorted(there)) or "nothing"
             raise DataError(f"{where} has no number {self.target!r} (it has: {known})")
+        if np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
+            raise DataError(
+                f"{where} has {self.target}={str(value)[:40]!r}, which is not one number; write "
+                f"the number alone ({self.target}=-1.5), and its unit as energy_unit=eV, or leave "
+                "the structure out"
+            )
         return float(np.ravel(value)[0])
 
     def vectors(self, atoms: Atoms, where: str) -> np.ndarray | None:
@@ -121,15 +122,13 @@ def forces_of(atoms: Atoms) -> dict[str, np.ndarray]:
     }
 
 
-def declared(atoms: Atoms) -> Units:
-    """The units that a structure's comment line declares."""
-    given = {
-        kind: str(atoms.info[name])
-        for kind, names in DECLARATIONS.items()
-        for name in names
-        if name in atoms.info
-    }
-    return Units(**given)
+def declared(atoms: Atoms, where: str = "the structure") -> Units:
+    """The units that a structure's comment line declares.
+
+    Raises:
+        DataError: its declarations contradict each other.
+    """
+    return declared_units(atoms.info, where)
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:
