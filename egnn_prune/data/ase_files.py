@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from ase import Atoms
 from ase.io.formats import filetype, open_with_compression
 from tqdm import tqdm
 
+from egnn_prune.data.array_files import BOMB_BYTES, BOMB_RATIO
 from egnn_prune.data.xyz_frames import xyz_structures
 from egnn_prune.errors import DataError
 
@@ -39,8 +39,8 @@ def read_structures(path: Path) -> Iterator[Atoms]:
     """The structures of a file, one after another.
 
     Raises:
-        DataError: the file is empty, or ASE cannot read a structure (says which) or stops before the
-            end.
+        DataError: the file is empty, or ASE cannot read a structure (says which) or stops before
+            the end.
     """
     count = 0
     try:
@@ -81,9 +81,7 @@ def out_of_bounds(atoms: Atoms, length: float = 1.0) -> str | None:
     if not len(vectors) or not np.isfinite(vectors).all():
         return None
     if (longest := np.linalg.norm(vectors, axis=1).max()) > FARTHEST:
-        return (
-            f"has a cell vector of {longest:.4g} Angstrom, longer than {FARTHEST:.0f}; repair it"
-        )
+        return f"has a cell vector of {longest:.4g} Angstrom, longer than {FARTHEST:.0f}; repair it"
     if np.linalg.matrix_rank(vectors) < len(vectors):  # no volume at all: others say so
         return None
     if (height := (1 / np.linalg.norm(np.linalg.pinv(vectors), axis=0)).min()) < LOWEST:
@@ -125,6 +123,12 @@ def _decompressed(path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="egnn_prune-") as folder:
         plain = Path(folder) / path.stem
+        limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
         with open_with_compression(str(path), "rb") as packed, plain.open("wb") as copy:
-            shutil.copyfileobj(packed, copy)
+            while block := packed.read(1 << 20):
+                copy.write(block)
+                if copy.tell() > limit:
+                    raise DataError(
+                        f"{path} grows to more than {limit:,} bytes; unpack it if that is meant"
+                    )
         yield plain

@@ -121,6 +121,7 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         forces = labels.vectors(atoms, where)
         if not len(atoms):
             raise DataError(f"{where} has no atoms")
+        labels.refuse_gradients(atoms, where)
         if atoms.numbers.min() < 1:  # "X", say
             raise DataError(not_an_element(k, path.name, int(atoms.numbers.min())))
         for name, values in (("pos", atoms.positions), ("y", y), ("forces", forces)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,10 @@ def is_energy(target: str) -> bool:
 def is_total_energy(target: str) -> bool:
     """Whether it is the energy of a whole structure, whose negative gradient the forces are."""
     return is_energy(target) and "per_atom" not in target.lower()
+
+
+#: Names of arrays that may be forces, or their negative.
+GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,22 @@ class Labels:
             f"{where} has no forces {self.forces!r}, but structures before it have; give forces to "
             "all of them or to none"
         )
+
+    def refuse_gradients(self, atoms: Atoms, where: str) -> None:
+        """Refuse what probably is forces, in a file without any.
+
+        Raises:
+            DataError: an array ``[N, 3]`` is called as gradients are.
+        """
+        if self.forces is not None or not is_total_energy(self.target):
+            return
+        for name, values in {**atoms.arrays, **_results(atoms)}.items():
+            if np.shape(values) == (len(atoms), 3) and GRADIENT.search(name):
+                raise DataError(
+                    f"{where} has no forces, but an array {name!r}; if it holds the energy's "
+                    "gradient, turn its sign and call it forces (forces = -gradient), if it holds "
+                    "the forces, call it forces, or else remove it"
+                )
 
 
 def per_structure(atoms: Atoms) -> dict[str, Any]:

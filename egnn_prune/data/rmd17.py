@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
+from egnn_prune.data.array_files import npz_arrays
 from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.data.local import VARIABLE, local_data
 from egnn_prune.data.trajectory import (
@@ -155,8 +155,8 @@ def official_split(file: Path, molecule: str, count: int) -> tuple[Tensor, Tenso
     try:
         if own.is_file():
             where = own
-            with own.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
-                found = archive["train"], archive["test"]
+            rows_of = npz_arrays(own, ("train", "test"))
+            found = rows_of["train"], rows_of["test"]
         elif released:
             where = released / "index_train_01.csv"
             files = where, released / "index_test_01.csv"

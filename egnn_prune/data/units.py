@@ -44,7 +44,7 @@ ALIASES: dict[str, str] = {
     "bohrs": "Bohr",
     "bohr radius": "Bohr",
 }
-#: Keys that declare a unit, wherever a file has room for them; in any case and number (:func:`kind_of`).
+#: Keys that declare a unit, in the comment line or as arrays; in any case, see :func:`kind_of`.
 DECLARATIONS: dict[str, tuple[str, ...]] = {
     "energy": ("energy_unit", "energies_unit", "e_unit"),
     "length": ("length_unit", "pos_unit", "position_unit", "positions_unit", "r_unit"),
@@ -67,16 +67,19 @@ def _plain(key: str) -> str:
 _KINDS = {_plain(name): kind for kind, names in DECLARATIONS.items() for name in names}
 
 
-def declared_units(given: Mapping[Any, object], where: str = "the structure") -> Units:
-    """The units that keys of a file declare, in any case; eV and Angstrom otherwise.
+def declared_units(
+    given: Mapping[Any, object], where: str = "the structure", energy: str = "eV"
+) -> Units:
+    """The units that keys of a file declare, in any case; Angstrom and ``energy`` otherwise.
 
     Args:
         given: values by key; other keys are passed over.
         where: what is read, for messages.
+        energy: the unit of energies that are not declared.
 
     Raises:
-        DataError: two keys contradict each other, or forces are declared in another energy than eV
-            while the unit of the energies is not declared.
+        DataError: two keys contradict each other, or forces are declared in another energy than
+            the usual one while the unit of the energies is not declared.
     """
     found: dict[str, str] = {}
     for key, value in given.items():
@@ -93,12 +96,12 @@ def declared_units(given: Mapping[Any, object], where: str = "the structure") ->
             of_energy = to_ev(_energy_and_length(found["forces"])[0])
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-        if of_energy != 1:
+        if of_energy != to_ev(energy):
             raise DataError(
                 f"{where} declares forces in {found['forces']}, but no unit of energies; add "
                 "energy_unit=..."
             )
-    return Units(**found)
+    return Units(**{"energy": energy, **found})
 
 
 def to_ev(unit: str) -> float:

@@ -105,4 +105,3 @@ def columns_of(comment: str, where: str) -> Columns:
             real += range(start, start + width)
         start += width
     return Columns(start, True, species, tuple(real))
-
