@@ -151,8 +151,8 @@ def _npy_pieces(stream: IO[bytes], size: int) -> Iterator[np.ndarray]:
     if shape and shape[0] and not width:
         raise ValueError(f"its shape {shape} has rows with nothing in them")
     wanted = width * (shape[0] if shape else 1) * dtype.itemsize
-    if wanted > size:
-        raise ValueError(f"its shape {shape} needs {wanted:,} bytes, but it has {size:,}")
+    if wanted > (held := size - stream.tell()):
+        raise ValueError(f"its shape {shape} needs {wanted:,} bytes, but it has {held:,}")
     if fortran or not shape:
         count = int(np.prod(shape, dtype=object))
         yield _read(stream, dtype, count).reshape(shape, order="F" if fortran else "C")
