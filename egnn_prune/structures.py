@@ -12,11 +12,10 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
 from egnn_prune.data import ase_files
-from egnn_prune.data.labels import DECLARATIONS, declared, forces_of
+from egnn_prune.data.labels import declared, forces_of
 from egnn_prune.data.quantities import is_energy
+from egnn_prune.data.units import kind_of
 from egnn_prune.errors import DataError
-
-UNIT_KEYS = {key for keys in DECLARATIONS.values() for key in keys}
 
 
 def read_structures(path: str | Path) -> list[Atoms]:
@@ -53,9 +52,9 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
     Raises:
         DataError: a unit is not known, or the units contradict each other.
     """
-    if UNIT_KEYS.isdisjoint(atoms.info):
+    if not any(map(kind_of, atoms.info)):
         return atoms
-    energy, length, force = declared(atoms).factors(where)
+    energy, length, force = declared(atoms, where).factors(where)
     out = atoms.copy()
     out.arrays.pop("momenta", None)
     out.positions *= length
@@ -65,7 +64,7 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
         if is_energy(key) and np.asarray(value).dtype.kind in "iuf"
         else value
         for key, value in out.info.items()
-        if key not in UNIT_KEYS
+        if not kind_of(key)
     }
     for name, values in forces_of(out).items():
         out.arrays[name] = values * force
@@ -94,7 +93,7 @@ def problem(atoms: Atoms, elements: Sequence[int]) -> str | None:
     gram = (vectors @ vectors.T) / np.where(lengths > 0, lengths[:, None] * lengths, 1.0)
     if atoms.pbc.any() and not np.linalg.det(gram) > 1e-12:
         return "is periodic, but its cell has no volume in its periodic directions"
-    return None
+    return ase_files.out_of_bounds(atoms)
 
 
 def graph_of(atoms: Atoms) -> Data:

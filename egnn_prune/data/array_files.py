@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 PIECE = 1 << 24  # bytes
+#: Members of archives that grow beyond this size and by more than this factor are refused:
+#: coordinates, energies and text shrink to a tenth at best.
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 
 
 class ColumnWriter:
@@ -46,7 +49,8 @@ class ColumnWriter:
         if self.scalar and (piece.ndim or self.rows):
             raise TypeError("a number cannot be continued")
         self.rows += 1 if self.scalar else len(piece)
-        self.file.write(np.ascontiguousarray(piece).data.cast("B") if piece.size else b"")
+        if piece.nbytes:  # dates and records have no buffer of their own
+            self.file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
 
     def close(self) -> None:
         """Write the final number of rows and close the file."""
@@ -80,31 +84,79 @@ def joined(pieces: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {k: v[0] if len(v) == 1 else np.concatenate(v) for k, v in parts.items()}
 
 
-def npz_pieces(path: Path) -> Iterator[dict[str, np.ndarray]]:
+def npz_pieces(path: Path, names: Collection[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
     """The arrays of an ``.npz``, one after another, in pieces of about 16 MB; never unpickles.
 
+    What an array says of its size is compared with its member of the archive before anything is
+    allocated for it.
+
+    Args:
+        path: the file.
+        names: of the wanted arrays; all, unless given.
+
     Raises:
-        ValueError: a member is no ``.npy`` file, ends early, or holds pickled objects.
+        ValueError: a member is no ``.npy`` file, is there twice, ends early, holds pickled
+            objects, or says that it is larger than it is; or more is packed into it than numbers
+            can be.
         Exception: what ``zipfile`` and ``zlib`` raise for damaged archives.
     """
     with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
+        seen = set()
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name in seen:
+                raise ValueError(f"it has two arrays called {name}")
+            seen.add(name)
+            if names is not None and name not in names:
+                continue
+            packed = max(1, member.compress_size)
+            if member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * packed:
+                raise ValueError(
+                    f"{name} would grow from {packed:,} to {member.file_size:,} bytes; store it "
+                    "without compression if that is meant"
+                )
             with archive.open(member) as stream:
-                for piece in _npy_pieces(stream):
-                    yield {member.removesuffix(".npy"): piece}
+                try:
+                    for piece in _npy_pieces(stream, member.file_size):
+                        yield {name: piece}
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
                 if stream.read(1):  # reading on to the end also compares the checksum
-                    raise ValueError(f"{member} is longer than it says")
+                    raise ValueError(f"{name} is longer than it says")
 
 
-def _npy_pieces(stream: IO[bytes]) -> Iterator[np.ndarray]:
+def npz_names(path: Path) -> list[str]:
+    """The names of the arrays in an ``.npz``.
+
+    Raises:
+        Exception: what ``zipfile`` raises for damaged archives.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return [member.removesuffix(".npy") for member in archive.namelist()]
+
+
+def npz_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Some arrays of an ``.npz``, as :func:`npz_pieces` reads them, in memory."""
+    return joined(npz_pieces(path, names))
+
+
+def _npy_pieces(stream: IO[bytes], size: int) -> Iterator[np.ndarray]:
+    """The pieces of an ``.npy`` file of so many bytes."""
     shape, fortran, dtype = _npy_header(stream)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects")
+    if any(type(n) is not int or n < 0 for n in shape):  # True counts as a whole number, too
+        raise ValueError(f"it says that its shape is {shape}")
+    width = int(np.prod(shape[1:], dtype=object))
+    if shape and shape[0] and not width:
+        raise ValueError(f"its shape {shape} has rows with nothing in them")
+    wanted = width * (shape[0] if shape else 1) * dtype.itemsize
+    if wanted > (held := size - stream.tell()):
+        raise ValueError(f"its shape {shape} needs {wanted:,} bytes, but it has {held:,}")
     if fortran or not shape:
         count = int(np.prod(shape, dtype=object))
         yield _read(stream, dtype, count).reshape(shape, order="F" if fortran else "C")
         return
-    width = int(np.prod(shape[1:], dtype=object))
     rows = max(1, PIECE // max(1, width * dtype.itemsize))
     for start in range(0, max(shape[0], 1), rows):  # what has no rows still is one piece
         n = min(rows, shape[0] - start)

@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count as numbers
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ase.io
+import numpy as np
 from ase import Atoms
-from ase.io.extxyz import XYZError
-from ase.io.formats import open_with_compression
+from ase.io.formats import filetype, open_with_compression
 from tqdm import tqdm
 
+from egnn_prune.data.array_files import BOMB_BYTES, BOMB_RATIO
+from egnn_prune.data.xyz_frames import xyz_structures
 from egnn_prune.errors import DataError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
+#: Angstrom. Farther away, float32 resolves no more than a thousandth of an Angstrom.
+FARTHEST = 10_000.0
+#: Angstrom. No two atoms are so close, and an atom would see thousands of its own images.
+LOWEST = 0.1
+#: A line of every structure in text formats whose readers stop at the first line that they do not
+#: expect, or after one structure.
+BEGINNINGS = {
+    "lammps-dump-text": r"ITEM: TIMESTEP",
+    "vasp-xdatcar": r"\s*Direct configuration",
+    "proteindatabank": r"MODEL\b",
+    "dlp-history": r"\s*timestep\b",
+    "sdf": r"\$\$\$\$",
+    "mol": r"\$\$\$\$",
+}
 
 
 def read_structures(path: Path) -> Iterator[Atoms]:
     """The structures of a file, one after another.
 
     Raises:
-        DataError: the file is empty, or ASE cannot read a structure; says which.
+        DataError: the file is empty, or ASE cannot read a structure (says which) or stops before
+            the end.
     """
     count = 0
     try:
         with _decompressed(path) as plain:
             if not plain.stat().st_size:
                 raise DataError(f"{path} is empty")
-            structures = ase.io.iread(plain, ":", do_not_split_by_at_sign=True)
-            try:
-                for atoms in tqdm(structures, path.name, unit=" structures", delay=2, leave=False):
-                    yield atoms
-                    count += 1
-            except XYZError:  # ASE looks for the beginnings of all structures first
-                if (wrong := _miscounted(plain)) is None:
-                    raise
-                raise DataError(
-                    f"structure {wrong[0]} of {path} does not have the {wrong[1]} atom lines that "
-                    "it announces; repair it"
-                ) from None
+            kind = filetype(str(plain))
+            if kind in ("extxyz", "xyz"):
+                structures = xyz_structures(plain, path)
+            else:
+                structures = ase.io.iread(plain, ":", format=kind, do_not_split_by_at_sign=True)
+            for atoms in tqdm(structures, path.name, unit=" structures", delay=2, leave=False):
+                yield atoms
+                count += 1
+            _refuse_unread(plain, path, kind, count)
     except DataError:
         raise
     except Exception as error:  # ASE, gzip and zlib raise whatever they raise
@@ -52,21 +64,51 @@ def read_structures(path: Path) -> Iterator[Atoms]:
         raise DataError(f"ASE cannot read {where}: {type(error).__name__}: {what}") from None
 
 
-def _miscounted(path: Path) -> tuple[int, int] | None:
-    """The first structure of an XYZ file not followed by another or the end, and its atoms."""
-    atoms = 0
-    with path.open(errors="replace") as lines:
-        for k in numbers():
-            head = lines.readline().strip()
-            if not head:
-                return None
-            if not head.isdigit():
-                return (k - 1, atoms) if k else None
-            atoms = int(head)
-            found = sum(1 for _ in islice(lines, atoms + 1))  # a comment, too
-            if found < atoms + 1:
-                return k, atoms
+def out_of_bounds(atoms: Atoms, length: float = 1.0) -> str | None:
+    """Why a structure's finite positions or cell cannot be meant; ``None`` if they can.
+
+    Args:
+        atoms: the structure.
+        length: Angstrom in the unit of its positions and cell.
+    """
+    far = length * np.abs(atoms.positions).max(initial=0.0)
+    if np.isfinite(far) and far > FARTHEST:
+        return (
+            f"has an atom at {far:.4g} Angstrom, farther than {FARTHEST:.0f} from the origin; "
+            "repair its position, or move the structure to the origin"
+        )
+    vectors = length * np.asarray(atoms.cell)[atoms.pbc]
+    if not len(vectors) or not np.isfinite(vectors).all():
+        return None
+    if (longest := np.linalg.norm(vectors, axis=1).max()) > FARTHEST:
+        return f"has a cell vector of {longest:.4g} Angstrom, longer than {FARTHEST:.0f}; repair it"
+    if np.linalg.matrix_rank(vectors) < len(vectors):  # no volume at all: others say so
+        return None
+    if (height := (1 / np.linalg.norm(np.linalg.pinv(vectors), axis=0)).min()) < LOWEST:
+        return (
+            f"has a cell that is {height:.2g} Angstrom high in a periodic direction, less than "
+            f"{LOWEST}; repair it"
+        )
     return None
+
+
+def _refuse_unread(plain: Path, path: Path, kind: str, count: int) -> None:
+    """Compare what ASE read with the beginnings of structures in the file.
+
+    Raises:
+        DataError: ASE read fewer; several of its readers stop at the first thing that they do not
+            expect, and some read one structure of any number.
+    """
+    if kind not in BEGINNINGS:
+        return
+    begins = re.compile(BEGINNINGS[kind])
+    with plain.open(errors="replace") as lines:
+        found = [number for number, line in enumerate(lines, 1) if begins.match(line)]
+    if len(found) > count:
+        raise DataError(
+            f"{path} holds {len(found)} structures, but ASE reads {count} of them ({kind}); repair "
+            f"what is before line {found[count]}, or convert the file to extended XYZ"
+        )
 
 
 @contextmanager
@@ -81,6 +123,12 @@ def _decompressed(path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="egnn_prune-") as folder:
         plain = Path(folder) / path.stem
+        limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
         with open_with_compression(str(path), "rb") as packed, plain.open("wb") as copy:
-            shutil.copyfileobj(packed, copy)
+            while block := packed.read(1 << 20):
+                copy.write(block)
+                if copy.tell() > limit:
+                    raise DataError(
+                        f"{path} grows to more than {limit:,} bytes; unpack it if that is meant"
+                    )
         yield plain

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from egnn_prune.data.ase_files import read_structures
+from egnn_prune.data.ase_files import out_of_bounds, read_structures
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.duplicates import fingerprint, grouped_splits
@@ -85,6 +85,8 @@ def load_extxyz(
     own = np.where(file_of == TRAIN, kind_of, DATA)
     references = reference_energies(own, first, arrays["y"], path.name)
     rows = {kind: np.flatnonzero((file_of == kind) & (kind_of == DATA)) for kind in files}
+    if len(rows[TRAIN]) < 3:
+        raise DataError(f"{path} holds {len(rows[TRAIN])} structures; at least 3 are needed")
     splits, notes = _splits(store, rows, files, seed)
     _refuse_other_elements(store, splits, file_of, files)
     unit = "eV" if is_energy(name) else "data unit"
@@ -133,7 +135,7 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
     numbers, kinds = [], []
     for k, atoms in enumerate(piece, start):
         where = f"structure {k} of {path}"
-        if declared(atoms) != labels.units:
+        if declared(atoms, where) != labels.units:
             raise DataError(f"{where} declares other units than the structures before it")
         kinds.append(labels.kind(atoms))
         # isolated atoms are in no split: their box says nothing, and their energy may lack
@@ -142,11 +144,14 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         forces = labels.vectors(atoms, where)
         if not len(atoms):
             raise DataError(f"{where} has no atoms")
+        labels.refuse_gradients(atoms, where)
         if atoms.numbers.min() < 1:  # "X", say
             raise DataError(not_an_element(k, path.name, int(atoms.numbers.min())))
         for name, values in (("pos", atoms.positions), ("y", y), ("forces", forces)):
             if values is not None and not np.isfinite(values).all():
                 raise DataError(not_finite(k, path.name, name))
+        if absurd := out_of_bounds(atoms, length):
+            raise DataError(f"{where} {absurd}")
         numbers.append(y)
         columns["z"].append(atoms.numbers.astype(np.int16))
         columns["pos"].append(atoms.positions * length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,15 @@ from ase import Atoms
 
 from egnn_prune.data.isolated import DATA, ISOLATED, UNLABELLED, is_isolated
 from egnn_prune.data.quantities import is_energy, is_total_energy, matching_forces
-from egnn_prune.data.units import Units
+from egnn_prune.data.units import Units, declared_units, kind_of
 from egnn_prune.errors import DataError
 
 #: What energies are called, in lower case, when nobody says which one is meant.
 USUAL = ("energy", "ref_energy", "dft_energy", "totenergy", "total_energy")
-#: Keys of the comment line that declare a unit (all structures of a file alike).
-DECLARATIONS = {
-    "energy": ("energy_unit", "energy_units"),
-    "length": ("length_unit", "length_units", "pos_unit", "positions_unit"),
-    "forces": ("forces_unit", "forces_units", "force_unit", "force_units"),
-}
+
+
+#: Names of arrays that may be forces, or their negative.
+GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Labels:
         target = target or _usual_energy(structures[k], where)
         k = next((k for k, atoms in enumerate(structures) if len(atoms) > 1), k)
         forces = _matching_forces(structures[k], target, f"structure {k} of {path}")
-        return cls(target, forces, declared(structures[0]))
+        return cls(target, forces, declared(structures[0], f"structure 0 of {path}"))
 
     def number(self, atoms: Atoms, where: str) -> float:
         """The structure's target, in the unit of the file.
@@ -63,10 +62,17 @@ class Labels:
         Raises:
             DataError: it has none, or something else than a number under that name.
         """
-        value = per_structure(atoms).get(self.target)
-        if value is None or np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
-            known = ", ".join(sorted(per_structure(atoms))) or "nothing"
+        there = per_structure(atoms)
+        value = there.get(self.target)
+        if value is None:
+            known = ", ".join(sorted(there)) or "nothing"
             raise DataError(f"{where} has no number {self.target!r} (it has: {known})")
+        if np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
+            raise DataError(
+                f"{where} has {self.target}={str(value)[:40]!r}, which is not one number; write "
+                f"the number alone ({self.target}=-1.5), and its unit as energy_unit=eV, or leave "
+                "the structure out"
+            )
         return float(np.ravel(value)[0])
 
     def kind(self, atoms: Atoms) -> int:
@@ -107,6 +113,22 @@ class Labels:
             "all of them or to none"
         )
 
+    def refuse_gradients(self, atoms: Atoms, where: str) -> None:
+        """Refuse what probably is forces, in a file without any.
+
+        Raises:
+            DataError: an array ``[N, 3]`` is called as gradients are.
+        """
+        if self.forces is not None or not is_total_energy(self.target):
+            return
+        for name, values in {**atoms.arrays, **_results(atoms)}.items():
+            if np.shape(values) == (len(atoms), 3) and GRADIENT.search(name):
+                raise DataError(
+                    f"{where} has no forces, but an array {name!r}; if it holds the energy's "
+                    "gradient, turn its sign and call it forces (forces = -gradient), if it holds "
+                    "the forces, call it forces, or else remove it"
+                )
+
 
 def per_structure(atoms: Atoms) -> dict[str, Any]:
     """Numbers of the comment line and of an attached calculator."""
@@ -128,7 +150,7 @@ def said_of(atoms: Atoms, labels: Labels) -> list[str]:
     """
     target, there = labels.target, forces_of(atoms)
     read = [f"target: {target}", f"forces: {labels.forces or 'none'}"]
-    given = [name for names in DECLARATIONS.values() for name in names if name in atoms.info]
+    given = [name for name in atoms.info if kind_of(name)]
     how = f"declared by {', '.join(given)}" if given else "assumed, nothing is declared"
     u = labels.units
     units = f"{u.energy}, {u.length}" if is_energy(target) else u.length
@@ -165,15 +187,13 @@ def forces_of(atoms: Atoms) -> dict[str, np.ndarray]:
     }
 
 
-def declared(atoms: Atoms) -> Units:
-    """The units that a structure's comment line declares."""
-    given = {
-        kind: str(atoms.info[name])
-        for kind, names in DECLARATIONS.items()
-        for name in names
-        if name in atoms.info
-    }
-    return Units(**given)
+def declared(atoms: Atoms, where: str = "the structure") -> Units:
+    """The units that a structure's comment line declares.
+
+    Raises:
+        DataError: its declarations contradict each other.
+    """
+    return declared_units(atoms.info, where)
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:

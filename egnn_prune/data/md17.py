@@ -24,7 +24,7 @@ MOLECULES = (
     "toluene",
     "uracil",
 )
-NAMES = Names("z", "R", "E", "F", energy_unit="e_unit", length_unit="r_unit")
+NAMES = Names("z", "R", "E", "F")
 #: Where the file lies below the data folder; older copies are called ``MOLECULE_dft.npz``.
 PLACES = ("molecules/md17/md17_{}.npz", "md17/md17_{}.npz", "md17/{}_dft.npz")
 
@@ -38,9 +38,9 @@ def load_md17(
     """Configurations of one molecule with energies and forces, as :func:`load_rmd17` has them.
 
     Energies in the file are in kcal/mol and lengths in Angstrom, unless it declares others
-    (``e_unit``, ``r_unit``). There is no official split: a seeded 950 configurations train, 50
-    validate and 1,000 test; of fewer than 2,000 configurations, 10 % test and 5 % of the rest
-    validate.
+    (``e_unit``, ``r_unit``, ``f_unit``). There is no official split: a seeded 950 configurations
+    train, 50 validate and 1,000 test; of fewer than 2,000 configurations, 10 % test and 5 % of the
+    rest validate.
 
     MD17's energies are noisy (loose convergence): the revised set has replaced it in comparisons.
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from egnn_prune.data.array_files import npz_pieces
+from egnn_prune.data.array_files import npz_names, npz_pieces
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import SPLITS, GraphDataset, random_splits
 from egnn_prune.data.duplicates import grouped_splits, shared_structures
 from egnn_prune.data.quantities import is_energy, is_extensive, is_per_atom
 from egnn_prune.data.store import GraphStore
-from egnn_prune.data.units import Units, to_angstrom, to_ev
+from egnn_prune.data.units import Units, kind_of, to_angstrom, to_ev
 from egnn_prune.errors import DataError
 
 #: Targets whose negative gradient ``forces`` are: the layout has one array of forces, and they are
@@ -28,6 +28,8 @@ POTENTIALS = (
 #: Targets whose unit must be one of energy.
 ENERGIES = (*POTENTIALS, "u298", "h298", "g298", "zpve", "homo", "lumo", "gap")
 REQUIRED = ("offset", "z", "pos", "targets", "target_names")
+#: All arrays of the layout; their names are read in any case.
+LAYOUT = {*REQUIRED, "forces", "smiles", "split", "target_units", "pos_unit", "forces_unit"}
 UNDECLARED = "data unit"
 
 
@@ -37,7 +39,7 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         DataError: the file is missing, truncated or pickled, or its arrays cannot be used.
     """
-    return cached(path, parse_npz, check=partial(check_arrays, name=path.name))
+    return cached(path, parse_npz, version=2, check=partial(check_arrays, name=path.name))
 
 
 def parse_npz(path: Path) -> Iterator[Arrays]:
@@ -47,7 +49,11 @@ def parse_npz(path: Path) -> Iterator[Arrays]:
         DataError: the file is truncated or pickled.
     """
     try:
-        yield from npz_pieces(path)
+        names = {name: name.lower() for name in npz_names(path) if name.lower() in LAYOUT}
+        if len({*names.values()}) < len(names):
+            raise ValueError("it has two arrays whose names differ in their case only")
+        for piece in npz_pieces(path):
+            yield {names.get(name, name): values for name, values in piece.items()}
     except Exception as error:  # numpy, zipfile and zlib raise some ten different ones
         raise DataError(
             f"{path} is not a readable .npz without pickled objects; get a fresh copy ({error})"
@@ -89,6 +95,12 @@ def check_arrays(arrays: Arrays, name: str) -> None:
     ):
         if key in arrays and arrays[key].shape != shape:
             raise DataError(f"{key} of {name} has shape {arrays[key].shape}, not {shape}")
+    unknown = [key for key in arrays if key not in LAYOUT and (kind_of(key) or _is_unit(key))]
+    if unknown:  # to pass it over would be to read other numbers than are meant
+        raise DataError(
+            f"{name} has the array(s) {', '.join(unknown)}, but units are declared by target_units "
+            "(one of each target), pos_unit and forces_unit; rename or remove them"
+        )
     for key in ("pos_unit", "forces_unit"):
         if key in arrays and (arrays[key].ndim or arrays[key].dtype.kind != "U"):
             raise DataError(f"{key} of {name} must be one string, such as 'Angstrom'")
@@ -240,6 +252,10 @@ def _units(arrays: Arrays, target: str, name: str) -> tuple[str, tuple[float, fl
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     return "eV", Units(unit, length, forces).factors(name)
+
+
+def _is_unit(key: str) -> bool:
+    return key.lower().removesuffix("s").endswith("unit")
 
 
 def _is_energy(unit: str) -> bool:

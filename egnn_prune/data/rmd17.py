@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
+from egnn_prune.data.array_files import npz_arrays
 from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.data.duplicates import grouped_splits
 from egnn_prune.data.local import VARIABLE, local_data
@@ -169,8 +169,8 @@ def official_split(file: Path, molecule: str, count: int) -> tuple[Tensor, Tenso
     where = files[0]
     try:
         if len(files) == 1:
-            with where.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
-                found = archive["train"], archive["test"]
+            rows_of = npz_arrays(where, ("train", "test"))
+            found = rows_of["train"], rows_of["test"]
         else:
             found = tuple(np.loadtxt(f, dtype=np.int64, ndmin=1) for f in files)  # type: ignore[assignment]
     except Exception as error:  # numpy and zipfile raise some ten different ones

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
+from egnn_prune.data.array_files import npz_arrays, npz_names
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.store import GraphStore
-from egnn_prune.data.units import Units
+from egnn_prune.data.units import declared_units, kind_of
 from egnn_prune.errors import DataError
 
 #: "1,000 training configurations" of the literature are 950 to train and 50 to validate on.
@@ -29,8 +29,6 @@ class Names:
     positions: str
     energies: str
     forces: str
-    energy_unit: str = ""
-    length_unit: str = ""
 
     @property
     def required(self) -> tuple[str, str, str, str]:
@@ -39,7 +37,11 @@ class Names:
 
 
 def read_trajectory(path: Path, names: Names) -> GraphStore:
-    """The configurations of a file in eV and Angstrom, float64; numbers in kcal/mol unless it says.
+    """The configurations of a file in eV and Angstrom, float64.
+
+    Numbers are in kcal/mol, Angstrom and kcal/mol/Angstrom, unless strings beside them declare
+    others: ``e_unit``, ``r_unit``, ``f_unit``, or any other key that
+    :func:`~egnn_prune.data.units.kind_of` knows.
 
     Raises:
         DataError: the file is missing or truncated, lacks an array, or its arrays do not fit
@@ -49,8 +51,7 @@ def read_trajectory(path: Path, names: Names) -> GraphStore:
     def parse(path: Path) -> Iterator[Arrays]:
         """One array at a time: a file may hold a million configurations."""
         try:
-            with path.open("rb") as handle, NpzFile(handle, allow_pickle=False) as archive:
-                yield from _arrays(archive, names, path)
+            yield from _arrays(names, path)
         except DataError:
             raise
         except Exception as error:  # numpy, zipfile and zlib raise some ten different ones
@@ -70,25 +71,28 @@ def _store(arrays: Arrays) -> GraphStore:
     )
 
 
-def _arrays(archive: NpzFile, names: Names, path: Path) -> Iterator[Arrays]:
-    missing = [name for name in names.required if name not in archive.files]
+def _arrays(names: Names, path: Path) -> Iterator[Arrays]:
+    there = npz_names(path)
+    missing = [name for name in names.required if name not in there]
     if missing:
         raise DataError(
-            f"{path} lacks the array(s) {', '.join(missing)}; it has {', '.join(archive.files)}"
+            f"{path} lacks the array(s) {', '.join(missing)}; it has {', '.join(there)}"
         )
-    declared = [
-        str(archive[name]) if name in archive.files else usual
-        for name, usual in ((names.energy_unit, "kcal/mol"), (names.length_unit, "Angstrom"))
-    ]
-    energy, length, force = Units(*declared).factors(path.name)
-    z, y = archive[names.elements], _numbers(archive, names.energies, path).reshape(-1)
+    given = npz_arrays(path, [name for name in there if kind_of(name)])
+    if any(unit.size != 1 or unit.dtype.kind not in "US" for unit in given.values()):
+        raise DataError(f"{', '.join(given)} of {path.name} must be one string each, such as 'eV'")
+    texts = {name: unit.astype(str).item() for name, unit in given.items()}
+    units = declared_units(texts, path.name, energy="kcal/mol")
+    energy, length, force = units.factors(path.name)
+    z = npz_arrays(path, [names.elements])[names.elements]
+    y = _numbers(names.energies, path).reshape(-1)
     if z.dtype.kind not in "iu" or z.ndim != 1 or not len(z):
         raise DataError(f"{names.elements} of {path.name} must be a flat array of atomic numbers")
     if not len(y):
         raise DataError(f"{path.name} holds no configurations")
     shape = (len(y), len(z), 3)
     for key, name, factor in (("pos", names.positions, length), ("forces", names.forces, force)):
-        values = _numbers(archive, name, path)
+        values = _numbers(name, path)
         if values.shape != shape:
             raise DataError(f"{name} of {path.name} has shape {values.shape}, not {shape}")
         yield {key: values.reshape(-1, 3) * factor}
@@ -99,8 +103,8 @@ def _arrays(archive: NpzFile, names: Names, path: Path) -> Iterator[Arrays]:
     }
 
 
-def _numbers(archive: NpzFile, name: str, path: Path) -> np.ndarray:
-    values = archive[name]
+def _numbers(name: str, path: Path) -> np.ndarray:
+    values = npz_arrays(path, [name])[name]
     if values.dtype.kind not in "iuf":
         raise DataError(f"{name} of {path.name} must hold numbers, not {values.dtype}")
     return values.astype(np.float64, copy=False)

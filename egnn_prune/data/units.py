@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ase import units
 
@@ -23,14 +26,82 @@ LENGTH: dict[str, float] = {"Angstrom": 1.0, "nm": units.nm, "Bohr": units.Bohr}
 ALIASES: dict[str, str] = {
     "ha": "Hartree",
     "eh": "Hartree",
+    "hartrees": "Hartree",
     "ry": "Rydberg",
+    "electronvolt": "eV",
+    "kcal/mole": "kcal/mol",
+    "kj/mole": "kJ/mol",
     "kcal mol^-1": "kcal/mol",
+    "kcal mol-1": "kcal/mol",
     "kj mol^-1": "kJ/mol",
+    "kj mol-1": "kJ/mol",
     "a": "Angstrom",
     "ang": "Angstrom",
-    "å": "Angstrom",
+    "angstroms": "Angstrom",
+    "å": "Angstrom",  # the letter, and the sign of Angstrom, which lower() turns into it
+    "nanometer": "nm",
     "a0": "Bohr",
+    "bohrs": "Bohr",
+    "bohr radius": "Bohr",
 }
+#: Keys that declare a unit, in the comment line or as arrays; in any case, see :func:`kind_of`.
+DECLARATIONS: dict[str, tuple[str, ...]] = {
+    "energy": ("energy_unit", "energies_unit", "e_unit"),
+    "length": ("length_unit", "pos_unit", "position_unit", "positions_unit", "r_unit"),
+    "forces": ("forces_unit", "force_unit", "f_unit"),
+}
+
+
+def kind_of(key: object) -> str | None:
+    """What a key declares the unit of (``"energy"``, ``"length"``, ``"forces"``), if it does.
+
+    ``Energy_Unit``, ``energy-units`` and ``energyUnit`` are ``energy_unit``.
+    """
+    return _KINDS.get(_plain(key)) if isinstance(key, str) else None
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "").removesuffix("s")
+
+
+_KINDS = {_plain(name): kind for kind, names in DECLARATIONS.items() for name in names}
+
+
+def declared_units(
+    given: Mapping[Any, object], where: str = "the structure", energy: str = "eV"
+) -> Units:
+    """The units that keys of a file declare, in any case; Angstrom and ``energy`` otherwise.
+
+    Args:
+        given: values by key; other keys are passed over.
+        where: what is read, for messages.
+        energy: the unit of energies that are not declared.
+
+    Raises:
+        DataError: two keys contradict each other, or forces are declared in another energy than
+            the usual one while the unit of the energies is not declared.
+    """
+    found: dict[str, str] = {}
+    for key, value in given.items():
+        kind = kind_of(key)
+        if kind is None:
+            continue
+        if found.setdefault(kind, str(value)) != str(value):
+            raise DataError(
+                f"{where} declares the unit of {kind} twice, as {found[kind]} and as {value}; "
+                "remove one"
+            )
+    if "forces" in found and "energy" not in found:
+        try:
+            of_energy = to_ev(_energy_and_length(found["forces"])[0])
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        if of_energy != to_ev(energy):
+            raise DataError(
+                f"{where} declares forces in {found['forces']}, but no unit of energies; add "
+                "energy_unit=..."
+            )
+    return Units(**{"energy": energy, **found})
 
 
 def to_ev(unit: str) -> float:
@@ -60,18 +131,28 @@ def to_ev_per_angstrom(unit: str) -> float:
     Raises:
         DataError: the unit is not known.
     """
-    plain = unit.replace("(", "").replace(")", "").replace("mol ", "mol/").replace("mol*", "mol/")
+    energy, length = _energy_and_length(unit)
+    return to_ev(energy) / to_angstrom(length)
+
+
+def _energy_and_length(unit: str) -> tuple[str, str]:
+    plain = unit.replace("(", "").replace(")", "")
+    # "kcal/mol Angstrom", "eV Angstrom^-1"
+    plain = re.sub(r"\b(mole?)\s*[ *·]\s*", r"\1/", plain, flags=re.IGNORECASE)
+    plain = re.sub(r"\s*[ */·]\s*([A-Za-zÅå]+0?)\s*\^?-1$", r"/\1", plain)
     energy, slash, length = plain.rpartition("/")
     if not slash:
         raise DataError(
             f"the unit of force {unit!r} is not an energy over a length (as eV/Angstrom)"
         )
-    return to_ev(energy) / to_angstrom(length)
+    return energy, length
 
 
 @dataclass(frozen=True)
 class Units:
-    """The units in which a file has its numbers.
+    """The units in which a file has its numbers; each is converted by itself.
+
+    Hartree, Angstrom and Hartree/Bohr, as many programs print them, are no contradiction.
 
     Attributes:
         energy: a name in :data:`ENERGY`.
@@ -90,19 +171,13 @@ class Units:
             where: what is read, for messages.
 
         Raises:
-            DataError: a unit is not known, or forces are in another unit than energy over length,
-                so that they would not be the gradient of the energy.
+            DataError: a unit is not known.
         """
         try:
             energy, length = to_ev(self.energy), to_angstrom(self.length)
             forces = energy / length if self.forces is None else to_ev_per_angstrom(self.forces)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-        if abs(forces * length / energy - 1) > 1e-6:
-            raise DataError(
-                f"{where} declares energies in {self.energy} and lengths in {self.length}, but "
-                f"forces in {self.forces}; bring them to {self.energy}/{self.length}"
-            )
         return energy, length, forces
 
 

@@ -109,9 +109,6 @@ EV, KCAL = "eV", "kcal/mol"
 @pytest.mark.parametrize(
     ("units", "complaint"),
     [
-        ({"target_units": [EV, EV], "forces_unit": "kcal/mol/Angstrom"}, "energies in eV and"),
-        ({"target_units": [KCAL, EV], "forces_unit": "eV/Angstrom"}, "energies in kcal/mol and"),
-        ({"target_units": ["Hartree", EV], "forces_unit": "Hartree/Bohr"}, "lengths in Angstrom"),
         ({"target_units": [EV, EV], "pos_unit": "Bohr"}, "forces in an unknown unit; add forces_u"),
         ({"target_units": [KCAL, EV]}, "energy is in kcal/mol, positions in Angstrom, and forces"),
         ({"forces_unit": "eV/Angstrom"}, "their energy has none; add target_units"),

@@ -241,7 +241,7 @@ def test_mixed_units(write):
     for atoms in structures:
         atoms.info["forces_unit"] = "kcal/mol/Angstrom"
     message = refused(write(structures))
-    assert message.startswith("own.xyz declares energies in eV and lengths in Angstrom, but forces")
+    assert "declares forces in kcal/mol/Angstrom, but no unit of energies" in message
     structures = labelled()
     structures[3].info["energy_unit"] = "Hartree"
     message = refused(write(structures))
@@ -301,7 +301,7 @@ def test_an_atom_line_too_many(tmp_path, lines):
 def test_a_missing_atom_line_in_a_gzipped_file(tmp_path, lines):
     path = tmp_path / "own.xyz.gz"
     path.write_bytes(gzip.compress("\n".join([*lines[:20], *lines[21:], ""]).encode()))
-    assert refused(path).startswith(f"structure 3 of {path} does not have the 5 atom lines")
+    assert refused(path).startswith(f"structure 3 of {path} (see line 24) does not have the 5")
 
 
 def test_a_truncated_file(tmp_path, lines):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egnn_prune.data.units import Units, to_angstrom, to_ev, to_ev_per_angstrom
+from egnn_prune.data.units import Units, kind_of, to_angstrom, to_ev, to_ev_per_angstrom
 from egnn_prune.errors import DataError
 
 
@@ -43,6 +43,10 @@ def test_lengths(unit, angstrom):
         ("kcal/(mol*Angstrom)", 0.0433641),
         ("kJ/mol/nm", 0.001036427),
         ("Hartree/Bohr", 51.422067),
+        ("Ha/a0", 51.422067),
+        ("kcal mol^-1 A^-1", 0.0433641),
+        ("eV A^-1", 1.0),
+        ("kcal/(mol·Å)", 0.0433641),
     ],
 )
 def test_forces(unit, factor):
@@ -68,14 +72,34 @@ def test_factors_fit_together():
     assert Units("Hartree", "Bohr", "Ha/a0").factors("x") == pytest.approx((energy, length, forces))
 
 
-@pytest.mark.parametrize("forces", ["kcal/mol/Angstrom", "eV/Bohr", "meV/Angstrom"])
-def test_mixed_units_are_refused(forces):
-    with pytest.raises(DataError) as caught:
-        Units("eV", "Angstrom", forces).factors("own.xyz")
-    assert str(caught.value) == (
-        f"own.xyz declares energies in eV and lengths in Angstrom, but forces in {forces}; bring "
-        "them to eV/Angstrom"
-    )
+@pytest.mark.parametrize(
+    ("forces", "factor"),
+    [("kcal/mol/Angstrom", 0.0433641), ("eV/Bohr", 1.8897261), ("meV/Angstrom", 0.001)],
+)
+def test_each_is_converted_by_itself(forces, factor):
+    energy, length, found = Units("Hartree", "Angstrom", forces).factors("own.xyz")
+    assert (energy, length) == pytest.approx((27.2113862, 1), rel=1e-7)
+    assert found == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("energy_unit", "energy"),
+        ("Energy_Units", "energy"),
+        ("energyUnit", "energy"),
+        ("E_unit", "energy"),
+        ("POS_UNIT", "length"),
+        ("r_unit", "length"),
+        ("Forces-Unit", "forces"),
+        ("force_units", "forces"),
+        ("unit", None),
+        ("energy", None),
+        (3, None),
+    ],
+)
+def test_keys(key, kind):
+    assert kind_of(key) == kind
 
 
 def test_unknown_units_name_the_file():
