@@ -38,11 +38,13 @@ class TargetScale:
     r"""How a target is brought to zero mean and unit variance, in float64.
 
     :math:`\tilde y = (y - \sum_a c_{z_a} - b) / s`. The per-element terms matter for energies: a
-    float32 number near -17,660 eV has a spacing of 2 meV.
+    float32 number near -17,660 eV has a spacing of 2 meV. A target that grows with the atoms has no
+    b: a constant per structure would make two molecules far apart differ from the sum of both.
 
     Attributes:
         per_element: energy per atom of each element (same order as the model's), or empty.
-        shift: b, in the target's unit.
+        shift: b, in the target's unit; zero beside per-element terms, except in files of version
+            0.1, which keep theirs.
         scale: s, in the target's unit.
     """
 
@@ -52,7 +54,7 @@ class TargetScale:
 
     @classmethod
     def fit(cls, counts: Tensor, y: Tensor) -> TargetScale:
-        """Least squares per element (none for ``counts [B, 0]``), then mean and deviation.
+        """Least squares per element and no shift, or the mean for ``counts [B, 0]``; then a scale.
 
         Args:
             counts: ``[B, elements]``, atoms of each element, or ``[B, 0]`` for a target that does
@@ -61,16 +63,19 @@ class TargetScale:
         """
         counts, y = counts.double().cpu(), y.double().cpu()
         per_element: tuple[float, ...] = ()
+        shift = 0.0
         size = float(y.abs().max())
         if counts.shape[1]:
             # gelsd: elements whose counts are collinear in the data share their energy
             solution = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution
             per_element = tuple(solution.flatten().tolist())
             y = y - counts @ solution.flatten()
+        else:
+            shift = float(y.mean())
         scale = float(y.std()) if len(y) > 1 else 0.0
         # a fit that is exact leaves rounding noise, which is no scale to learn on
         floor = 1e-9 * size
-        return cls(per_element, float(y.mean()), scale if scale > floor else 1.0)
+        return cls(per_element, shift, scale if scale > floor else 1.0)
 
     def reference(self, counts: Tensor) -> Tensor:
         """What is subtracted from each target, ``counts [B, elements] -> [B]``, in float64."""
