@@ -43,7 +43,8 @@ class TargetScale:
 
     Attributes:
         per_element: energy per atom of each element (same order as the model's), or empty.
-        shift: b, in the target's unit.
+        shift: b, in the target's unit; zero beside per-element terms, except in files of version
+            0.1, which keep theirs.
         scale: s, in the target's unit.
         atoms: of a typical training structure, to which the read-out states the noise; that of
             others grows with their number of atoms, as variances of independent parts add. 0: the

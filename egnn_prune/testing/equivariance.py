@@ -10,8 +10,14 @@ output                              must
 ``Tensor``                          stay; rows per node follow their nodes
 PyG batch: ``x``                    stay, and follow the nodes
 PyG batch: ``pos``                  turn, shift, and follow the nodes
-PyG batch: ``vel``, ``vec``         turn, and follow the nodes (no shift)
+PyG batch: ``vel``, ``vec``,        turn, and follow the nodes (no shift)
+``forces``
+PyG batch: ``stress``, ``virial``   turn on both sides, one matrix a graph
 ==================================  ============================================
+
+Of the input, everything that has a direction turns: ``pos``, ``vel``, ``vec``, ``forces`` of the
+nodes, ``edge_shift`` and ``edge_vec`` of the edges, the lattice vectors in ``cell`` and tensors
+``stress`` and ``virial`` of the graphs. Whatever else it holds are numbers, which stay.
 """
 
 from __future__ import annotations
@@ -31,6 +37,14 @@ from egnn_prune.prediction import Prediction
 
 #: The longest translation, in the length unit of the positions.
 MAX_SHIFT = 10.0
+#: What turns with the graph: vectors in the last axis, one or more for each node, edge or graph ...
+NODE_VECTORS = ("vel", "vec", "forces", "force")
+EDGE_VECTORS = ("edge_shift", "edge_vec", "edge_vectors")
+GRAPH_VECTORS = ("cell", "listed_in", "dipole")
+#: ... and matrices that are turned from both sides.
+TENSORS = ("stress", "virial")
+#: What is compared of a batch that a model returns.
+OUTPUTS = ("x", "pos", *NODE_VECTORS, *TENSORS)
 
 HINTS = {
     "rotation": "a direction in space matters to it: let invariant outputs use distances and inner "
@@ -226,26 +240,41 @@ def _turned(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.einsum("nij,n...j->n...i", matrix, x.double())
 
 
+def _turned_tensor(x: Tensor, matrix: Tensor) -> Tensor:
+    """``Q_g T_g Q_g^T`` for matrices ``[B, n, n]``, in float64."""
+    return matrix @ x.double() @ matrix.mT
+
+
 def _seen(batch: Batch | Data, view: _View) -> Batch | Data:
     """The batch after a change of view; edges are renumbered and stay sorted by target."""
     out, nodes, graph = copy.copy(batch), len(batch.pos), graph_of_node(batch)
+    n, graphs = batch.pos.shape[1], len(view.matrix)
     edges, by_target = batch.edge_index, None
     if edges is not None:
+        edge_matrix = view.matrix[graph[edges[1]]]
         edges = view.order.argsort()[edges]
         by_target = edges[1].argsort(stable=True)
+    matrix = view.matrix[graph]
     for key, value in batch.to_dict().items():
         if not isinstance(value, Tensor) or value.dim() == 0 or key in ("batch", "ptr"):
             continue
         if key == "edge_index":
             out[key] = edges[:, by_target]
+        elif key in GRAPH_VECTORS and value.shape[-1] == n:  # rows of a cell are vectors
+            out[key] = _turned(value.reshape(graphs, -1, n), view.matrix).view_as(value).to(value)
+        elif key in TENSORS:
+            turned = _turned_tensor(value.reshape(graphs, n, n), view.matrix)
+            out[key] = turned.view_as(value).to(value)
         elif "edge" in key:
+            if key in EDGE_VECTORS and by_target is not None:
+                value = _turned(value, edge_matrix).to(value)
             out[key] = value if by_target is None else value[by_target]
         elif len(value) == nodes:
+            if key in ("pos", "listed_at"):
+                value = (_turned(value, matrix) + view.shift[graph]).to(value)
+            elif key in NODE_VECTORS:
+                value = _turned(value, matrix).to(value)
             out[key] = value[view.order]
-    matrix = view.matrix[graph]
-    out.pos = (_turned(out.pos, matrix) + view.shift[graph]).to(batch.pos.dtype)
-    if getattr(batch, "vel", None) is not None:
-        out.vel = _turned(out.vel, matrix).to(batch.vel.dtype)
     return out
 
 
@@ -254,8 +283,11 @@ def _undone(name: str, value: Tensor, batch: Batch | Data, view: _View) -> Tenso
     graph = graph_of_node(batch)
     if name == "pos":
         value = value - view.shift[graph]
-    if name in ("pos", "vel", "vec"):
+    if name in ("pos", *NODE_VECTORS):
+    
         value = _turned(value, view.matrix[graph].transpose(1, 2))
+    if name in TENSORS:
+        return _turned_tensor(value.view(view.matrix.shape), view.matrix.mT).view_as(value)
     if value.dim() > 0 and len(value) == len(graph):
         value = value[view.order.argsort()]
     return value
@@ -268,13 +300,13 @@ def model_outputs(result: Any) -> dict[str, Tensor]:
     elif isinstance(result, Tensor):
         found = {"output": result}
     elif isinstance(result, Data):
-        found = {k: result[k] for k in ("x", "pos", "vel", "vec") if result.get(k) is not None}
+        found = {k: result[k] for k in OUTPUTS if result.get(k) is not None}
     else:
         found = {}
     if not found:
         raise TypeError(
-            "the model must return a Prediction, a tensor, or a PyG batch with x, pos, vel or vec, "
-            f"not {type(result).__name__}"
+            "the model must return a Prediction, a tensor, or a PyG batch with x, pos, vel, vec, "
+            f"forces or stress, not {type(result).__name__}"
         )
     return {k: v.detach().double() for k, v in found.items()}
 
