@@ -97,7 +97,8 @@ def columns_of(comment: str, where: str) -> Columns:
             f"{where} declares Properties={given[1]} without species:S:1 (or Z:I:1) and pos:R:3; "
             "repair it"
         )
-    species, real, start = None, [], 0
+    species, start = None, 0
+    real: list[int] = []
     for name, kind, width in zip(names, kinds, map(int, widths), strict=True):
         if name == "species" and "Z" not in types:
             species = start

@@ -271,7 +271,7 @@ def test_vasp_trajectories_that_break_off(tmp_path):
     assert len(read_structures(path)) == 6
     lines = path.read_text().splitlines()
     fourth = [k for k, line in enumerate(lines) if "Direct" in line][3]
-    path.write_text("\n".join([*lines[:fourth], "", "", *lines[fourth:], ""]))
+    path.write_text("\n".join([*lines[: fourth - 7], "", *lines[fourth - 7 :], ""]))
     with pytest.raises(DataError, match=r"XDATCAR holds 6 structures, but ASE reads 3 of them"):
         read_structures(path)
 
