@@ -151,9 +151,8 @@ def _choices(config_name: str) -> dict[str, list[str]]:
     """Groups of settings that a script chooses from, and the names in each."""
     folder = resources.files("egnn_prune.configs")
     content: Any = OmegaConf.create(folder.joinpath(f"{config_name}.yaml").read_text())
-    groups = [
-        group for entry in content.defaults if isinstance(entry, DictConfig) for group in entry
-    ]
+    entries = [entry for entry in content.defaults if isinstance(entry, DictConfig)]
+    groups = [str(group) for entry in entries for group in entry]
     return {
         group: sorted(
             file.name.removesuffix(".yaml")

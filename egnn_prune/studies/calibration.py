@@ -119,6 +119,7 @@ def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
     dense: dict[str, Prediction] = {}
     for recipe in settings.recipes:
         job = network_job(settings, recipe, seed, out)
+        job.check_validation()
         for sparsity, path in train_networks(job, settings.sparsities, settings.steps).items():
             for name, kind in ESTIMATORS[recipe].items():
                 saved = path.with_suffix(f".{name.lower().replace(' ', '-')}.npz")

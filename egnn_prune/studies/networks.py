@@ -39,9 +39,7 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int, out:
         if not job.training.force_weight:
             job.training = replace(job.training, loss="crps")
         job.model = replace(job.model, readout_dropout=0.0)
-    made = Job(job, RunFolder(job), choose_device(job.device))
-    made.check_validation()
-    return made
+    return Job(job, RunFolder(job), choose_device(job.device))
 
 
 def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float, Path]:

@@ -94,6 +94,8 @@ def test_structures_with_equal_distances_from_the_centre_only():
     squares = [np.stack([np.cos(a), np.sin(a), 0 * a], axis=1) for a in angles]
     ring = np.ones(4, dtype=np.int64)
     assert groups([(ring, pos) for pos in squares]) == [0, 1]
+    mixed = [squares[k % 2] * (1 + 1e-7 * k) for k in range(4)]  # no copy next to its original
+    assert groups([(ring, pos) for pos in mixed]) == [0, 1, 0, 1]
 
 
 def test_periodic_structures_with_the_same_numbers():

@@ -11,14 +11,18 @@ from egnn_prune import data
 from egnn_prune.data.quantities import is_extensive, is_total_energy, matching_forces
 from egnn_prune.errors import DataError
 
-WHOLE = """energy REF_energy dft_energy energy_dft TotEnergy total_energy free_energy
-potential_energy dispersion_energy formation_energy atomization_energy atomisation_energy zero_point_energy
-own_energy pbe_d3_energy binding_energy""".split()
-NOT_WHOLE = """fermi_energy EFermiEnergy homo_energy HOMO_energy lumo_energy energy_gap
-band_gap_energy energy_above_hull hull_energy energy_per_atom formation_energy_per_atom energyPerAtom
+WHOLE = """
+energy REF_energy dft_energy energy_dft TotEnergy total_energy free_energy potential_energy
+dispersion_energy formation_energy atomization_energy atomisation_energy zero_point_energy
+own_energy pbe_d3_energy binding_energy
+""".split()
+NOT_WHOLE = """
+fermi_energy EFermiEnergy homo_energy HOMO_energy lumo_energy energy_gap band_gap_energy
+energy_above_hull hull_energy energy_per_atom formation_energy_per_atom energyPerAtom
 energy_peratom energy/atom energy_per_formula_unit ionization_energy adsorption_energy
 excitation_energy chemical_potential_energy surface_energy activation_energy energy_std
-energy_uncertainty energy_weight homo gap band_gap chemical_potential""".split()
+energy_uncertainty energy_weight homo gap band_gap chemical_potential
+""".split()
 
 
 @pytest.mark.parametrize("name", WHOLE)
