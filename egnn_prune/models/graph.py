@@ -166,7 +166,7 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
             sizes = ptr.diff()
             if int((sizes * sizes).sum()) > MAX_PAIRS:
                 raise DataError(
-                    f"graphs of up to {int(sizes.max())} nodes have more than {MAX_PAIRS:.0e} pairs "
+                    f"graphs of up to {int(sizes.max())} nodes have over {MAX_PAIRS:.0e} pairs "
                     "in a batch; use a model with a cutoff, or smaller batches"
                 )
         batch.edge_index = complete_edges(ptr)
