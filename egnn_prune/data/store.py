@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from egnn_prune.errors import DataError
+from egnn_prune.models.edge_lists import record
 from egnn_prune.models.graph import neighbours
 
 #: What is handed out in float64, whatever the file holds; other arrays keep their kind.
@@ -88,6 +89,7 @@ class GraphStore(Sequence[Data]):
             fields[name] = torch.from_numpy(piece)
         if self.cutoff is not None:
             fields.update(self._neighbours(k, fields, self.cutoff))
+            fields.update(edge_record(fields, self.cutoff))
         return Data().update(fields)  # thrice as fast as Data(**fields)
 
     def with_cutoff(self, cutoff: float) -> GraphStore:
@@ -263,8 +265,14 @@ def add_neighbours(graphs: Sequence[Data], cutoff: float) -> None:
     """Store neighbour lists in graphs that are held in memory."""
     for k, graph in enumerate(graphs):
         edges = find_neighbours(k, graph.to_dict(), cutoff)
-        for name, values in with_shift(*edges).items():
-            graph[name] = values
+        graph.update(with_shift(*edges))
+        graph.update(edge_record(graph, cutoff))
+
+
+def edge_record(graph: Any, cutoff: float) -> dict[str, Tensor]:
+    """What a graph's neighbour list says of itself."""
+    cell, pbc = graph.get("cell"), graph.get("pbc")
+    return record(graph["pos"], cutoff, graph["edge_index"].shape[1], cell, pbc)
 
 
 def _kind(name: str, values: np.ndarray) -> np.dtype[Any]:

@@ -13,6 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.models.edge_lists import is_stale
 from egnn_prune.models.graph import graph_of_node
 from egnn_prune.prediction import Prediction
 
@@ -66,10 +67,13 @@ def energy_forces_stress(
         DataError: a graph is not periodic, its cell has no volume, or the batch cannot be used.
     """
     volume = _volumes(batch)
-    if batch.get("edge_shift") is None:
+    # the strain moves the edges' shifts: edges that the model would find anew stayed behind
+    if batch.get("edge_shift") is None or is_stale(batch, _longest_cutoff(model)):
         prepare: Any = getattr(model, "prepared", None)
         if prepare is None:
-            raise DataError("stress needs batch.edge_shift; call with_edges first")
+            raise DataError(
+                "stress needs batch.edge_shift for these positions; call with_edges first"
+            )
         batch = prepare(batch)
     batch = _movable(batch)
     strain = batch.pos.new_zeros(len(volume), 3, 3, requires_grad=True)
@@ -82,6 +86,12 @@ def energy_forces_stress(
         batch.edge_shift = batch.edge_shift + _turned(symmetric, edge_graph, batch.edge_shift)
     prediction, (gradient, slope) = _mean_and_slopes(model, batch, [pos, strain])
     return prediction, -gradient, slope / volume[:, None, None]
+
+
+def _longest_cutoff(model: nn.Module) -> float:
+    """The longest cutoff of the networks of a model."""
+    options = [getattr(m, "options", None) for m in model.modules()]
+    return max((getattr(o, "cutoff", None) or 0.0 for o in options), default=0.0)
 
 
 def _turned(matrices: Tensor, graph: Tensor, vectors: Tensor) -> Tensor:

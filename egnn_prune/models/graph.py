@@ -16,6 +16,17 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.errors import DataError, SuspiciousDataWarning
+from egnn_prune.models.edge_lists import (
+    RECORD,
+    check_indices,
+    check_pairs,
+    images_of,
+    is_current,
+    is_recorded,
+    lattice,
+    record,
+)
+from egnn_prune.models.search_limits import MAX_PAIRS, search_cutoff
 
 
 def complete_edges(ptr: Tensor) -> Tensor:
@@ -60,7 +71,7 @@ def neighbours(
 
     Raises:
         DataError: positions of more than 3 dimensions, which cell lists do not cover, periodic
-            ones of fewer, or a cell of no volume.
+            ones of fewer, a cell of no volume, or more space or pairs than can be searched.
     """
     dimension = pos.shape[1]
     if dimension > 3:
@@ -73,10 +84,15 @@ def neighbours(
         raise DataError(f"periodic cells exist in 3 dimensions, not {dimension}; leave out pbc")
     points = torch.zeros(len(pos), 3, dtype=torch.float64)
     points[:, :dimension] = pos.detach().cpu()
-    lists = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    searched = search_cutoff(points.numpy(), cutoff, box, periodic)
+    lists = vesin.NeighborList(cutoff=searched, full_list=True, sorted=True)
     target, source, images = lists.compute(
         points=points.numpy(), box=box, periodic=periodic, quantities="ijS"
     )
+    if searched > cutoff:
+        vectors = points.numpy()[target] - points.numpy()[source] - images @ box
+        near = (vectors**2).sum(1) < cutoff**2
+        target, source, images = target[near], source[near], images[near]
     order = np.argsort(target, kind="stable")
     pairs = np.stack([source[order], target[order]]).astype(np.int64)
     edge_index = torch.from_numpy(pairs).to(pos.device)
@@ -134,36 +150,105 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
             cannot be used.
     """
     if batch.edge_index is not None:
-        if not torch.compiler.is_compiling() and batch.get("edge_shift") is None:
-            if is_periodic(batch):
-                raise DataError(
-                    "the periodic graphs have an edge_index but no edge_shift; give both, or "
-                    "neither to have them built"
-                )
-        return batch
+        if torch.compiler.is_compiling() or _is_usable(batch, cutoff):
+            return batch
     batch = copy.copy(batch)
+    for name in ("edge_shift", *RECORD):  # of edges that cannot be used
+        if name in batch:
+            del batch[name]
     ptr = graph_pointer(batch)
     if cutoff is None:
         if is_periodic(batch):
             raise DataError(
                 "a periodic graph has no end of pairs; use a model with a cutoff, or leave out pbc"
             )
+        if not torch.compiler.is_compiling():
+            sizes = ptr.diff()
+            if int((sizes * sizes).sum()) > MAX_PAIRS:
+                raise DataError(
+                    f"graphs of up to {int(sizes.max())} nodes have over {MAX_PAIRS:.0e} pairs "
+                    "in a batch; use a model with a cutoff, or smaller batches"
+                )
         batch.edge_index = complete_edges(ptr)
+        if not torch.compiler.is_compiling():
+            batch.checked_edge_index = batch.edge_index  # right for any positions
         return batch
     starts = ptr.tolist()
     cells, pbcs = (_per_graph(batch, name, len(starts) - 1) for name in ("cell", "pbc"))
-    parts, shifts = [], []
+    parts, shifts, records = [], [], []
     for graph, (a, b) in enumerate(pairwise(starts)):
         try:
             edges, shift = neighbours(batch.pos[a:b], cutoff, cells[graph], pbcs[graph])
         except DataError as error:
             raise DataError(f"graph {graph} of the batch: {error}") from None
         parts.append(edges + a)
+        records.append(edges.shape[1])
         shifts += [] if shift is None else [shift]
     batch.edge_index = torch.cat(parts, dim=1)
     if shifts:
         batch.edge_shift = torch.cat(shifts)
+    for name, value in record(batch.pos, cutoff, 0, batch.get("cell"), batch.get("pbc")).items():
+        batch[name] = value
+    batch.listed_for = batch.listed_for.new_tensor([[cutoff, n] for n in records])
     return batch
+
+
+def _is_usable(batch: Batch | Data, cutoff: float | None) -> bool:
+    """Whether given edges can be used; those that were found for something else cannot.
+
+    Raises:
+        DataError: they are a user's own, and wrong.
+    """
+    if is_recorded(batch):
+        return is_current(batch, cutoff)
+    if getattr(batch, "checked_edge_index", None) is batch.edge_index:
+        return True
+    graph, own = graph_of_node(batch), batch.get("edge_attr") is not None
+    shift = batch.get("edge_shift")
+    check_indices(batch.edge_index, graph)
+    if shift is None and is_periodic(batch):
+        raise DataError(
+            "the periodic graphs have an edge_index but no edge_shift; give both, or "
+            "neither to have them built"
+        )
+    if shift is not None and len(shift) != batch.edge_index.shape[1]:
+        raise DataError(
+            f"there are {len(shift)} rows of edge_shift for {batch.edge_index.shape[1]} edges"
+        )
+    if own:  # edges with features of their own are what their owner says: bonds, directions
+        return True
+    ptr = graph_pointer(batch)
+    degree = batch.edge_index.new_zeros(len(ptr) - 1).index_add(
+        0, graph.index_select(0, batch.edge_index[1]), torch.ones_like(batch.edge_index[1])
+    )
+    bare = (degree == 0) & (ptr.diff() > 1)
+    if bool(bare.any()) and _pairs_missing(batch, bare, cutoff):
+        if not batch.edge_index.numel():
+            return False  # an empty list is no list
+        raise DataError(
+            f"graph {int(bare.nonzero()[0])} of the batch has no edges, though nodes are near "
+            "enough; give every graph its edges, or none an edge_index to have them found"
+        )
+    cell, images = batch.get("cell"), None
+    if shift is not None and cell is not None:
+        cells = lattice(cell, batch.get("pbc"))
+        images = images_of(shift, cells.index_select(0, graph[batch.edge_index[1]]))
+    if shift is None or images is not None:
+        check_pairs(batch.edge_index, len(batch.pos), images)
+    batch.checked_edge_index = batch.edge_index
+    return True
+
+
+def _pairs_missing(batch: Batch | Data, bare: Tensor, cutoff: float | None) -> bool:
+    """Whether graphs without edges should have some."""
+    if cutoff is None:
+        return True
+    ptr = graph_pointer(batch).tolist()
+    cells, pbcs = (_per_graph(batch, name, len(ptr) - 1) for name in ("cell", "pbc"))
+    return any(
+        neighbours(batch.pos[ptr[k] : ptr[k + 1]], cutoff, cells[k], pbcs[k])[0].numel()
+        for k in bare.nonzero().flatten().tolist()
+    )
 
 
 def is_periodic(batch: Batch | Data) -> bool:
@@ -208,6 +293,14 @@ def check_graphs(batch: Batch | Data) -> None:
     Raises:
         DataError: positions of the wrong shape, NaN or infinite ones, or an empty graph.
     """
+    if not isinstance(batch, Data):
+        advice = "join graphs with torch_geometric.data.Batch.from_data_list(graphs)"
+        empty = isinstance(batch, Sequence) and not len(batch)
+        raise DataError(
+            f"an empty list holds no graphs; {advice}"
+            if empty
+            else f"models of graphs take a PyG batch, not {type(batch).__name__}; {advice}"
+        )
     pos = batch.pos
     if pos is None or pos.dim() != 2 or not pos.is_floating_point():
         shape = None if pos is None else tuple(pos.shape)
@@ -222,11 +315,38 @@ def check_graphs(batch: Batch | Data) -> None:
             f"node {node} of graph {int(graph_of_node(batch)[node])} has a NaN or infinite "
             "position; remove or repair that graph"
         )
+    _check_numbering(batch)
     sizes = graph_pointer(batch).diff()
     if int(sizes.sum()) != len(pos):
         raise DataError(f"{len(pos)} positions for {int(sizes.sum())} nodes: the shapes must agree")
     if (sizes == 0).any():
         raise DataError(f"graph {int((sizes == 0).nonzero()[0])} is empty; remove empty graphs")
+
+
+def _check_numbering(batch: Batch | Data) -> None:
+    """Refuse a ``batch`` vector that does not count the graphs up from zero, node by node."""
+    index, ptr = getattr(batch, "batch", None), getattr(batch, "ptr", None)
+    if index is None:
+        if ptr is not None and len(ptr) > 2:
+            raise DataError("several graphs need batch.batch [nodes] beside ptr; give both")
+        return
+    if index.shape != batch.pos.shape[:1] or index.dtype != torch.int64:
+        raise DataError(
+            f"batch.batch must hold the graph of each of {len(batch.pos)} nodes as a whole number "
+            f"(torch.long), not {index.dtype} of shape {tuple(index.shape)}"
+        )
+    steps = index.diff()
+    if int(index[0]) != 0 or (bool(((steps < 0) | (steps > 1)).any()) and ptr is None):
+        raise DataError(
+            "batch.batch must number the graphs 0, 1, 2, ... in the order of the nodes, without "
+            "gaps; sort the nodes by graph (order = batch.batch.argsort(stable=True)) and number "
+            "the graphs anew (batch.batch.unique(return_inverse=True))"
+        )
+    if ptr is not None:
+        sizes = ptr.diff()
+        told = torch.arange(len(sizes), device=index.device).repeat_interleave(sizes.clamp(min=0))
+        if not torch.equal(told, index):
+            raise DataError("batch.batch and batch.ptr disagree about which node is in which graph")
 
 
 def warn_of_coincident_points(vectors: Tensor) -> None:
@@ -264,9 +384,13 @@ def replicate(batch: Batch | Data, samples: int) -> Batch | Data:
         elif key == "ptr":
             starts = ptr[:-1].repeat(samples) + (shift * nodes).repeat_interleave(graphs)
             out[key] = torch.cat([starts, ptr.new_tensor([samples * nodes])])
+        elif key == "checked_edge_index":
+            continue
         elif isinstance(value, Tensor) and value.dim() > 0:
             out[key] = value.repeat(samples, *[1] * (value.dim() - 1))
     if "batch" not in out:
         out.batch = torch.arange(samples, device=ptr.device).repeat_interleave(nodes)
         out.ptr = torch.arange(samples + 1, device=ptr.device) * nodes
+    if batch.get("checked_edge_index") is not None:
+        out.checked_edge_index = out.edge_index
     return out

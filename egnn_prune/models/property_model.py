@@ -15,6 +15,7 @@ from torch_geometric.utils import scatter
 
 from egnn_prune.channels import ChannelGroup, gates
 from egnn_prune.errors import DataError
+from egnn_prune.models.edge_lists import is_stale
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.graph import (
@@ -95,6 +96,19 @@ class TargetScale:
             return counts.new_full((counts.shape[0],), self.shift)
         weights = torch.tensor(self.per_element, dtype=torch.float64, device=counts.device)
         return counts @ weights + self.shift
+
+
+def _check_atoms(batch: Batch | Data) -> None:
+    """Refuse atoms that are none: a mask for their numbers, a plane for their space."""
+    if batch.z.dtype == torch.bool or batch.z.is_floating_point():
+        raise DataError(
+            f"atomic numbers in batch.z must be whole numbers (torch.long), not {batch.z.dtype}"
+        )
+    if batch.pos.shape[1] != 3:
+        raise DataError(
+            f"atoms have positions in 3 dimensions, not {batch.pos.shape[1]}; give batch.pos "
+            "[nodes, 3], with zeros for a flat molecule"
+        )
 
 
 class PropertyModel(nn.Module):
@@ -303,10 +317,14 @@ class PropertyModel(nn.Module):
 
         What a like model prepared comes back as it is, so an ensemble does this once a batch.
         """
+        if not isinstance(batch, Data):
+            check_graphs(batch)  # says what it is instead
         needs = (self.elements, self.trunk.options.cutoff, self._dtype)
+        compiling = torch.compiler.is_compiling()
         if getattr(batch, "prepared_for", None) == needs:
-            return batch
-        if not torch.compiler.is_compiling():
+            if compiling or not is_stale(batch, self.trunk.options.cutoff):
+                return batch
+        if not compiling:
             check_graphs(batch)
         out = copy.copy(batch)
         if getattr(batch, "found_edges", False):  # by a model with another cutoff
@@ -315,6 +333,8 @@ class PropertyModel(nn.Module):
         if self.elements:
             if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
                 raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
+            if not compiling:
+                _check_atoms(batch)
             out.x = self._one_hot(batch.z)
         if getattr(batch, "edge_attr", None) is None:  # else the trunk asks for their edges
             out = with_edges(out, self.trunk.options.cutoff)

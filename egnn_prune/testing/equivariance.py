@@ -43,6 +43,8 @@ EDGE_VECTORS = ("edge_shift", "edge_vec", "edge_vectors")
 GRAPH_VECTORS = ("cell", "listed_in", "dipole")
 #: ... and matrices that are turned from both sides.
 TENSORS = ("stress", "virial")
+#: What stays as it is; the last is a mark of lists that were looked at.
+SKIPPED = ("batch", "ptr", "checked_edge_index")
 #: What is compared of a batch that a model returns.
 OUTPUTS = ("x", "pos", *NODE_VECTORS, *TENSORS)
 
@@ -256,7 +258,7 @@ def _seen(batch: Batch | Data, view: _View) -> Batch | Data:
         by_target = edges[1].argsort(stable=True)
     matrix = view.matrix[graph]
     for key, value in batch.to_dict().items():
-        if not isinstance(value, Tensor) or value.dim() == 0 or key in ("batch", "ptr"):
+        if not isinstance(value, Tensor) or value.dim() == 0 or key in SKIPPED:
             continue
         if key == "edge_index":
             out[key] = edges[:, by_target]
@@ -284,7 +286,6 @@ def _undone(name: str, value: Tensor, batch: Batch | Data, view: _View) -> Tenso
     if name == "pos":
         value = value - view.shift[graph]
     if name in ("pos", *NODE_VECTORS):
-    
         value = _turned(value, view.matrix[graph].transpose(1, 2))
     if name in TENSORS:
         return _turned_tensor(value.view(view.matrix.shape), view.matrix.mT).view_as(value)

@@ -190,7 +190,7 @@ def test_a_member_that_needs_another_batch_prepares_its_own(other, make_batch):
 
 def test_stored_edges_are_kept(make_batch, dtype):
     model, batch = with_cutoff(3.0).to(dtype), make_batch(6)
-    batch.edge_index = cutoff_edges(batch.pos, 1.5)
+    batch.edge_index = cutoff_edges(batch.pos, 8.0)
     assert torch.equal(model.prepared(batch).edge_index, batch.edge_index)
 
 
