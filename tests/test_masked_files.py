@@ -177,7 +177,7 @@ def fit(module, callback):
     trainer.fit(module, DataLoader(TensorDataset(X, Y), 4))
 
 
-@pytest.mark.filterwarnings("ignore:.*num_workers.*")
+@pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*eval mode.*")
 def test_a_callback_finds_the_network_in_a_strange_module():
     module = Stranger(backbone=TracedNetwork(network(), X))
     callback = PruningCallback(sparsity=0.5, rounds=1, batches=[(X, Y)])  # prune()'s own loss
@@ -185,7 +185,7 @@ def test_a_callback_finds_the_network_in_a_strange_module():
     expected = prune(TracedNetwork(network(), X), "taylor", 0.5, data=[(X, Y)])
     assert all(torch.equal(m, callback.keep[n]) for n, m in keep_masks(expected).items())
     two = {"backbone": TracedNetwork(network(), X), "teacher": TracedNetwork(network(), X)}
-    with pytest.raises(ConfigError, match="several networks .*backbone, teacher; name one"):
+    with pytest.raises(ConfigError, match=r"several networks .*backbone, teacher; name one"):
         fit(Stranger(**two), PruningCallback("random", 0.5))
     module = Stranger(**two)
     fit(module, PruningCallback("random", 0.5, rounds=1, network="backbone"))
