@@ -88,7 +88,8 @@ def _at(schedule: Callable[..., float], progress: float, sparsity: float) -> flo
     needed = [p for p in parameters if p.default is p.empty and p.kind is not p.KEYWORD_ONLY]
     if len(needed) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return schedule(progress, sparsity)
-    return sparsity * schedule(progress)
+    share = schedule(progress)
+    return sparsity * share if isinstance(share, int | float) else share
 
 
 def incremental(epoch: int, rate: float, every: int = 1, of: str = "remaining") -> float:

@@ -59,7 +59,7 @@ def channels_first(layer, x):
 
 #: Layer, how it is run, and what is said of ``b``; ``None`` where its channels can be removed.
 LAYERS = {
-    "LSTM": (lambda: nn.LSTM(8, 8, batch_first=True), first, "takes channels apart"),
+    "LSTM": (lambda: nn.LSTM(8, 8, batch_first=True), first, "takes channels apart|no layer reads"),
     "RNN": (lambda: nn.RNN(8, 8, batch_first=True), first, r"between \(RNN\)"),
     "GRU": (lambda: nn.GRU(8, 8, batch_first=True), first, r"between \(GRU\)"),
     "GRU of 2": (lambda: nn.GRU(8, 8, 2, batch_first=True), first, r"between \(GRU\)"),
