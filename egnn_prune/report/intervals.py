@@ -145,9 +145,7 @@ def _error_bars(
             scores["ence"].append(ences[name, suffix])
         else:
             for key, (new, old) in scores.items():
-                found[f"{prefix}{key}{suffix}"] = bootstrap_interval(
-                    lambda c, new=new, old=old: new(c) - old(c), n
-                )
+                found[f"{prefix}{key}{suffix}"] = bootstrap_interval(_difference(new, old), n)
     if split != "test":
         return found
     for key, first, second in (
@@ -161,13 +159,9 @@ def _error_bars(
         None if (p := point(predictions, split, name)) is None else _mean(abs(p - target), graph, n)
         for name in ("pruned", "dense")
     ]
-    harm = ences.get(("pruned", "")), ences.get(("dense", "")), *errors
-    if all(one is not None for one in harm):
-        new, old, new_error, old_error = harm
-        found[HARM] = bootstrap_interval(
-            lambda c: np.log(new(c) / old(c)) - np.log(new_error(c) / old_error(c)),  # type: ignore[misc]
-            n,
-        )
+    size = [ences.get((name, "")) for name in ("pruned", "dense")]
+    if size[0] and size[1] and errors[0] and errors[1]:
+        found[HARM] = bootstrap_interval(_harm(size[0], size[1], errors[0], errors[1]), n)
     return found
 
 
@@ -188,6 +182,14 @@ def point(predictions: Predictions, split: str, name: str) -> Array | None:
     return np.asarray(found, dtype=np.float64)
 
 
+def _difference(new: Statistic, old: Statistic) -> Statistic:
+    return lambda counts: new(counts) - old(counts)
+
+
+def _harm(new: Statistic, old: Statistic, new_error: Statistic, old_error: Statistic) -> Statistic:
+    return lambda c: np.log(new(c) / old(c)) - np.log(new_error(c) / old_error(c))
+
+
 def _change(new: Statistic, old: Statistic) -> Statistic:
     return lambda counts: new(counts) / old(counts) - 1
 
@@ -205,7 +207,9 @@ def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
 def _mean(values: Array, graph: NDArray[np.int64] | None, n: int, root: bool = False) -> Statistic:
     if graph is None:
         return _ratio(values, np.ones(n), root)
-    return _ratio(np.bincount(graph, values, n), np.bincount(graph, minlength=n), root)
+    return _ratio(
+        np.bincount(graph, values, n), np.bincount(graph, minlength=n).astype(float), root
+    )
 
 
 def _medians(times: Array) -> Statistic:
