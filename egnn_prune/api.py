@@ -35,6 +35,7 @@ from egnn_prune.pruning.groups import ChannelGroups, checked_groups
 from egnn_prune.pruning.propagation import first_line
 from egnn_prune.training import fit_loader, predictive_variance
 from egnn_prune.training.batch_losses import Losses, default_loss
+from egnn_prune.training.batch_losses import tuple_losses as tuple_losses
 
 #: Batches that a criterion looks at by default.
 BATCHES = 16

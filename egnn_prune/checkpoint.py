@@ -76,7 +76,7 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
         "held": [name for name in parameter_names(model) if held(model, name) is not None],
         "metadata": metadata,
     }
-    tensors = state(model) if traced else model.state_dict()
+    tensors = state(model) if isinstance(model, TracedNetwork) else model.state_dict()
     if estimator is not None:
         header["estimator"] = describe(estimator)
         tensors |= {FITTED + k: v for k, v in fitted(estimator).items()}

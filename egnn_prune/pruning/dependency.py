@@ -75,7 +75,7 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
     release(traced)
     for module in traced.modules():
         if is_graph_linear(module):  # the tracer knows torch's class only
-            module.out_features, module.in_features = module.weight.shape
+            module.out_features, module.in_features = module.weight.shape  # type: ignore[assignment, misc]
             module.__class__ = nn.Linear
     traced.eval().requires_grad_(True)
     found = trace(traced, inputs)

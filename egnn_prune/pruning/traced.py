@@ -282,8 +282,10 @@ def _refit_parent(parent: nn.Module, layer: nn.Module) -> None:
         old = getattr(layer, f"{side}_features", getattr(layer, f"{side}_channels", None))
         heads = getattr(parent, "heads", 1) if side == "out" else 1
         width = getattr(parent, f"{side}_channels", None)
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
         if isinstance(heads, int) and isinstance(width, int) and width * heads == old:
-            setattr(parent, f"{side}_channels", layer.weight.shape[axis] // heads)  # type: ignore[union-attr]
+            setattr(parent, f"{side}_channels", weight.shape[axis] // heads)
 
 
 def _refit(layer: nn.Module) -> None:
@@ -291,7 +293,7 @@ def _refit(layer: nn.Module) -> None:
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif is_graph_linear(layer):
-        layer.out_channels, layer.in_channels = layer.weight.shape  # type: ignore[union-attr]
+        layer.out_channels, layer.in_channels = layer.weight.shape  # type: ignore[assignment, misc]
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = layer.weight.shape[1]
     elif isinstance(layer, _ConvNd):
@@ -354,7 +356,7 @@ def _refuse_strange(network: nn.Module) -> None:
             f"{kind} is compiled TorchScript, whose layers cannot be replaced; prune the network "
             "that it was made from"
         )
-    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in network.parameters()):
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
         raise ConfigError(
             f"{kind} has lazy layers without a shape; run it once on a batch, then prune it"
         )
