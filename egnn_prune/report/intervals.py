@@ -207,9 +207,8 @@ def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
 def _mean(values: Array, graph: NDArray[np.int64] | None, n: int, root: bool = False) -> Statistic:
     if graph is None:
         return _ratio(values, np.ones(n), root)
-    return _ratio(
-        np.bincount(graph, values, n), np.bincount(graph, minlength=n).astype(float), root
-    )
+    sums, counts = np.bincount(graph, values, n), np.bincount(graph, minlength=n)
+    return _ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
 
 
 def _medians(times: Array) -> Statistic:
