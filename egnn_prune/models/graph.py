@@ -315,12 +315,15 @@ def check_graphs(batch: Batch | Data) -> None:
             f"node {node} of graph {int(graph_of_node(batch)[node])} has a NaN or infinite "
             "position; remove or repair that graph"
         )
-    _check_numbering(batch)
+    if getattr(batch, "ptr", None) is None:
+        _check_numbering(batch)
     sizes = graph_pointer(batch).diff()
     if int(sizes.sum()) != len(pos):
         raise DataError(f"{len(pos)} positions for {int(sizes.sum())} nodes: the shapes must agree")
     if (sizes == 0).any():
         raise DataError(f"graph {int((sizes == 0).nonzero()[0])} is empty; remove empty graphs")
+    if getattr(batch, "ptr", None) is not None:
+        _check_numbering(batch)
 
 
 def _check_numbering(batch: Batch | Data) -> None:
