@@ -22,6 +22,11 @@ from egnn_prune.structures import graph_of, problem, read_structures
 
 HARTREE_PER_BOHR = units.Hartree / units.Bohr
 
+# How a line is spelt does not depend on how many different structures a file has.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*different one:egnn_prune.errors.SuspiciousDataWarning"
+)
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
