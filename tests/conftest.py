@@ -159,14 +159,23 @@ def make_egnn(dtype: torch.dtype) -> Callable[..., EGNN]:
 
 @pytest.fixture
 def make_property_model(dtype: torch.dtype) -> Callable[..., PropertyModel]:
-    """``make_property_model(hidden=16, layers=2, members=1, pool="sum", **options)``."""
+    """``make_property_model(hidden=16, layers=2, members=1, pool="sum", **options)``.
+
+    With ``in_features`` it reads ``x`` instead of elements.
+    """
 
     def make(
-        hidden: int = 16, layers: int = 2, members: int = 1, pool: str = "sum", **options: object
+        hidden: int = 16,
+        layers: int = 2,
+        members: int = 1,
+        pool: str = "sum",
+        in_features: int = 0,
+        **options: object,
     ) -> PropertyModel:
         torch.manual_seed(1)
         model = PropertyModel.build(
-            ELEMENTS,
+            () if in_features else ELEMENTS,
+            in_features=in_features,
             hidden=hidden,
             layers=layers,
             members=members,

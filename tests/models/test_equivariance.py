@@ -58,9 +58,10 @@ def test_property_model(make_property_model, make_batch, tolerance, options, n):
     edges = options.get("edge_features", 0)
     if options.get("cutoff") and n == 4 and not edges:
         pytest.skip("no neighbour lists in four dimensions")
-    model = make_property_model(members=3, **options)
     large = () if options and len(options) < 5 else (60,)
     batch = make_batch(*SIZES, *large, n=n, edge_features=edges)
+    features = 0 if n == 3 else batch.x.shape[1]  # atoms are in three dimensions
+    model = make_property_model(members=3, in_features=features, **options)
     assert_equivariant(model, batch, tolerance=tolerance, transforms=2)
 
 

@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 
 from egnn_prune import compact, forces
 from egnn_prune.channels import ChannelGate, gates, thinning_by
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks
 from egnn_prune.testing import assert_equivariant
@@ -68,7 +68,7 @@ def test_only_dropout_is_active_and_the_mode_comes_back(model, make_batch, train
 
 def test_the_mode_comes_back_after_an_error(model):
     model.train()
-    with pytest.raises(AttributeError):
+    with pytest.raises(DataError, match="not NoneType"):
         mc_dropout(model, None, 3)
     assert model.training
     assert all(gate.thinning is None for _, gate in gates(model))
