@@ -22,7 +22,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.files import atomic
 
 Array = NDArray[np.float64]
@@ -274,6 +274,8 @@ def run_nve(
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
                 dynamics.run(steps)
+        except DataError as error:  # of atoms that were sound when the run began
+            made.stopped = f"the simulation exploded ({error})"
         except InputError as error:
             made.stopped = str(error)
         except KeyboardInterrupt:
