@@ -22,7 +22,7 @@ def model(make_property_model):
 @pytest.fixture
 def graphs(dtype) -> list[Data]:
     return [
-        Data(z=torch.tensor([8, 1, 1, 6, 6])[:n], pos=1.5 * torch.randn(n, 3, dtype=dtype))
+        Data(z=torch.tensor([8, 1, 1, 6, 6])[:n], pos=2.5 * torch.randn(n, 3, dtype=dtype))
         for n in (5, 3)
     ]
 
@@ -115,14 +115,16 @@ def test_lists_say_for_which_positions_they_were_made(model, graphs, assert_clos
     add_neighbours(graphs, CUTOFF)
     batch = Batch.from_data_list(graphs)
     prepared = model.prepared(batch)
-    moved = 2.5 * batch.pos
+    moved = 0.4 * batch.pos  # nearer, so that the old list lacks pairs
+    new = Batch(pos=moved, batch=batch.batch, ptr=batch.ptr)
+    assert with_edges(new, CUTOFF).edge_index.shape[1] > batch.edge_index.shape[1]
     expected = model(Batch(z=batch.z, pos=moved, batch=batch.batch, ptr=batch.ptr)).mean
     assert (model(batch).mean - expected).abs().max() > 1e-4
     for stale in (batch, prepared):
         stale.pos = moved.clone()
         assert_close(model(stale).mean, expected)
-    graphs[0].pos *= 2.5  # in place, too
-    graphs[1].pos *= 2.5
+    graphs[0].pos *= 0.4  # in place, too
+    graphs[1].pos *= 0.4
     assert_close(model(Batch.from_data_list(graphs)).mean, expected)
 
 
