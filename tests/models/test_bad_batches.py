@@ -8,6 +8,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.store import add_neighbours
 from egnn_prune.errors import DataError
+from egnn_prune.models import energy_forces_stress
 from egnn_prune.models.graph import neighbours, with_edges
 from egnn_prune.uncertainty import SinglePass
 
@@ -209,3 +210,22 @@ def test_cutoffs(dtype):
         neighbours(torch.rand(9000, 3, dtype=dtype), 5.0)
     with pytest.raises(DataError, match="use a model with a cutoff"):
         with_edges(Data(pos=torch.rand(9000, 3, dtype=dtype)), None)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_stress_follows_moved_positions(model, graphs, dtype, assert_close, prepared):
+    """The strain moves the shifts of the edges: old ones would leave new edges unstrained."""
+    for graph in graphs:
+        graph.cell = 5.0 * torch.eye(3, dtype=dtype)[None]
+    fresh = Batch.from_data_list(graphs)
+    fresh.pos = 0.4 * fresh.pos
+    add_neighbours(graphs, CUTOFF)
+    stale = Batch.from_data_list(graphs)
+    if prepared:
+        stale = model.prepared(stale)
+    stale.pos = fresh.pos.clone()
+    for found, right in zip(
+        energy_forces_stress(model, stale)[1:], energy_forces_stress(model, fresh)[1:], strict=True
+    ):
+        assert right.abs().max() > 0
+        assert_close(found, right, 1e-4 if dtype == torch.float32 else 1e-10)
