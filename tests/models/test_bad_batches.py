@@ -8,6 +8,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.store import add_neighbours
 from egnn_prune.errors import DataError
+from egnn_prune.models import energy_forces_stress
 from egnn_prune.models.graph import neighbours, with_edges
 from egnn_prune.uncertainty import SinglePass
 
@@ -22,7 +23,7 @@ def model(make_property_model):
 @pytest.fixture
 def graphs(dtype) -> list[Data]:
     return [
-        Data(z=torch.tensor([8, 1, 1, 6, 6])[:n], pos=1.5 * torch.randn(n, 3, dtype=dtype))
+        Data(z=torch.tensor([8, 1, 1, 6, 6])[:n], pos=2.5 * torch.randn(n, 3, dtype=dtype))
         for n in (5, 3)
     ]
 
@@ -115,14 +116,16 @@ def test_lists_say_for_which_positions_they_were_made(model, graphs, assert_clos
     add_neighbours(graphs, CUTOFF)
     batch = Batch.from_data_list(graphs)
     prepared = model.prepared(batch)
-    moved = 2.5 * batch.pos
+    moved = 0.4 * batch.pos  # nearer, so that the old list lacks pairs
+    new = Batch(pos=moved, batch=batch.batch, ptr=batch.ptr)
+    assert with_edges(new, CUTOFF).edge_index.shape[1] > batch.edge_index.shape[1]
     expected = model(Batch(z=batch.z, pos=moved, batch=batch.batch, ptr=batch.ptr)).mean
     assert (model(batch).mean - expected).abs().max() > 1e-4
     for stale in (batch, prepared):
         stale.pos = moved.clone()
         assert_close(model(stale).mean, expected)
-    graphs[0].pos *= 2.5  # in place, too
-    graphs[1].pos *= 2.5
+    graphs[0].pos *= 0.4  # in place, too
+    graphs[1].pos *= 0.4
     assert_close(model(Batch.from_data_list(graphs)).mean, expected)
 
 
@@ -207,3 +210,22 @@ def test_cutoffs(dtype):
         neighbours(torch.rand(9000, 3, dtype=dtype), 5.0)
     with pytest.raises(DataError, match="use a model with a cutoff"):
         with_edges(Data(pos=torch.rand(9000, 3, dtype=dtype)), None)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_stress_follows_moved_positions(model, graphs, dtype, assert_close, prepared):
+    """The strain moves the shifts of the edges: old ones would leave new edges unstrained."""
+    for graph in graphs:
+        graph.cell = 5.0 * torch.eye(3, dtype=dtype)[None]
+    fresh = Batch.from_data_list(graphs)
+    fresh.pos = 0.4 * fresh.pos
+    add_neighbours(graphs, CUTOFF)
+    stale = Batch.from_data_list(graphs)
+    if prepared:
+        stale = model.prepared(stale)
+    stale.pos = fresh.pos.clone()
+    for found, right in zip(
+        energy_forces_stress(model, stale)[1:], energy_forces_stress(model, fresh)[1:], strict=True
+    ):
+        assert right.abs().max() > 0
+        assert_close(found, right, 1e-4 if dtype == torch.float32 else 1e-10)
