@@ -1,4 +1,4 @@
-"""Energies, forces and error bars of extensive targets grow with the structure, and by nothing else."""
+"""Energies, forces and error bars of extensive targets grow with the structure and nothing else."""
 
 from __future__ import annotations
 
