@@ -15,7 +15,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.files import atomic
 
 Array = NDArray[np.float64]
@@ -209,6 +209,11 @@ def run_nve(
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
                 dynamics.run(steps)
+        except DataError as error:  # it could be computed at the start
+            made.stopped = (
+                f"the simulation exploded: its structure cannot be computed any more ({error}); "
+                "take a shorter timestep, or a start nearer to the training data"
+            )
         except InputError as error:
             made.stopped = str(error)
         except KeyboardInterrupt:
