@@ -274,8 +274,11 @@ def run_nve(
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
                 dynamics.run(steps)
-        except DataError as error:  # of atoms that were sound when the run began
-            made.stopped = f"the simulation exploded ({error})"
+        except DataError as error:  # it could be computed at the start
+            made.stopped = (
+                f"the simulation exploded: its structure cannot be computed any more ({error}); "
+                "take a shorter timestep, or a start nearer to the training data"
+            )
         except InputError as error:
             made.stopped = str(error)
         except KeyboardInterrupt:
