@@ -163,9 +163,15 @@ def test_every_way_to_hand_a_batch_over_comes_to_the_same():
     assert torch.isfinite(fine_tune(compact(tuned), [batch], steps=2, device="cpu")(batch)).all()
 
 
-def test_a_closed_gate_is_a_channel_removed_for_that_graph():
+def on_edges() -> nn.Module:
+    return Pooled(pyg.EdgeConv(mlp(12)), pyg.EdgeConv(mlp(16)))
+
+
+@pytest.mark.parametrize("make", [pair(pyg.GCNConv), on_edges], ids=["nodes", "edges"])
+def test_a_closed_gate_is_a_channel_removed_for_that_graph(make):
+    """Whichever rows a layer sees, each belongs to its graph."""
     torch.manual_seed(0)
-    model = prune(pair(pyg.GCNConv)().double(), "random", 0.0, data=[cast(graphs(), torch.double)])
+    model = prune(make().double(), "random", 0.0, data=[cast(graphs(), torch.double)])
     model, batch = model.eval(), cast(graphs(), torch.double)
     dense = model(batch)
     for group in model.channel_groups():

@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, gates
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.calling import call, doubled, rows
-from egnn_prune.pruning.dependency import derive, is_graph_linear
+from egnn_prune.pruning.dependency import derive
 from egnn_prune.pruning.masks import release
+from egnn_prune.pruning.refitting import cut, refit
 from egnn_prune.pruning.tensors import get_tensor, owner_of, set_tensor, spread, weight_members
 
 
@@ -134,7 +134,7 @@ class TracedNetwork(nn.Module):
         for name in changed:
             old = get_tensor(network, name)
             set_tensor(network, name, tensors[name].to(old.device, old.dtype))
-        _refit_all(network, changed)
+        refit(network, changed)
         model._assemble(network, groups, 0.0, kinds)
         for gate, p in zip(model.gates, dropout, strict=True):
             assert isinstance(gate, ChannelGate)
@@ -196,8 +196,8 @@ class TracedNetwork(nn.Module):
         for (name, axis), entries in alive.items():
             tensor = get_tensor(small, name).detach()
             index = entries.nonzero().flatten().to(tensor.device)
-            set_tensor(small, name, _cut(tensor, axis, index, views[name]))
-        _refit_all(small, [name for name, _ in alive])
+            set_tensor(small, name, cut(tensor, axis, index, views[name]))
+        refit(small, [name for name, _ in alive])
         small._groups = [_kept(g, keep.get(g.name), alive) for g in small._groups]
         for _, gate in gates(small):
             gate.opened = None
@@ -257,59 +257,6 @@ def _kept(
         view = None if member.view is None else (int(place[-1]) + 1,)
         members.append(replace(member, index=place[member.index[keep.cpu()]], view=view))
     return replace(group, n=len(keep), members=tuple(members))
-
-
-def _cut(tensor: Tensor, axis: int, index: Tensor, view: tuple[int, ...] | None) -> Tensor:
-    """The entries of a tensor that stay; a flat view loses them from the last axis that has any."""
-    if view is None:
-        return tensor.index_select(axis, index)
-    return tensor.reshape(view).index_select(axis, index).reshape(*tensor.shape[:-1], -1)
-
-
-def _refit_all(model: nn.Module, tensors: list[str]) -> None:
-    """Bring the widths that the owners of some tensors remember in line with them."""
-    for name in dict.fromkeys(name.rpartition(".")[0] for name in tensors):
-        layer = model.get_submodule(name)
-        _refit_parent(model.get_submodule(name.rpartition(".")[0]), layer)
-        _refit(layer)
-
-
-def _refit_parent(parent: nn.Module, layer: nn.Module) -> None:
-    """Bring the widths that a graph convolution remembers in line with those of its layers."""
-    if not (isinstance(layer, nn.Linear) or is_graph_linear(layer)):
-        return
-    for axis, side in enumerate(("out", "in")):
-        old = getattr(layer, f"{side}_features", getattr(layer, f"{side}_channels", None))
-        heads = getattr(parent, "heads", 1) if side == "out" else 1
-        width = getattr(parent, f"{side}_channels", None)
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        if isinstance(heads, int) and isinstance(width, int) and width * heads == old:
-            setattr(parent, f"{side}_channels", weight.shape[axis] // heads)
-
-
-def _refit(layer: nn.Module) -> None:
-    """Bring the widths that a layer remembers in line with its weights."""
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
-    elif is_graph_linear(layer):
-        layer.out_channels, layer.in_channels = layer.weight.shape  # type: ignore[assignment, misc]
-    elif isinstance(layer, nn.Embedding):
-        layer.embedding_dim = layer.weight.shape[1]
-    elif isinstance(layer, _ConvNd):
-        if layer.groups == layer.in_channels == layer.out_channels and layer.groups > 1:
-            layer.groups = layer.in_channels = layer.out_channels = layer.weight.shape[0]
-        elif isinstance(layer, _ConvTransposeNd):
-            layer.in_channels, layer.out_channels = layer.weight.shape[:2]
-        else:
-            layer.out_channels = layer.weight.shape[0]
-            layer.in_channels = layer.weight.shape[1] * layer.groups
-    elif isinstance(layer, _NormBase):
-        layer.num_features = len(layer.weight)
-    elif isinstance(layer, nn.GroupNorm):
-        layer.num_groups = layer.num_channels = len(layer.weight)
-    elif isinstance(layer, nn.PReLU):
-        layer.num_parameters = len(layer.weight)
 
 
 def _kinds_of_rows(
