@@ -86,6 +86,8 @@ class Workbench:
             return
         known = set(self.dataset.elements)
         for split in ("val", "test", "ood"):
+            if known.issuperset(self.dataset.elements_of(split)):
+                continue
             for graph in self.dataset.split(split):
                 unseen = sorted(set(graph.z.tolist()) - known)
                 if unseen:
