@@ -151,9 +151,9 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
             model: nn.Module = refilled(into, header["architecture"] | header, weights, path)
         else:
             model = _built(header, weights)
-    except InputError:  # another network than the file's
-        raise
     except Exception as error:  # torch, e3nn and our own classes raise some ten different ones
+        if into is not None and isinstance(error, InputError):  # another network than the file's
+            raise
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
     if header.get(CHECKSUM, "") not in ("", checksum(header, tensors)):
         raise InputError(f"{path} is damaged: its content has another checksum; get a fresh copy")
