@@ -195,10 +195,6 @@ def _one_sentence(error: Exception) -> str:
         full = re.search(r"full_key: (\S+)", text)
         name = full.group(1) if full else unknown.group(1)
         return f"there is no setting {name!r}; --help lists all settings"
-    choice = re.search(r"Could not find '(\w+)/(\w+)'", text)
-    if choice:
-        found = text.partition("Available options in")[2].split()[1:]
-        return f"{choice[1]} must be one of {', '.join(found)}, not {choice[2]!r}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     options = re.search(r"Available options in '(\w+)':\n((?:\t.+\n?)+)", text)
     if options:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_main_job import tiny
+from test_main_job import tiny, used_only
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -29,7 +29,8 @@ CRITERIA = ["magnitude", "taylor"]
 def swept(tmp_path_factory) -> Path:
     job = tiny(tmp_path_factory.mktemp("sweep") / "out", selection__strategy="top")
     own = {"seeds": [0], "criteria": CRITERIA, "sparsities": [0.3, 0.6], "steps": 3}
-    return run_sweep(SweepSettings(**({key: getattr(job, key) for key in asdict(job)} | own)))
+    settings = SweepSettings(**({key: getattr(job, key) for key in asdict(job)} | own))
+    return run_sweep(used_only(settings))
 
 
 @pytest.fixture(scope="module")

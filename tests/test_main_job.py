@@ -247,7 +247,14 @@ class Interrupted(Exception):
     """Pulls the plug."""
 
 
-@pytest.mark.parametrize("stage", ["select_uncertain_graphs", "train_scratch", "evaluate"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "select_uncertain_graphs",
+        pytest.param("train_scratch", marks=pytest.mark.slow),
+        pytest.param("evaluate", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_continues(finished, tmp_path, monkeypatch, stage):
     settings = tiny(tmp_path / "run")
     with monkeypatch.context() as patch:

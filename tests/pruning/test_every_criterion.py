@@ -86,11 +86,16 @@ def test_graph_networks(build, criterion, make_batch, dtype, assert_close):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["resnet10", *(pytest.param(f"resnet{n}", marks=pytest.mark.slow) for n in (18, 50))]
+)
 @pytest.mark.parametrize("dtype", [torch.float32], indirect=True, ids=["float32"])
 def test_torchvision_networks(name, criterion, assert_close):
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
-    network = getattr(models, name)(num_classes=10)
+    if name == "resnet10":
+        network = models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
+    else:
+        network = getattr(models, name)(num_classes=10)
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():  # fresh statistics and affine weights would hide mistakes
         if isinstance(module, torch.nn.BatchNorm2d):
