@@ -279,7 +279,9 @@ def test_images_count_by_content_and_very_many_by_their_state(tmp_path):
     chosen = ImageDataSettings(name="folder", path=str(tmp_path))
     before = image_inputs(chosen)
     os.utime(tmp_path / "cat/1.png", (1, 1))
-    (tmp_path / ".DS_Store").write_text("hidden")
+    for clutter in (".DS_Store", "cat/Thumbs.db", "__MACOSX/cat/1.png"):
+        (tmp_path / clutter).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / clutter).write_text("nobody's data")
     assert image_inputs(chosen) == before  # a copy is the same data
     Image.fromarray(np.ones((4, 4), dtype=np.uint8)).save(tmp_path / "cat/1.png")
     assert image_inputs(chosen) != before

@@ -31,7 +31,7 @@ BEGINNINGS = {
     "proteindatabank": r"MODEL\b",
     "dlp-history": r"\s*timestep\b",
     "sdf": r"\$\$\$\$",
-    "mol": r"\$\$\$\$",
+    "mol": r"M  END",
 }
 
 

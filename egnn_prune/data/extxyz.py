@@ -15,7 +15,7 @@ from torch import Tensor
 from egnn_prune.data.ase_files import out_of_bounds, read_structures
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import GraphDataset, random_splits
-from egnn_prune.data.duplicates import fingerprint, grouped_splits
+from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import DATA, UNLABELLED, reference_energies, sentence
 from egnn_prune.data.labels import Labels, declared, said_of
 from egnn_prune.data.quantities import is_energy, is_extensive
@@ -57,8 +57,8 @@ def load_extxyz(
             the only one that is called as energies are (energy, REF_energy, dft_energy, ...).
         seed: of the random split.
         test: another file, with the test structures.
-        ood: another file, out of distribution. Structures with exactly the elements and positions
-            of one in ``path`` are left out of ``test`` and ``ood``: 31 of 3BPA's
+        ood: another file, out of distribution. Structures that equal one in ``path``
+            (turned or moved, too) are left out of ``test`` and ``ood``: 31 of 3BPA's
             ``train_mixedT.xyz`` also are in its ``train_300K.xyz``.
 
     Raises:
@@ -78,7 +78,7 @@ def load_extxyz(
         return pieces(files, target)
 
     variant = "|".join([target or "", *("path test ood".split()[kind] for kind in others)])
-    arrays = cached(path, parse, version=2, variant=variant, others=[*others.values()])
+    arrays = cached(path, parse, version=3, variant=variant, others=[*others.values()])
     store, name = _store(arrays), str(arrays["target"][0])
     file_of, kind_of = np.array(arrays["file"]), np.array(arrays["kind"])
     first = store.nodes["z"][store.offset[:-1]]
@@ -212,7 +212,6 @@ def _splits(
     if (count := len(rows[TRAIN])) < 3:
         raise DataError(f"{files[TRAIN]} holds {count} structures; at least 3 are needed")
     splits, notes = grouped_splits(store, random, files[TRAIN].name, torch.from_numpy(rows[TRAIN]))
-    known = {fingerprint(store, k) for k in rows[TRAIN].tolist()} if len(files) > 1 else set()
     for kind, name in ((TEST, "test"), (OOD, "ood")):
         if kind not in files:
             continue
@@ -220,8 +219,10 @@ def _splits(
             raise DataError(
                 f"{files[kind]} holds isolated atoms only; give others with data.{name}"
             )
-        new = [k for k in rows[kind].tolist() if fingerprint(store, k) not in known]
-        if not new:
+        groups = equal_structures(store, np.concatenate([rows[TRAIN], rows[kind]]))
+        # numbered as they appear: what equals none of the first has a higher number than they
+        new = rows[kind][groups[count:] > groups[:count].max()]
+        if not len(new):
             raise DataError(
                 f"all structures of {files[kind]} also are in {files[TRAIN]}; give others with "
                 f"data.{name}"
@@ -231,7 +232,7 @@ def _splits(
                 f"{repeated} of {len(rows[kind])} structures in {files[kind].name} also are in "
                 f"{files[TRAIN].name} and left out"
             )
-        splits[name] = torch.tensor(new, dtype=torch.long)
+        splits[name] = torch.from_numpy(new)
     return splits, notes
 
 

@@ -13,8 +13,11 @@ INTENSIVE_WORDS = frozenset(
     "fermi homo lumo somo gap band vbm cbm orbital level hull ionization ionisation affinity "
     "excitation activation barrier adsorption surface vacancy defect chemical "
     "reorganization reorganisation work specific density eigen std sigma error "
-    "uncertainty variance weight weights".split()
+    "uncertainty variance weight weights reaction triplet singlet transition vertical delta "
+    "difference redox normalized normalised norm pa kin var err cutoff".split()
 )
+#: Such words that also are found glued to others: ``bandgap_energy``, ``ehull_energy``.
+INTENSIVE_STEMS = ("fermi", "homo", "lumo", "gap", "hull")
 #: Words of energies that are a part of the total, or less a reference: plain forces are not theirs.
 PART_WORDS = frozenset(
     "dispersion vdw d2 d3 d4 formation atomization atomisation binding cohesive interaction "
@@ -25,8 +28,11 @@ PART_WORDS = frozenset(
 
 def words(name: str) -> list[str]:
     """``"REF_totEnergyPerAtom"`` as ``["ref", "tot", "energy", "per", "atom"]``."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    return re.findall(r"[a-z0-9]+", spaced.lower().replace("energy", " energy "))
+    apart = re.sub(
+        "energy", " energy ", name, flags=re.IGNORECASE
+    )  # else HOMOenergy is HOM, Oenergy
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", apart)
+    return re.findall(r"[a-z0-9]+", spaced.lower())
 
 
 def is_energy(name: str) -> bool:
@@ -45,7 +51,9 @@ def is_total_energy(name: str) -> bool:
     Fermi levels, orbital energies, gaps, energies above the hull, energies per atom and the like
     are not; parts of the energy (dispersion) and formation energies are.
     """
-    return is_energy(name) and not is_per_atom(name) and not INTENSIVE_WORDS & {*words(name)}
+    if not is_energy(name) or is_per_atom(name) or INTENSIVE_WORDS & {*words(name)}:
+        return False
+    return not any(stem in name.lower() for stem in INTENSIVE_STEMS)
 
 
 def is_extensive(name: str) -> bool:

@@ -17,7 +17,7 @@ from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.local import data_folder, local_data
 from egnn_prune.data.store import GraphStore
 from egnn_prune.data.trajectory import random_trajectory_splits
-from egnn_prune.errors import SuspiciousDataWarning
+from egnn_prune.errors import DataError, SuspiciousDataWarning
 
 Structures = list[tuple[np.ndarray, np.ndarray]]
 Z = np.array([6, 8, 1, 1, 1, 1])
@@ -192,6 +192,22 @@ def test_a_file_with_repeated_frames(tmp_path, seed, further):
     parts = [{r % 20 for r in dataset.splits[name].tolist()} for name in names]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 20
     assert any(note.startswith("40 of 60 structures are copies") for note in dataset.notes)
+
+
+@pytest.mark.parametrize("further", ["test", "ood"])
+def test_turned_and_moved_copies_in_a_further_file_are_left_out(tmp_path, further):
+    structures = molecules(20)
+    turn = Rotation.from_rotvec([0.3, 1, -0.5])
+    copies = [(z, turn.apply(pos) + [0.5, 1, -2]) for z, pos in structures[5:8]]
+    path = write(tmp_path / "own.xyz", structures)
+    other = write(tmp_path / "other.xyz", [*copies, *molecules(4, 1)])
+    dataset = data.load("extxyz", path, **{further: other})
+    assert dataset.splits[further].tolist() == [23, 24, 25, 26]
+    said = "3 of 7 structures in other.xyz also are in own.xyz and left out"
+    assert said in dataset.notes
+    write(tmp_path / "other.xyz", copies)
+    with pytest.raises(DataError, match=r"all structures of .*other.xyz also are in .*own.xyz"):
+        data.load("extxyz", path, **{further: other})
 
 
 def test_a_further_file_with_the_same_positions_in_another_cell_is_new(tmp_path):

@@ -21,7 +21,11 @@ fermi_energy EFermiEnergy homo_energy HOMO_energy lumo_energy energy_gap band_ga
 energy_above_hull hull_energy energy_per_atom formation_energy_per_atom energyPerAtom
 energy_peratom energy/atom energy_per_formula_unit ionization_energy adsorption_energy
 excitation_energy chemical_potential_energy surface_energy activation_energy energy_std
-energy_uncertainty energy_weight homo gap band_gap chemical_potential
+energy_uncertainty energy_weight HOMOenergy LUMOenergy HomoEnergy bandgap_energy BandgapEnergy
+ehull_energy EFERMIenergy reaction_energy triplet_energy singlet_energy transition_energy
+vertical_energy delta_energy energy_difference redox_energy normalized_energy normalised_energy
+energy_norm energy_pa kin_energy energy_var energyErr energy_cutoff homo gap band_gap
+chemical_potential
 """.split()
 
 
@@ -61,6 +65,8 @@ def test_other_quantities_that_grow(name):
         ("formation_energy", ["forces"], ["formation_energy"], None),
         ("gibbs_free_energy", ["forces"], ["gibbs_free_energy"], None),
         ("fermi_energy", ["forces"], ["fermi_energy"], None),
+        ("HOMOenergy", ["forces"], ["HOMOenergy"], None),
+        ("bandgap_energy", ["forces"], ["bandgap_energy"], None),
         ("fermi_energy", ["fermi_forces"], ["fermi_energy"], None),
         ("energy_per_atom", ["forces"], ["energy_per_atom"], None),
     ],

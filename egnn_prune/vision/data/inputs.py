@@ -10,6 +10,7 @@ from typing import Protocol
 from egnn_prune.data.cache import sha256
 from egnn_prune.data.local import local_data
 from egnn_prune.errors import DataError
+from egnn_prune.files import is_clutter
 from egnn_prune.vision.data.hub import HUB, SPLITS, find_shards
 
 #: Files of a folder are read for their fingerprint up to this many bytes in all, about two seconds.
@@ -45,8 +46,8 @@ def image_inputs(data: ImageSource) -> dict[str, str]:
             shards = [s for split in splits for s in find_shards(name, split, path)]
             found[role] = fingerprint(shards)
         elif name == "folder" and path:
-            visible = (p for p in Path(path).rglob("*") if not p.name.startswith("."))
-            found[role] = fingerprint(sorted(p for p in visible if p.is_file()), WHOLE)
+            meant = (p for p in Path(path).rglob("*") if not is_clutter(p.relative_to(path)))
+            found[role] = fingerprint(sorted(p for p in meant if p.is_file()), WHOLE)
     return found
 
 
