@@ -50,11 +50,12 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
         where: what it is, for messages.
 
     Raises:
-        DataError: a unit is not known, or the units contradict each other.
+        DataError: a unit or the key that declares it is not known, or the units contradict each
+            other.
     """
+    energy, length, force = declared(atoms, where).factors(where)
     if not any(map(kind_of, atoms.info)):
         return atoms
-    energy, length, force = declared(atoms, where).factors(where)
     out = atoms.copy()
     out.arrays.pop("momenta", None)
     out.positions *= length

@@ -191,7 +191,7 @@ def declared(atoms: Atoms, where: str = "the structure") -> Units:
     """The units that a structure's comment line declares.
 
     Raises:
-        DataError: its declarations contradict each other.
+        DataError: its declarations contradict each other, or one is not understood.
     """
     return declared_units(atoms.info, where)
 

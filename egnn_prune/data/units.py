@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ase import units
 
+from egnn_prune.data.quantities import words
 from egnn_prune.errors import DataError
 
 #: eV in one of each unit of energy (ASE's constants, CODATA 2014).
@@ -46,10 +48,24 @@ ALIASES: dict[str, str] = {
 }
 #: Keys that declare a unit, in the comment line or as arrays; in any case, see :func:`kind_of`.
 DECLARATIONS: dict[str, tuple[str, ...]] = {
-    "energy": ("energy_unit", "energies_unit", "e_unit"),
-    "length": ("length_unit", "pos_unit", "position_unit", "positions_unit", "r_unit"),
-    "forces": ("forces_unit", "force_unit", "f_unit"),
+    "energy": ("energy_unit", "energies_unit", "e_unit", "unit_energy"),
+    "length": (
+        "length_unit",
+        "pos_unit",
+        "position_unit",
+        "positions_unit",
+        "r_unit",
+        "unit_length",
+    ),
+    "forces": ("forces_unit", "force_unit", "f_unit", "unit_forces", "unit_force"),
 }
+#: Words of keys that declare the unit of something which is not read, or no unit at all.
+UNREAD = frozenset(
+    "stress stresses virial virials pressure dipole dipoles quadrupole polarizability charge "
+    "charges magmom magmoms magnetic moment moments spin spins temperature time timestep mass "
+    "masses momentum momenta velocity velocities volume density frequency frequencies angle "
+    "angles formula asymmetric repeat id".split()
+)
 
 
 def kind_of(key: object) -> str | None:
@@ -62,6 +78,30 @@ def kind_of(key: object) -> str | None:
 
 def _plain(key: str) -> str:
     return key.lower().replace("_", "").replace("-", "").removesuffix("s")
+
+
+def refuse_unknown_declarations(keys: Iterable[object], where: str) -> None:
+    """Refuse keys that probably declare a unit, but are not known to: ``REF_energy_unit``.
+
+    ``unit`` alone is known: predictions are written with the unit of their deviations.
+
+    Raises:
+        DataError: there is such a key.
+    """
+    for key in keys:
+        if not isinstance(key, str) or kind_of(key) or key == "unit":
+            continue
+        said = {*words(key)}
+        if (
+            said & {"unit", "units"}
+            and not said & UNREAD
+            and "unit cell" not in " ".join(words(key))
+        ):
+            known = ", ".join(name for names in DECLARATIONS.values() for name in names)
+            raise DataError(
+                f"{where} may declare a unit by {key!r}, which is not one of {known}; rename it "
+                "or remove it"
+            )
 
 
 _KINDS = {_plain(name): kind for kind, names in DECLARATIONS.items() for name in names}
@@ -78,9 +118,12 @@ def declared_units(
         energy: the unit of energies that are not declared.
 
     Raises:
-        DataError: two keys contradict each other, or forces are declared in another energy than
+        DataError: a text under an unknown key may be a unit, two keys contradict each other, or
+            forces are declared in another energy than
             the usual one while the unit of the energies is not declared.
     """
+    texts = [key for key, value in given.items() if np.asarray(value).dtype.kind in "US"]
+    refuse_unknown_declarations(texts, where)
     found: dict[str, str] = {}
     for key, value in given.items():
         kind = kind_of(key)

@@ -288,6 +288,12 @@ def test_structures_of_which_ase_reads_one(tmp_path):
     path.write_text(SDF * 3)
     with pytest.raises(DataError, match=r"own\.sdf holds 3 structures, but ASE reads 1 of them"):
         read_structures(path)
+    path = tmp_path / "own.mol"  # which needs no dollars
+    path.write_text(SDF.replace("$$$$\n", ""))
+    assert len(read_structures(path)) == 1
+    path.write_text(SDF.replace("$$$$\n", "") * 3)
+    with pytest.raises(DataError, match=r"own\.mol holds 3 structures, but ASE reads 1 of them"):
+        read_structures(path)
 
 
 def test_lammps_and_protein_files(tmp_path):
@@ -403,6 +409,34 @@ def test_keys_of_units_in_any_case(put, key, factor):
     graph = data.load("extxyz", path).graphs[0]
     assert float(graph.y) == pytest.approx(-10 * factor, rel=1e-12)
     assert float(graph.forces[0, 2]) == pytest.approx(0.1 * factor, rel=1e-12)
+
+
+@pytest.mark.parametrize("key", ["REF_energy_unit", "units", "energy_unit_name", "unit_style"])
+def test_units_under_keys_that_nobody_knows(put, key):
+    path = put(odd("O", extra=f"{key}=kcal/mol"))
+    said = rf"structure 0 of .* may declare a unit by '{key}', which is not one of energy_unit, "
+    with pytest.raises(DataError, match=said):
+        data.load("extxyz", path)
+    with pytest.raises(DataError, match=said):  # as for predictions
+        read_structures(path)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["unit=kcal/mol", "stress_unit=GPa", "dipole_units=Debye", "unit_cell=fcc", "formula_units=4"],
+)
+def test_words_about_other_units(put, extra):
+    path = put(odd("O", extra=extra))
+    assert float(data.load("extxyz", path).graphs[0].y) == -10
+    assert len(read_structures(path))
+
+
+def test_the_unit_before_what_it_is_of(put):
+    path = put(odd("O", extra="unit_energy=Hartree unit_length=Bohr unit_forces=eV/Angstrom"))
+    graph = data.load("extxyz", path).graphs[0]
+    assert float(graph.y) == pytest.approx(-10 * units.Hartree, rel=1e-12)
+    assert float(graph.pos[1, 2]) == pytest.approx(0.9 * units.Bohr, rel=1e-12)
+    assert float(graph.forces[0, 2]) == pytest.approx(0.1, rel=1e-12)
 
 
 def test_length_units_in_any_case(put):
