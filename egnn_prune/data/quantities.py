@@ -13,8 +13,8 @@ INTENSIVE_WORDS = frozenset(
     "fermi homo lumo somo gap band vbm cbm orbital level hull ionization ionisation affinity "
     "excitation activation barrier adsorption surface vacancy defect chemical "
     "reorganization reorganisation work specific density eigen std sigma error "
-    "uncertainty variance weight weights reaction triplet singlet transition vertical delta "
-    "difference redox normalized normalised norm pa kin var err cutoff".split()
+    "uncertainty variance weight weights reaction transition vertical redox normalized "
+    "normalised norm pa var err cutoff".split()
 )
 #: Such words that also are found glued to others: ``bandgap_energy``, ``ehull_energy``.
 INTENSIVE_STEMS = ("fermi", "homo", "lumo", "gap", "hull")
@@ -22,7 +22,8 @@ INTENSIVE_STEMS = ("fermi", "homo", "lumo", "gap", "hull")
 PART_WORDS = frozenset(
     "dispersion vdw d2 d3 d4 formation atomization atomisation binding cohesive interaction "
     "correlation exchange xc kinetic zero zpe solvation strain coulomb electrostatic repulsion "
-    "repulsive nuclear relative correction corrected gibbs helmholtz thermal".split()
+    "repulsive nuclear relative correction corrected gibbs helmholtz thermal kin delta difference "
+    "singlet triplet".split()
 )
 
 

@@ -14,7 +14,8 @@ from egnn_prune.errors import DataError
 WHOLE = """
 energy REF_energy dft_energy energy_dft TotEnergy total_energy free_energy potential_energy
 dispersion_energy formation_energy atomization_energy atomisation_energy zero_point_energy
-own_energy pbe_d3_energy binding_energy
+own_energy pbe_d3_energy binding_energy delta_energy energy_difference kin_energy triplet_energy
+singlet_energy
 """.split()
 NOT_WHOLE = """
 fermi_energy EFermiEnergy homo_energy HOMO_energy lumo_energy energy_gap band_gap_energy
@@ -22,9 +23,8 @@ energy_above_hull hull_energy energy_per_atom formation_energy_per_atom energyPe
 energy_peratom energy/atom energy_per_formula_unit ionization_energy adsorption_energy
 excitation_energy chemical_potential_energy surface_energy activation_energy energy_std
 energy_uncertainty energy_weight HOMOenergy LUMOenergy HomoEnergy bandgap_energy BandgapEnergy
-ehull_energy EFERMIenergy reaction_energy triplet_energy singlet_energy transition_energy
-vertical_energy delta_energy energy_difference redox_energy normalized_energy normalised_energy
-energy_norm energy_pa kin_energy energy_var energyErr energy_cutoff homo gap band_gap
+ehull_energy EFERMIenergy reaction_energy transition_energy vertical_energy redox_energy
+normalized_energy normalised_energy energy_norm energy_pa energy_var energyErr energy_cutoff homo gap band_gap
 chemical_potential
 """.split()
 
@@ -64,6 +64,8 @@ def test_other_quantities_that_grow(name):
         ("dispersion_energy", ["forces"], ["dispersion_energy"], None),
         ("formation_energy", ["forces"], ["formation_energy"], None),
         ("gibbs_free_energy", ["forces"], ["gibbs_free_energy"], None),
+        ("delta_energy", ["forces"], ["delta_energy"], None),
+        ("delta_energy", ["delta_forces", "forces"], ["delta_energy"], "delta_forces"),
         ("fermi_energy", ["forces"], ["fermi_energy"], None),
         ("HOMOenergy", ["forces"], ["HOMOenergy"], None),
         ("bandgap_energy", ["forces"], ["bandgap_energy"], None),
