@@ -51,7 +51,7 @@ class RobustScaling(VarianceCalibration):
         if float((std / std.max() * torch.where(zero, math.sqrt(2) - 1, -1.0)).sum()) >= 0:
             raise InputError(
                 f"{int(zero.sum())} of {len(error)} validation errors are exactly zero, so that no "
-                "factor above zero is best; calibrate on other data or with method=variance"
+                "factor above zero is best; calibrate on other data, or with the method variance"
             )
         # in units of the middle error and the middle deviation, so that no product can overflow
         size, width = error[error != 0].abs().median(), std.median()
