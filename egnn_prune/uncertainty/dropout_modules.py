@@ -184,10 +184,11 @@ class ModuleDropout(Estimator):
     attention, transformer and recurrent layers. Everything else is in evaluation mode: batch norm
     keeps its running statistics. Modules of others that drop without a function of torch
     (:func:`dropout_modules`) are put into training mode, they alone and not their parts; so are
-    those that have an ``nn.Dropout`` but never call it, as fused attention does. The seed decides the masks, so the same batch gives the same prediction, and the global random state is
-    left as it was. But dropout draws one mask for every *row* of a batch: unlike the thinned
-    networks of :class:`~egnn_prune.uncertainty.MCDropout`, a sample is no single network, and a
-    row's prediction depends on its place in the batch.
+    those that have an ``nn.Dropout`` but never call it, as fused attention does. The seed decides
+    the masks, so the same batch gives the same prediction, and the global random state is left as
+    it was. But dropout draws one mask for every *row* of a batch: unlike the thinned networks of
+    :class:`~egnn_prune.uncertainty.MCDropout`, a sample is no single network, and a row's
+    prediction depends on its place in the batch.
 
     Threads may share a network: since torch's dropout draws from one global generator, samples of
     several threads wait for each other; plain passes beside them see no dropout, but for the
