@@ -144,10 +144,10 @@ def _bypassed(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
     Fused attention of others hands ``attn_drop.p`` over where its own mode says so, and never calls
     ``attn_drop``. Containers are no owners: their mode is never asked for.
     """
-    found = []
+    found: list[nn.Module] = []
     for name, module in network.named_modules(remove_duplicate=False):
         if isinstance(module, _DropoutNd) and module.p > 0 and module not in called:
-            owner = module
+            owner: nn.Module = module
             while name and (owner is module or isinstance(owner, CONTAINERS)):
                 name = name.rpartition(".")[0]
                 owner = network.get_submodule(name)
