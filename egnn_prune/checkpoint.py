@@ -63,6 +63,11 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     estimator, model = (model, model.network) if isinstance(model, Estimator) else (None, model)
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS), None)
     traced = isinstance(model, TracedNetwork) and estimator is None
+    if kind is None and estimator is not None:
+        raise InputError(
+            f"a {type(estimator).__name__} of {type(model).__name__} cannot be saved, only "
+            "estimators of networks of this package can; save its network (estimator.network)"
+        )
     if kind is None and not traced:
         raise InputError(
             f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can, and a "

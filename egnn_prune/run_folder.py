@@ -45,7 +45,7 @@ class RunFolder:
     """Runs stages once: each leaves its files and, last, ``stages/<name>.json``.
 
     While this object lives, no other process works in the folder (see :mod:`folder_lock`), unless
-    the run in it is finished: then nothing is written any more.
+    the run in it is finished: then nothing is written any more, unless a file of it is missing.
 
     Args:
         settings: the whole configuration.
@@ -89,15 +89,25 @@ class RunFolder:
         if config.exists():
             found = self._found_hash()
             if found != self.hash and any(self._results()):
-                raise ConfigError(
-                    f"{self.path} holds a run with other settings or other data; choose another "
-                    "out=DIR, or delete that folder"
-                )
+                raise self._another_run()
             if found == self.hash:
                 return
         write_json(run, {"config_hash": self.hash})
         with atomic(config) as temporary:  # last: where it stands, the folder is complete
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.settings)))
+
+    def _hold(self) -> None:
+        """Make sure, before anything is written, that the folder is locked and is this run's."""
+        if not hasattr(self, "_lock"):  # it was finished, but lacks a file
+            self._lock = lock_folder(self.path)
+        if self._found_hash() != self.hash:  # this thread may have begun another run meanwhile
+            raise self._another_run()
+
+    def _another_run(self) -> ConfigError:
+        return ConfigError(
+            f"{self.path} holds a run with other settings or other data; choose another "
+            "out=DIR, or delete that folder"
+        )
 
     def _check_place(self) -> None:
         """Refuse what cannot be the folder of a run."""
@@ -160,6 +170,9 @@ class RunFolder:
 
         Returns:
             The facts, with ``seconds`` added.
+
+        Raises:
+            ConfigError: the folder came to hold another run, or another process works in it.
         """
         everything = (*sections, "seed", "device", "precision")
         key = digest({s: self.content[s] for s in everything if s in self.content})
@@ -172,6 +185,7 @@ class RunFolder:
                     "choose another out=DIR, or delete that folder"
                 )
             return found
+        self._hold()
         for other in self.reuse:
             theirs = other / "stages" / f"{name}.json"
             if theirs.exists() and read_json(theirs).get("key") == key:
@@ -179,6 +193,7 @@ class RunFolder:
                 return read_json(marker)
         start = time.perf_counter()
         facts = work()
+        self._hold()
         facts = {"key": key, "seconds": time.perf_counter() - start, **facts}
         write_json(marker, facts)
         return facts

@@ -75,6 +75,11 @@ def refilled(
         InputError: the network is another one.
         ValueError, KeyError, TypeError, RuntimeError: the file is damaged.
     """
+    if type(network).__name__ != header["network"]:
+        raise InputError(
+            f"{path} holds a {header['network']}, not a {type(network).__name__}; give a fresh "
+            f"{header['network']}, built as before pruning"
+        )
     release(network)
     saved = {
         n.removeprefix("network.").replace("parametrizations.", "").removesuffix(".original"): t

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune import compact, data
+from egnn_prune.device_checks.speed import states
 from egnn_prune.models import EGNN, EGNNOptions, IrrepsNet, PropertyModel
 from egnn_prune.models.graph import complete_edges, with_edges
 from egnn_prune.pruning import apply_masks, count_macs
@@ -208,9 +209,7 @@ def main() -> None:
     textbook = TextbookEGNN(ours)
     batch = random_batch(arguments.graphs, arguments.nodes, 5, device)
 
-    def run_ours() -> tuple[Tensor, Tensor]:
-        out = ours(batch)
-        return out.x, out.pos
+    run_ours = partial(states, ours, batch)
 
     def run_textbook() -> tuple[Tensor, Tensor]:
         return textbook(batch.x, batch.pos, batch.edge_index)

@@ -145,6 +145,30 @@ def test_networks(name, dtype):
     agree(network, [((batch.x, batch.edge_index), batch.y)], dtype, "magnitude")
 
 
+def test_a_batch_gives_what_it_has_of_optional_arguments(dtype):
+    batch = cast(graphs(edge_features=3), dtype)
+    batch.edge_weight = torch.rand(batch.num_edges, dtype=dtype)
+    network = pyg.GCN(6, 8, 2, 1).to(dtype).eval()
+    expected = network(batch.x, batch.edge_index, batch.edge_weight)
+    assert torch.equal(call(network, batch), expected)
+    network = pyg.GAT(6, 8, 2, 1, edge_dim=3).to(dtype).eval()
+    expected = network(batch.x, batch.edge_index, edge_attr=batch.edge_attr)
+    assert torch.equal(call(network, batch), expected)
+    network = pyg.GAT(6, 8, 2, 1).to(dtype).eval()  # built for no edge features, which it refuses
+    assert torch.equal(call(network, batch), network(batch.x, batch.edge_index))
+
+
+def test_a_required_argument_that_a_batch_lacks():
+    class Placed(nn.Module):
+        def forward(self, x, pos, batch):
+            return pyg.global_add_pool(x, batch)
+
+    with pytest.raises(ConfigError, match=r"Placed\.forward needs pos, but the batch") as caught:
+        call(Placed(), graphs())
+    assert "\n" not in str(caught.value)
+    assert len(call(Placed(), Data(torch.ones(3, 2), pos=torch.zeros(3, 3)))) == 1
+
+
 def test_what_cannot_be_pruned_says_why():
     batch = graphs()
     for options, words in (({"norm": "layer_norm"}, "mixes its channels"), ({"jk": "lstm"}, "jk")):

@@ -23,6 +23,7 @@ from egnn_prune.pruning import TracedNetwork, keep_masks, sparsities
 from egnn_prune.pruning import compact as compact_traced
 from egnn_prune.pruning.masks import release
 from egnn_prune.training import PruningCallback
+from egnn_prune.uncertainty import ModuleDropout
 
 X = torch.randn(8, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 3
@@ -95,6 +96,25 @@ def test_files_that_do_not_fit(masked, tmp_path, make_property_model):
         load(path, into=nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(InputError, match="before compact"):
         save(compact(masked), path)
+
+
+def test_another_class_of_the_same_tensors_is_refused(masked, tmp_path):
+    class Reversed(nn.Sequential):
+        def forward(self, x):
+            return -super().forward(x)
+
+    save(masked, tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match="holds a Sequential, not a Reversed") as caught:
+        load(tmp_path / "net.safetensors", into=Reversed(*network()))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_estimator_of_a_network_of_others_is_not_saved(tmp_path):
+    dropping = nn.Sequential(network(), nn.Dropout(0.1)).eval()
+    estimator = ModuleDropout(prune(dropping, "magnitude", 0.4, data=[(X, Y)]), 3)
+    with pytest.raises(InputError, match=r"ModuleDropout of TracedNetwork .*estimator\.network"):
+        save(estimator, tmp_path / "net.safetensors")
+    save(estimator.network, tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,32 @@ def test_a_finished_run_is_read_by_as_many_as_like(tmp_path):
         assert RunFolder(settings(tmp_path / "run")).finished
 
 
+def test_what_a_finished_run_lacks_is_made_again_alone(tmp_path):
+    def work() -> dict[str, Any]:
+        (tmp_path / "run" / "x.txt").write_text("1")
+        return {}
+
+    run = RunFolder(settings(tmp_path / "run"))
+    run.stage("dense", (), ("x.txt",), work)
+    run.stage("report", (), (), dict)
+    del run
+    gc.collect()
+    again = RunFolder(settings(tmp_path / "run"))
+    (tmp_path / "run" / "x.txt").unlink()
+    with another_process(tmp_path / "run"), pytest.raises(ConfigError, match="is working in"):
+        again.stage("dense", (), ("x.txt",), work)
+    again.stage("dense", (), ("x.txt",), work)
+    assert len(in_threads(lambda _: lock_folder(tmp_path / "run"), 1)[1]) == 1
+
+
+def test_a_run_whose_folder_became_another_stops(tmp_path):
+    first = RunFolder(settings(tmp_path / "run", seed=0))
+    second = RunFolder(settings(tmp_path / "run", seed=1))  # in this thread, and nothing is there
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        first.stage("dense", (), (), dict)
+    assert second.stage("dense", (), (), dict)["seconds"] >= 0
+
+
 class Job:
     """Settings of a job with a folder."""
 

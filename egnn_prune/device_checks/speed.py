@@ -27,6 +27,12 @@ from egnn_prune.timing import alternating_medians, stepper
 FEATURES = 5
 
 
+def states(network: EGNN, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Features and positions of all nodes after the last layer."""
+    out = network(batch)
+    return out.x, out.pos
+
+
 def against_the_textbook(bench: Bench, found: Found) -> None:
     """Ours and the layer as the paper writes it: equal outputs, and both times.
 
@@ -46,9 +52,7 @@ def against_the_textbook(bench: Bench, found: Found) -> None:
     ours = ours.to(bench.device)
     theirs = bench.textbook(ours)
 
-    def run_ours() -> tuple[Tensor, Tensor]:
-        out = ours(batch)
-        return out.x, out.pos
+    run_ours = partial(states, ours, batch)
 
     def run_theirs() -> tuple[Tensor, Tensor]:
         found: tuple[Tensor, Tensor] = theirs(batch.x, batch.pos, batch.edge_index)

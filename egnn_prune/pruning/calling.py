@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.errors import ConfigError
+
 
 def is_graph(value: Any) -> bool:
     """Whether this is a PyG graph, or a batch of them."""
@@ -25,15 +27,17 @@ def call(model: nn.Module, inputs: Any) -> Any:
     ``model(inputs)`` for a tensor or any other single object, ``model(*inputs)`` for a tuple or
     list. A PyG batch goes as it is to a ``forward`` with one required argument. Where it has
     several, such as ``forward(x, edge_index)`` of PyG's networks or
-    ``forward(z, pos, batch=None)``, each gets what the batch has under its name, and ``batch`` too
-    where there is such an argument.
+    ``forward(z, pos, batch=None)``, each gets what the batch has under its name. So do optional
+    arguments that the batch has a tensor for: ``batch``, ``edge_weight``, ``edge_attr``.
+
+    Raises:
+        ConfigError: the batch lacks a required argument.
     """
     arguments = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     if len(arguments) == 1 and is_graph(arguments[0]):
-        names = _named(getattr(model, "network", model))
-        if names:
-            graph = arguments[0]
-            return model(**{name: getattr(graph, name, None) for name in names})
+        named = _named(getattr(model, "network", model), arguments[0])
+        if named:
+            return model(**named)
     return model(*arguments)
 
 
@@ -71,17 +75,27 @@ def rows(inputs: Sequence[Any]) -> dict[str, Tensor]:
     return found if edges is None else {**found, "edges": nodes[edges[1]]}
 
 
-def _named(network: nn.Module) -> list[str]:
-    """Arguments that a batch is taken apart for: none if ``forward`` wants a single one."""
-    parameters = inspect.signature(network.forward).parameters.values()
-    names = [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+def _named(network: nn.Module, graph: Any) -> dict[str, Any]:
+    """What a batch is taken apart into: nothing if ``forward`` wants a single argument."""
+    parameters = [
+        p
+        for p in inspect.signature(network.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-    if len(names) < 2:
-        return []
-    return names + [p.name for p in parameters if p.name == "batch" and p.name not in names]
+    required = [p.name for p in parameters if p.default is p.empty]
+    if len(required) < 2:
+        return {}
+    found = {p.name: getattr(graph, p.name, None) for p in parameters}
+    for name in required:
+        if found[name] is None and name != "batch":  # a single graph has none
+            raise ConfigError(
+                f"{type(network).__name__}.forward needs {name}, but the batch has none; give the "
+                f"graphs a {name}, or give the arguments as a tuple"
+            )
+    widths = [m.edge_dim for m in network.modules() if hasattr(m, "edge_dim")]
+    if widths and all(width is None for width in widths) and "edge_attr" not in required:
+        found.pop("edge_attr", None)  # PyG's attention fails on features that it was not built for
+    return {k: v for k, v in found.items() if k in required or isinstance(v, Tensor)}
 
 
 def _tensors(values: Any) -> Any:

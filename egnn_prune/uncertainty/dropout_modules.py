@@ -34,6 +34,8 @@ BY_PLACE |= {"native_dropout", "feature_alpha_dropout", "feature_alpha_dropout_"
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 #: Names under which modules keep the probability of what they drop.
 PROBABILITIES = ("p", "prob", "rate", "drop_prob")
+#: Modules that hold others and never ask for their own mode.
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 #: Passes that decide whether a network whose few samples agree has any dropout at work.
 LOOKS = 30
 
@@ -49,11 +51,27 @@ class _Dropping(TorchFunctionMode):
 
     Attributes:
         acted: whether anything was dropped with a probability above zero.
+        called: dropout modules of torch's kind that this thread called.
+        switched: modules that are in training mode until the end.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.acted = False
+        self.called: set[nn.Module] = set()
+        self.switched: list[nn.Module] = []
+        self._thread = threading.get_ident()
+
+    def note(self, module: nn.Module, _: Any) -> None:
+        """A hook of dropout modules, which plain passes in other threads call, too."""
+        if threading.get_ident() == self._thread:
+            self.called.add(module)
+
+    def switch(self, modules: list[nn.Module]) -> None:
+        """Put modules into training mode, they alone and not their parts."""
+        self.switched += modules
+        for module in modules:
+            module.training = True
 
     def __torch_function__(
         self,
@@ -110,8 +128,33 @@ def _is_named_dropout(module: nn.Module) -> bool:
 
 
 def _unseen(module: nn.Module) -> bool:
-    """Whether a module may ask its own mode whether to drop, without a function of torch."""
-    return _drops(module) and not type(module).__module__.startswith("torch.nn.")
+    """Whether a module may ask its own mode whether to drop, without a function of torch.
+
+    One that only keeps the rate which it built its parts with, as outer models do, has none to ask
+    for: what else it does in training alone is no dropout.
+    """
+    if not _drops(module) or type(module).__module__.startswith("torch.nn."):
+        return False
+    return not any(_drops(part) for child in module.children() for part in child.modules())
+
+
+def _bypassed(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
+    """Modules in evaluation mode that have a dropout which no pass called.
+
+    Fused attention of others hands ``attn_drop.p`` over where its own mode says so, and never calls
+    ``attn_drop``. Containers are no owners: their mode is never asked for.
+    """
+    found: list[nn.Module] = []
+    for name, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, _DropoutNd) and module.p > 0 and module not in called:
+            owner: nn.Module = module
+            while name and (owner is module or isinstance(owner, CONTAINERS)):
+                name = name.rpartition(".")[0]
+                owner = network.get_submodule(name)
+            of_torch = type(owner).__module__.startswith("torch.nn.")
+            if not (of_torch or owner.training or owner in found):
+                found.append(owner)
+    return found
 
 
 @contextlib.contextmanager
@@ -120,15 +163,18 @@ def _dropping(network: nn.Module) -> Iterator[_Dropping]:
     # what torch.compile made of evaluation mode has no dropout in it
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl for m in network.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
-    switched = [m for m in network.modules() if _unseen(m) and not m.training]
+    dropping = _Dropping()
+    hooked = [m for m in network.modules() if isinstance(m, _DropoutNd)]
+    hooks = [m.register_forward_pre_hook(dropping.note) for m in hooked]
     try:
-        for module in switched:
-            module.training = True  # its own mode, not that of its parts
-        with eager, _Dropping() as dropping:
+        dropping.switch([m for m in network.modules() if _unseen(m) and not m.training])
+        with eager, dropping:
             yield dropping
     finally:
-        for module in switched:
+        for module in dropping.switched:
             module.training = False
+        for hook in hooks:
+            hook.remove()
 
 
 class ModuleDropout(Estimator):
@@ -137,11 +183,12 @@ class ModuleDropout(Estimator):
     All that torch knows as dropout is active: modules, ``F.dropout`` with any ``training=``, inside
     attention, transformer and recurrent layers. Everything else is in evaluation mode: batch norm
     keeps its running statistics. Modules of others that drop without a function of torch
-    (:func:`dropout_modules`) are put into training mode, they alone and not their parts. The seed
-    decides the masks, so the same batch gives the same prediction, and the global random state is
-    left as it was. But dropout draws one mask for every *row* of a batch: unlike the thinned
-    networks of :class:`~egnn_prune.uncertainty.MCDropout`, a sample is no single network, and a
-    row's prediction depends on its place in the batch.
+    (:func:`dropout_modules`) are put into training mode, they alone and not their parts; so are
+    those that have an ``nn.Dropout`` but never call it, as fused attention does. The seed decides
+    the masks, so the same batch gives the same prediction, and the global random state is left as
+    it was. But dropout draws one mask for every *row* of a batch: unlike the thinned networks of
+    :class:`~egnn_prune.uncertainty.MCDropout`, a sample is no single network, and a row's
+    prediction depends on its place in the batch.
 
     Threads may share a network: since torch's dropout draws from one global generator, samples of
     several threads wait for each other; plain passes beside them see no dropout, but for the
@@ -183,7 +230,12 @@ class ModuleDropout(Estimator):
             def drawn() -> Predicted:
                 return as_prediction(self.network(batch))
 
-            prediction = pooled([drawn() for _ in range(self.samples)])
+            first = drawn()
+            if bypassed := _bypassed(self.network, dropping.called):
+                dropping.switch(bypassed)
+                torch.manual_seed(self.seed)
+                first = drawn()
+            prediction = pooled([first, *(drawn() for _ in range(self.samples - 1))])
             if not self._acts:  # others' modules drop unseen, and few passes may be spared
                 looks = (drawn() for _ in range(LOOKS))
                 self._acts = dropping.acted or any(

@@ -41,6 +41,32 @@ class ProductAttention(nn.Module):
         return F.scaled_dot_product_attention(self.query(x), x, x, dropout_p=p)
 
 
+class FusedAttention(nn.Module):
+    """As timm has it: the dropout is never called, its probability is handed over."""
+
+    def __init__(self, listed: bool = False) -> None:
+        super().__init__()
+        self.query, drop = nn.Linear(SIZE, SIZE), nn.Dropout(0.5)
+        self.attn_drop = nn.ModuleList([drop]) if listed else drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        drop = self.attn_drop if isinstance(self.attn_drop, nn.Dropout) else self.attn_drop[0]
+        p = drop.p if self.training else 0.0
+        return F.scaled_dot_product_attention(self.query(x), x, x, dropout_p=p)
+
+
+class Outer(nn.Module):
+    """Keeps the rate of its part, and does in training alone what is no dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop_rate, self.part, self.out = 0.2, nn.Dropout(0.2), nn.Linear(SIZE, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not self.training
+        return self.out(self.part(x).mean(1))
+
+
 class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +128,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "GRU": lambda: Network(nn.GRU(SIZE, SIZE, 2, batch_first=True, dropout=0.5), recurrent),
     "RNN": lambda: Network(nn.RNN(SIZE, SIZE, 2, batch_first=True, dropout=0.5), recurrent),
     "product attention": lambda: Network(ProductAttention()),
+    "fused attention": lambda: Network(FusedAttention()),
+    "fused attention, listed": lambda: Network(FusedAttention(listed=True)),
+    "fused attention and a dropout": lambda: Network(
+        nn.Sequential(FusedAttention(), nn.Dropout(0.02))
+    ),
     "functional": lambda: Network(Functional()),
     "drop path": lambda: Network(DropPath()),
     "of somebody's own": lambda: Network(Custom()),
@@ -180,6 +211,10 @@ def test_zero_is_true_where_dropout_acts_and_changes_nothing(dtype):
         network[0].bias.zero_()
     prediction = ModuleDropout(network, 5).predict(torch.randn(3, 4, dtype=dtype))
     assert float(prediction.mutual_information.max()) < 1e-6
+
+
+def test_a_module_that_only_keeps_a_rate_stays_in_evaluation_mode(dtype, x):
+    assert ModuleDropout(Outer().to(dtype).eval(), 5).predict(x).mutual_information.min() > 0
 
 
 def test_which_modules_drop():

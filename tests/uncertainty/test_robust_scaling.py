@@ -86,3 +86,28 @@ def test_a_factor_that_the_precision_cannot_hold_is_refused(method):
     with pytest.raises(InputError, match="float32 cannot hold a factor between them") as caught:
         build_calibration(method).fit(prediction, y)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zeros", [1, 25, 30])
+def test_errors_of_exactly_zero(dtype, zeros):
+    """Against the score itself on a grid: the minimum lies below what any other error asks for."""
+    y = torch.ones(50, dtype=dtype)
+    y[:zeros] = 0
+    prediction = Prediction.from_members(
+        torch.zeros(1, 50, dtype=dtype), torch.ones(1, 50).to(dtype)
+    )
+    grid = torch.linspace(0.01, 2, 2000, dtype=torch.float64).square().tolist()
+    score = {f: float(crps(torch.zeros(50), torch.full((50,), f), y.double())) for f in grid}
+    found = float(RobustScaling().fit(prediction, y).factor)
+    assert found == pytest.approx(min(score, key=score.__getitem__), abs=0.004)
+
+
+def test_too_many_errors_of_exactly_zero_are_refused(dtype):
+    y = torch.zeros(50, dtype=dtype)
+    y[0] = 1
+    prediction = Prediction.from_members(
+        torch.zeros(1, 50, dtype=dtype), torch.ones(1, 50).to(dtype)
+    )
+    with pytest.raises(InputError, match="49 of 50 validation errors are exactly zero") as caught:
+        RobustScaling().fit(prediction, y)
+    assert "\n" not in str(caught.value)
