@@ -205,8 +205,7 @@ class TrainedModel:
         """
         slopes: tuple[Tensor, ...] = ()
         if stress:
-            prepare: Any = getattr(self.estimator.network, "prepared", lambda same: same)
-            stated, *rest = energy_forces_stress(self.method, prepare(batch))
+            stated, *rest = energy_forces_stress(self.method, batch)
             slopes = tuple(rest)
         elif forces:
             stated, force = energy_and_forces(self.method, batch)

@@ -1,8 +1,8 @@
 """What an edge list says of itself, and what is asked of one that says nothing.
 
 Lists that were found here carry ``listed_for [B, 2]`` (the cutoff, infinite for all pairs, and the
-number of edges of each graph), ``listed_at [N, n]`` (the positions) and, of periodic graphs,
-``listed_in [B, 3, 3]`` (the periodic lattice vectors). They are collated like all else in a batch.
+number of edges of each graph), ``listed_at [N, n]`` (the positions) and ``listed_in [B, 3, 3]`` (the
+periodic lattice vectors, zero for molecules). They are collated like all else in a batch.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def record(
         "listed_for": torch.tensor([[cutoff, edges]], dtype=torch.float64, device=pos.device),
         "listed_at": pos.detach().clone(),  # the positions may be changed in place
     }
-    if cell is not None:
-        fields["listed_in"] = lattice(cell, pbc)
+    if pos.shape[1] == 3:
+        fields["listed_in"] = pos.new_zeros(1, 3, 3) if cell is None else lattice(cell, pbc)
     return fields
 
 
@@ -54,7 +54,11 @@ def is_stale(batch: Batch | Data, cutoff: float | None) -> bool:
 
 
 def is_current(batch: Batch | Data, cutoff: float | None) -> bool:
-    """Whether a recorded list is for this cutoff (or a longer one), these positions and cells."""
+    """Whether a recorded list is for this cutoff (or a longer one), these positions and cells.
+
+    Raises:
+        DataError: the graphs were found in cells, but the batch has none.
+    """
     found, at, pos = batch.listed_for, batch.listed_at, batch.pos.detach()
     needed = float("inf") if cutoff is None else cutoff
     if at.shape != pos.shape or not bool((found[:, 0] >= needed).all()):
@@ -62,8 +66,15 @@ def is_current(batch: Batch | Data, cutoff: float | None) -> bool:
     if not torch.equal(at.to(pos.dtype), pos):
         return False
     cell, old = batch.get("cell"), batch.get("listed_in")
-    if cell is None or old is None:
-        return cell is None and old is None
+    if cell is None:
+        if old is not None and bool(old.any()):  # PyG keeps what the first of the graphs has
+            raise DataError(
+                "some graphs of the batch were periodic and have lost their cells; give every "
+                "graph cell and pbc (of zeros for molecules) before they are joined"
+            )
+        return True
+    if old is None:
+        return False
     now = lattice(cell, batch.get("pbc"))
     return now.shape == old.shape and torch.equal(old.to(now), now)
 

@@ -13,8 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.models.edge_lists import is_stale
-from egnn_prune.models.graph import graph_of_node
+from egnn_prune.models.graph import graph_of_node, with_edges
 from egnn_prune.prediction import Prediction
 
 
@@ -67,14 +66,12 @@ def energy_forces_stress(
         DataError: a graph is not periodic, its cell has no volume, or the batch cannot be used.
     """
     volume = _volumes(batch)
-    # the strain moves the edges' shifts: edges that the model would find anew stayed behind
-    if batch.get("edge_shift") is None or is_stale(batch, _longest_cutoff(model)):
-        prepare: Any = getattr(model, "prepared", None)
-        if prepare is None:
-            raise DataError(
-                "stress needs batch.edge_shift for these positions; call with_edges first"
-            )
-        batch = prepare(batch)
+    # the strain moves the edges' shifts: edges that a network would find for itself stayed behind
+    cutoff = _longest_cutoff(model)
+    if cutoff:
+        batch = with_edges(batch, cutoff)
+    elif batch.get("edge_shift") is None:
+        raise DataError("stress needs batch.edge_shift for these positions; call with_edges first")
     batch = _movable(batch)
     strain = batch.pos.new_zeros(len(volume), 3, 3, requires_grad=True)
     pos = batch.pos

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import ase.build
 import numpy as np
@@ -25,6 +26,7 @@ from egnn_prune.models import (
     forces,
 )
 from egnn_prune.models.graph import edge_vectors, neighbours, replicate, with_edges
+from egnn_prune.uncertainty import DeepEnsemble, SinglePass
 
 CUTOFF = 3.2  # more than half of the small cells below
 KINDS = ["egnn", "egnn-radial-mean", "irreps"]
@@ -257,6 +259,31 @@ def test_prepared_by_a_model_of_another_cutoff(dtype):
     far = PropertyModel.build((1, 6, 8), hidden=8, layers=2, options=options).to(dtype).eval()
     assert torch.equal(far(short.prepared(data)).mean, far(data).mean)
     assert len(far.prepared(data).edge_shift) > len(short.prepared(data).edge_shift)
+
+
+def test_members_of_other_cutoffs(dtype):
+    """The stress of an ensemble is the mean of its members' own, whoever sees farthest."""
+    members = [build("egnn-radial", dtype) for _ in range(2)]
+    members[1].trunk.options = replace(members[1].trunk.options, cutoff=1.5 * CUTOFF)
+    for layer in members[1].trunk.layers:
+        layer.options = members[1].trunk.options
+    data = as_data(triclinic())
+    own = [energy_forces_stress(member, data) for member in members]
+    assert (own[0][2] - own[1][2]).abs().max() > 1e-3 * own[0][2].abs().max()
+    for ensemble in (DeepEnsemble(members).eval(), DeepEnsemble(members[::-1]).eval()):
+        _, force, stress = energy_forces_stress(SinglePass(ensemble), data)
+        close(force, (own[0][1] + own[1][1]) / 2, dtype)
+        close(stress, (own[0][2] + own[1][2]) / 2, dtype)
+
+
+def test_a_batch_that_lost_its_cells_is_refused(dtype):
+    """PyG keeps the fields that the first graph of a batch has."""
+    model = build("egnn", dtype)
+    molecule = as_data(triclinic(pbc=False))
+    del molecule.cell, molecule.pbc
+    found = [with_edges(graph, CUTOFF) for graph in (molecule, as_data(triclinic()))]
+    with pytest.raises(DataError, match="lost their cells"):
+        model(Batch.from_data_list(found))
 
 
 def test_thinned_networks_of_a_crystal(dtype, draw_thinning):
