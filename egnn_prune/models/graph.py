@@ -200,7 +200,10 @@ def _is_usable(batch: Batch | Data, cutoff: float | None) -> bool:
         DataError: they are a user's own, and wrong.
     """
     if is_recorded(batch):
-        return is_current(batch, cutoff)
+        if not is_current(batch, cutoff):
+            return False
+        check_indices(batch.edge_index, graph_of_node(batch))  # the list may have been changed
+        return True
     if getattr(batch, "checked_edge_index", None) is batch.edge_index:
         return True
     graph, own = graph_of_node(batch), batch.get("edge_attr") is not None

@@ -229,3 +229,12 @@ def test_stress_follows_moved_positions(model, graphs, dtype, assert_close, prep
     ):
         assert right.abs().max() > 0
         assert_close(found, right, 1e-4 if dtype == torch.float32 else 1e-10)
+
+
+def test_a_found_list_that_was_changed_afterwards(model, graphs):
+    """Also where the number of edges stayed the same."""
+    found = with_edges(graphs[0], CUTOFF)
+    found.edge_index = found.edge_index.clone()
+    found.edge_index[0, 0] = 99
+    with pytest.raises(DataError, match="names node 99"):
+        with_edges(found, CUTOFF)
