@@ -1,8 +1,8 @@
 """What an edge list says of itself, and what is asked of one that says nothing.
 
 Lists that were found here carry ``listed_for [B, 2]`` (the cutoff, infinite for all pairs, and the
-number of edges of each graph), ``listed_at [N, n]`` (the positions) and ``listed_in [B, 3, 3]`` (the
-periodic lattice vectors, zero for molecules). They are collated like all else in a batch.
+number of edges of each graph), ``listed_at [N, n]`` (the positions) and ``listed_in [B, 3, 3]``
+(the periodic lattice vectors, zero for molecules). They are collated like all else in a batch.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ energy_peratom energy/atom energy_per_formula_unit ionization_energy adsorption_
 excitation_energy chemical_potential_energy surface_energy activation_energy energy_std
 energy_uncertainty energy_weight HOMOenergy LUMOenergy HomoEnergy bandgap_energy BandgapEnergy
 ehull_energy EFERMIenergy reaction_energy transition_energy vertical_energy redox_energy
-normalized_energy normalised_energy energy_norm energy_pa energy_var energyErr energy_cutoff homo gap band_gap
-chemical_potential
+normalized_energy normalised_energy energy_norm energy_pa energy_var energyErr
+energy_cutoff homo gap band_gap chemical_potential
 """.split()
 
 
