@@ -35,7 +35,6 @@ def residual_networks(bench: Bench, found: Found) -> None:
             settings.network.shortcut = "B"
         settings.pruning.factors, settings.pruning.criteria = [2.0], ["group_norm"]
         settings.pruning.scope = "global"
-        settings.uncertainty.samples = 2
         metrics = read_json(run_experiment(settings) / "metrics.json")
         require(metrics["device"].split(":")[0] == bench.device.type, "another device")
         for row in metrics["rows"]:

@@ -36,7 +36,6 @@ def settings_for(bench: Bench, name: str) -> Settings:
     if bench.quick:
         settings.data.limit = 60
         settings.model.hidden, settings.model.layers, settings.model.radial = 8, 2, 4
-        settings.uncertainty.samples = settings.uncertainty.members = 2
         settings.pruning.scope = "group"
         settings.training.batch_size = 12
     return settings
@@ -64,6 +63,7 @@ def judged(settings: Settings, found: Found) -> dict[str, Any]:
 def main_job(bench: Bench, found: Found) -> None:
     """The main job, end to end, with fewer epochs than by default."""
     settings = settings_for(bench, "main")
+    settings.uncertainty.samples = bench.pick(20, 2)
     settings.training.max_epochs = bench.pick(6, 2)
     settings.training.finetune_epochs = bench.pick(4, 1)
     metrics = judged(settings, found)
@@ -85,6 +85,7 @@ def forces(bench: Bench, found: Found) -> None:
         settings.data.name, settings.data.path = "extxyz", str(path)
     found["data"] = settings.data.name
     settings.model.readout_dropout, settings.uncertainty.method = 0.0, "shallow"
+    settings.uncertainty.members = bench.pick(5, 2)
     settings.training.force_weight, settings.training.scratch = 10.0, False
     settings.training.max_epochs = bench.pick(10, 1)
     settings.training.finetune_epochs = bench.pick(4, 1)
