@@ -17,8 +17,6 @@ from egnn_prune.errors import DataError
 
 #: What energies are called, in lower case, when nobody says which one is meant.
 USUAL = ("energy", "ref_energy", "dft_energy", "totenergy", "total_energy")
-
-
 #: Names of arrays that may be forces, or their negative.
 GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_|$)", re.IGNORECASE)
 

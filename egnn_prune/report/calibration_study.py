@@ -245,24 +245,20 @@ def _spread(summary: Summary) -> str:
     return f"{summary.mean:.3f} ± {summary.sd:.3f}"
 
 
-def _interval(summary: Summary) -> str:
+def _interval(summary: Summary, digits: int = 3, unit: str = "") -> str:
+    """Mean with its interval over seeds, where there is one."""
     if summary.n == 0:
         return MISSING
+    mean = f"{summary.mean:+.{digits}f}{unit}"
     if math.isnan(summary.half):
-        return f"{summary.mean:+.3f}"
+        return mean
     low, high = summary.mean - summary.half, summary.mean + summary.half
-    return f"{summary.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{mean} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def _percent(changes: Sequence[float], reference: float) -> str:
     """Mean change in percent of a reference, with the interval over seeds."""
-    found = summarise([100 * change / reference for change in changes])
-    if found.n == 0:
-        return MISSING
-    if math.isnan(found.half):
-        return f"{found.mean:+.1f} %"
-    low, high = found.mean - found.half, found.mean + found.half
-    return f"{found.mean:+.1f} % [{low:+.1f}, {high:+.1f}]"
+    return _interval(summarise([100 * change / reference for change in changes]), 1, " %")
 
 
 def _verdict(accuracy: Summary, calibration: Summary, more: Summary) -> str:
