@@ -1,6 +1,6 @@
 """Smaller equivariant networks whose accuracy, symmetry and error bars stay true.
 
-The parts, in the order in which the main job (:mod:`egnn_prune.pipeline`) uses them:
+The parts, in the order in which the main job (:mod:`egnn_prune.pipeline.main_job`) uses them:
 
 * :mod:`egnn_prune.data`: where graphs come from
 * :mod:`egnn_prune.models`: the equivariant network
@@ -16,11 +16,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from egnn_prune.api import channel_groups, compact, fine_tune, prune
-    from egnn_prune.checkpoint import load, load_estimator, save
+    from egnn_prune.api.pruning import channel_groups, compact, fine_tune, prune
+    from egnn_prune.api.sparsity_sweep import sparsity_sweep
+    from egnn_prune.deployment.checkpoint import load, load_estimator, save
     from egnn_prune.models import EGNN, IrrepsNet, PropertyModel, forces
     from egnn_prune.prediction import Prediction
-    from egnn_prune.sweep import sparsity_sweep
 
 __version__ = "0.1.0"
 
@@ -45,15 +45,15 @@ _HOMES = {
     "IrrepsNet": "models",
     "Prediction": "prediction",
     "PropertyModel": "models",
-    "channel_groups": "api",
-    "compact": "api",
-    "fine_tune": "api",
+    "channel_groups": "api.pruning",
+    "compact": "api.pruning",
+    "fine_tune": "api.pruning",
     "forces": "models",
-    "load": "checkpoint",
-    "load_estimator": "checkpoint",
-    "prune": "api",
-    "save": "checkpoint",
-    "sparsity_sweep": "sweep",
+    "load": "deployment.checkpoint",
+    "load_estimator": "deployment.checkpoint",
+    "prune": "api.pruning",
+    "save": "deployment.checkpoint",
+    "sparsity_sweep": "api.sparsity_sweep",
 }
 
 

@@ -1,6 +1,6 @@
 """Learning curves of pool-based acquisition, over seeds."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import AcquisitionSettings
 
 PURPOSE = """\

@@ -30,10 +30,10 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune import compact, data
 from egnn_prune.device_checks.speed import states
+from egnn_prune.graphs import complete_edges, with_edges
 from egnn_prune.models import EGNN, EGNNOptions, IrrepsNet, PropertyModel
-from egnn_prune.models.graph import complete_edges, with_edges
 from egnn_prune.pruning import apply_masks, count_macs
-from egnn_prune.timing import alternating_medians, alternating_times, stepper
+from egnn_prune.system.timing import alternating_medians, alternating_times, stepper
 from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))

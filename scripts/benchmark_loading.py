@@ -39,9 +39,9 @@ from tqdm import tqdm
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.local import local_data
 from egnn_prune.data.qm9 import PROPERTIES, SAMPLE, load_qm9
-from egnn_prune.models.graph import neighbours
-from egnn_prune.report.files import write_atomic
-from egnn_prune.report.style import (
+from egnn_prune.graphs import neighbours
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import (
     BLUE,
     GREY,
     ORANGE,

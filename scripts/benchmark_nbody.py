@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from egnn_prune.data.nbody import FIRST, FRAME, LAST, SIZES
 from egnn_prune.data.particles import Array, ChargedParticles, Recording, energy, forces, simulate
-from egnn_prune.report.files import write_atomic
-from egnn_prune.report.style import (
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import (
     BLUE,
     GREY,
     VERMILION,

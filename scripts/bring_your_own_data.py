@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from egnn_prune.script import run_script
+from egnn_prune.cli.script import run_script
 
 SCRIPTS = Path(__file__).resolve().parent
 

@@ -1,6 +1,6 @@
 """Uncertainty methods on dense and pruned networks, before and after recalibration."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import CalibrationStudySettings
 
 PURPOSE = """\

@@ -2,7 +2,7 @@
 
 from hydra.core.config_store import ConfigStore
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.studies.centroid import CentroidStudySettings, run_centroid_study
 
 PURPOSE = """\

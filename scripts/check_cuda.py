@@ -23,7 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from egnn_prune.script import run_script
+from egnn_prune.cli.script import run_script
 
 
 def parse() -> argparse.Namespace:
@@ -44,10 +44,10 @@ def parse() -> argparse.Namespace:
 def check(arguments: argparse.Namespace) -> None:
     import torch
 
-    from egnn_prune.device import choose_device
     from egnn_prune.device_checks import CHECKS, Bench, DeviceLost, table, work_through
     from egnn_prune.errors import ConfigError
-    from egnn_prune.files import atomic
+    from egnn_prune.system.device import choose_device
+    from egnn_prune.system.files import atomic
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
     from textbook import TextbookEGNN

@@ -1,6 +1,6 @@
 """Compare ways of choosing channels with the dense baseline, over seeds."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import ComparisonSettings
 
 PURPOSE = """\
@@ -11,7 +11,7 @@ of the main job and hold for every arm."""
 
 
 def main(settings: ComparisonSettings) -> None:
-    from egnn_prune.comparison import compare
+    from egnn_prune.studies.comparison import compare
 
     compare(settings)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from egnn_prune.script import run_script
+from egnn_prune.cli.script import run_script
 
 
 def parse() -> argparse.Namespace:
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parse()
 
     def work() -> None:
-        from egnn_prune.simulation import simulate
+        from egnn_prune.ase.simulation import simulate
 
         report = simulate(
             arguments.model,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 
-from egnn_prune.script import run_script
+from egnn_prune.cli.script import run_script
 
 
 def parse() -> argparse.Namespace:
@@ -51,8 +51,12 @@ def main() -> None:
     arguments = parse()
 
     def work() -> None:
-        from egnn_prune.inference import checked_folder, predict_structures, write_predictions
-        from egnn_prune.trained import TrainedModel
+        from egnn_prune.ase.predict_file import (
+            checked_folder,
+            predict_structures,
+            write_predictions,
+        )
+        from egnn_prune.deployment.trained_model import TrainedModel
 
         folder = checked_folder(arguments.out)
         which = "dense" if arguments.dense else "pruned"

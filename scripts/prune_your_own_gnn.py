@@ -21,7 +21,7 @@ from torch_geometric.nn import MessagePassing, global_add_pool
 from egnn_prune import channel_groups, compact, fine_tune, prune
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.data import load
-from egnn_prune.models.graph import cutoff_edges
+from egnn_prune.graphs import cutoff_edges
 from egnn_prune.testing import assert_prunable
 
 CUTOFF = 5.0  # Angstrom

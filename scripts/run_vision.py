@@ -2,7 +2,7 @@
 
 from hydra.core.config_store import ConfigStore
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.vision.settings import VisionSettings
 
 PURPOSE = """\
@@ -15,7 +15,7 @@ data.path=DIR."""
 
 
 def main(settings: VisionSettings) -> None:
-    from egnn_prune.vision.experiment import run_experiment  # torch takes seconds to import
+    from egnn_prune.vision.experiments.run import run_experiment  # torch takes seconds to import
 
     run_experiment(settings)
 

@@ -1,6 +1,6 @@
 """Controls that a pruning method has to beat: shuffled masks, other weights, the bare shape."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import SanitySettings
 
 PURPOSE = """\
@@ -13,7 +13,7 @@ the others start over and get the dense model's steps as well. Prints and writes
 
 
 def main(settings: SanitySettings) -> None:
-    from egnn_prune.sanity import run_checks
+    from egnn_prune.studies.sanity_checks import run_checks
 
     run_checks(settings)
 

@@ -1,6 +1,6 @@
 """Selection strategies compared after equally many fine-tuning steps, over seeds."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import SelectionStudySettings
 
 PURPOSE = """\

@@ -1,6 +1,6 @@
 """Error against sparsity for several criteria, over seeds."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import SweepSettings
 
 PURPOSE = """\
@@ -11,7 +11,7 @@ listed first are those of the main job."""
 
 
 def main(settings: SweepSettings) -> None:
-    from egnn_prune.criteria_sweep import run_sweep
+    from egnn_prune.studies.criteria import run_sweep
 
     run_sweep(settings)
 

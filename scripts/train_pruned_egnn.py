@@ -1,6 +1,6 @@
 """The main job: train, select uncertain graphs, prune, freeze, fine-tune, compact, compare."""
 
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
 from egnn_prune.configs.settings import Settings
 
 PURPOSE = """\
@@ -12,7 +12,7 @@ figures, report.html, and both models as safetensors (load them with egnn_prune.
 
 
 def main(settings: Settings) -> None:
-    from egnn_prune.pipeline import run  # after --help: torch takes seconds to import
+    from egnn_prune.pipeline.main_job import run  # after --help: torch takes seconds to import
 
     run(settings)
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import gates, thinning_by
+from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN, EGNNOptions, PropertyModel
-from egnn_prune.models.graph import complete_edges
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 ELEMENTS = (1, 6, 8)
@@ -66,8 +66,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def short_jobs() -> Iterator[None]:
     """Jobs in the tests measure latencies briefly and draw few molecules."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("egnn_prune.evaluation.LATENCY_REPEATS", 2)
-        patch.setattr("egnn_prune.error_bars.GALLERY", 2)
+        patch.setattr("egnn_prune.evaluation.model_comparison.LATENCY_REPEATS", 2)
+        patch.setattr("egnn_prune.evaluation.uncertainty_scores.GALLERY", 2)
         yield
 
 

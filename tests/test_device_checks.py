@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from egnn_prune import device_checks
-from egnn_prune.command_line import command
+from egnn_prune.cli.hydra_app import command
+from egnn_prune.cli.script import run_script
 from egnn_prune.configs.settings import Settings
 from egnn_prune.device_checks import CHECKS, Bench, Check, DeviceLost, table, work_through
 from egnn_prune.device_checks.checking import Skipped, answers, at_most
 from egnn_prune.errors import InputError, out_of_memory_sentence
-from egnn_prune.script import run_script
 
 
 @pytest.fixture

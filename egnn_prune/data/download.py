@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from egnn_prune.errors import DataError
-from egnn_prune.files import atomic
+from egnn_prune.system.files import atomic
 
 TIMEOUT_S = 30.0
 BLOCK = 1 << 20

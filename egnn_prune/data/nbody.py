@@ -17,8 +17,8 @@ from egnn_prune.data.cache import cache_folder
 from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.data.particles import Array, ChargedParticles, simulate
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.files import write_arrays
-from egnn_prune.models.graph import complete_edges
+from egnn_prune.graphs import complete_edges
+from egnn_prune.system.files import write_arrays
 
 #: Steps from one frame to the next; frame 0 is taken after the first so many.
 FRAME = 100

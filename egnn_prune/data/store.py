@@ -14,8 +14,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from egnn_prune.errors import DataError
-from egnn_prune.models.edge_lists import record
-from egnn_prune.models.graph import neighbours
+from egnn_prune.graphs import neighbours
+from egnn_prune.graphs.edge_lists import record
 
 #: What is handed out in float64, whatever the file holds; other arrays keep their kind.
 EXACT = ("pos", "y", "forces", "cell", "stress")

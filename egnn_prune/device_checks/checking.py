@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from egnn_prune.files import write_json
-from egnn_prune.provenance import git_commit
+from egnn_prune.system.files import write_json
+from egnn_prune.system.git import git_commit
 
 SCHEMA = 1
 OK, FAILED, LATE, SKIPPED = "ok", "FAILED", "out of time", "skipped"
@@ -106,7 +106,7 @@ def work_through(
     Raises:
         DeviceLost: call again in a new process, with ``resume``.
     """
-    from egnn_prune.files import read_json
+    from egnn_prune.system.files import read_json
 
     content = read_json(report) if resume else {**about(bench), "minutes": minutes, "checks": []}
     outcomes = [Outcome(**entry) for entry in content["checks"]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from egnn_prune import api
+from egnn_prune.api import pruning as api
 from egnn_prune.data import GraphDataset, load
 from egnn_prune.device_checks.checking import Bench, Found, require
 from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, energy_and_forces

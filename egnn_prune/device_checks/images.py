@@ -6,8 +6,8 @@ import math
 
 from egnn_prune.data.local import local_data
 from egnn_prune.device_checks.checking import Bench, Found, require
-from egnn_prune.files import read_json
-from egnn_prune.vision.experiment import run_experiment
+from egnn_prune.system.files import read_json
+from egnn_prune.vision.experiments.run import run_experiment
 from egnn_prune.vision.settings import FitSettings, VisionSettings
 
 

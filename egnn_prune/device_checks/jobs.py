@@ -14,17 +14,17 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
-from egnn_prune import api
+from egnn_prune.api import pruning as api
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data.local import local_data
 from egnn_prune.device_checks.checking import Bench, Found, require
 from egnn_prune.device_checks.graphs import egnn, molecules
-from egnn_prune.files import read_json
-from egnn_prune.pipeline import run
-from egnn_prune.predicting import point_predictions, predict_all, targets
+from egnn_prune.evaluation.predict import point_predictions, predict_all, targets
+from egnn_prune.pipeline.main_job import run
 from egnn_prune.pruning import keep_masks
 from egnn_prune.report import comparison_table
 from egnn_prune.selection import select
+from egnn_prune.system.files import read_json
 from egnn_prune.uncertainty import MCDropout
 
 ETHANOL = "molecules/rmd17/rmd17_ethanol.npz"

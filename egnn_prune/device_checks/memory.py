@@ -7,7 +7,7 @@ import gc
 import torch
 from torch_geometric.loader import DataLoader
 
-from egnn_prune import api
+from egnn_prune.api import pruning as api
 from egnn_prune.device_checks.checking import Bench, Found, Skipped, require
 from egnn_prune.device_checks.graphs import egnn, molecules
 from egnn_prune.errors import out_of_memory_sentence

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from egnn_prune import api
+from egnn_prune.api import pruning as api
 from egnn_prune.device_checks.checking import Bench, Found, require
 from egnn_prune.device_checks.graphs import (
     TOLERANCE,
@@ -19,10 +19,10 @@ from egnn_prune.device_checks.graphs import (
     egnn,
     parameters_of,
 )
+from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN
-from egnn_prune.models.graph import complete_edges
 from egnn_prune.pruning import apply_masks
-from egnn_prune.timing import alternating_medians, stepper
+from egnn_prune.system.timing import alternating_medians, stepper
 
 FEATURES = 5
 

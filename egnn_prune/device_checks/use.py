@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from ase.build import molecule
 
-from egnn_prune import checkpoint
+from egnn_prune.ase.predict_file import predict_structures
+from egnn_prune.ase.simulation import simulate
 from egnn_prune.data import load
+from egnn_prune.deployment import checkpoint
+from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.device_checks.checking import Bench, Found, require
 from egnn_prune.device_checks.graphs import TOLERANCE, egnn
-from egnn_prune.inference import predict_structures
-from egnn_prune.simulation import simulate
-from egnn_prune.trained import TrainedModel
 from egnn_prune.uncertainty import MCDropout, calibrate
 
 #: Of a harmless potential in float32, meV/atom/ps.

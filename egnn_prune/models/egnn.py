@@ -12,15 +12,15 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.models.basis import smooth_cutoff
-from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
-from egnn_prune.models.graph import (
+from egnn_prune.graphs import (
     check_graphs,
     edge_vectors,
     graph_of_node,
     warn_of_coincident_points,
     with_edges,
 )
+from egnn_prune.models.basis import smooth_cutoff
+from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
 
 
 class EGNN(nn.Module):

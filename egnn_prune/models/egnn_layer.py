@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError
+from egnn_prune.graphs import edge_vectors
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
-from egnn_prune.models.graph import edge_vectors
 
 #: Initial size of the weights on Gaussian radial functions.
 RADIAL_STD = 0.6

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.models.graph import graph_of_node, with_edges
+from egnn_prune.graphs import graph_of_node, with_edges
 from egnn_prune.prediction import Prediction
 
 

@@ -13,14 +13,14 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.models.basis import BesselBasis, smooth_cutoff
-from egnn_prune.models.graph import (
+from egnn_prune.graphs import (
     check_graphs,
     edge_vectors,
     graph_of_node,
     warn_of_coincident_points,
     with_edges,
 )
+from egnn_prune.models.basis import BesselBasis, smooth_cutoff
 from egnn_prune.models.irreps_layer import IrrepsEdges, IrrepsLayer, IrrepsOptions, IrrepsWidths
 from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import (

@@ -11,9 +11,9 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, linear_members
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.graphs import check_graphs, graph_of_node, replicate, with_edges
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNOptions
-from egnn_prune.models.graph import check_graphs, graph_of_node, replicate, with_edges
 from egnn_prune.models.heads import MIN_VARIANCE
 from egnn_prune.prediction import Prediction
 

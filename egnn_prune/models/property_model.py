@@ -15,16 +15,16 @@ from torch_geometric.utils import scatter
 
 from egnn_prune.channels import ChannelGroup, gates
 from egnn_prune.errors import DataError
-from egnn_prune.models.edge_lists import is_stale
-from egnn_prune.models.egnn import EGNN
-from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
-from egnn_prune.models.graph import (
+from egnn_prune.graphs import (
     check_graphs,
     graph_of_node,
     graph_pointer,
     replicate,
     with_edges,
 )
+from egnn_prune.graphs.edge_lists import is_stale
+from egnn_prune.models.egnn import EGNN
+from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
 from egnn_prune.models.irreps_layer import IrrepsOptions
 from egnn_prune.models.irreps_net import IrrepsNet

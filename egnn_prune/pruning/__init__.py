@@ -3,6 +3,10 @@
 This package knows torch only: tensors, modules, groups of channels. No graph, no image.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.pruning.budget import choose_within, latency_of, macs_of
 from egnn_prune.pruning.compaction import compact, compact_with_optimizer
@@ -20,8 +24,10 @@ from egnn_prune.pruning.sparse_weights import (
     n_m_mask,
     score_weights,
 )
-from egnn_prune.pruning.traced import TracedNetwork
 from egnn_prune.pruning.weights import reinitialise, rewind, snapshot
+
+if TYPE_CHECKING:
+    from egnn_prune.adapters.traced import TracedNetwork
 
 __all__ = [
     "CRITERIA",
@@ -62,3 +68,12 @@ __all__ = [
     "sparsities",
     "thaw",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Hand on ``TracedNetwork``, which lives with the other adapters and imports this package."""
+    if name == "TracedNetwork":
+        from egnn_prune.adapters.traced import TracedNetwork
+
+        return TracedNetwork
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

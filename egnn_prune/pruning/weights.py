@@ -9,7 +9,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import held
 from egnn_prune.pruning.tensors import get_original, parameter_names
-from egnn_prune.pruning.traced import TracedNetwork
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -67,7 +66,7 @@ def reinitialise(model: nn.Module, seed: int) -> None:
         torch.manual_seed(seed)
         everything = {g.name: torch.arange(g.n) for g in model.channel_groups()}  # type: ignore[operator]
         fresh = model.resized(everything).to(like)  # type: ignore[operator]
-        if isinstance(fresh, TracedNetwork):  # a copy: nobody knows its constructor's arguments
+        if getattr(fresh, "resized_copies", False):  # nobody knows its constructor's arguments
             for module in fresh.modules():
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()  # type: ignore[operator]

@@ -7,12 +7,12 @@ a machine without PyTorch.
 
 from __future__ import annotations
 
-from egnn_prune.report.calibration_figure import calibration_figure
-from egnn_prune.report.figures import pruned_vs_baseline, write_figures
-from egnn_prune.report.gallery import gallery_figure
-from egnn_prune.report.html import write_report
-from egnn_prune.report.scatter import parity
-from egnn_prune.report.tables import comparison_table, ledger_table
+from egnn_prune.report.run.calibration_figure import calibration_figure
+from egnn_prune.report.run.figures import pruned_vs_baseline, write_figures
+from egnn_prune.report.run.gallery import gallery_figure
+from egnn_prune.report.run.html import write_report
+from egnn_prune.report.run.scatter import parity
+from egnn_prune.report.run.tables import comparison_table, ledger_table
 
 __all__ = [
     "calibration_figure",

@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.building import build_estimator, build_model
 from egnn_prune.configs.settings import AcquisitionSettings, main_job
 from egnn_prune.configs.unused import refuse_unused
-from egnn_prune.device import choose_device
 from egnn_prune.errors import ConfigError
-from egnn_prune.folder_lock import alone_in
-from egnn_prune.predicting import BATCH, predict_all
-from egnn_prune.report.csv_file import write_rows
-from egnn_prune.report.files import write_atomic
-from egnn_prune.report.learning_curve import learning_curve_plot, learning_curve_table
-from egnn_prune.report.style import png_bytes
-from egnn_prune.run_folder import RunFolder
+from egnn_prune.evaluation.predict import BATCH, predict_all
+from egnn_prune.pipeline.build import build_estimator, build_model
+from egnn_prune.pipeline.check_settings import validate
+from egnn_prune.pipeline.run_context import Workbench
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.learning_curve import learning_curve_plot, learning_curve_table
+from egnn_prune.runs.folder_lock import alone_in
+from egnn_prune.runs.result_store import Row, Rows, different, over_seeds
+from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.selection import STRATEGIES, gather, select
-from egnn_prune.studies.rows import Row, Rows, different, over_seeds
 from egnn_prune.studies.selection import errors
+from egnn_prune.system.device import choose_device
 from egnn_prune.training import fit_loader
-from egnn_prune.validation import validate
-from egnn_prune.workbench import Workbench
 
 #: The network of round 0, which all strategies share.
 FIRST = "first.safetensors"

@@ -12,20 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from egnn_prune import checkpoint
 from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.configs.unused import refuse_unused
+from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
-from egnn_prune.files import write_arrays
-from egnn_prune.folder_lock import alone_in
-from egnn_prune.predicting import predict_all, targets
+from egnn_prune.evaluation.predict import predict_all, targets
+from egnn_prune.pipeline.check_settings import validate
+from egnn_prune.pipeline.run_context import Workbench
 from egnn_prune.prediction import Prediction
-from egnn_prune.report.calibration_study import answer_table, study_plot, study_table
-from egnn_prune.report.csv_file import write_rows
-from egnn_prune.report.files import write_atomic
-from egnn_prune.report.style import png_bytes
-from egnn_prune.studies.networks import RECIPES, network_job, train_networks
-from egnn_prune.studies.rows import Row, different, over_seeds
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.calibration_study import answer_table, study_plot, study_table
+from egnn_prune.runs.folder_lock import alone_in
+from egnn_prune.runs.result_store import Row, different, over_seeds
+from egnn_prune.studies.trained_networks import RECIPES, network_job, train_networks
+from egnn_prune.system.files import write_arrays
 from egnn_prune.uncertainty import (
     CALIBRATIONS,
     DeepEnsemble,
@@ -37,8 +39,6 @@ from egnn_prune.uncertainty import (
     out_of_distribution_scores,
     regression_scores,
 )
-from egnn_prune.validation import validate
-from egnn_prune.workbench import Workbench
 
 #: The method's own variance.
 NONE = "none"

@@ -19,17 +19,23 @@ from egnn_prune.configs.settings import setting
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.centroid import load_centroid
 from egnn_prune.errors import ConfigError
-from egnn_prune.folder_lock import alone_in
+from egnn_prune.evaluation.predict import (
+    BATCH,
+    graph_means,
+    point_predictions,
+    predict_all,
+    targets,
+)
 from egnn_prune.models import EGNNOptions
 from egnn_prune.models.position_model import PositionModel
-from egnn_prune.predicting import BATCH, graph_means, point_predictions, predict_all, targets
 from egnn_prune.pruning import compact
-from egnn_prune.report.centroid import BASELINE, centroid_plot, centroid_table
-from egnn_prune.report.csv_file import write_rows
-from egnn_prune.report.files import write_atomic
-from egnn_prune.report.style import png_bytes
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.centroid import BASELINE, centroid_plot, centroid_table
+from egnn_prune.runs.folder_lock import alone_in
+from egnn_prune.runs.result_store import Row, Rows, different, over_seeds
 from egnn_prune.selection import select
-from egnn_prune.studies.rows import Row, Rows, different, over_seeds
 from egnn_prune.training import PruningCallback, fit_loader
 from egnn_prune.training.loss import normalised_outputs, per_graph
 from egnn_prune.uncertainty import MCDropout

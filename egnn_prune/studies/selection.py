@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.api import compact, fine_tune, prune
+from egnn_prune.api.pruning import compact, fine_tune, prune
 from egnn_prune.configs.settings import CalibrationStudySettings, SelectionStudySettings, main_job
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import ConfigError
-from egnn_prune.folder_lock import alone_in
-from egnn_prune.pipeline import DENSE, Job
-from egnn_prune.predicting import BATCH, point_predictions, targets
-from egnn_prune.report.csv_file import write_rows
-from egnn_prune.report.files import write_atomic
-from egnn_prune.report.selection import selection_plot, selection_table
-from egnn_prune.report.style import png_bytes
+from egnn_prune.evaluation.predict import BATCH, point_predictions, targets
+from egnn_prune.pipeline.check_settings import validate
+from egnn_prune.pipeline.main_job import DENSE, Job
+from egnn_prune.pipeline.run_context import Workbench
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.selection import selection_plot, selection_table
+from egnn_prune.runs.folder_lock import alone_in
+from egnn_prune.runs.result_store import Row, Rows, different, over_seeds
 from egnn_prune.selection import STRATEGIES, Evidence, replay_weights
-from egnn_prune.studies.networks import network_job
-from egnn_prune.studies.rows import Row, Rows, different, over_seeds
-from egnn_prune.validation import validate
-from egnn_prune.workbench import Workbench
+from egnn_prune.studies.trained_networks import network_job
 
 #: The control that selects nothing: all training graphs, drawn equally often.
 ALL = "all"

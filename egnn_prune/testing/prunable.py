@@ -11,19 +11,14 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
+from egnn_prune.evaluation.equivariance import equivariance_error, model_outputs, output_scale
 from egnn_prune.pruning import apply_masks, compact, hold, keep_masks, release
 from egnn_prune.pruning.criteria.batches import sample_count
 from egnn_prune.pruning.criteria.gate_passes import opened_gates
 from egnn_prune.pruning.groups import checked_groups
 from egnn_prune.pruning.masks import weight_names
 from egnn_prune.testing.declaration import check_members, check_resized
-from egnn_prune.testing.equivariance import (
-    assert_equivariant,
-    default_tolerance,
-    equivariance_error,
-    model_outputs,
-    output_scale,
-)
+from egnn_prune.testing.equivariance import assert_equivariant, default_tolerance
 
 Keep = dict[str, Tensor]
 

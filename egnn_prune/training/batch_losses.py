@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import TracedNetwork
 from egnn_prune.pruning.calling import call, is_graph, rows
 from egnn_prune.training.loss import graph_losses
 

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from egnn_prune.files import atomic
+from egnn_prune.system.files import atomic
 
 
 class LearningCurve(Callback):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch_geometric.utils import scatter
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.models.graph import graph_of_node, graph_pointer
+from egnn_prune.graphs import graph_of_node, graph_pointer
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.metrics import crps_terms, nll_terms
 

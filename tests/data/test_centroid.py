@@ -7,14 +7,14 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from egnn_prune.building import build_model
 from egnn_prune.configs.settings import register
 from egnn_prune.data import centroid, load
 from egnn_prune.data.centroid import GRAPHS, load_centroid
 from egnn_prune.errors import ConfigError
-from egnn_prune.files import read_json
-from egnn_prune.pipeline import run
+from egnn_prune.pipeline.build import build_model
+from egnn_prune.pipeline.main_job import run
 from egnn_prune.studies import centroid as study
+from egnn_prune.system.files import read_json
 
 
 @pytest.fixture(scope="module")

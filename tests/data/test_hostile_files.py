@@ -16,9 +16,9 @@ import pytest
 from ase import Atoms, units
 
 from egnn_prune import data
+from egnn_prune.ase.structures import graph_of, problem, read_structures
 from egnn_prune.data import array_files, ase_files
 from egnn_prune.errors import DataError
-from egnn_prune.structures import graph_of, problem, read_structures
 
 HARTREE_PER_BOHR = units.Hartree / units.Bohr
 

@@ -10,11 +10,11 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from egnn_prune import data
-from egnn_prune.building import build_model, target_scale
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data.local import data_folder, local_data
 from egnn_prune.errors import DataError
 from egnn_prune.models import PropertyModel, TargetScale
+from egnn_prune.pipeline.build import build_model, target_scale
 
 REFERENCES = {1: -13.5, 8: -2041.0}
 

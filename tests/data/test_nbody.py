@@ -13,8 +13,8 @@ from torch_geometric.data import Batch
 from egnn_prune.data import nbody, particles
 from egnn_prune.data.particles import ChargedParticles, energy, forces, simulate
 from egnn_prune.errors import ConfigError
+from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN
-from egnn_prune.models.graph import complete_edges
 
 
 def draw(count=20, n=5, seed=0):

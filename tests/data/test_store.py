@@ -16,7 +16,7 @@ from egnn_prune.data.cache import cached
 from egnn_prune.data.dataset import check_records
 from egnn_prune.data.store import GraphStore, GraphView
 from egnn_prune.errors import DataError
-from egnn_prune.models.graph import neighbours
+from egnn_prune.graphs import neighbours
 
 SIZES = np.array([3, 1, 5, 2, 4, 3, 6, 2, 1, 3, 4, 5])
 

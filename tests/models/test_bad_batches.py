@@ -8,8 +8,8 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.store import add_neighbours
 from egnn_prune.errors import DataError
+from egnn_prune.graphs import neighbours, with_edges
 from egnn_prune.models import energy_forces_stress
-from egnn_prune.models.graph import neighbours, with_edges
 from egnn_prune.uncertainty import SinglePass
 
 CUTOFF = 4.0

@@ -11,8 +11,8 @@ from textbook import TextbookEGNN
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.errors import ConfigError, DataError, InputError, SuspiciousDataWarning
+from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN, EGNNOptions, LayerWidths
-from egnn_prune.models.graph import complete_edges
 
 
 @pytest.mark.parametrize("edge_features", [0, 3])

@@ -12,8 +12,8 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import gates
 from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.graphs import with_edges
 from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale, force_prediction, forces
-from egnn_prune.models.graph import with_edges
 from egnn_prune.prediction import Prediction
 from egnn_prune.testing.equivariance import random_transform
 from egnn_prune.uncertainty import DeepEnsemble, MCDropout, SinglePass, draw_networks, thinned

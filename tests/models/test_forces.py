@@ -11,8 +11,9 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune import prune
-from egnn_prune.api import compact
+from egnn_prune.api.pruning import compact
 from egnn_prune.errors import DataError
+from egnn_prune.graphs import replicate, with_edges
 from egnn_prune.models import (
     EGNNOptions,
     IrrepsOptions,
@@ -21,7 +22,6 @@ from egnn_prune.models import (
     energy_and_forces,
     forces,
 )
-from egnn_prune.models.graph import replicate, with_edges
 
 ELEMENTS = (1, 6, 8)
 STEP = 1e-5

@@ -7,7 +7,7 @@ import torch
 from torch_geometric.data import Data
 
 from egnn_prune.errors import DataError
-from egnn_prune.models.graph import complete_edges, cutoff_edges, replicate, with_edges
+from egnn_prune.graphs import complete_edges, cutoff_edges, replicate, with_edges
 
 
 def brute_force(pos: torch.Tensor, graph: torch.Tensor, cutoff: float) -> set[tuple[int, int]]:

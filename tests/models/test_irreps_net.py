@@ -12,11 +12,11 @@ from torch import nn
 from torch_geometric.data import Data
 
 from egnn_prune import forces
-from egnn_prune.checkpoint import load, save
+from egnn_prune.deployment.checkpoint import load, save
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.graphs import complete_edges, with_edges
 from egnn_prune.models import IrrepsNet, IrrepsWidths, PropertyModel
 from egnn_prune.models.basis import BesselBasis
-from egnn_prune.models.graph import complete_edges, with_edges
 from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import parse_irreps, paths
 from egnn_prune.pruning import (

@@ -11,8 +11,8 @@ from torch_geometric.data import Data
 
 from egnn_prune.channels import Prunable, gates
 from egnn_prune.errors import ConfigError
+from egnn_prune.graphs import with_edges
 from egnn_prune.models import IrrepsNet
-from egnn_prune.models.graph import with_edges
 from egnn_prune.pruning import (
     Context,
     apply_masks,

@@ -16,6 +16,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import gates, thinning_by
 from egnn_prune.errors import DataError
+from egnn_prune.graphs import edge_vectors, neighbours, replicate, with_edges
 from egnn_prune.models import (
     EGNNOptions,
     IrrepsOptions,
@@ -25,7 +26,6 @@ from egnn_prune.models import (
     energy_forces_stress,
     forces,
 )
-from egnn_prune.models.graph import edge_vectors, neighbours, replicate, with_edges
 from egnn_prune.uncertainty import DeepEnsemble, SinglePass
 
 CUTOFF = 3.2  # more than half of the small cells below

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
+from egnn_prune.graphs import with_edges
 from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, energy_forces_stress
-from egnn_prune.models.graph import with_edges
 from egnn_prune.testing import assert_equivariant, assert_prunable, equivariance_error
 
 CUTOFF = 3.2

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from egnn_prune import checkpoint
+from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN, EGNNOptions, PositionModel
-from egnn_prune.models.graph import complete_edges
 from egnn_prune.pruning import apply_masks, choose, compact
 from egnn_prune.testing import assert_equivariant
 from egnn_prune.training import graph_losses, predictive_variance, squared_losses

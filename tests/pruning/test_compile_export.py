@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from egnn_prune import prune
-from egnn_prune.api import compact
+from egnn_prune.api.pruning import compact
 
 
 class FromTensors(nn.Module):
@@ -32,7 +32,7 @@ def small(make_property_model) -> nn.Module:
 @pytest.fixture
 def tensors(make_batch):
     def make(*sizes: int) -> tuple[Tensor, ...]:
-        from egnn_prune.models.graph import with_edges
+        from egnn_prune.graphs import with_edges
 
         batch = with_edges(make_batch(*sizes), None)
         return batch.z, batch.pos, batch.edge_index, batch.batch, batch.ptr

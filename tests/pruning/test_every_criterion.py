@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from egnn_prune.api import tuple_losses
+from egnn_prune.api.pruning import tuple_losses
 from egnn_prune.channels import gates
 from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel
 from egnn_prune.pruning import (

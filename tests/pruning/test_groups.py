@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from egnn_prune.api import channel_groups
+from egnn_prune.api.pruning import channel_groups
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.pruning import apply_masks, choose, compact, count_macs, latency_of, ledger
 from egnn_prune.pruning.freezing import freeze
 from egnn_prune.pruning.ledger import layer_names
 from egnn_prune.pruning.memory import peak_memory
-from egnn_prune.pruning.traced import TracedNetwork
 from egnn_prune.uncertainty import mc_dropout
 
 

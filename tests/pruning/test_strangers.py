@@ -11,8 +11,9 @@ from torch.nn.utils import parametrizations
 pytest.importorskip("torch_pruning", reason="needs the package torch-pruning")
 
 from egnn_prune import compact, prune
+from egnn_prune.adapters import propagation
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import TracedNetwork, propagation
+from egnn_prune.pruning import TracedNetwork
 
 SEQUENCES = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
 

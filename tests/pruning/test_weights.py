@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose, compact, reinitialise, rewind, snapshot, thaw
 from egnn_prune.pruning.masks import freeze_entries, held
 from egnn_prune.pruning.tensors import get_original, get_tensor
-from egnn_prune.pruning.traced import TracedNetwork
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from egnn_prune.report import style
+from egnn_prune.report.common import style
 
 SIZES = {"test": 600, "ood": 700}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from egnn_prune.report import intervals
-from egnn_prune.report.intervals import change_intervals, with_intervals
-from egnn_prune.report.statistics import bootstrap_interval
+from egnn_prune.report.common import intervals
+from egnn_prune.report.common.intervals import change_intervals, with_intervals
+from egnn_prune.report.common.statistics import bootstrap_interval
 from egnn_prune.uncertainty.metrics import crps, ence, nll
 
 N = 150

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from egnn_prune.report.calibration_figure import calibration_figure
-from egnn_prune.report.calibration_page import calibration_section
+from egnn_prune.report.run.calibration_figure import calibration_figure
+from egnn_prune.report.run.calibration_page import calibration_section
 
 
 def test_panels(calibrated_metrics, calibrated_predictions):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egnn_prune.report.comparison import comparison_plot, summary_table, write_csv
-from egnn_prune.report.statistics import summarise, t_quantile
-from egnn_prune.report.style import png_bytes
+from egnn_prune.report.common.statistics import summarise, t_quantile
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.comparison import comparison_plot, summary_table, write_csv
 
 Rows = list[dict[str, Any]]
 

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from egnn_prune.report import parity, pruned_vs_baseline, write_figures
-from egnn_prune.report.calibration import mae_half_interval, reliability
-from egnn_prune.report.style import MODEL_COLOURS, png_bytes
+from egnn_prune.report.common.style import MODEL_COLOURS, png_bytes
+from egnn_prune.report.run.calibration import mae_half_interval, reliability
 
 Arrays = dict[str, NDArray[np.float64]]
 

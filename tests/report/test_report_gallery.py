@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import MOLECULES
 
-from egnn_prune.report.error_bars import error_bars
-from egnn_prune.report.gallery import exhibits, gallery_figure, gallery_notes, summary
+from egnn_prune.report.run.error_bars import error_bars
+from egnn_prune.report.run.gallery import exhibits, gallery_figure, gallery_notes, summary
 
 
 def test_exhibits(calibrated_predictions):

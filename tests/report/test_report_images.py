@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from egnn_prune.errors import InputError
+from egnn_prune.report.common.statistics import t_quantile
 from egnn_prune.report.images import image_table, write_image_report
 from egnn_prune.report.images.ood_classes import pair_share
 from egnn_prune.report.images.page import KINDS
 from egnn_prune.report.images.reliability import pooled
 from egnn_prune.report.images.rows import ratio, ratio_text, ratio_words
-from egnn_prune.report.statistics import t_quantile
 
 SMALL = {
     "lottery": {"structures": ("structured",), "strategies": ("one_shot", "rewound")},

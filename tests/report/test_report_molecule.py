@@ -9,10 +9,10 @@ import pytest
 from conftest import MOLECULES
 from matplotlib.patches import Circle
 
-from egnn_prune.report.elements import COVALENT_RADII, SYMBOLS, colour, formula, symbol
-from egnn_prune.report.elements import covalent_radius as radius
-from egnn_prune.report.molecule import bonds, draw_molecule, facing
-from egnn_prune.report.style import house_style, new_figure
+from egnn_prune.report.common.style import house_style, new_figure
+from egnn_prune.report.run.elements import COVALENT_RADII, SYMBOLS, colour, formula, symbol
+from egnn_prune.report.run.elements import covalent_radius as radius
+from egnn_prune.report.run.molecule import bonds, draw_molecule, facing
 
 DATA = Path(__file__).parents[2] / "datasets" / "xtb_molecules.npz"
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from egnn_prune.report import parity
-from egnn_prune.report.calibration import mae_half_interval
-from egnn_prune.report.calibration_page import calibration_section
-from egnn_prune.report.error_bars import graphs_of
-from egnn_prune.report.glossary import glossary
-from egnn_prune.report.tables import notes
-from egnn_prune.report.wording import words
+from egnn_prune.report.common.wording import words
+from egnn_prune.report.run.calibration import mae_half_interval
+from egnn_prune.report.run.calibration_page import calibration_section
+from egnn_prune.report.run.error_bars import graphs_of
+from egnn_prune.report.run.glossary import glossary
+from egnn_prune.report.run.tables import notes
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from egnn_prune.report.style import png_bytes
-from egnn_prune.report.sweep import cell, criteria_of, rivals_table, sweep_plot, sweep_table
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.sweep import cell, criteria_of, rivals_table, sweep_plot, sweep_table
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from egnn_prune.report import comparison_table, ledger_table
-from egnn_prune.report.formatting import factor, percent_change, si, significant, times
-from egnn_prune.report.tables import comparison_rows, headline, notes
+from egnn_prune.report.common.formatting import factor, percent_change, si, significant, times
+from egnn_prune.report.run.tables import comparison_rows, headline, notes
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from egnn_prune.report import write_report
-from egnn_prune.report.training import load_curves, training_figure
+from egnn_prune.report.run.training import load_curves, training_figure
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 
 from egnn_prune import compact, load, save
 from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.graphs import cutoff_edges
 from egnn_prune.models import (
     EGNNOptions,
     IrrepsOptions,
@@ -16,7 +17,6 @@ from egnn_prune.models import (
     TargetScale,
     property_model,
 )
-from egnn_prune.models.graph import cutoff_edges
 from egnn_prune.pruning import apply_masks, choose
 from egnn_prune.testing import assert_equivariant
 from egnn_prune.uncertainty import DeepEnsemble, SinglePass

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from egnn_prune.pruning import compact, snapshot
-from egnn_prune.vision.experiments import bench as benches
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
-from egnn_prune.vision.experiments.bench import Bench
-from egnn_prune.vision.fitting import Fitted
+from egnn_prune.vision.experiments import seed_run as benches
+from egnn_prune.vision.experiments.seed_run import Bench
+from egnn_prune.vision.training import Fitted
 
 TINY = ["data.limit=200", "training.epochs=2", "finetuning.epochs=1"]
 

@@ -12,7 +12,7 @@ from egnn_prune.pruning import snapshot
 from egnn_prune.pruning.tensors import get_tensor
 from egnn_prune.vision.evaluation import weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
-from egnn_prune.vision.experiments.bench import Bench, made_permanent
+from egnn_prune.vision.experiments.seed_run import Bench, made_permanent
 
 TINY = ["data.limit=200", "training.epochs=2", "finetuning.epochs=1"]
 

@@ -12,9 +12,9 @@ from egnn_prune.pruning import TracedNetwork, apply_weight_masks, choose_weights
 from egnn_prune.pruning.criteria import Context
 from egnn_prune.pruning.tensors import get_tensor
 from egnn_prune.vision.data import Batches, load_images
-from egnn_prune.vision.fitting import build_optimizer, fit_classifier, image_losses
 from egnn_prune.vision.networks import build_network
 from egnn_prune.vision.settings import FitSettings
+from egnn_prune.vision.training import build_optimizer, fit_classifier, image_losses
 
 CPU = torch.device("cpu")
 SHORT = FitSettings(lr=5e-3, batch_size=64, epochs=4)

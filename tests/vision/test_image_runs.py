@@ -5,10 +5,10 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from egnn_prune.command_line import fail
+from egnn_prune.cli.hydra_app import fail
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.vision.experiment import KINDS, run_experiment
-from egnn_prune.vision.experiments.bench import Bench
+from egnn_prune.vision.experiments.run import KINDS, run_experiment
+from egnn_prune.vision.experiments.seed_run import Bench
 
 TINY = ["data.limit=200", "training.epochs=2", "finetuning.epochs=1", "seeds=[0,1]"]
 SHORT = [*TINY, "pruning.strategies=[one_shot]", "pruning.sparsities=[0.5,0.9]"]

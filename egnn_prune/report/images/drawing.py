@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from egnn_prune.report.statistics import Summary
-from egnn_prune.report.style import (
+from egnn_prune.report.common.statistics import Summary
+from egnn_prune.report.common.style import (
     BLACK,
     BLUE,
     GREEN,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from egnn_prune.report.common.style import BLUE, VERMILION, house_style, light_grid, new_figure
 from egnn_prune.report.images.drawing import frame, line
 from egnn_prune.report.images.lottery_rows import described, path_of_one
 from egnn_prune.report.images.rows import (
@@ -17,7 +18,6 @@ from egnn_prune.report.images.rows import (
     seeds_note,
     summary,
 )
-from egnn_prune.report.style import BLUE, VERMILION, house_style, light_grid, new_figure
 
 _PAIRS = (
     *((single, Quantity(f"dropout_{single.key}", single.name)) for single in (ECE, UCE, NLL)),

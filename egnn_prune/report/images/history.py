@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.files import number
+from egnn_prune.report.common.files import number
+from egnn_prune.report.common.statistics import Summary, summarise
 from egnn_prune.report.images.rows import Row
-from egnn_prune.report.statistics import Summary, summarise
 
 
 def epochs(row: Row, key: str) -> dict[int, float]:

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from egnn_prune.report.common.statistics import Summary, summarise
+from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
 from egnn_prune.report.images.drawing import band, end_labels, frame, halves, looks, name
 from egnn_prune.report.images.history import curve, rate
 from egnn_prune.report.images.rows import (
@@ -33,8 +35,6 @@ from egnn_prune.report.images.rows import (
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
-from egnn_prune.report.statistics import Summary, summarise
-from egnn_prune.report.style import GREY, house_style, light_grid, new_figure
 
 REQUIRED = ("accuracy",)
 CELL = ("arm",)

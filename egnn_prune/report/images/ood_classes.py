@@ -12,11 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.images.drawing import end_labels, line
-from egnn_prune.report.images.lottery_rows import DENSE, described, path_of_one
-from egnn_prune.report.images.rows import Metrics, Row, seeds_note
-from egnn_prune.report.statistics import Summary, summarise
-from egnn_prune.report.style import (
+from egnn_prune.report.common.statistics import Summary, summarise
+from egnn_prune.report.common.style import (
     BLUE,
     GREEN,
     ORANGE,
@@ -26,6 +23,9 @@ from egnn_prune.report.style import (
     light_grid,
     new_figure,
 )
+from egnn_prune.report.images.drawing import end_labels, line
+from egnn_prune.report.images.lottery_rows import DENSE, described, path_of_one
+from egnn_prune.report.images.rows import Metrics, Row, seeds_note
 
 ALWAYS = ("man", "deer")
 """The pair that the original experiment speaks of: images of men called deer."""

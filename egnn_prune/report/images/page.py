@@ -12,15 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from egnn_prune.errors import InputError
-from egnn_prune.files import read_json
-from egnn_prune.report.csv_file import write_rows
-from egnn_prune.report.files import number, write_atomic
-from egnn_prune.report.formatting import significant
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import number, write_atomic
+from egnn_prune.report.common.formatting import significant
+from egnn_prune.report.common.style import png_bytes
 from egnn_prune.report.images import incremental, lottery, magnitude, selection, structured
 from egnn_prune.report.images.glossary import glossary
 from egnn_prune.report.images.rows import Metrics, Row, check, seeds_note
 from egnn_prune.report.images.tables import Table
-from egnn_prune.report.style import png_bytes
+from egnn_prune.system.files import read_json
 
 REPORT_NAME, TABLE_NAME, ROWS_NAME = "report.html", "table.txt", "rows.csv"
 

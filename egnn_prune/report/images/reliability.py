@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.images.lottery_rows import described, path_of_one
-from egnn_prune.report.images.rows import ECE, Metrics, Row, summary, values
-from egnn_prune.report.style import (
+from egnn_prune.report.common.style import (
     BLACK,
     BLUE,
     GREY,
@@ -23,6 +21,8 @@ from egnn_prune.report.style import (
     light_grid,
     new_figure,
 )
+from egnn_prune.report.images.lottery_rows import described, path_of_one
+from egnn_prune.report.images.rows import ECE, Metrics, Row, summary, values
 
 _MOST = 6
 

@@ -11,6 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from egnn_prune.report.common.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    house_style,
+    light_grid,
+    new_figure,
+)
 from egnn_prune.report.images.drawing import halves, name
 from egnn_prune.report.images.rows import (
     ACCURACY,
@@ -32,17 +43,6 @@ from egnn_prune.report.images.rows import (
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
-from egnn_prune.report.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    house_style,
-    light_grid,
-    new_figure,
-)
 
 REQUIRED = ("accuracy", "sparsity")
 CELL = ("strategy", "sparsity")

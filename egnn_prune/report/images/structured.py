@@ -13,8 +13,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from egnn_prune.report.files import number
-from egnn_prune.report.formatting import factor as factor_text
+from egnn_prune.report.common.files import number
+from egnn_prune.report.common.formatting import factor as factor_text
+from egnn_prune.report.common.statistics import Summary
+from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
 from egnn_prune.report.images.drawing import frame, line, looks, name, reference
 from egnn_prune.report.images.rows import (
     ACCURACY,
@@ -34,8 +36,6 @@ from egnn_prune.report.images.rows import (
     values,
 )
 from egnn_prune.report.images.tables import Table, joined, without_empty
-from egnn_prune.report.statistics import Summary
-from egnn_prune.report.style import GREY, house_style, light_grid, new_figure
 
 REQUIRED = ("accuracy", "macs")
 CELL = ("arm", "factor")

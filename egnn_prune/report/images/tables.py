@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egnn_prune.report.formatting import text_table
+from egnn_prune.report.common.formatting import text_table
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.files import is_clutter
+from egnn_prune.system.files import is_clutter
 from egnn_prune.vision.data.image_set import ImageSet
 from egnn_prune.vision.data.parts import Parts
 from egnn_prune.vision.data.pictures import MODES, check_mode, check_size, opened, pixels
@@ -28,7 +28,7 @@ def from_folder(path: str | Path, size: int | None = None) -> Parts:
     """Images below ``path``: ``CLASS/*.png``, or ``train/CLASS/*.png`` with ``val`` and ``test``.
 
     All are grey or all in colour, as the first one. What file managers and notebooks leave behind
-    (:func:`egnn_prune.files.is_clutter`) is passed over.
+    (:func:`egnn_prune.system.files.is_clutter`) is passed over.
 
     Args:
         path: the folder.

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.local import VARIABLE, local_data
 from egnn_prune.errors import DataError
-from egnn_prune.files import is_clutter
+from egnn_prune.system.files import is_clutter
 from egnn_prune.vision.data.class_names import CIFAR10, CIFAR100
 from egnn_prune.vision.data.image_set import ImageSet
 from egnn_prune.vision.data.parts import Parts

@@ -10,7 +10,7 @@ from typing import Protocol
 from egnn_prune.data.cache import sha256
 from egnn_prune.data.local import local_data
 from egnn_prune.errors import DataError
-from egnn_prune.files import is_clutter
+from egnn_prune.system.files import is_clutter
 from egnn_prune.vision.data.hub import HUB, SPLITS, find_shards
 
 #: Files of a folder are read for their fingerprint up to this many bytes in all, about two seconds.

@@ -15,14 +15,15 @@ from pathlib import Path
 import torch
 from torch.optim import Optimizer
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import TracedNetwork, compact_with_optimizer, incremental
+from egnn_prune.pruning import compact_with_optimizer, incremental
 from egnn_prune.pruning.memory import peak_memory
-from egnn_prune.studies.rows import Row
+from egnn_prune.runs.result_store import Row
 from egnn_prune.vision.evaluation import macs, weight_counts
-from egnn_prune.vision.experiments.bench import LATENCY_BATCH, Bench, Masks, made_permanent
-from egnn_prune.vision.fitting import Fitted, build_optimizer, check_fit
+from egnn_prune.vision.experiments.seed_run import LATENCY_BATCH, Bench, Masks, made_permanent
 from egnn_prune.vision.settings import VisionSettings
+from egnn_prune.vision.training import Fitted, build_optimizer, check_fit
 
 ARMS = ("baseline", "neurons", "connections")
 

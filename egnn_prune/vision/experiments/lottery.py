@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import TracedNetwork, compact, sparsities
-from egnn_prune.studies.rows import Row, different
-from egnn_prune.vision.experiments.bench import FRESH, Bench, Masks, made_permanent
-from egnn_prune.vision.fitting import Fitted
+from egnn_prune.pruning import compact, sparsities
+from egnn_prune.runs.result_store import Row, different
+from egnn_prune.vision.experiments.seed_run import FRESH, Bench, Masks, made_permanent
 from egnn_prune.vision.settings import VisionSettings
+from egnn_prune.vision.training import Fitted
 
 STRUCTURES = ("structured", "unstructured")
 STRATEGIES = ("one_shot", "shuffled", "rewound", "reinitialised", "iterative")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import TracedNetwork
-from egnn_prune.studies.rows import Row
-from egnn_prune.vision.experiments.bench import Bench, load_network, made_permanent, save_network
+from egnn_prune.runs.result_store import Row
+from egnn_prune.vision.experiments.seed_run import Bench, load_network, made_permanent, save_network
 from egnn_prune.vision.settings import VisionSettings
 
 #: ``random`` removes as many weights of every layer as ``magnitude``, but others.

@@ -7,14 +7,15 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction
-from egnn_prune.pruning import TracedNetwork, compact
+from egnn_prune.pruning import compact
+from egnn_prune.runs.result_store import Row, different
 from egnn_prune.selection import STRATEGIES, replay_weights, select
-from egnn_prune.studies.rows import Row, different
 from egnn_prune.uncertainty import ModuleDropout, SinglePass, dropout_modules
 from egnn_prune.vision.evaluation import predict_images
-from egnn_prune.vision.experiments.bench import Bench
+from egnn_prune.vision.experiments.seed_run import Bench
 from egnn_prune.vision.settings import VisionSettings
 
 #: The arm that selects nothing.

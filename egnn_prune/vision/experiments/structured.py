@@ -6,10 +6,10 @@ import copy
 
 import torch
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
     CRITERIA,
-    TracedNetwork,
     apply_masks,
     choose_within,
     compact,
@@ -17,8 +17,8 @@ from egnn_prune.pruning import (
     score_channels,
     shuffle_masks,
 )
-from egnn_prune.studies.rows import Row, different
-from egnn_prune.vision.experiments.bench import FRESH, Bench
+from egnn_prune.runs.result_store import Row, different
+from egnn_prune.vision.experiments.seed_run import FRESH, Bench
 from egnn_prune.vision.settings import VisionSettings
 
 #: ``shuffled`` and ``scratch`` have the widths that the first criterion finds.

@@ -1,0 +1,369 @@
+"""A pruned model as an ASE calculator, and a guard for dynamics that leaves what was learned."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import ase
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from torch_geometric.data import Data
+
+from egnn_prune.ase.structures import graph_of, problem
+from egnn_prune.data.labels import declared
+from egnn_prune.data.units import to_angstrom
+from egnn_prune.deployment.trained_model import TrainedModel
+from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.uncertainty import Estimator
+
+REACTIONS = ("warn", "raise", "ignore")
+REASON = "out_of_distribution_reason"
+
+
+class UncertaintyWarning(UserWarning):
+    """The model is less sure of a structure than of nearly all it was validated on."""
+
+
+class UncertaintyExceeded(InputError):
+    """The same, where it was to be an error."""
+
+
+class Results(dict[str, Any]):
+    """The ``results`` of a calculator: names that ASE knows, and no others.
+
+    Tools of ASE that take results apart or freeze them know no other names, such as
+    ``SinglePointCalculator(atoms, **results)``. So ours lie in :attr:`extras`; asked for by name,
+    they are still found here, and what was not asked for before is computed:
+    ``results["forces_uncertainty"]``.
+    """
+
+    def __init__(self, calculator: PrunedCalculator) -> None:
+        super().__init__()
+        self.extras: dict[str, Any] = {}
+        self._calculator = calculator
+
+    def __missing__(self, name: str) -> Any:
+        if self._calculator.results is self and name in self._calculator.implemented_properties:
+            with contextlib.suppress(PropertyNotImplementedError):
+                return self._calculator.get_property(name)
+        raise KeyError(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As :meth:`dict.get`, of our names, too."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
+#: What this calculator says beyond the properties of ASE.
+EXTRAS = (
+    "energy_uncertainty",
+    "energy_doubt",
+    "forces_uncertainty",
+    "in_distribution",
+    "atoms_in_distribution",
+    REASON,
+)
+
+
+class PrunedCalculator(Calculator):
+    r"""Energy, forces, stress and their error bars from a trained model, in ASE's units.
+
+    Only what is asked for is computed: an energy takes one pass forth, forces or stress one forth
+    and one back, and what one of them brings along is kept until the atoms change.
+
+    ASE's ``results``: ``energy`` (= ``free_energy``), the mean of the members, in eV; ``forces``,
+    its exact negative gradient, in eV/Angstrom; ``stress`` (structures that are periodic in three
+    directions), its derivative by the strain, in eV/Angstrom^3.
+
+    ``extras``, by name also from ``results[name]`` and ``get_property(name)``:
+    ``energy_uncertainty``, the standard deviation of the recalibrated prediction;
+    ``energy_doubt``, its epistemic part (all of it where the method does not split it), which
+    ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the standard deviation of the
+    members' forces, not recalibrated (nothing was fitted on forces; absent for a single member;
+    one pass back per member); ``in_distribution``, whether the doubt is within the threshold and
+    the structure looks like the training structures (absent where nothing is known of either);
+    ``atoms_in_distribution [N]``, which atoms do; ``out_of_distribution_reason``, a clause.
+
+    Thinned networks of Monte Carlo dropout are the same in every call, so the energy is a smooth
+    function of the positions and dynamics conserves it.
+
+    Args:
+        model: the folder of a run, a ``.safetensors`` file, or an estimator.
+        threshold: largest doubt in eV; by default the one that 99 % of the validation structures
+            stayed below, where the file holds it.
+        on_uncertain: beyond the threshold, or for structures unlike the training structures,
+            ``"warn"`` (the first time), ``"raise"``, or ``"ignore"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        which: ``"pruned"`` or ``"dense"``, of a run's folder.
+        force_uncertainty: whether ``forces_uncertainty`` may be asked for.
+        unit: of the model's energies where it does not say (an estimator in memory never does).
+
+    Raises:
+        ConfigError: the model predicts no potential energy, or an argument cannot be used.
+        InputError: the model cannot be read.
+        DataError: (when it computes) the structure cannot be used: no atoms, NaN positions, an
+            element that the model never saw, a periodic cell without volume, or ``atoms.info``
+            declares another unit of length than ASE's Angstrom.
+        UncertaintyExceeded: (when it computes) see ``on_uncertain``.
+
+    Example:
+        >>> atoms.calc = PrunedCalculator("runs/demo")
+        >>> atoms.get_potential_energy(), atoms.calc.results["energy_uncertainty"]
+    """
+
+    implemented_properties = [  # noqa: RUF012 (ASE declares an instance variable)
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        *EXTRAS,
+    ]
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: str | Path | Estimator,
+        threshold: float | None = None,
+        on_uncertain: str = "warn",
+        device: str = "auto",
+        *,
+        which: str = "pruned",
+        force_uncertainty: bool = True,
+        unit: str | None = None,
+    ) -> None:
+        super().__init__()
+        if on_uncertain not in REACTIONS:
+            raise ConfigError(f"on_uncertain must be one of {', '.join(REACTIONS)}")
+        self.model = TrainedModel.load(model, which, device, unit)
+        self.electronvolts = self.model.electronvolts()
+        limit = self.model.doubt_limit
+        self.threshold = checked_threshold(
+            threshold if threshold is not None or limit is None else limit * self.electronvolts
+        )
+        self.on_uncertain, self.force_uncertainty = on_uncertain, force_uncertainty
+        self._warned = False
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What was computed beyond ASE's properties, see :data:`EXTRAS`."""
+        return self.results.extras if isinstance(self.results, Results) else {}
+
+    def get_property(
+        self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """A property of ASE, or one of ours; computed unless it is there already."""
+        if name not in EXTRAS:
+            return super().get_property(name, atoms, allow_calculation)
+        changes = [] if atoms is None else self.check_state(atoms)
+        if changes:
+            self.reset()
+        if name not in self.extras and allow_calculation:
+            self.calculate(atoms, [name], changes)
+        if name in self.extras:
+            return copy.copy(self.extras[name])
+        if allow_calculation:
+            raise PropertyNotImplementedError(f"{name} not present in this calculation")
+        return None
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute what is asked for, and keep what is there of the same structure."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        if self.atoms is None:
+            raise ConfigError("there is no structure yet; call this with atoms")
+        fresh = bool(system_changes) or not isinstance(self.results, Results)
+        if fresh:
+            self.results = {}  # nothing stale is left if the structure cannot be used
+        graph = self._graph()
+        if fresh:
+            self.results = Results(self)
+        results: Any = self.results
+        asked = set(properties) - set(results) - set(results.extras)
+        if "energy" not in results or asked & {"forces", "stress"}:
+            for name, value in self._evaluated(graph, asked).items():
+                (results.extras if name in EXTRAS else results).setdefault(name, value)
+        if "forces_uncertainty" in asked and self.force_uncertainty:
+            members = self.model.member_forces(graph.to(self.model.device))
+            if members is not None:
+                spread = members.epistemic.sqrt().double().cpu().numpy()
+                results.extras["forces_uncertainty"] = self.electronvolts * spread
+        watching = self.on_uncertain == "raise" or (
+            self.on_uncertain == "warn" and not self._warned
+        )
+        if "in_distribution" not in results.extras and (
+            watching or asked & {"in_distribution", "atoms_in_distribution", REASON}
+        ):
+            self._judge(graph)
+            if not results.extras.get("in_distribution", True):
+                self._react(results.extras[REASON])
+
+    def _graph(self) -> Data:
+        """The structure as the model reads it, on the CPU.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        structure: Any = self.atoms
+        wrong = problem(structure, self.model.elements)
+        if wrong:
+            formula = structure.get_chemical_formula()
+            raise DataError(" ".join(["the structure", *formula.split(), wrong]))
+        length = declared(structure).length
+        if to_angstrom(length) != 1:  # forces by other positions than ASE moves would be no slope
+            raise DataError(
+                f"the structure declares positions in {length}, but ASE's are in Angstrom; read it "
+                "with egnn_prune.ase.structures.read_structures, which converts them"
+            )
+        return graph_of(structure)
+
+    def _evaluated(self, graph: Data, asked: set[str]) -> dict[str, Any]:
+        """One pass forth, and one back if forces or stress are asked for, in ASE's units."""
+        structure: Any = self.atoms
+        slopes = bool(asked & {"forces", "stress"})
+        found = self.model.evaluate(
+            graph.to(self.model.device),
+            forces=slopes,
+            stress=slopes and bool(structure.pbc.all()),  # it comes with the forces' pass back
+        )
+        scale, prediction = self.electronvolts, found.calibrated
+        results: dict[str, Any] = {
+            "energy": float(found.stated.mean[0]) * scale,
+            "energy_uncertainty": float(prediction.variance[0].sqrt()) * scale,
+            "energy_doubt": float(prediction.doubt[0].sqrt()) * scale,
+        }
+        results["free_energy"] = results["energy"]
+        if found.forces is not None:
+            results["forces"] = scale * found.forces.double().cpu().numpy()
+        if found.stress is not None:
+            stress = scale * found.stress[0].double().cpu().numpy()
+            results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        return results
+
+    def _judge(self, graph: Data) -> None:
+        """Put what is known of the distribution into the extras."""
+        extras, reasons = self.extras, []
+        if self.threshold is not None and not extras["energy_doubt"] <= self.threshold:
+            reasons.append(doubtful(extras["energy_doubt"], self.threshold))
+        if (domain := self.model.domain) is not None:
+            unlike = domain.unlike(graph)
+            extras["atoms_in_distribution"] = ~unlike.atoms.numpy()
+            if unlike.reason:
+                reasons.append(foreign(unlike.reason))
+        if reasons or self.threshold is not None:
+            extras["in_distribution"] = not reasons
+            extras[REASON] = "; ".join(reasons)
+
+    def _react(self, message: str) -> None:
+        if self.on_uncertain == "raise":
+            self.results = {}
+            raise UncertaintyExceeded(message)
+        if self.on_uncertain == "warn" and not self._warned:
+            self._warned = True
+            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=4)
+
+
+class UncertaintyGuard:
+    """Stops or warns when a simulation reaches what its model is not sure of.
+
+    That is a doubt beyond the threshold, or a structure unlike all training structures (see
+    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any dynamics or optimiser of ASE; the
+    calculator must be a :class:`PrunedCalculator` (with ``on_uncertain="ignore"``, or both will
+    speak):
+
+        >>> dynamics.attach(UncertaintyGuard(atoms), interval=10)
+
+    A stop is an exception out of ``dynamics.run``; the atoms stay where they are then. One in a
+    hundred *validation* structures is beyond the default threshold, so where a rare excursion
+    should not end a long simulation, set a higher one.
+
+    Args:
+        atoms: what is simulated.
+        threshold: largest doubt in eV; by default the calculator's.
+        action: ``"stop"`` or ``"warn"`` (the first time).
+
+    Attributes:
+        exceeded: how often that was the case.
+
+    Raises:
+        ConfigError: there is no threshold, or the calculator states no uncertainty.
+            (Also when it is called, if the atoms have got another calculator since.)
+        UncertaintyExceeded: (when it is called) the simulation has got there.
+    """
+
+    def __init__(
+        self, atoms: ase.Atoms, threshold: float | None = None, action: str = "stop"
+    ) -> None:
+        if action not in ("stop", "warn"):
+            raise ConfigError(f"action must be 'stop' or 'warn', not {action!r}")
+        limit = _calculator(atoms).threshold
+        self.threshold = checked_threshold(limit if threshold is None else threshold)
+        if self.threshold is None:
+            raise ConfigError(
+                "the model's file holds no validation_doubt (it was written by an older version); "
+                "give the guard a threshold in eV"
+            )
+        self.atoms, self.action, self.exceeded = atoms, action, 0
+
+    def __call__(self) -> None:
+        """Look at the structure as it is now."""
+        assert self.threshold is not None
+        calculator = _calculator(self.atoms)
+        doubt = calculator.get_property("energy_doubt", self.atoms)
+        message = ""
+        if not doubt <= self.threshold:
+            message = doubtful(doubt, self.threshold)
+        elif calculator.model.domain is not None:
+            reason = calculator.model.domain.unlike(graph_of(self.atoms)).reason
+            message = foreign(reason) if reason else ""
+        if not message:
+            return
+        self.exceeded += 1
+        if self.action == "stop":
+            raise UncertaintyExceeded(message)
+        if self.exceeded == 1:
+            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=2)
+
+
+def _calculator(atoms: ase.Atoms) -> PrunedCalculator:
+    if not isinstance(atoms.calc, PrunedCalculator):
+        raise ConfigError("the guard needs atoms whose calculator is a PrunedCalculator")
+    return atoms.calc
+
+
+def doubtful(doubt: float, threshold: float | None) -> str:
+    """One sentence that says by how much the model is unsure."""
+    return (
+        f"the model's epistemic uncertainty of this structure, {doubt:.3g} eV, is beyond the "
+        f"threshold of {threshold:.3g} eV: the structure is unlike the training data, so do not "
+        "rely on its energy and forces"
+    )
+
+
+def foreign(reason: str) -> str:
+    """One sentence that says how a structure is unlike the training structures."""
+    return (
+        f"the structure is unlike the training data: {reason}; do not rely on its energy and forces"
+    )
+
+
+def checked_threshold(threshold: float | None) -> float | None:
+    """The threshold, unless it is no positive number.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
+        raise ConfigError(f"threshold must be a positive energy in eV, not {threshold!r}")
+    return threshold

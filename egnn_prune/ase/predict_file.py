@@ -1,0 +1,234 @@
+"""Predictions for a file of structures: a table, and the structures with their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from torch import Tensor
+from torch_geometric.data import Batch
+from tqdm import tqdm
+
+from egnn_prune.ase.structures import graph_of, in_ase_units, problem, read_structures
+from egnn_prune.deployment.trained_model import Evaluation, TrainedModel
+from egnn_prune.deployment.training_domain import Unlike
+from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.system.files import atomic
+
+COVERAGE = 0.9
+COLUMNS = (
+    "structure",
+    "formula",
+    "value",
+    "std",
+    "epistemic_std",
+    "lower_90",
+    "upper_90",
+    "in_distribution",
+    "unit",
+)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What :func:`predict_structures` made.
+
+    Attributes:
+        rows: one mapping per structure, see :data:`COLUMNS` (and ``reason`` where one was
+            skipped or is out of distribution), as in the CSV file.
+        structures: those that were not skipped, with their results, as in the extended XYZ file.
+        limit: the doubt beyond which a structure counts as out of distribution, in the target's
+            unit, or ``None``.
+    """
+
+    rows: list[dict[str, Any]]
+    structures: list[Atoms]
+    limit: float | None
+
+    def summary(self) -> str:
+        """One line."""
+        skipped = len(self.rows) - len(self.structures)
+        outside = sum(row.get("in_distribution") == "no" for row in self.rows)
+        known = (
+            f"{outside} of them unlike the training data"
+            if self.limit is not None or outside
+            else "in or out of distribution unknown (the model holds no validation_doubt)"
+        )
+        return f"{len(self.structures)} structures predicted, {known}; {skipped} skipped"
+
+
+def predict_structures(
+    model: TrainedModel,
+    path: str | Path,
+    *,
+    skip_bad: bool = False,
+    threshold: float | None = None,
+    batch_size: int = 64,
+) -> Predicted:
+    """Predict every structure of a file.
+
+    A structure is in distribution when its epistemic standard deviation is at most ``threshold``,
+    and it looks like the training structures (see
+    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`), where the model's file says what these look like. ``reason`` says why one is not.
+
+    Args:
+        model: from :meth:`TrainedModel.load`.
+        path: structures in any format that ASE reads, gzipped or not; declared units are
+            converted, see :func:`~egnn_prune.ase.structures.in_ase_units`.
+        skip_bad: go on after a structure that cannot be predicted, and say why in its row.
+        threshold: in the target's unit; by default the 99 % quantile of the validation split,
+            where the model's file holds it.
+        batch_size: structures that are predicted at once.
+
+    Raises:
+        DataError: the file cannot be read; without ``skip_bad`` also: a structure cannot be used.
+        ConfigError: the threshold or the batch size is not positive.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
+    if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
+        raise ConfigError(f"the threshold must be positive ({model.unit}), not {threshold}")
+    limit = model.doubt_limit if threshold is None else threshold
+    structures = read_structures(path)
+    rows, good = [], []
+    for k, atoms in enumerate(structures):
+        row: dict[str, Any] = {"structure": k, "formula": atoms.get_chemical_formula()}
+        reason = problem(atoms, model.elements)
+        if reason and not skip_bad:
+            raise DataError(f"structure {k} of {path} {reason}; --skip-bad leaves such out")
+        if reason:
+            row |= {"in_distribution": "", "unit": model.unit, "reason": reason}
+        else:
+            good.append(k)
+        rows.append(row)
+    if not good:
+        raise DataError(f"no structure of {path} can be predicted: structure 0 {rows[0]['reason']}")
+    results: list[Atoms] = []
+    with tqdm(total=len(good), desc="predicting", leave=False) as bar:
+        for start in range(0, len(good), batch_size):
+            part = good[start : start + batch_size]
+            atoms_of_part = [structures[k] for k in part]
+            for k, atoms, found in zip(
+                part, atoms_of_part, predicted(model, atoms_of_part, limit), strict=True
+            ):
+                rows[k] |= {**found, "unit": model.unit}
+                results.append(with_results(atoms, k, rows[k], model))
+            bar.update(len(part))
+    for row in rows:
+        row.pop("forces", None)
+        row.pop("atoms", None)
+    return Predicted(rows, results, limit)
+
+
+def predicted(
+    model: TrainedModel, structures: Sequence[Atoms], limit: float | None
+) -> Iterator[dict[str, Any]]:
+    """The columns of every structure of a batch, ``forces [N, 3]`` of a potential, and ``atoms``.
+
+    These are whether each atom looks like a training atom, ``[N]``, where that is known.
+    """
+    batches = [[graph_of(atoms)] for atoms in structures]
+    if len({atoms.pbc.any() for atoms in structures}) == 1:  # else their attributes differ
+        batches = [[graph for (graph,) in batches]]
+    for graphs in batches:
+        batch = Batch.from_data_list(graphs).to(model.device)
+        found = model.evaluate(batch, forces=model.is_potential)
+        lower, upper = model.calibration.interval(found.stated, COVERAGE)
+        forces = None if found.forces is None else _split(found.forces, batch.ptr)
+        for i, graph in enumerate(graphs):
+            unlike = model.domain.unlike(graph) if model.domain else None
+            yield {
+                **_numbers(found, i),
+                "lower_90": float(lower[i]),
+                "upper_90": float(upper[i]),
+                **_flag(float(found.calibrated.doubt[i].sqrt()), limit, unlike, model.unit),
+                **({} if unlike is None else {"atoms": ~unlike.atoms.numpy()}),
+                **({} if forces is None else {"forces": forces[i]}),
+            }
+
+
+def _numbers(found: Evaluation, i: int) -> dict[str, float]:
+    return {
+        "value": float(found.calibrated.mean[i]),
+        "std": float(found.calibrated.variance[i].sqrt()),
+        "epistemic_std": float(found.calibrated.epistemic[i].sqrt()),
+    }
+
+
+def _split(forces: Tensor, ptr: Tensor) -> list[np.ndarray]:
+    return [part.double().cpu().numpy() for part in forces.split(ptr.diff().tolist())]
+
+
+def _flag(doubt: float, limit: float | None, unlike: Unlike | None, unit: str) -> dict[str, str]:
+    reasons = [unlike.reason] if unlike is not None and unlike.reason else []
+    if limit is not None and not doubt <= limit:
+        reasons.insert(0, f"its epistemic deviation is beyond {limit:.3g} {unit}".rstrip())
+    if reasons:
+        return {"in_distribution": "no", "reason": "; ".join(reasons)}
+    return {"in_distribution": "" if limit is None else "yes"}
+
+
+def with_results(atoms: Atoms, number: int, row: dict[str, Any], model: TrainedModel) -> Atoms:
+    """A copy of a structure with its prediction as extended XYZ holds it.
+
+    Potentials become ``energy`` (eV) and ``forces`` (eV/Angstrom) with ``energy_std`` and
+    ``energy_epistemic_std``; other targets stand under their own name, in their own unit.
+    """
+    # in the units of the numbers to come, and without a calculator: its numbers are not ours
+    out = in_ase_units(atoms).copy()
+    out.set_constraint()
+    scale = model.electronvolts() if model.is_potential else 1.0
+    name = "energy" if model.is_potential else model.target or "value"
+    numbers = {f"{name}_{key}": scale * row[key] for key in ("std", "epistemic_std")}
+    if model.is_potential:
+        for key in ("energy", "free_energy", "stress", "virial"):
+            out.info.pop(key, None)
+        forces = scale * row["forces"]
+        out.arrays.pop("forces", None)
+        out.calc = SinglePointCalculator(out, energy=scale * row["value"], forces=forces)
+    else:
+        numbers |= {name: row["value"]}
+        out.info["unit"] = model.unit
+    out.info |= {"structure": number, **numbers}
+    if row["in_distribution"]:
+        out.info["in_distribution"] = row["in_distribution"] == "yes"
+    if row.get("reason"):
+        out.info["reason"] = row["reason"]
+    if "atoms" in row:
+        out.arrays["atoms_in_distribution"] = row["atoms"]
+    return out
+
+
+def write_predictions(found: Predicted, folder: str | Path) -> list[Path]:
+    """Write ``predictions.csv`` and ``predictions.extxyz`` atomically; returns their paths.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    folder = checked_folder(folder)
+    table, geometry = folder / "predictions.csv", folder / "predictions.extxyz"
+    with atomic(geometry) as temporary:
+        ase.io.write(temporary, found.structures, format="extxyz")
+    write_rows(found.rows, table, COLUMNS)
+    return [table, geometry]
+
+
+def checked_folder(folder: str | Path) -> Path:
+    """The folder for results, unless a file is in its place: to be asked before the work.
+
+    Raises:
+        ConfigError: it, or a folder above it, is a file.
+    """
+    folder = Path(folder)
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise ConfigError(f"cannot write to {folder}: {there} is a file; choose another folder")
+    return folder

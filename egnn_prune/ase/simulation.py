@@ -1,0 +1,206 @@
+"""What scripts/molecular_dynamics.py does: from a model and a structure to a judged trajectory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ase import Atoms
+
+from egnn_prune.ase.calculator import PrunedCalculator, UncertaintyGuard
+from egnn_prune.ase.dynamics import (
+    constraints_of,
+    energy_conservation,
+    run_nve,
+    set_thermal_velocities,
+    temperature,
+)
+from egnn_prune.ase.predict_file import checked_folder
+from egnn_prune.ase.structures import read_structures
+from egnn_prune.errors import ConfigError
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.formatting import MISSING
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.run.dynamics import dynamics_plot, with_error
+from egnn_prune.system.files import write_json
+
+#: Arrays of the first structure that a simulation keeps.
+KEPT = {
+    *("numbers", "positions", "masses", "momenta"),
+    *("tags", "initial_charges", "initial_magmoms"),
+}
+
+
+@dataclass(frozen=True)
+class SimulationReport:
+    """A simulation in numbers, as ``dynamics.json`` has them.
+
+    Attributes:
+        formula: of the structure.
+        atoms: their number.
+        picoseconds: what was simulated.
+        drift_meV_atom_ps: slope of the total energy; NaN after a stop with fewer than 4 frames.
+        drift_error_meV_atom_ps: its standard error.
+        fluctuation_meV_atom: root mean square deviation from the line.
+        mean_temperature_K: over the frames.
+        largest_epistemic_eV: largest epistemic standard deviation of a frame.
+        threshold_eV: what it is compared with, or ``None``.
+        beyond_threshold: share of the frames beyond it, or ``None``.
+        steps_per_second: wall time, frames written.
+        velocities: where the first ones come from.
+        constraints: what is held, ``""`` for nothing.
+        stopped: why the run ended early, or ``None``.
+    """
+
+    formula: str
+    atoms: int
+    picoseconds: float
+    drift_meV_atom_ps: float
+    drift_error_meV_atom_ps: float
+    fluctuation_meV_atom: float
+    mean_temperature_K: float
+    largest_epistemic_eV: float
+    threshold_eV: float | None
+    beyond_threshold: float | None
+    steps_per_second: float
+    velocities: str
+    constraints: str
+    stopped: str | None
+
+    def text(self) -> str:
+        """A line for people, others where nothing watched the uncertainty or it ended early."""
+        known = (
+            ""
+            if self.beyond_threshold is None
+            else f"; beyond the uncertainty threshold {100 * self.beyond_threshold:.1f} % of it"
+        )
+        rms = self.fluctuation_meV_atom
+        spread = MISSING if math.isnan(rms) else f"{rms:.2g} meV/atom rms"
+        line = (
+            f"{self.formula}: {self.picoseconds:.3g} ps at {self.mean_temperature_K:.0f} K, drift "
+            f"{with_error(self.drift_meV_atom_ps, self.drift_error_meV_atom_ps)} meV/atom/ps, "
+            f"fluctuation {spread}, "
+            f"{self.steps_per_second:.0f} steps/s{known}; velocities {self.velocities}"
+        )
+        if self.constraints:
+            line += f"; held: {self.constraints}"
+        if self.threshold_eV is None:
+            line += (
+                "\nnothing watched for structures unlike the training data: the model's file holds "
+                "no validation_doubt; give a threshold in eV"
+            )
+        return line if not self.stopped else f"{line}\nstopped early: {self.stopped}"
+
+
+def start_of(structure: Atoms) -> Atoms:
+    """What a simulation takes over of a structure: its constraints and :data:`KEPT`."""
+    atoms = structure.copy()
+    atoms.info = {}
+    for name in set(atoms.arrays) - KEPT:  # labels would be wrong beside every other frame
+        del atoms.arrays[name]
+    # as the constraints have it, whatever the file says
+    if atoms.has("momenta"):
+        atoms.set_momenta(atoms.get_momenta())
+    return atoms
+
+
+def simulate(
+    model: str | Path,
+    structure: str | Path,
+    folder: str | Path,
+    *,
+    steps: int = 20000,
+    timestep: float = 0.5,
+    kelvin: float | None = None,
+    interval: int = 10,
+    seed: int = 0,
+    which: str = "pruned",
+    threshold: float | None = None,
+    on_uncertain: str = "warn",
+    device: str = "auto",
+) -> SimulationReport:
+    """Run dynamics at constant energy from the last structure of a file, and judge it.
+
+    Args:
+        model: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`.
+        structure: file in any format that ASE reads; of its last structure are taken: elements
+            with their masses, positions, cell, boundaries, constraints, momenta, tags, initial
+            charges and magnetic moments (:data:`KEPT`), nothing else. So the last frame of a
+            trajectory goes on where it ended.
+        folder: gets ``trajectory.extxyz``, ``energies.csv``, ``dynamics.json``, ``dynamics.png``.
+        steps: how many.
+        timestep: in fs.
+        kelvin: temperature of the first velocities; by default the structure's own momenta, or
+            300 K where it has none.
+        interval: steps between frames.
+        seed: of the velocities.
+        which: ``"pruned"`` or ``"dense"``, of a run's folder.
+        threshold: largest epistemic standard deviation in eV; by default the model's own.
+        on_uncertain: beyond the threshold ``"warn"`` (once), ``"stop"`` or ``"ignore"``.
+        device: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`.
+
+    Raises:
+        ConfigError: a number is out of range, stopping was asked for without a threshold, or
+            ``folder`` is a file.
+        InputError: model or structure cannot be used.
+    """
+    if on_uncertain not in ("warn", "stop", "ignore"):
+        raise ConfigError(f"on_uncertain must be warn, stop or ignore, not {on_uncertain!r}")
+    folder, start = checked_folder(folder), read_structures(structure)[-1]
+    atoms = start_of(start)
+    calculator = PrunedCalculator(
+        model, threshold, "ignore", device, which=which, force_uncertainty=False
+    )
+    atoms.calc = calculator
+    guards = []
+    if on_uncertain == "stop" or (on_uncertain == "warn" and calculator.threshold is not None):
+        guards = [UncertaintyGuard(atoms, action=on_uncertain)]
+    atoms.get_potential_energy()  # a structure that cannot be used is refused before all else
+    if kelvin is None and atoms.get_momenta().any():
+        velocities = f"of the start ({temperature(atoms):.0f} K)"
+    else:
+        kelvin = 300.0 if kelvin is None else kelvin
+        set_thermal_velocities(atoms, kelvin, seed)
+        velocities = f"drawn at {kelvin:g} K"
+    made = run_nve(
+        atoms,
+        folder / "trajectory.extxyz",
+        steps=steps,
+        timestep=timestep,
+        interval=interval,
+        observers=guards,
+    )
+    write_rows(made.rows, folder / "energies.csv")
+    doubt, limit = made.column("epistemic_eV"), calculator.threshold
+    drift = error = fluctuation = math.nan
+    if len(made.rows) >= 4:
+        found = energy_conservation(made.column("time_fs"), made.column("total_eV"), len(atoms))
+        drift, error, fluctuation = found.drift, found.drift_error, found.fluctuation
+        title = (
+            f"{atoms.get_chemical_formula()} at constant energy, {timestep:g} fs a step, "
+            f"{made.column('temperature_K').mean():.0f} K on average"
+        )
+        figure = dynamics_plot(made.rows, len(atoms), drift, error, limit, title)
+        write_atomic(folder / "dynamics.png", png_bytes(figure))
+    report = SimulationReport(
+        formula=atoms.get_chemical_formula(),
+        atoms=len(atoms),
+        picoseconds=made.steps * timestep / 1000.0,
+        drift_meV_atom_ps=drift,
+        drift_error_meV_atom_ps=error,
+        fluctuation_meV_atom=fluctuation,
+        mean_temperature_K=float(made.column("temperature_K").mean()),
+        largest_epistemic_eV=float(doubt.max()),
+        threshold_eV=limit,
+        beyond_threshold=None if limit is None else float((doubt > limit).mean()),
+        steps_per_second=made.steps / made.seconds if made.seconds else 0.0,
+        velocities=velocities,
+        constraints=constraints_of(atoms),
+        stopped=made.stopped,
+    )
+    # JSON has no NaN
+    facts = {k: None if v != v else v for k, v in asdict(report).items()}
+    write_json(folder / "dynamics.json", facts)
+    return report

@@ -1,0 +1,225 @@
+"""Models as safetensors files, with their architecture in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from egnn_prune.adapters import TracedNetwork
+from egnn_prune.deployment.model_header import CHECKSUM, Bounded, checksum, complaint, parts
+from egnn_prune.deployment.traced_checkpoint import TRACED, described, refilled, state
+from egnn_prune.errors import InputError
+from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
+from egnn_prune.pruning.masks import held, hold
+from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.system.files import atomic
+from egnn_prune.uncertainty import DeepEnsemble, Estimator
+from egnn_prune.uncertainty.description import describe, fitted, load_fitted, restored
+
+FORMAT = 1
+#: Begins the names of an estimator's own tensors; no module's name can hold a colon.
+FITTED = "estimator:"
+
+
+def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
+    members = [BUILDERS[m["class"]](m["architecture"]) for m in spec["members"]]
+    return DeepEnsemble(members)
+
+
+#: Classes that :func:`load` may build: nothing in a file can name any other code.
+BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "EGNN": EGNN.from_architecture,
+    "PositionModel": PositionModel.from_architecture,
+    "PropertyModel": PropertyModel.from_architecture,
+    "IrrepsNet": IrrepsNet.from_architecture,
+    "DeepEnsemble": _build_ensemble,
+}
+
+
+def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
+    """Write a model to one ``.safetensors`` file, its architecture as JSON in the header.
+
+    Masks travel with a masked model. An estimator is written with its network into one file: what
+    was fitted (a covariance, a calibration) lies beside the network's weights.
+
+    Args:
+        model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel`,
+            :class:`PositionModel` or :class:`DeepEnsemble`, an
+            :class:`~egnn_prune.uncertainty.Estimator` of one, or a masked network of others (a
+            :class:`~egnn_prune.pruning.TracedNetwork`), see :func:`load`.
+        path: the file.
+        metadata: anything else that JSON can hold, such as the target's unit.
+
+    Raises:
+        InputError: the file cannot be written, or the class is not one that can be loaded.
+    """
+    estimator, model = (model, model.network) if isinstance(model, Estimator) else (None, model)
+    kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS), None)
+    traced = isinstance(model, TracedNetwork) and estimator is None
+    if kind is None and estimator is not None:
+        raise InputError(
+            f"a {type(estimator).__name__} of {type(model).__name__} cannot be saved, only "
+            "estimators of networks of this package can; save its network (estimator.network)"
+        )
+    if kind is None and not traced:
+        raise InputError(
+            f"{type(model).__name__} cannot be saved; one of {', '.join(BUILDERS)} can, and a "
+            "network of others while it is masked, that is before compact()"
+        )
+    header = {
+        "format": FORMAT,
+        "class": TRACED if traced else kind,
+        "architecture": described(model) if traced else model.architecture(),  # type: ignore
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "held": [name for name in parameter_names(model) if held(model, name) is not None],
+        "metadata": metadata,
+    }
+    tensors = state(model) if isinstance(model, TracedNetwork) else model.state_dict()
+    if estimator is not None:
+        header["estimator"] = describe(estimator)
+        tensors |= {FITTED + k: v for k, v in fitted(estimator).items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    if wrong := complaint(header):
+        raise InputError(f"the model cannot be saved: {wrong}")
+    header[CHECKSUM] = checksum(header, tensors)
+    with atomic(Path(path)) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"egnn_prune": json.dumps(header)})
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from None
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Class, architecture and metadata of a saved model.
+
+    Raises:
+        InputError: the file is missing, damaged, or not a model of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no model file {path}")
+    try:
+        with safe_open(path, "pt") as archive:
+            header = dict(json.loads((archive.metadata() or {})["egnn_prune"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
+    kind = header.get("class")
+    known = isinstance(kind, str) and kind in {*BUILDERS, TRACED}
+    if header.get("format") != FORMAT or not known:
+        raise InputError(f"{path} was written by another version of egnn_prune; update the package")
+    if wrong := complaint(header):
+        raise InputError(f"{path} is damaged: {wrong}; get a fresh copy")
+    return header
+
+
+def rebuilt(model: nn.Module) -> nn.Module:
+    """A model of the same architecture with fresh weights."""
+    kind = next(base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS)
+    return BUILDERS[kind](model.architecture())  # type: ignore[operator]
+
+
+def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
+    """Load a model for prediction: on the CPU, in evaluation mode, bit for bit as it was saved.
+
+    Nothing is unpickled. Of an estimator's file this is the network alone; see
+    :func:`load_estimator`.
+
+    Args:
+        path: a file written by :func:`save`.
+        into: for a network of others that :func:`egnn_prune.prune` masked: a fresh one, built as
+            before pruning, which takes the saved widths and weights in. The file names no code.
+
+    Raises:
+        InputError: the file is missing, damaged (new files have a checksum), not a model of this
+            package, not one of ``into``, or holds NaN or infinite weights.
+    """
+    header, tensors = read_header(path), _tensors(path)
+    if (header["class"] == TRACED) != (into is not None):
+        raise InputError(
+            f"{path} holds a {header['class']}, which is loaded "
+            + (
+                "into a network of yours, built as before pruning: load(path, into=Network(...))"
+                if into is None
+                else "without into=..."
+            )
+        )
+    weights = {k: v for k, v in tensors.items() if not k.startswith(FITTED)}
+    try:
+        if into is not None:
+            model: nn.Module = refilled(into, header["architecture"] | header, weights, path)
+        else:
+            model = _built(header, weights)
+    except Exception as error:  # torch, e3nn and our own classes raise some ten different ones
+        if into is not None and isinstance(error, InputError):  # another network than the file's
+            raise
+        raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
+    if header.get(CHECKSUM, "") not in ("", checksum(header, tensors)):
+        raise InputError(f"{path} is damaged: its content has another checksum; get a fresh copy")
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"{path} holds a NaN or infinite weight ({name}); train it again")
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _built(header: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+    """One of our models as its header describes it, with weights yet to be loaded.
+
+    Raises:
+        Exception: of any kind, where the header describes no model with these weights.
+    """
+    if parts(header["architecture"]) > len(weights) + 8:  # every layer and member has weights
+        raise ValueError("more layers or members than weights")
+    with Bounded(sum(v.numel() for v in weights.values())):
+        model = BUILDERS[header["class"]](header["architecture"])
+    model.to(getattr(torch, header["dtype"]))
+    hold(model, header["held"])
+    if _forms(model.state_dict()) != _forms(weights):
+        raise ValueError("other tensors than the architecture has")
+    return model
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
+
+
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as archive:
+            return {name: archive.get_tensor(name) for name in archive.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); get a fresh copy") from None
+
+
+def load_estimator(path: str | Path) -> Estimator:
+    """Load a model with its error bars: its uncertainty method and calibration, as they were saved.
+
+    Args:
+        path: a file that :func:`save` wrote from an estimator, such as the ``pruned.safetensors``
+            of a run.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds a network without an estimator.
+    """
+    network, spec = load(path), read_header(path).get("estimator")
+    if spec is None:
+        raise InputError(
+            f"{path} holds a network without an uncertainty method; load it with load() and wrap "
+            "it in one of egnn_prune.uncertainty, such as SinglePass(network)"
+        )
+    try:
+        estimator = restored(spec, network)
+        state = {k: v for k, v in _tensors(path).items() if k.startswith(FITTED)}
+        if any(v.is_floating_point() and bool(v.isnan().any()) for v in state.values()):
+            raise ValueError("a fitted number is NaN")
+        load_fitted(estimator, {k.removeprefix(FITTED): v for k, v in state.items()})
+    except Exception as error:  # as in load(); the settings of a file may be anything
+        raise InputError(f"{path} is damaged: its error bars do not fit its network") from error
+    return estimator.eval()

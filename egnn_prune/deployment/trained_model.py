@@ -1,0 +1,263 @@
+"""A trained model as its users want it: with its unit, its limit of doubt, and its forces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from egnn_prune.data.npz import UNDECLARED
+from egnn_prune.data.quantities import is_total_energy
+from egnn_prune.data.units import ENERGY, to_ev
+from egnn_prune.deployment.checkpoint import load_estimator, read_header
+from egnn_prune.deployment.training_domain import TrainingDomain
+from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
+from egnn_prune.prediction import Prediction
+from egnn_prune.system.device import choose_device
+from egnn_prune.uncertainty import (
+    Calibrated,
+    Calibration,
+    Estimator,
+    MCDropout,
+    draw_networks,
+    thinned,
+)
+from egnn_prune.uncertainty.calibration.base import NoCalibration
+from egnn_prune.uncertainty.estimator import finite
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of some structures, in the unit of its target and in Angstrom.
+
+    Attributes:
+        stated: the prediction ``[B]`` before recalibration; intervals are made from it.
+        calibrated: the same recalibrated: equal means, other error bars.
+        forces: ``[N, 3]``, the negative gradient of the mean, where they were asked for.
+        stress: ``[B, 3, 3]`` with ASE's sign, where it was asked for.
+    """
+
+    stated: Prediction
+    calibrated: Prediction
+    forces: Tensor | None = None
+    stress: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """An estimator and what its file says about it.
+
+    Attributes:
+        estimator: network, uncertainty method and calibration, in evaluation mode.
+        target: what is predicted, or ``""`` where nobody said.
+        unit: of the target, or ``""``.
+        doubt_limit: the epistemic standard deviation that 99 % of the validation structures stay
+            below, in ``unit``; ``None`` in files that do not hold it.
+        source: the file, for messages.
+        domain: what the training structures looked like; ``None`` in files that do not hold it.
+    """
+
+    estimator: Estimator
+    target: str = ""
+    unit: str = ""
+    doubt_limit: float | None = None
+    source: str = "the model"
+    domain: TrainingDomain | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | Estimator,
+        which: str = "pruned",
+        device: str | None = "auto",
+        unit: str | None = None,
+    ) -> TrainedModel:
+        """Load a run's model. Nothing is unpickled.
+
+        Args:
+            model: the folder of a run, a ``.safetensors`` file, or an estimator in memory, which
+                stays on its device.
+            which: ``"pruned"`` or ``"dense"``, of a folder; a file or an estimator is what it is.
+            device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+            unit: of the target where the model does not say.
+
+        Raises:
+            ConfigError: ``model`` is something else, or ``which`` or ``unit`` contradict it.
+            InputError: there is no such model, or it does not predict from elements and positions.
+        """
+        if not isinstance(model, (str, Path, Estimator)):
+            raise ConfigError(
+                "a model is given as the folder of a run, a .safetensors file or an estimator "
+                f"(egnn_prune.load_estimator reads one), not as {type(model).__name__}"
+            )
+        if which not in ("pruned", "dense"):
+            raise ConfigError(f"which must be 'pruned' or 'dense', not {which!r}")
+        if isinstance(model, Estimator):
+            _refuse_dense(which, "an estimator in memory")
+            found = cls(model.eval(), unit=unit or "")
+        else:
+            path = Path(model).expanduser()
+            if path.is_dir():
+                path = path / f"{which}.safetensors"
+                if not path.is_file():
+                    raise InputError(
+                        f"{path.parent} holds no {path.name}; give the folder of a finished run "
+                        "(its out=DIR) or a .safetensors file"
+                    )
+            elif path.stem != which:
+                _refuse_dense(which, f"the file {path}")
+            metadata = read_header(path)["metadata"]
+            domain = metadata.get("training_domain")
+            estimator = load_estimator(path).to(choose_device(device or "auto"))
+            found = cls(
+                estimator.requires_grad_(False),
+                str(metadata.get("target") or ""),
+                _agreed(str(metadata.get("unit") or ""), unit or "", path),
+                (metadata.get("validation_doubt") or {}).get("q99") or None,
+                str(path),
+                TrainingDomain.from_json(domain) if domain is not None else None,
+            )
+            length = (metadata.get("units") or {}).get("pos", "Angstrom")
+            if length != "Angstrom":
+                raise InputError(
+                    f"{path} was trained on positions in {length}, not in Angstrom as structures "
+                    "have them; train it on data in Angstrom"
+                )
+        if not found.elements:
+            raise InputError(
+                f"{found.source} does not predict from elements and positions (it reads other "
+                "features), so structures cannot be handed to it"
+            )
+        return found
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the model knows."""
+        network: Any = self.estimator.network
+        return tuple(getattr(getattr(network, "members", [network])[0], "elements", ()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.estimator.network.parameters()).device
+
+    @property
+    def names_an_energy(self) -> bool:
+        """Whether the target's name is that of a potential energy (or nobody gave one)."""
+        return not self.target or is_total_energy(self.target)
+
+    @property
+    def is_potential(self) -> bool:
+        """Whether the target is a potential energy in a known unit: its gradient is a force."""
+        try:
+            return self.electronvolts() > 0
+        except ConfigError:
+            return False
+
+    def electronvolts(self) -> float:
+        """How many eV one unit of the target is.
+
+        Raises:
+            ConfigError: the target is no potential energy, or its unit is unknown.
+        """
+        if not self.names_an_energy:
+            raise ConfigError(
+                f"{self.source} predicts {self.target!r}, which is no potential energy and has no "
+                "forces; a calculator needs a model of an energy, others go through "
+                "scripts/predict.py"
+            )
+        try:
+            return to_ev(self.unit)
+        except DataError:
+            raise ConfigError(
+                f"{self.source} does not say in which unit its energies are, or in one that is "
+                f"not known ({self.unit or 'none'}); give unit= as one of {', '.join(ENERGY)}"
+            ) from None
+
+    @property
+    def calibration(self) -> Calibration:
+        """What recalibrates the error bars."""
+        found = self.estimator
+        return found.calibration if isinstance(found, Calibrated) else NoCalibration()
+
+    @property
+    def method(self) -> Estimator:
+        """The uncertainty method, as it was before calibration."""
+        found = self.estimator
+        return found.estimator if isinstance(found, Calibrated) else found
+
+    def evaluate(
+        self, batch: Batch | Data, forces: bool = False, stress: bool = False
+    ) -> Evaluation:
+        """Predict graphs, from one pass over all members (with gradients: one forth, one back).
+
+        Mean, uncertainty and forces belong together: the mean is that of the members, which is what
+        the calibration was fitted to, and forces are its exact gradient.
+
+        Raises:
+            DataError: the graphs cannot be used.
+            InputError: a prediction or a force is NaN or infinite.
+        """
+        slopes: tuple[Tensor, ...] = ()
+        if stress:
+            stated, *rest = energy_forces_stress(self.method, batch)
+            slopes = tuple(rest)
+        elif forces:
+            stated, force = energy_and_forces(self.method, batch)
+            slopes = (force,)
+        else:
+            stated = self.method.predict(batch)  # type: ignore[assignment]
+        finite(stated)
+        if not all(bool(slope.isfinite().all()) for slope in slopes):
+            raise InputError(
+                f"forces of {self.source} are NaN or infinite; check the structure and the weights"
+            )
+        with torch.no_grad():
+            calibrated: Any = self.calibration(stated)
+        return Evaluation(stated, calibrated, *slopes)
+
+    def member_forces(self, batch: Batch | Data) -> Prediction | None:
+        """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.
+
+        As the members state them: the calibration was fitted on the target, not on its slopes.
+        """
+        method, network = self.method, self.estimator.network
+        if isinstance(method, MCDropout):
+            generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
+            with thinned(network, draw_networks(network, method.samples, generator)):
+                return force_prediction(network, batch)
+        try:
+            return force_prediction(network, batch)
+        except ConfigError:  # one member
+            return None
+
+
+def _refuse_dense(which: str, what: str) -> None:
+    if which == "dense":
+        raise ConfigError(
+            f"the dense model is chosen of a run's folder, but {what} is one model; give the "
+            "folder, or do not ask for the dense one"
+        )
+
+
+def _agreed(of_file: str, given: str, path: Path) -> str:
+    """The unit that the file states; where it does not know (``"data unit"``), the given one."""
+    if not given or of_file == given:
+        return of_file
+    if of_file in ("", UNDECLARED):
+        return given
+    try:
+        same = to_ev(of_file) == to_ev(given)
+    except DataError:
+        same = False
+    if not same:
+        raise ConfigError(
+            f"{path} says that its target is in {of_file}, which unit={given!r} contradicts; leave "
+            "unit= away"
+        )
+    return of_file

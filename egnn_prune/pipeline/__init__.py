@@ -1,0 +1,1 @@
+"""The main job: train, select, prune, fine-tune, compact, compare."""

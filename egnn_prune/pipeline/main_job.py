@@ -1,0 +1,296 @@
+"""The main job, top to bottom, in reading order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
+
+from egnn_prune.configs.settings import Settings
+from egnn_prune.configs.unused import refuse_unused
+from egnn_prune.data.dataset import split_hash
+from egnn_prune.deployment import checkpoint
+from egnn_prune.errors import DataError
+from egnn_prune.evaluation.model_comparison import evaluate
+from egnn_prune.pipeline.check_settings import validate
+from egnn_prune.pipeline.run_context import Workbench
+from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
+from egnn_prune.report import comparison_table, write_report
+from egnn_prune.report.common.intervals import change_intervals
+from egnn_prune.report.run.tables import headline
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.selection import replay_weights
+from egnn_prune.system import files
+from egnn_prune.system.device import choose_device
+from egnn_prune.system.git import git_commit
+from egnn_prune.training import PruningCallback
+from egnn_prune.uncertainty.calibration import FEWEST
+
+DENSE = ("data", "model", "uncertainty", "training")
+SELECTED = (*DENSE, "selection")
+PRUNED = (*SELECTED, "pruning")
+
+
+def run(settings: Settings) -> Path:
+    """Train, select, prune, freeze, fine-tune, compact, evaluate, report.
+
+    An interrupted run continues from its last finished stage; a finished one is left as it is.
+
+    Args:
+        settings: everything that can be chosen.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: a setting or the data cannot be used.
+    """
+    validate(settings)
+    refuse_unused(settings)
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder = RunFolder(settings)
+    if folder.finished:
+        print(f"{folder.path} is finished; nothing is run again.")
+        print(comparison_table(files.read_json(folder.path / "metrics.json")))
+        return folder.path
+    job = Job(settings, folder, device)
+    job.check_validation()
+    job.train_dense()
+    job.select_uncertain_graphs()
+    job.prune_and_finetune()
+    job.continue_dense()
+    job.train_scratch()
+    job.evaluate()
+    job.report()
+    return folder.path
+
+
+class Job(Workbench):
+    """The stages of a run. Each seeds itself, so that a continued run computes the same numbers."""
+
+    def check_validation(self) -> None:
+        """Refuse too few validation graphs to calibrate on now, not after the training."""
+        method = self.settings.uncertainty.calibration
+        if method != "none" and len(self.val) < FEWEST:
+            raise DataError(
+                f"{self.dataset.name} has {len(self.val)} validation graphs, and error bars are "
+                f"calibrated on {FEWEST} or more; use more data or uncertainty.calibration=none"
+            )
+
+    # ------------------------------------------------------------------ the stages
+
+    def train_dense(self) -> None:
+        """Stage 1: the dense network."""
+
+        def work() -> dict[str, Any]:
+            model, seconds = self.trained()
+            self.save(model, "stages/trained.safetensors")
+            return {"train_seconds": seconds}
+
+        self.stage(
+            1, "dense", "Training the dense model", DENSE, ("stages/trained.safetensors",), work
+        )
+
+    def select_uncertain_graphs(self) -> None:
+        """Stage 2: score every training graph, choose those to fine-tune on."""
+        s = self.settings.selection
+
+        def work() -> dict[str, Any]:
+            evidence = self.evidence(self.load("stages/trained.safetensors"))
+            chosen = self.select(evidence)
+            weights = replay_weights(chosen, len(self.train), s.replay)
+            files.write_arrays(
+                self.folder.path / "stages/selection.npz",
+                uncertainty=evidence.uncertainty.numpy(),
+                selected=chosen.numpy(),
+                weights=weights.numpy(),
+            )
+            return {
+                "strategy": s.strategy,
+                "uncertainty": self.settings.uncertainty.method,
+                "selected": len(chosen),
+                "replay": s.replay,
+                "mean_epistemic_std_all": float(evidence.uncertainty.mean()),
+                "mean_epistemic_std_selected": float(evidence.uncertainty[chosen].mean()),
+            }
+
+        self.stage(
+            2, "selection", "Scoring the training graphs", SELECTED, ("stages/selection.npz",), work
+        )
+
+    def prune_and_finetune(self) -> None:
+        """Stage 3: prune in rounds while fine-tuning on the selected graphs, then compact."""
+        s = self.settings.pruning
+
+        def work() -> dict[str, Any]:
+            model = self.load("stages/trained.safetensors")
+            with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
+                selected, weights = archive["selected"].tolist(), archive["weights"]
+            rounds = PruningCallback(
+                s.criterion,
+                s.sparsity,
+                schedule=s.schedule,
+                rounds=s.rounds,
+                until=s.until,
+                scope=s.scope,
+                batches=DataLoader([self.train[i] for i in selected], 64),
+                round_to=s.round_to,
+                freezing=s.freeze,
+                freeze_fraction=s.freeze_fraction,
+                seed=self.settings.seed,
+                loss=self.losses,
+            )
+            seconds = self.fit(
+                "pruned",
+                model,
+                self.train,
+                self.settings.training.finetune_epochs,
+                [rounds, *self.reselection()],
+                lr=self.settings.training.finetune_lr,
+                weights=torch.from_numpy(weights),
+            )
+            apply_masks(model, rounds.keep)  # freeze=none let channels grow back
+            small = compact(model)
+            self.save(self.calibrated(small), "pruned.safetensors")
+            batch = Batch.from_data_list(self.dataset.split("test"))
+            groups = model.channel_groups()  # type: ignore[operator]
+            keep = keep_masks(model, groups)
+            counts = [
+                {"name": g.name, "kind": g.kind, "total": g.n, "kept": int(keep[g.name].sum())}
+                for g in groups
+            ]
+            total, kept = sum(c["total"] for c in counts), sum(c["kept"] for c in counts)
+            rows_of_ledger = ledger(model, small, lambda m: m(batch))
+            for row in rows_of_ledger:
+                for key in ("macs_dense", "macs_pruned"):
+                    row[key] = round(row[key] / batch.num_graphs)
+            return {
+                "train_seconds": seconds,
+                "ledger": rows_of_ledger,
+                "pruning": {
+                    **asdict(s),
+                    "channels_total": total,
+                    "channels_removed": total - kept,
+                    "groups": counts,
+                },
+            }
+
+        self.stage(3, "pruned", "Pruning and fine-tuning", PRUNED, ("pruned.safetensors",), work)
+
+    def continue_dense(self) -> None:
+        """Stage 4: the baseline, with the same extra steps on randomly drawn training graphs."""
+
+        def work() -> dict[str, Any]:
+            model = self.load("stages/trained.safetensors")
+            t = self.settings.training
+            seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+            self.save(self.calibrated(model), "dense.safetensors")
+            return {"train_seconds": seconds}
+
+        self.stage(
+            4, "baseline", "Training the baseline further", DENSE, ("dense.safetensors",), work
+        )
+
+    def train_scratch(self) -> None:
+        """Stage 5: the compact shape, trained from scratch for all the steps."""
+        t = self.settings.training
+        if not t.scratch:
+            return
+
+        def work() -> dict[str, Any]:
+            small = self.load("pruned.safetensors")
+            model = checkpoint.rebuilt(small).to(self.dtype)
+            seconds = self.fit("scratch", model, self.train, t.max_epochs)
+            more, lr = t.finetune_epochs, t.finetune_lr
+            seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
+            self.save(self.calibrated(model), "stages/scratch.safetensors")
+            return {"train_seconds": seconds}
+
+        self.stage(
+            5,
+            "scratch",
+            "Training the pruned shape from scratch",
+            PRUNED,
+            ("stages/scratch.safetensors",),
+            work,
+        )
+
+    def evaluate(self) -> None:
+        """Stage 6: all models on the same test split, latencies in one run."""
+        places = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
+        seconds = {
+            "dense": self.facts("dense")["train_seconds"] + self.facts("baseline")["train_seconds"],
+            "pruned": self.facts("dense")["train_seconds"]
+            + self.facts("selection")["seconds"]
+            + self.facts("pruned")["train_seconds"],
+        }
+        if self.settings.training.scratch:
+            places["scratch"] = "stages/scratch.safetensors"
+            seconds["scratch"] = self.facts("scratch")["train_seconds"]
+
+        def work() -> dict[str, Any]:
+            paths = {name: self.folder.path / place for name, place in places.items()}
+            models = {name: self.load_calibrated(place) for name, place in places.items()}
+            results, arrays = evaluate(models, self.dataset, self.settings, self.device)
+            for name, result in results.items():
+                result["train_seconds"] = seconds[name]
+                result["checkpoint_bytes"] = paths[name].stat().st_size
+            files.write_arrays(self.folder.path / "predictions.npz", **arrays)
+            selection = self.facts("selection")
+            pruned = self.facts("pruned")
+            reference = arrays["test_target"] - arrays["test_reference"]
+            files.write_json(
+                self.folder.path / "metrics.json",
+                {
+                    "schema_version": 1,
+                    "config_hash": self.folder.hash,
+                    "git_commit": git_commit(),
+                    "seed": self.settings.seed,
+                    "device": str(self.device),
+                    "threads": torch.get_num_threads(),
+                    "dataset": {
+                        "name": self.dataset.name,
+                        "target": self.dataset.target,
+                        "unit": self.dataset.unit,
+                        "split_hash": split_hash(self.dataset.splits),
+                        **{k: len(v) for k, v in self.dataset.splits.items()},
+                        "mean_predictor_mae": float(np.abs(reference).mean()),
+                        "per_element_fit": self.dataset.extensive,
+                    },
+                    "uncertainty": {
+                        "method": self.settings.uncertainty.method,
+                        "calibration": self.settings.uncertainty.calibration,
+                        "fitted_on": "val",
+                        "points": len(self.val),
+                    },
+                    "models": results,
+                    "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
+                    "selection": {
+                        k: v for k, v in selection.items() if k not in ("key", "seconds")
+                    },
+                    "pruning": pruned["pruning"],
+                    "ledger": pruned["ledger"],
+                },
+            )
+            return {}
+
+        self.stage(6, "evaluation", "Evaluating", PRUNED, ("metrics.json", "predictions.npz"), work)
+
+    def report(self) -> None:
+        """Stage 7: figures, page, table."""
+
+        def work() -> dict[str, Any]:
+            write_report(self.folder.path)
+            return {}
+
+        self.stage(7, "report", "Writing the report", PRUNED, ("report.html",), work)
+        metrics = files.read_json(self.folder.path / "metrics.json")
+        print(f"\n{comparison_table(metrics)}\n\n{headline(metrics)}")
+        print(f"Report: {self.folder.path / 'report.html'}")

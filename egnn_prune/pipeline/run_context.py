@@ -1,0 +1,313 @@
+"""What the stages of a job share: data, folder, fits, saved models, estimators."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import torch
+from ase.data import chemical_symbols
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+from tqdm import tqdm
+
+from egnn_prune import data as sources
+from egnn_prune.configs.settings import Settings
+from egnn_prune.data import GraphDataset
+from egnn_prune.data.summary import summary
+from egnn_prune.deployment import checkpoint
+from egnn_prune.deployment.training_domain import TrainingDomain
+from egnn_prune.errors import DataError
+from egnn_prune.evaluation.predict import BATCH, graph_means, predict_all
+from egnn_prune.pipeline.build import build_estimator, build_model
+from egnn_prune.pruning import choose
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.selection import Evidence, gather, replay_weights, rounds, select
+from egnn_prune.system.files import read_json
+from egnn_prune.training import (
+    LOSSES,
+    ForceLosses,
+    KeepBest,
+    LearningCurve,
+    PruningCallback,
+    Reselection,
+    fit,
+)
+from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
+from egnn_prune.training.task import Losses
+from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
+
+
+class Workbench:
+    """Data, folder and device of a job, and what is done with them in more than one stage.
+
+    Args:
+        settings: everything that can be chosen.
+        folder: where results go.
+        device: where training runs.
+    """
+
+    def __init__(self, settings: Settings, folder: RunFolder, device: torch.device) -> None:
+        self.settings, self.folder, self.device = settings, folder, device
+        self.dtype = getattr(torch, settings.precision)
+        s = settings.data
+        say(f"Data: {s.name}")
+        dataset = sources.load(
+            s.name, s.path, s.target, settings.seed, subset=s.subset, test=s.test, ood=s.ood
+        )
+        self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
+        for line in summary(self.dataset):
+            say(f"  {line}")
+        self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._check_sizes()
+        self._check_elements()
+        self._check_sparsity()
+        self.steps_per_epoch = max(1, len(self.train) // settings.training.batch_size)
+
+    def _check_sizes(self) -> None:
+        """Refuse too few graphs to judge on now, not after the training."""
+        for split in ("test", "ood"):
+            rows = self.dataset.splits[split]
+            if len(rows) and len(self.dataset.targets(split)) < 2:
+                raise DataError(
+                    f"{self.dataset.name} has 1 graph in its {split} split, and error bars are "
+                    f"judged on 2 or more; use more data, such as data.{split}=FILE for extxyz"
+                )
+
+    def _check_elements(self) -> None:
+        """Refuse elements that training never sees now, not when the test split is evaluated."""
+        if self.dataset.outputs == "positions":
+            return
+        known = set(self.dataset.elements)
+        for split in ("val", "test", "ood"):
+            if known.issuperset(self.dataset.elements_of(split)):
+                continue
+            for graph in self.dataset.split(split):
+                unseen = sorted(set(graph.z.tolist()) - known)
+                if unseen:
+                    raise DataError(
+                        f"record {int(graph.row)} of {self.dataset.name} ({split} split) has the "
+                        f"element {chemical_symbols[unseen[0]]}, which no training graph has; "
+                        "leave it out or choose another seed"
+                    )
+
+    def _check_sparsity(self) -> None:
+        """Refuse a sparsity that would empty a group now, not after an hour of training."""
+        groups = build_model(self.settings, self.dataset).channel_groups()  # type: ignore[operator]
+        s = self.settings.pruning
+        choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What a finished stage wrote down."""
+        return read_json(self.folder.path / "stages" / f"{stage}.json")
+
+    def stage(
+        self,
+        number: int,
+        name: str,
+        title: str,
+        sections: tuple[str, ...],
+        made: tuple[str, ...],
+        work: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Seed and do one stage, see :meth:`RunFolder.stage`."""
+        say(f"[{number}/7] {title}")
+        seed_stage(self.settings.seed, number)
+        self.folder.stage(name, sections, made, work)
+
+    def fit(
+        self,
+        label: str,
+        model: nn.Module,
+        graphs: Sequence[Data],
+        epochs: int,
+        callbacks: Sequence[Callback] = (),
+        lr: float | None = None,
+        weights: Tensor | None = None,
+    ) -> float:
+        """Train in place for a number of epochs of the training split; returns the wall time."""
+        steps = epochs * self.steps_per_epoch
+        return self._fit(label, model, graphs, steps, callbacks, lr, weights)
+
+    def _fit(
+        self,
+        label: str,
+        model: nn.Module,
+        graphs: Sequence[Data],
+        steps: int,
+        callbacks: Sequence[Callback] = (),
+        lr: float | None = None,
+        weights: Tensor | None = None,
+    ) -> float:
+        t, curve = self.settings.training, LearningCurve()
+        best: list[Callback] = []
+        if t.best_by:  # models that are still to be pruned do not compete
+            pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
+            best = [KeepBest(t.best_by, lambda: all(p.finished for p in pruning))]
+        seconds = fit(
+            model,
+            graphs,
+            self.val,
+            steps=steps,
+            batch_size=t.batch_size,
+            lr=lr or t.lr,
+            weight_decay=t.weight_decay,
+            clip=t.clip,
+            device=self.device,
+            label=label,
+            weights=weights,
+            losses=self.losses,
+            callbacks=[*callbacks, *best, curve],
+        )
+        curve.write(self.folder.path / "curves" / f"{label}.csv")
+        return seconds
+
+    @property
+    def losses(self) -> Losses:
+        """What the settings minimise."""
+        t = self.settings.training
+        return ForceLosses(t.force_weight) if t.force_weight else LOSSES[t.loss]
+
+    def trained(self) -> tuple[nn.Module, float]:
+        """A fresh dense network (or ensemble) after its training, and the wall time."""
+        t, u = self.settings.training, self.settings.uncertainty
+
+        def work(model: nn.Module, graphs: Sequence[Data], steps: int) -> None:
+            self._fit("dense", model, graphs, steps)
+
+        steps = t.max_epochs * self.steps_per_epoch
+        start = time.perf_counter()
+        if u.method == "snapshot":
+            model: nn.Module = snapshot_ensemble(
+                build_model(self.settings, self.dataset),
+                lambda network, share: work(network, self.train, share),
+                steps=steps,
+                cycles=u.members,
+            )
+        elif u.method == "bootstrap":
+            model = bootstrap_ensemble(
+                lambda: build_model(self.settings, self.dataset),
+                lambda network, rows: work(network, [self.train[i] for i in rows.tolist()], steps),
+                n=len(self.train),
+                members=u.members,
+                generator=torch.Generator().manual_seed(self.settings.seed),
+            )
+        else:
+            model = build_model(self.settings, self.dataset)
+            work(model, self.train, steps)
+        return model, time.perf_counter() - start
+
+    def evidence(self, model: nn.Module) -> Evidence:
+        """What the selection may look at: uncertainty, loss and embedding of every graph."""
+        prediction = predict_all(self.estimator(model), self.train, self.device, "uncertainty")
+        return gather(
+            model,
+            self.batches(self.train, "losses, embeddings"),
+            graph_means(prediction.doubt, self.train).sqrt(),
+            self.losses,
+            self.device,
+        )
+
+    def select(self, evidence: Evidence) -> Tensor:
+        """Row numbers of the training graphs that the settings select."""
+        s = self.settings.selection
+        return select(
+            evidence,
+            s.strategy,
+            fraction=s.fraction,
+            threshold=s.threshold,
+            band=s.band,
+            generator=torch.Generator().manual_seed(self.settings.seed),
+        )
+
+    def reselection(self) -> list[Callback]:
+        """Selects anew while the pruned model is fine-tuned, where the settings ask for rounds."""
+        s, steps = self.settings.selection, self.settings.training.finetune_epochs
+
+        def weights(model: nn.Module) -> Tensor:
+            chosen = self.select(self.evidence(copy.deepcopy(model)))
+            return replay_weights(chosen, len(self.train), s.replay)
+
+        return [Reselection(weights, rounds(steps, s.rounds))] if s.rounds > 1 else []
+
+    def estimator(self, model: nn.Module) -> Estimator:
+        """The model with the uncertainty method of the settings, fitted on the training split."""
+        model = model.to(self.device).eval()
+        estimator = build_estimator(self.settings.uncertainty, model)
+        return estimator.fit(self.batches(self.train, "fitting the error bars"))
+
+    def calibrated(self, model: nn.Module) -> Calibrated:
+        """The model with its uncertainty method, calibrated on the validation split."""
+        found = calibrate(
+            self.estimator(model),
+            self.batches(self.val, "calibrating"),
+            self.settings.uncertainty.calibration,
+        )
+        return found.to("cpu")
+
+    def batches(self, graphs: Sequence[Data], label: str) -> Iterator[Any]:
+        """Graphs in order, in batches, on the job's device, with a progress bar."""
+        for batch in tqdm(DataLoader(graphs, BATCH), label, leave=False):
+            yield batch.to(self.device)
+
+    def save(self, model: nn.Module, name: str) -> None:
+        """Write a network, or an estimator with its network, into the run's folder.
+
+        Of an estimator the file also says how doubtful validation graphs are, and what the training
+        graphs look like, which tells later what is out of distribution.
+        """
+        known: dict[str, Any] = {}
+        if isinstance(model, Estimator):
+            known = {"validation_doubt": self.validation_doubt(model)}
+            if self.domain is not None:
+                known["training_domain"] = self.domain.to_json()
+        checkpoint.save(
+            model,
+            self.folder.path / name,
+            target=self.dataset.target,
+            unit=self.dataset.unit,
+            dataset=self.dataset.name,
+            units=self.dataset.units,
+            config_hash=self.folder.hash,
+            **known,
+        )
+
+    @cached_property
+    def domain(self) -> TrainingDomain | None:
+        """What the training graphs look like, where they are structures in Angstrom."""
+        if self.dataset.units.get("pos", "Angstrom") != "Angstrom":
+            return None
+        return TrainingDomain.of(self.train)
+
+    def validation_doubt(self, estimator: Estimator) -> dict[str, float]:
+        """Quantiles over validation graphs of the deviation that doubts a graph, target's unit."""
+        prediction = predict_all(estimator, self.val, self.device, "doubt")
+        doubt = graph_means(prediction.doubt, self.val).sqrt()
+        levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}
+        return {name: float(doubt.quantile(level)) for name, level in levels.items()}
+
+    def load(self, name: str) -> nn.Module:
+        """A model that an earlier stage saved in the run's folder."""
+        return checkpoint.load(self.folder.path / name)
+
+    def load_calibrated(self, name: str) -> Calibrated:
+        """The same with its error bars."""
+        found = checkpoint.load_estimator(self.folder.path / name)
+        assert isinstance(found, Calibrated)
+        return found
+
+
+def seed_stage(seed: int, number: int) -> None:
+    """Seed everything for a stage, so that a continued run draws the same numbers."""
+    L.seed_everything(1000 * seed + number, verbose=False)
+
+
+def say(text: str) -> None:
+    """Print a heading between the progress bars."""
+    tqdm.write(text)

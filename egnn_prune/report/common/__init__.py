@@ -1,0 +1,1 @@
+"""What every report shares: style, statistics, words, files."""

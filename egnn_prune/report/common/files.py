@@ -1,0 +1,149 @@
+"""Reading and checking the files of a run, and writing results atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egnn_prune.system.files import atomic
+
+Metrics = Mapping[str, Any]
+Predictions = Mapping[str, NDArray[Any]]
+
+MODELS = ("dense", "pruned", "scratch")
+"""Models in the order in which every table and figure shows them."""
+
+RECALIBRATED = "_recalibrated"
+"""Suffix of a quantity in ``metrics.json`` after recalibration."""
+
+REQUIRED_MODELS = ("dense", "pruned")
+SCHEMA_VERSION = 1
+
+
+def number(value: object) -> float:
+    """Turns a JSON number into a float; a missing or non-numeric value becomes NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value)
+
+
+def _mapping(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"metrics: {where}{key} must be a mapping, got {type(value).__name__}")
+    return value
+
+
+def check_metrics(metrics: Metrics) -> Metrics:
+    """Checks the parts every table and figure relies on.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+
+    Returns:
+        The same object, so that the call can be chained.
+
+    Raises:
+        ValueError: If a part is missing or has the wrong form; the message names it.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"metrics must be a mapping, got {type(metrics).__name__}")
+    version = metrics.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"metrics: schema_version must be {SCHEMA_VERSION}, got {version!r}")
+    dataset = _mapping(metrics, "dataset", "")
+    if not isinstance(dataset.get("unit"), str):
+        raise ValueError("metrics: dataset.unit must be a string such as 'eV'")
+    models = _mapping(metrics, "models", "")
+    for name in REQUIRED_MODELS:
+        model = _mapping(models, name, "models.")
+        for key in ("test_mae", "params", "macs_per_graph"):
+            if not math.isfinite(number(model.get(key))):
+                raise ValueError(f"metrics: models.{name}.{key} must be a finite number")
+    if models.get("scratch") is not None:
+        _mapping(models, "scratch", "models.")
+    _check_records(metrics.get("ledger"), "ledger", "layer")
+    if metrics.get("pruning") is not None:
+        _check_records(_mapping(metrics, "pruning", "").get("groups"), "pruning.groups", "name")
+    return metrics
+
+
+def _check_records(records: object, where: str, key: str) -> None:
+    """Checks that `records` is absent or a list of mappings that each have `key`."""
+    if records is None:
+        return
+    if not isinstance(records, list):
+        raise ValueError(f"metrics: {where} must be a list, got {type(records).__name__}")
+    for i, record in enumerate(records):
+        if not isinstance(record, Mapping) or key not in record:
+            raise ValueError(f"metrics: {where}[{i}] must be a mapping with a {key!r}")
+
+
+def models_present(metrics: Metrics) -> list[str]:
+    """Names of the models in `metrics`, in display order."""
+    return [name for name in MODELS if metrics["models"].get(name) is not None]
+
+
+def load_metrics(path: Path) -> Metrics:
+    """Reads and checks ``metrics.json``.
+
+    Raises:
+        ValueError: If the file is not JSON or fails `check_metrics`; the message names the file.
+    """
+    try:
+        return check_metrics(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:  # also json.JSONDecodeError
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """Text as it is, everything else as float64."""
+    return array if array.dtype.kind == "U" else np.asarray(array, dtype=np.float64)
+
+
+def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
+    """Reads ``predictions.npz`` without unpickling; every array but text becomes float64."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: _plain(archive[key]) for key in archive.files}
+    except (ValueError, AttributeError, zipfile.BadZipFile) as error:
+        # np.load hands back a bare array (AttributeError) for an .npy file.
+        raise ValueError(f"{path}: not a readable .npz of plain numbers: {error}") from error
+
+
+def series(predictions: Predictions, key: str, like: str) -> NDArray[np.float64]:
+    """One array of `predictions`, checked to be as long as the array `like`.
+
+    Raises:
+        ValueError: If either array is missing or the lengths differ.
+    """
+    for name in (like, key):
+        if name not in predictions:
+            raise ValueError(f"predictions: array {name!r} is missing")
+    values = np.asarray(predictions[key], dtype=np.float64)
+    expected = np.shape(predictions[like])
+    if values.ndim != 1 or values.shape != expected:
+        raise ValueError(
+            f"predictions: {key!r} has shape {values.shape}, {like!r} has {expected}; "
+            "both must be one-dimensional and equally long"
+        )
+    return values
+
+
+def has_split(predictions: Predictions, split: str) -> bool:
+    """Whether `split` is there with at least one graph."""
+    return np.size(predictions.get(f"{split}_target", ())) > 0
+
+
+def write_atomic(path: Path, data: bytes) -> Path:
+    """Writes `data` so that `path` holds either the old or the whole new content."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return path

@@ -1,0 +1,270 @@
+"""How sure a run is of what pruning changed: 95 % intervals over its structures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egnn_prune.report.common.files import RECALIBRATED, Metrics, Predictions, number
+from egnn_prune.report.common.statistics import bootstrap_interval
+from egnn_prune.report.run.error_bars import graphs_of
+
+MOST_BINS, SAMPLES_PER_BIN = 20, 30
+"""Of ``uncertainty.metrics.ence``, whose bins are meant here."""
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]
+Intervals = Mapping[str, tuple[float, float]]
+
+INTERVALS = "intervals"
+"""Where ``metrics.json`` keeps them."""
+HARM = "calibration_harm"
+"""Log of the factor that pruning put on the ENCE, minus that of the test MAE."""
+FACTOR = "_factor"
+"""Suffix of a quantity whose ratio is meant where the plain name is a difference."""
+MENDED = "ence_mended"
+"""The recalibrated pruned model's ENCE over that of the dense model as trained."""
+SCRATCH = "_scratch"
+"""Suffix of a change against the scratch model instead of the dense one."""
+
+
+def with_intervals(metrics: Metrics, predictions: Predictions) -> dict[str, Any]:
+    """The metrics with the intervals of their changes, found here where the run has none."""
+    if isinstance(metrics.get(INTERVALS), Mapping):
+        return dict(metrics)
+    return {**metrics, INTERVALS: change_intervals(metrics, predictions)}
+
+
+def interval(metrics: Metrics, key: str) -> tuple[float, float]:
+    """An interval of `metrics`; NaN where there is none."""
+    found = (metrics.get(INTERVALS) or {}).get(key)
+    if not isinstance(found, list | tuple) or len(found) != 2:
+        return math.nan, math.nan
+    return number(found[0]), number(found[1])
+
+
+def certain(change: tuple[float, float]) -> int:
+    """1 or -1 where an interval lies above or below zero, else 0: it cannot be told."""
+    return 1 if change[0] > 0 else -1 if change[1] < 0 else 0
+
+
+def change_intervals(metrics: Metrics, predictions: Predictions) -> dict[str, list[float]]:
+    """Intervals of what pruning changed, paired: both models see the same structures.
+
+    Args:
+        metrics: ``dataset`` and ``models`` are read.
+        predictions: The arrays of ``predictions.npz``.
+
+    Returns:
+        Lower and upper end by the name of the quantity in ``metrics.json``: of ``pruned / dense -
+        1`` for errors and the latency, of ``pruned - dense`` for scores of the error bars. Further
+        `HARM`, `MENDED`, and names with `FACTOR` or `SCRATCH`. What cannot be told is left out.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for split, prefix in (("test", ""), ("ood", "ood_")):
+        if np.size(predictions.get(f"{split}_target", ())) == 0:
+            continue
+        found |= _errors(metrics, predictions, split)
+        found |= _error_bars(metrics, predictions, split, prefix)
+    times = [predictions.get(f"latency_{name}") for name in ("pruned", "dense")]
+    if times[0] is not None and times[1] is not None and np.shape(times[0]) == np.shape(times[1]):
+        new, old = (_medians(np.asarray(one, dtype=np.float64)) for one in times)
+        found["latency_ms"] = bootstrap_interval(lambda c: new(c) / old(c) - 1, len(times[0]))
+    return {key: list(ends) for key, ends in found.items() if all(map(math.isfinite, ends))}
+
+
+def _errors(metrics: Metrics, predictions: Predictions, split: str) -> dict[str, Any]:
+    """Relative changes of the errors of one deterministic pass, energies and forces."""
+    target = np.asarray(predictions[f"{split}_target"], dtype=np.float64)
+    graph = graphs_of(metrics, predictions, split)
+    n = target.size if graph is None else int(graph.max()) + 1
+    wanted: list[tuple[str, Callable[[str], Statistic | None]]] = []
+
+    def of_values(power: int, root: bool) -> Callable[[str], Statistic | None]:
+        def build(name: str) -> Statistic | None:
+            predicted = point(predictions, split, name)
+            if predicted is None:
+                return None
+            return _mean(np.abs(predicted - target) ** power, graph, n, root)
+
+        return build
+
+    def of_forces(what: str, root: bool) -> Callable[[str], Statistic | None]:
+        def build(name: str) -> Statistic | None:
+            sums = predictions.get(f"{split}_{name}_force_{what}")
+            count = predictions.get(f"{split}_force_count")
+            if sums is None or count is None or len(sums) != n or len(count) != n:
+                return None
+            return _ratio(np.asarray(sums), np.asarray(count), root)
+
+        return build
+
+    wanted += [
+        (f"{split}_mae", of_values(1, False)),
+        (f"{split}_force_mae", of_forces("abs", False)),
+    ]
+    if split == "test":
+        wanted += [
+            ("test_rmse", of_values(2, True)),
+            ("test_mse", of_values(2, False)),
+            ("test_force_rmse", of_forces("square", True)),
+        ]
+    found = {}
+    for key, build in wanted:
+        new = build("pruned")
+        for other, suffix in (("dense", ""), ("scratch", SCRATCH)):
+            old = build(other)
+            if new is not None and old is not None and (not suffix or key.endswith("_mae")):
+                found[key + suffix] = bootstrap_interval(_change(new, old), n)
+    return found
+
+
+def _error_bars(
+    metrics: Metrics, predictions: Predictions, split: str, prefix: str
+) -> dict[str, Any]:
+    """Changes of the scores that are means over structures, and of the ENCE."""
+    target = np.asarray(predictions[f"{split}_target"], dtype=np.float64)
+    graph = graphs_of(metrics, predictions, split)
+    n = target.size if graph is None else int(graph.max()) + 1
+    found: dict[str, tuple[float, float]] = {}
+    ences: dict[tuple[str, str], Statistic] = {}
+    for suffix in ("", RECALIBRATED):
+        scores: dict[str, list[Statistic]] = {"nll": [], "crps": [], "ence": []}
+        for name in ("pruned", "dense"):
+            mean, std = (predictions.get(f"{split}_{name}_{k}") for k in ("mean", f"std{suffix}"))
+            if mean is None or std is None or len(std) != len(target) or not (std > 0).all():
+                break
+            error, std = np.asarray(mean - target, dtype=np.float64), std.astype(np.float64)
+            ences[name, suffix] = _ence(error, std, graph, n)
+            scores["nll"].append(_mean(_nll(error, std), graph, n))
+            scores["crps"].append(_mean(_crps(error, std), graph, n))
+            scores["ence"].append(ences[name, suffix])
+        else:
+            for key, (new, old) in scores.items():
+                found[f"{prefix}{key}{suffix}"] = bootstrap_interval(_difference(new, old), n)
+    if split != "test":
+        return found
+    for key, first, second in (
+        (f"ence{FACTOR}", ("pruned", ""), ("dense", "")),
+        (f"ence{RECALIBRATED}{FACTOR}", ("pruned", RECALIBRATED), ("dense", RECALIBRATED)),
+        (MENDED, ("pruned", RECALIBRATED), ("dense", "")),
+    ):
+        if first in ences and second in ences:
+            found[key] = bootstrap_interval(_change(ences[first], ences[second]), n)
+    errors = [
+        None if (p := point(predictions, split, name)) is None else _mean(abs(p - target), graph, n)
+        for name in ("pruned", "dense")
+    ]
+    size = [ences.get((name, "")) for name in ("pruned", "dense")]
+    if size[0] and size[1] and errors[0] and errors[1]:
+        found[HARM] = bootstrap_interval(_harm(size[0], size[1], errors[0], errors[1]), n)
+    return found
+
+
+def point_key(predictions: Predictions, split: str, name: str) -> str:
+    """The array of what one deterministic pass predicts.
+
+    Runs from before it was kept have the mean of the members only.
+    """
+    key = f"{split}_{name}_point"
+    return key if key in predictions else f"{split}_{name}_mean"
+
+
+def point(predictions: Predictions, split: str, name: str) -> Array | None:
+    """What one deterministic pass predicts, ``[K]``; None where the run has no such model."""
+    found = predictions.get(point_key(predictions, split, name))
+    if found is None or np.shape(found) != np.shape(predictions[f"{split}_target"]):
+        return None
+    return np.asarray(found, dtype=np.float64)
+
+
+def _difference(new: Statistic, old: Statistic) -> Statistic:
+    return lambda counts: new(counts) - old(counts)
+
+
+def _harm(new: Statistic, old: Statistic, new_error: Statistic, old_error: Statistic) -> Statistic:
+    return lambda c: np.log(new(c) / old(c)) - np.log(new_error(c) / old_error(c))
+
+
+def _change(new: Statistic, old: Statistic) -> Statistic:
+    return lambda counts: new(counts) / old(counts) - 1
+
+
+def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
+    """Mean over the values of the drawn structures, each with its sum and number of values."""
+
+    def statistic(drawn: Array) -> Array:
+        mean = (drawn @ sums) / (drawn @ counts)
+        return np.sqrt(mean) if root else mean
+
+    return statistic
+
+
+def _mean(values: Array, graph: NDArray[np.int64] | None, n: int, root: bool = False) -> Statistic:
+    if graph is None:
+        return _ratio(values, np.ones(n), root)
+    sums, counts = np.bincount(graph, values, n), np.bincount(graph, minlength=n)
+    return _ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
+
+
+def _medians(times: Array) -> Statistic:
+    """Median of the drawn passes."""
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+
+    def statistic(drawn: Array) -> Array:
+        below = drawn[:, order].cumsum(1)
+        half = below[:, -1:] / 2
+        low, high = (below >= half).argmax(1), (below > half).argmax(1)
+        return (ordered[low] + ordered[high]) / 2
+
+    return statistic
+
+
+def _nll(error: Array, std: Array) -> Array:
+    return 0.5 * (np.log(2 * np.pi * std**2) + (error / std) ** 2)
+
+
+def _crps(error: Array, std: Array) -> Array:
+    z = error / std
+    erf = np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2))
+    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return std * (z * erf + 2 * density - 1 / math.sqrt(math.pi))
+
+
+def _ence(error: Array, std: Array, graph: NDArray[np.int64] | None, n: int) -> Statistic:
+    """The score of ``uncertainty.metrics.ence``, of many resamples at once.
+
+    The order of the error bars is that of all values, so a resample needs no sorting of its own.
+    """
+    order = np.argsort(std, kind="stable")
+    square, variance = error[order] ** 2, std[order] ** 2
+    owner = order if graph is None else graph[order]
+    _, first = np.unique(variance, return_index=True)
+    tied = np.repeat(first, np.diff(np.append(first, len(variance))))
+
+    def statistic(drawn: Array) -> Array:
+        counts = drawn[:, owner]
+        total = counts.sum(1, keepdims=True)
+        below = np.hstack([np.zeros_like(total), counts.cumsum(1)])[:, tied]
+        bins = np.clip(total // SAMPLES_PER_BIN, 1, MOST_BINS)
+        index = np.minimum(below * bins // total, bins - 1).astype(np.int64)
+        index += MOST_BINS * np.arange(len(drawn))[:, None]
+        size, squares, variances = (
+            np.bincount(index.ravel(), column.ravel(), MOST_BINS * len(drawn)).reshape(
+                -1, MOST_BINS
+            )
+            for column in (counts, counts * square, counts * variance)
+        )
+        full = size > 0
+        rmv, rmse = (
+            np.sqrt(np.divide(a, size, where=full, out=np.ones_like(size)))
+            for a in (variances, squares)
+        )
+        return np.where(full, size * np.abs(rmv - rmse) / rmv, 0).sum(1) / total[:, 0]
+
+    return statistic

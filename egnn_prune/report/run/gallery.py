@@ -1,0 +1,298 @@
+"""The molecules that the pruned model is least sure about, as drawings with their error bars."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from egnn_prune.report.common.files import Metrics, Predictions
+from egnn_prune.report.common.style import (
+    BLUE,
+    GREY,
+    SPLIT_LABELS,
+    VERMILION,
+    WIDTH,
+    house_style,
+    new_figure,
+)
+from egnn_prune.report.run.elements import formula
+from egnn_prune.report.run.error_bars import ErrorBars, error_bars, splits_present
+from egnn_prune.report.run.molecule import draw_molecule, facing
+
+Array = NDArray[np.float64]
+
+MODEL = "pruned"
+"""Whose uncertainty orders the gallery."""
+
+SIGMAS = 2.0
+"""A truth within this many error bars is as expected; for a Gaussian 95 % are."""
+
+_COLUMNS = 4
+_GAUGE = 1.1
+"""Height of the strip for the gauge, in Angstrom of the drawing above."""
+
+_LABEL = 22
+"""Longest SMILES, in characters, that fits above a drawing."""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One molecule of the gallery.
+
+    Attributes:
+        label: SMILES or, where the run has none, the formula.
+        z: ``[n]`` atomic numbers.
+        pos: ``[n, 3]`` in Angstrom, turned to face the viewer.
+        target: True value, in the unit of the data set.
+        mean: Predicted value.
+        std: Its error bar, recalibrated where the run has that.
+    """
+
+    label: str
+    z: NDArray[np.int64]
+    pos: Array
+    target: float
+    mean: float
+    std: float
+
+    @property
+    def off(self) -> float:
+        """Distance of truth and prediction in error bars."""
+        return abs(self.mean - self.target) / self.std if self.std > 0 else math.inf
+
+
+def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
+    """The gallery of one split, most uncertain first; empty if the run has none.
+
+    Raises:
+        ValueError: If the arrays do not fit together; the message names the array.
+    """
+    prefix = f"gallery_{split}"
+    if f"{prefix}_row" not in predictions or splits_present(predictions).count(split) == 0:
+        return []
+    for key in ("atoms", "z", "pos"):
+        if f"{prefix}_{key}" not in predictions:
+            raise ValueError(f"predictions: array '{prefix}_{key}' is missing")
+    rows, atoms, z = (
+        np.asarray(predictions[f"{prefix}_{key}"]).astype(np.int64) for key in ("row", "atoms", "z")
+    )
+    pos = np.asarray(predictions[f"{prefix}_pos"], dtype=np.float64)
+    target = np.asarray(predictions[f"{split}_target"])
+    if rows.ndim != 1 or atoms.shape != rows.shape or not (atoms > 0).all():
+        raise ValueError(f"predictions: '{prefix}_atoms' needs a positive number per row")
+    if z.shape != (atoms.sum(),) or pos.shape != (atoms.sum(), 3):
+        raise ValueError(
+            f"predictions: '{prefix}_atoms' counts {atoms.sum()} atoms, but '{prefix}_z' has shape "
+            f"{z.shape} and '{prefix}_pos' {pos.shape}"
+        )
+    if ((rows < 0) | (rows >= target.size)).any():
+        raise ValueError(
+            f"predictions: '{prefix}_row' points outside of the {target.size} molecules of {split}"
+        )
+    smiles = np.asarray(predictions.get(f"{prefix}_smiles", ()))
+    labels = smiles.tolist() if smiles.shape == rows.shape else [""] * rows.size
+    bars = error_bars(predictions, split, MODEL)
+    ends = np.cumsum(atoms)
+    found = []
+    for row, start, end, label in zip(rows, ends - atoms, ends, labels, strict=True):
+        numbers = z[start:end]
+        found.append(
+            Exhibit(
+                label=str(label) or formula(numbers.tolist()),
+                z=numbers,
+                pos=facing(pos[start:end]),
+                target=float(target[row]),
+                mean=float(target[row] + bars.error[row]),
+                std=float(bars.final[row]),
+            )
+        )
+    return sorted(found, key=lambda each: -each.std)
+
+
+def summary(shown: list[Exhibit], bars: ErrorBars, split: str, unit: str) -> str:
+    """One sentence: are the most uncertain molecules the wrong ones, and do their bars hold?"""
+    inside = sum(each.off <= SIGMAS for each in shown)
+    own = math.sqrt(np.mean([(each.mean - each.target) ** 2 for each in shown]))
+    everyone = math.sqrt(np.nanmean(bars.error**2))
+    times = f", {own / everyone:.1f} times that of the whole split" if everyone > 0 else ""
+    return (
+        f"{SPLIT_LABELS[split]}: for {inside} of the {len(shown)} most uncertain molecules the "
+        f"truth lies within {SIGMAS:g} error bars (expected: {0.954 * len(shown):.0f}); "
+        f"their RMS error is {own:.3g} {unit}{times}."
+    )
+
+
+def gallery_notes(metrics: Metrics, predictions: Predictions) -> list[str]:
+    """A sentence on every gallery; empty if the run has none."""
+    unit = metrics["dataset"]["unit"]
+    return [
+        summary(shown, error_bars(predictions, split, MODEL), split, unit)
+        for split in splits_present(predictions)
+        if (shown := exhibits(predictions, split))
+    ]
+
+
+def _decimals(std: float) -> int:
+    """Decimals that show two significant digits of the error bar."""
+    return min(6, max(0, 1 - math.floor(math.log10(std)))) if std > 0 else 3
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LABEL else text[: _LABEL - 1] + "…"
+
+
+def _gauge(axes: Axes, each: Exhibit, reach: float, bottom: float, half: float) -> None:
+    """Error bar and truth on a line under the drawing; `reach` in units of the data is `half`."""
+    scale = half / reach
+    inside = each.off <= SIGMAS
+    axes.plot([-half, half], [bottom, bottom], color="#D0D0D0", linewidth=0.8, zorder=1)
+    for sigmas, width in ((SIGMAS, 2.0), (1.0, 5.0)):
+        end = min(sigmas * each.std * scale, half)
+        axes.plot(
+            [-end, end], [bottom, bottom], color="#9A9A9A", linewidth=width, solid_capstyle="butt"
+        )
+    place = (each.target - each.mean) * scale
+    clipped = abs(place) > half
+    axes.plot(
+        np.clip(place, -half, half),
+        bottom,
+        marker=((">" if place > 0 else "<") if clipped else ("o" if inside else "X")),
+        color=BLUE if inside else VERMILION,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        markersize=7,
+        clip_on=False,
+        zorder=4,
+    )
+
+
+def _panel(axes: Axes, each: Exhibit, unit: str, reach: float, inches: float) -> None:
+    """One molecule with three lines of text above and the gauge below."""
+    (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
+    inside = each.off <= SIGMAS
+    axes.set_axis_off()
+    draw_molecule(axes, each.z, each.pos, points_per_angstrom=72 * inches / (right - left))
+    _gauge(axes, each, reach, bottom + _GAUGE / 2, 0.86 * right)
+    digits = _decimals(each.std)
+    lines = (
+        (_shortened(each.label), "bold", "black"),
+        (f"{each.mean:.{digits}f} ± {each.std:.{digits}f} {unit}", "normal", "black"),
+        (
+            f"true {each.target:.{digits}f}, {_sigmas(each.off)}",
+            "normal",
+            BLUE if inside else VERMILION,
+        ),
+    )
+    for i, (text, weight, colour) in enumerate(reversed(lines)):
+        axes.annotate(
+            text,
+            (0.5, 1.0),
+            xycoords="axes fraction",
+            xytext=(0, 2 + 11.5 * i),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            fontweight=weight,
+            color=colour,
+            parse_math=False,
+            annotation_clip=False,
+        )
+
+
+def _sigmas(off: float) -> str:
+    if not math.isfinite(off):
+        return "no error bar"
+    return f"{off:.1f}σ off " + ("✓" if off <= SIGMAS else "✗")
+
+
+def gallery_figure(metrics: Metrics, predictions: Predictions) -> Figure | None:
+    """Drawings of the molecules that the pruned model is least sure about, test above OOD.
+
+    All drawings have one scale, and all gauges one scale. A molecule faces the viewer with its
+    principal axes; what lies farther back is smaller and paler.
+
+    Args:
+        metrics: The checked content of ``metrics.json``.
+        predictions: The arrays of ``predictions.npz`` in ``dataset.unit``.
+
+    Returns:
+        The figure; None if the run has no gallery.
+
+    Raises:
+        ValueError: If the arrays of the gallery do not fit together.
+    """
+    unit = metrics["dataset"]["unit"]
+    halls = {split: exhibits(predictions, split) for split in splits_present(predictions)}
+    halls = {split: shown for split, shown in halls.items() if shown}
+    everyone = [each for shown in halls.values() for each in shown]
+    if not everyone:
+        return None
+    reach = 1.05 * SIGMAS * max(each.std for each in everyone) or 1.0
+    with house_style():
+        return _hang(halls, unit, reach)
+
+
+def _hang(halls: dict[str, list[Exhibit]], unit: str, reach: float) -> Figure:
+    """Places headings and rows of panels by hand: one scale, in inches per Angstrom, for all.
+
+    A row is as high as its highest molecule, which saves a third of the page.
+    """
+    margin, gap, words, heading, foot = 0.1, 0.12, 0.52, 0.4, 0.4
+    cell = (WIDTH - 2 * margin - (_COLUMNS - 1) * gap) / _COLUMNS
+    everyone = [each for shown in halls.values() for each in shown]
+    right = max(1.5, *(_extent(each)[0] for each in everyone))
+    scale = cell / (2 * right)
+    lines = {
+        split: [shown[i : i + _COLUMNS] for i in range(0, len(shown), _COLUMNS)]
+        for split, shown in halls.items()
+    }
+    ups = {
+        split: [max(1.0, *(_extent(each)[1] for each in line)) for line in rows]
+        for split, rows in lines.items()
+    }
+    heights = {split: [(2 * up + _GAUGE) * scale for up in rows] for split, rows in ups.items()}
+    height = foot + sum(heading + sum(words + gap + h for h in rows) for rows in heights.values())
+    figure = new_figure(height=height)
+    figure.set_layout_engine("none")
+    top = height
+    for split, rows in lines.items():
+        figure.text(
+            margin / WIDTH,
+            (top - 0.25) / height,
+            f"{SPLIT_LABELS[split]}: the {len(halls[split])} molecules with the longest error bars",
+            fontsize=12,
+            fontweight="bold",
+        )
+        top -= heading
+        for line, up, drawn in zip(rows, ups[split], heights[split], strict=True):
+            top -= words + drawn
+            for column, each in enumerate(line):
+                left = margin + column * (cell + gap)
+                axes = figure.add_axes(
+                    (left / WIDTH, top / height, cell / WIDTH, drawn / height),
+                    xlim=(-right, right),
+                    ylim=(-up - _GAUGE, up),
+                )
+                _panel(axes, each, unit, reach, cell)
+            top -= gap
+    figure.text(
+        0.5,
+        0.12 / height,
+        f"Line under a molecule: prediction ± 1 and ± {SIGMAS:g} error bars, same scale "
+        f"everywhere; mark: the true value, ✓ within {SIGMAS:g} error bars.",
+        ha="center",
+        fontsize=9,
+        color=GREY,
+    )
+    return figure
+
+
+def _extent(each: Exhibit) -> tuple[float, float]:
+    """Half width and half height of a drawing in Angstrom, with room for the outer atoms."""
+    right, up = np.abs(each.pos[:, :2]).max(axis=0) + 0.5
+    return float(right), float(up)

@@ -1,0 +1,123 @@
+"""A molecule as a flat drawing: turned to face the viewer, bonds from distances, depth as haze."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+from numpy.typing import NDArray
+
+from egnn_prune.report.run.elements import colour, covalent_radius, symbol
+
+Array = NDArray[np.float64]
+
+BOND_FACTOR = 1.23
+"""Two atoms are bonded up to this multiple of the sum of their covalent radii. From 1.15 to 1.45 it
+agrees best with the SMILES of the embedded data: 28 of 6,000 molecules, all shaken at 300 K, get a
+bond too many (small strained rings) or too few (a stretched bond)."""
+
+_BALL = 0.45
+"""Radius of an atom in the drawing relative to its covalent radius, so that bonds are seen."""
+
+_HAZE = 0.45
+"""How far the farthest atom fades to white."""
+
+_PERSPECTIVE = 0.12
+"""How much larger the nearest atom is drawn than one in the middle, and the farthest smaller."""
+
+
+def facing(pos: Array) -> Array:
+    """Positions along the principal axes: widest to the right, thinnest towards the viewer.
+
+    The axes are the right singular vectors of the centred positions; their signs are chosen so
+    that the third moment is positive and the frame right-handed. A handed molecule keeps its hand,
+    and the drawing does not depend on how the molecule was turned.
+
+    Args:
+        pos: ``[n, 3]`` in Angstrom.
+
+    Returns:
+        ``[n, 3]``: right, up, towards the viewer, in Angstrom; the middle of the extent at zero.
+    """
+    centred = pos - pos.mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=True)[2]
+    turned = centred @ axes.T
+    signs = np.where((turned**3).sum(axis=0) < 0, -1.0, 1.0)
+    # The third sign follows from the others: a mirror image would be another molecule.
+    signs[2] = signs[0] * signs[1] * np.sign(np.linalg.det(axes))
+    turned = turned * signs
+    return turned - (turned.max(axis=0) + turned.min(axis=0)) / 2
+
+
+def bonds(z: NDArray[np.int64], pos: Array) -> NDArray[np.int64]:
+    """Pairs of atoms that are close enough for a bond.
+
+    Args:
+        z: ``[n]`` atomic numbers.
+        pos: ``[n, 3]`` in Angstrom.
+
+    Returns:
+        ``[bonds, 2]`` rows of atoms, each pair once with the lower row first.
+    """
+    radii = np.array([covalent_radius(int(number)) for number in z])
+    distance = np.linalg.norm(pos[:, None] - pos[None], axis=-1)
+    return np.argwhere(np.triu(distance < BOND_FACTOR * (radii[:, None] + radii[None]), k=1))
+
+
+def _faded(hexadecimal: str, depth: float) -> tuple[float, float, float]:
+    """Colour at `depth` (0 nearest, 1 farthest) seen through white haze."""
+    # Mixed with white, not transparent: bonds behind an atom must not shine through.
+    red, green, blue = (part + (1 - part) * _HAZE * depth for part in to_rgb(hexadecimal))
+    return red, green, blue
+
+
+def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angstrom: float) -> None:
+    """Draws atoms and bonds from back to front in data coordinates of one Angstrom.
+
+    Args:
+        axes: With equal aspect; the limits are the caller's.
+        z: ``[n]`` atomic numbers.
+        pos: ``[n, 3]`` in Angstrom, the viewer on the positive third axis.
+        points_per_angstrom: Points on paper per unit of `axes`, for line widths and letters.
+    """
+    reach = max(float(np.abs(pos[:, 2]).max(initial=0.0)), 1.0)
+    near = pos[:, 2] / reach  # -1 far, 1 near
+    # add_artist, not plot and add_patch: nobody needs the data limits, and they cost half the time.
+    for i, j in bonds(z, pos):
+        middle = (pos[i] + pos[j]) / 2
+        # Each half lies just behind its own atom, so that no bond crosses the ball it starts from.
+        for end in (i, j):
+            half = Line2D(
+                [pos[end, 0], middle[0]],
+                [pos[end, 1], middle[1]],
+                color=_faded("#777777", (1 - near[end]) / 2),
+                linewidth=0.17 * points_per_angstrom,
+                solid_capstyle="butt",
+                zorder=2 + near[end] - 0.01,
+            )
+            axes.add_artist(half)
+    for number, (x, y, _), closeness in zip(z.tolist(), pos, near, strict=True):
+        haze = (1 - closeness) / 2
+        ball = Circle(
+            (x, y),
+            _BALL * covalent_radius(number) * (1 + _PERSPECTIVE * closeness),
+            facecolor=_faded(colour(number), haze),
+            edgecolor=_faded("#333333", haze),
+            linewidth=0.5,
+            zorder=2 + closeness,
+        )
+        axes.add_artist(ball)
+        if number not in (1, 6):  # red against green says nothing to some readers, a letter does
+            axes.text(
+                x,
+                y,
+                symbol(number),
+                ha="center",
+                va="center_baseline",
+                fontsize=0.4 * points_per_angstrom,
+                color=_faded("#111111", haze) if symbol(number) in ("F", "S") else "white",
+                fontweight="bold",
+                zorder=2 + closeness + 0.001,
+            )

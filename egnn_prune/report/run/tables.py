@@ -1,0 +1,260 @@
+"""The comparison of dense, pruned and scratch, as data and as a terminal table."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from egnn_prune.report.common.files import (
+    REQUIRED_MODELS,
+    Metrics,
+    check_metrics,
+    models_present,
+    number,
+)
+from egnn_prune.report.common.formatting import (
+    MISSING,
+    factor_ends,
+    lower_or_higher,
+    percent_change,
+    percent_ends,
+    si,
+    significant,
+    text_table,
+    times,
+)
+from egnn_prune.report.common.intervals import SCRATCH, certain, interval
+from egnn_prune.report.common.rows import (
+    Row,
+    Spec,
+    calibration_specs,
+    difference,
+    difference_ends,
+    ood_specs,
+    rows_of,
+)
+from egnn_prune.report.common.wording import words
+
+
+def _nll() -> Spec:
+    return Spec("nll", "NLL, test", "nats", significant, difference, -1, ends=difference_ends)
+
+
+def _specs(unit: str, batch: float, forces: bool) -> list[Spec]:
+    shorter = partial(times, less="shorter", more="longer")
+    fewer = partial(times, less="fewer", more="more")
+    force, energy = f"{unit}/Angstrom", "energy " if forces else ""
+    error = (significant, percent_change, -1)
+    latency = f"Latency, batch of {batch:.0f}" if math.isfinite(batch) else "Latency"
+    return [
+        # what a potential is for: forces before energies
+        Spec("test_force_mae", "Test force MAE", force, *error, ends=percent_ends),
+        Spec("test_force_rmse", "Test force RMSE", force, *error, ends=percent_ends),
+        Spec("ood_force_mae", "OOD force MAE", force, *error, ends=percent_ends),
+        Spec("test_mae", f"Test {energy}MAE", unit, *error, ends=percent_ends),
+        Spec("test_rmse", f"Test {energy}RMSE", unit, *error, ends=percent_ends),
+        Spec("test_mse", "Test MSE", f"{unit}^2", *error, ends=percent_ends),
+        Spec("ood_mae", f"OOD {energy}MAE", unit, *error, ends=percent_ends),
+        _nll(),
+        Spec(
+            "spearman_error_uncertainty",
+            "Spearman |error|, std",
+            "",
+            significant,
+            difference,
+            1,
+            ends=difference_ends,
+        ),
+        *calibration_specs(unit),
+        Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
+        Spec("params", "Parameters", "", si, fewer, -1),
+        Spec("macs_per_graph", "MACs per graph", "", si, fewer, -1),
+        Spec(
+            "latency_ms",
+            latency,
+            "ms",
+            significant,
+            partial(times, less="faster", more="slower"),
+            -1,
+            ends=factor_ends,
+        ),
+        Spec("train_seconds", "Training time", "s", significant, shorter, 0),
+        Spec(
+            "checkpoint_bytes",
+            "Checkpoint",
+            "",
+            partial(si, unit="B"),
+            partial(times, less="smaller", more="larger"),
+            -1,
+        ),
+    ]
+
+
+def comparison_rows(metrics: Metrics) -> list[Row]:
+    """The comparison as data, used by the terminal table and by the HTML page.
+
+    Quantities that no model has (for example OOD error without an OOD split) are left out.
+
+    Args:
+        metrics: The content of ``metrics.json``; errors are in ``dataset.unit``.
+
+    Returns:
+        One row per quantity; ``values`` and ``texts`` have a key per model present. Qualities of
+        the error bar stand as ``before → after`` recalibration.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    check_metrics(metrics)
+    batch = number(metrics["models"]["dense"].get("latency_batch"))
+    return rows_of(_specs(metrics["dataset"]["unit"], batch, has_forces(metrics)), metrics)
+
+
+def calibration_rows(metrics: Metrics) -> list[Row]:
+    """Quality of the error bars on test and OOD, for the calibration section of the page.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    check_metrics(metrics)
+    unit = metrics["dataset"]["unit"]
+    return rows_of([_nll(), *calibration_specs(unit), *ood_specs()], metrics)
+
+
+def has_forces(metrics: Metrics) -> bool:
+    """Whether the run measured forces, which then matter more than energies."""
+    models = metrics["models"]
+    return all(
+        math.isfinite(number(models[name].get("test_force_mae"))) for name in REQUIRED_MODELS
+    )
+
+
+def headline(metrics: Metrics, intervals: bool = True) -> str:
+    """What pruning did in one phrase: ``37 % of the MACs, 2.6x faster [2.5, 2.7], ...``.
+
+    Errors are those of one deterministic pass: of forces first, where the run has them.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+        intervals: Whether the 95 % intervals are named; a number without one says so.
+    """
+    check_metrics(metrics)
+    dense, pruned = metrics["models"]["dense"], metrics["models"]["pruned"]
+
+    def pair(key: str) -> tuple[float, float]:
+        return number(pruned.get(key)), number(dense.get(key))
+
+    def error(key: str) -> str:
+        change = percent_change(*pair(key))
+        known = intervals and change != MISSING
+        return f"{change} {percent_ends(*interval(metrics, key))}" if known else change
+
+    new_macs, old_macs = pair("macs_per_graph")
+    parts = []
+    if old_macs > 0:
+        parts.append(f"{100 * new_macs / old_macs:.0f} % of the MACs")
+    speed = times(*pair("latency_ms"), less="faster", more="slower")
+    if speed != MISSING:
+        ends = interval(metrics, "latency_ms")
+        if intervals and math.isfinite(sum(ends)) and not certain(ends):
+            speed = "same"  # as far as these passes can tell
+        text = "same latency" if speed == "same" else speed
+        parts.append(f"{text} {factor_ends(*ends)}" if intervals else text)
+    if has_forces(metrics):
+        parts.append(f"test force error {error('test_force_mae')}")
+        parts.append(f"test energy error {error('test_mae')}")
+    else:
+        parts.append(f"test error {error('test_mae')}")
+    return ", ".join(parts)
+
+
+def notes(metrics: Metrics) -> list[str]:
+    """Sentences that put the comparison in perspective: same shape from scratch, no network."""
+    check_metrics(metrics)
+    models, dataset = metrics["models"], metrics["dataset"]
+    sentences = []
+    for key in ("test_force_mae", "test_mae") if has_forces(metrics) else ("test_mae",):
+        pruned = number(models["pruned"].get(key))
+        scratch = number((models.get("scratch") or {}).get(key))
+        if not math.isfinite(scratch):
+            continue
+        name = {"test_force_mae": "test force MAE"}.get(
+            key, "test energy MAE" if has_forces(metrics) else "test MAE"
+        )
+        ends = interval(metrics, key + SCRATCH)
+        if certain(ends):
+            verdict = f"is {lower_or_higher(pruned, scratch)} that"
+        else:
+            verdict = f"cannot be told from that ({percent_change(pruned, scratch)})"
+        sentences.append(
+            f"The pruned model's {name} {verdict} of the same shape trained from scratch"
+            f"{f' {percent_ends(*ends)}' if math.isfinite(sum(ends)) else ''}."
+        )
+    baseline = number(dataset.get("mean_predictor_mae"))
+    if math.isfinite(baseline):
+        sentences.append(
+            f"{words(metrics).simplest} has a test MAE of {significant(baseline)} "
+            f"{dataset['unit']}."
+        )
+    return sentences
+
+
+def comparison_table(metrics: Metrics) -> str:
+    """The comparison as a terminal table with one line per quantity.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+
+    Returns:
+        Several lines of plain text without a trailing newline.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    rows = comparison_rows(metrics)
+    names = models_present(metrics)
+    body = [
+        [row.label, row.unit, *(row.texts[name] for name in names), row.change, row.interval]
+        for row in rows
+    ]
+    table = text_table(["", "unit", *names, "pruned vs dense", "95 % interval"], body, left=2)
+    return "\n".join([table, *([""] if notes(metrics) else []), *notes(metrics)])
+
+
+LEDGER_COUNTS = ("total", "pruned", "frozen", "trainable", "macs_dense", "macs_pruned")
+LEDGER_HEADER = (
+    "layer",
+    "parameters",
+    "pruned",
+    "frozen",
+    "trainable",
+    "MACs dense",
+    "MACs pruned",
+    "MACs kept",
+)
+
+
+def ledger_rows(metrics: Metrics) -> list[list[str]]:
+    """The ledger as text cells under `LEDGER_HEADER`; the last row holds the sums."""
+    check_metrics(metrics)
+    ledger = metrics.get("ledger") or []
+    counts = [[number(entry.get(key)) for key in LEDGER_COUNTS] for entry in ledger]
+    names = [str(entry["layer"]) for entry in ledger]
+    if counts:
+        names.append("all")
+        counts.append([math.fsum(column) for column in zip(*counts, strict=True)])
+    body = []
+    for name, values in zip(names, counts, strict=True):
+        old, new = values[-2:]
+        kept = f"{100 * new / old:.0f} %" if old > 0 and math.isfinite(new) else ""
+        body.append([name, *(si(value) for value in values), kept])
+    return body
+
+
+def ledger_table(metrics: Metrics) -> str:
+    """Where parameters and MACs went, layer by layer, as a terminal table.
+
+    Raises:
+        ValueError: If `metrics` is malformed.
+    """
+    return text_table(list(LEDGER_HEADER), ledger_rows(metrics))

@@ -1,0 +1,1 @@
+"""Where results are kept, so that an interrupted run goes on: folders, locks, rows."""

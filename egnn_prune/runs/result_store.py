@@ -1,0 +1,98 @@
+"""Rows of a study: kept in a file as they are found, collected over seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import joblib
+
+from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.system.files import read_json, write_json
+
+Row = dict[str, Any]
+
+
+class Threaded(Protocol):
+    """Settings of work that is told how many threads it may use."""
+
+    threads: int | None
+
+
+S = TypeVar("S", bound=Threaded)
+
+
+class Rows:
+    """Rows in a JSON file, written after each, so that an interrupted study goes on.
+
+    Args:
+        path: the file; read if it exists.
+        asked: the settings that all rows must share.
+
+    Raises:
+        ConfigError: the file holds rows that were found with other settings.
+        InputError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, asked: Row) -> None:
+        self.path, self.asked = path, asked
+        self.rows: list[Row] = []
+        if path.exists():
+            found = read_json(path)
+            if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
+                raise InputError(f"{path} is damaged; delete it to begin this seed anew")
+            if found.get("asked") != asked:
+                raise ConfigError(
+                    f"{path} holds rows found with {found.get('asked')}, not {asked}; choose "
+                    "another out, or delete that file"
+                )
+            self.rows = found["rows"]
+
+    def find(self, **cell: Any) -> Row | None:
+        """The row with these values, if it was found already."""
+        return next((r for r in self.rows if cell.items() <= r.items()), None)
+
+    def add(self, row: Row) -> Row:
+        """Keep a row, in memory and on disk."""
+        self.rows.append(row)
+        write_json(self.path, {"asked": self.asked, "rows": self.rows})
+        return row
+
+
+def over_seeds(
+    work: Callable[[S, int], list[Row]], settings: S, seeds: Sequence[int], workers: int
+) -> list[Row]:
+    """All rows of ``work(settings, seed)``, in the order of the seeds.
+
+    Args:
+        work: a function of a module (other processes import it).
+        settings: of the study; where ``threads`` is not set, workers share the cores.
+        seeds: one call each.
+        workers: processes that work at the same time.
+
+    Raises:
+        ConfigError: there is no seed, one is there twice, or there is no worker.
+    """
+    different("seeds", seeds)
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+    if workers == 1:
+        parts = [work(settings, seed) for seed in seeds]
+    else:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
+        if settings.threads is None:
+            settings.threads = max(1, (os.cpu_count() or 1) // workers)
+        parts = joblib.Parallel(n_jobs=workers)(joblib.delayed(work)(settings, s) for s in seeds)
+    return [row for part in parts for row in part]
+
+
+def different(name: str, values: Sequence[Any]) -> None:
+    """Refuse a setting that names nothing, or the same value twice.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{name} needs one or more different values, not {list(values)}")

@@ -1,0 +1,1 @@
+"""The machine below: files, devices, clocks, the version of the code."""

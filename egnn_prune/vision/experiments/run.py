@@ -1,0 +1,155 @@
+"""An experiment on images: its seeds, then metrics, figures and report in one folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from egnn_prune.configs.unused import refuse_unused
+from egnn_prune.errors import ConfigError
+from egnn_prune.report.images import image_table, write_image_report
+from egnn_prune.runs.result_store import Row, different, over_seeds
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.system.device import choose_device
+from egnn_prune.system.files import read_json, write_json
+from egnn_prune.system.git import git_commit
+from egnn_prune.vision.data.inputs import image_inputs
+from egnn_prune.vision.evaluation import macs, weight_counts
+from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
+from egnn_prune.vision.experiments.published_results import published
+from egnn_prune.vision.experiments.seed_run import Bench
+from egnn_prune.vision.settings import VisionSettings
+from egnn_prune.vision.training import check_fit
+from egnn_prune.vision.unused import unused_by
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an experiment does.
+
+    Attributes:
+        check: refuses settings that it cannot use.
+        rehearse: does on untrained networks what could fail later.
+        run_seed: all rows of a seed; what was found already is read.
+    """
+
+    check: Callable[[VisionSettings], None]
+    rehearse: Callable[[Bench], None]
+    run_seed: Callable[[VisionSettings, int], list[Row]]
+
+
+KINDS = {
+    "lottery": Kind(lottery.check, lottery.rehearse, lottery.run_seed),
+    "magnitude": Kind(magnitude.check, magnitude.rehearse, magnitude.run_seed),
+    "incremental": Kind(incremental.check, incremental.rehearse, incremental.run_seed),
+    "structured": Kind(structured.check, structured.rehearse, structured.run_seed),
+    "selection": Kind(selection.check, selection.rehearse, selection.run_seed),
+}
+
+
+def run_experiment(settings: VisionSettings) -> Path:
+    """Run all seeds, write ``metrics.json``, figures and ``report.html``, print the table.
+
+    Interrupted, the same command goes on after the last finished network.
+
+    Args:
+        settings: everything that can be chosen.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        InputError: a setting or the data cannot be used.
+    """
+    if settings.kind not in KINDS:
+        raise ConfigError(f"kind must be one of {', '.join(KINDS)}, not {settings.kind!r}")
+    kind = KINDS[settings.kind]
+    check_numbers(settings)
+    check_fit(settings.training)
+    check_fit(settings.finetuning)
+    kind.check(settings)
+    refuse_unused(settings, unused_by(settings))
+    choose_device(settings.device)
+    folder = RunFolder(settings, image_inputs(settings.data))
+    settings.out = str(folder.path)
+    if folder.finished:
+        print(f"{folder.path} is finished; nothing is run again.")
+        print(image_table(read_json(folder.path / "metrics.json")))
+        return folder.path
+    bench = Bench(settings, settings.seeds[0])
+    about = described(settings, bench)
+    kind.rehearse(bench)
+    for fit in (settings.training, settings.finetuning):
+        bench.training(fit)
+    start = time.perf_counter()
+    rows = over_seeds(kind.run_seed, settings, settings.seeds, settings.workers)
+    metrics = {
+        **about,
+        "config_hash": folder.hash,
+        "git_commit": git_commit(),
+        "threads": settings.threads or torch.get_num_threads(),
+        "seconds": time.perf_counter() - start,
+        "rows": rows,
+        "published": published(settings.kind, settings.data.name, settings.network.name),
+    }
+    write_json(folder.path / "metrics.json", metrics)
+    page = write_image_report(folder.path)
+    folder.stage("report", (), ("metrics.json", "report.html"), dict)
+    print(f"{image_table(metrics)}\nReport: {page}")
+    return folder.path
+
+
+def check_numbers(settings: VisionSettings) -> None:
+    """Refuse numbers that no experiment can use.
+
+    Raises:
+        ConfigError: says which.
+    """
+    s = settings
+    different("seeds", s.seeds)
+    if min(s.seeds) < 0 or (s.threads is not None and s.threads < 1):
+        raise ConfigError(f"seeds count from 0 and threads from 1, not {s.seeds} and {s.threads}")
+    if s.uncertainty.samples < 2 or s.uncertainty.bins < 1 or s.pruning.batches < 1:
+        raise ConfigError(
+            "uncertainty.samples is at least 2, uncertainty.bins and pruning.batches are at least "
+            f"1, not {s.uncertainty.samples}, {s.uncertainty.bins} and {s.pruning.batches}"
+        )
+
+
+def described(settings: VisionSettings, bench: Bench) -> dict[str, Any]:
+    """What the report says about the experiment, its data and its dense network."""
+    data, network = bench.data, bench.plain()
+    return {
+        "schema_version": SCHEMA,
+        "experiment": settings.kind,
+        "title": settings.title or settings.name,
+        "command": " ".join(["python", *sys.argv]),
+        "device": str(choose_device(settings.device)),
+        "seeds": list(settings.seeds),
+        "data": {
+            "name": data.name,
+            "train": len(data.train),
+            "val": len(data.val),
+            "test": len(data.test),
+            "ood": None if data.ood is None else len(data.ood),
+            "classes": list(data.classes),
+            "ood_classes": None if data.ood is None else list(data.ood.classes),
+            "shape": list(data.shape),
+        },
+        "network": {
+            "name": settings.network.name,
+            "parameters": weight_counts(network)["stored"],
+            "macs": macs(network, data.shape),
+            "dropout": settings.network.dropout,
+        },
+        "training": asdict(settings.training),
+        "finetuning": asdict(settings.finetuning),
+    }
