@@ -278,8 +278,8 @@ class UncertaintyGuard:
     """Stops or warns when a simulation reaches what its model is not sure of.
 
     That is a doubt beyond the threshold, or a structure unlike all training structures (see
-    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any dynamics or optimiser of ASE; the
-    calculator must be a :class:`PrunedCalculator` (with ``on_uncertain="ignore"``, or both will
+    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any dynamics
+    or optimiser of ASE; the calculator must be a :class:`PrunedCalculator` (with ``on_uncertain="ignore"``, or both will
     speak):
 
         >>> dynamics.attach(UncertaintyGuard(atoms), interval=10)

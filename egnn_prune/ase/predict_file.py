@@ -77,7 +77,8 @@ def predict_structures(
 
     A structure is in distribution when its epistemic standard deviation is at most ``threshold``,
     and it looks like the training structures (see
-    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`), where the model's file says what these look like. ``reason`` says why one is not.
+    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`), where the model's
+    file says what these look like. ``reason`` says why one is not.
 
     Args:
         model: from :meth:`TrainedModel.load`.

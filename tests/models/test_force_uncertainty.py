@@ -15,7 +15,7 @@ from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.graphs import with_edges
 from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale, force_prediction, forces
 from egnn_prune.prediction import Prediction
-from egnn_prune.testing.equivariance import random_transform
+from egnn_prune.testing import random_transform
 from egnn_prune.uncertainty import DeepEnsemble, MCDropout, SinglePass, draw_networks, thinned
 
 CUTOFF = 4.0
