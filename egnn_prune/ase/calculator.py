@@ -279,8 +279,8 @@ class UncertaintyGuard:
 
     That is a doubt beyond the threshold, or a structure unlike all training structures (see
     :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any dynamics
-    or optimiser of ASE; the calculator must be a :class:`PrunedCalculator` (with ``on_uncertain="ignore"``, or both will
-    speak):
+    or optimiser of ASE; the calculator must be a :class:`PrunedCalculator` (with
+    ``on_uncertain="ignore"``, or both will speak):
 
         >>> dynamics.attach(UncertaintyGuard(atoms), interval=10)
 

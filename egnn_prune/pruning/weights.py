@@ -69,7 +69,7 @@ def reinitialise(model: nn.Module, seed: int) -> None:
         if getattr(fresh, "resized_copies", False):  # nobody knows its constructor's arguments
             for module in fresh.modules():
                 if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()  # type: ignore[operator]
+                    module.reset_parameters()
     rewind(model, snapshot(fresh))
     for module in model.modules():
         if isinstance(module, _NormBase):
