@@ -22,6 +22,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.graphs import is_periodic, with_edges
 from egnn_prune.models import PropertyModel, energy_and_forces
+from egnn_prune.prediction import members_of
 from egnn_prune.system.files import atomic
 from egnn_prune.uncertainty import Estimator, MCDropout
 
@@ -202,7 +203,7 @@ def _networks(model: nn.Module) -> list[PropertyModel]:
             "estimator's .network, or an ensemble"
         )
     network: Any = inner.network if isinstance(inner, Estimator) else inner
-    networks = list(getattr(network, "members", [network]))
+    networks: list[Any] = [*members_of(network)]
     for one in networks:
         if not isinstance(one, PropertyModel):
             raise ConfigError(

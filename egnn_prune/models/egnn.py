@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_members
+from egnn_prune.channels import ChannelGate, ChannelGroup, Prunable, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import (
     check_graphs,
@@ -23,7 +23,7 @@ from egnn_prune.models.basis import smooth_cutoff
 from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
 
 
-class EGNN(nn.Module):
+class EGNN(Prunable):
     r"""E(n)-equivariant graph neural network, in any dimension n (Satorras et al. 2021).
 
     Takes and returns PyG batches: reads ``x [N, in_features]``, ``pos [N, n]`` and, where the

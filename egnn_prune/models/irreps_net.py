@@ -11,7 +11,14 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
+from egnn_prune.channels import (
+    ChannelGate,
+    ChannelGroup,
+    Member,
+    Prunable,
+    gate_members,
+    linear_members,
+)
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import (
     check_graphs,
@@ -34,7 +41,7 @@ from egnn_prune.models.irreps_paths import (
 )
 
 
-class IrrepsNet(nn.Module):
+class IrrepsNet(Prunable):
     r"""E(3)-equivariant message passing on irreps of O(3) (Batzner et al. 2022, NequIP).
 
     Takes and returns PyG batches: reads ``x [N, in_features]`` (invariant), ``pos [N, 3]`` and

@@ -15,10 +15,10 @@ from egnn_prune.graphs import check_graphs, graph_of_node, replicate, with_edges
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNOptions
 from egnn_prune.models.heads import MIN_VARIANCE
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, Predictor
 
 
-class PositionModel(nn.Module):
+class PositionModel(Predictor):
     r"""Predicts the future position of every node (Satorras et al. 2021, Section 5.1).
 
     The mean is the position :math:`x_i^L` that the last layer of an EGNN leaves the node at. Its

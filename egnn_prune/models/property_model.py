@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from ase.data import chemical_symbols
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.utils import scatter
 
@@ -28,7 +28,7 @@ from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
 from egnn_prune.models.irreps_layer import IrrepsOptions
 from egnn_prune.models.irreps_net import IrrepsNet
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, Predictor
 
 #: The networks that a :class:`PropertyModel` can be built on, by the names that files carry.
 TRUNKS: dict[str, type[EGNN] | type[IrrepsNet]] = {"EGNN": EGNN, "IrrepsNet": IrrepsNet}
@@ -111,7 +111,7 @@ def _check_atoms(batch: Batch | Data) -> None:
         )
 
 
-class PropertyModel(nn.Module):
+class PropertyModel(Predictor):
     """Predicts a scalar of each graph (or node) with mean, variance and members.
 
     Atoms enter as one-hot elements, or as ``batch.x`` where ``elements`` is empty. Predictions are
@@ -220,7 +220,7 @@ class PropertyModel(nn.Module):
 
     def _prediction(self, batch: Batch | Data, means: Tensor, variances: Tensor) -> Prediction:
         """From units of the scale to the target's unit."""
-        means = means.double() * self.scale.scale + self.scale.reference(self._counts(batch))
+        means = means.double() * self.scale.scale + self.reference(batch)
         return Prediction.from_members(means, variances.double() * self.scale.scale**2)
 
     def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
@@ -269,13 +269,17 @@ class PropertyModel(nn.Module):
         Raises:
             DataError: there is not one target for each graph (or node).
         """
-        reference = self.scale.reference(self._counts(batch))
+        reference = self.reference(batch)
         if y is None or y.shape != reference.shape:
             found = "there is none" if y is None else f"not {tuple(y.shape)}"
             raise DataError(
                 f"training needs targets in batch.y of shape {tuple(reference.shape)}, {found}"
             )
         return ((y.double() - reference) / self.scale.scale).to(self._dtype)
+
+    def reference(self, batch: Batch | Data) -> Tensor:
+        """What would be predicted without a network: the per-element fit, ``[B]``."""
+        return self.scale.reference(self._counts(batch))
 
     def element_counts(self, batch: Batch | Data) -> Tensor:
         """``[B, elements]``: how many atoms of each element every graph has."""
