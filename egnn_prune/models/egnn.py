@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
@@ -16,6 +15,7 @@ from egnn_prune.graphs import (
     check_graphs,
     edge_vectors,
     graph_of_node,
+    has_values,
     warn_of_coincident_points,
     with_edges,
 )
@@ -78,12 +78,12 @@ class EGNN(Prunable):
         Raises:
             DataError: the batch cannot be used (see :func:`check_graphs`).
         """
-        if not torch.compiler.is_compiling():
+        if has_values():
             check_graphs(batch)
             self._check_attributes(batch)
         batch = with_edges(batch, self.options.cutoff)
         shift = batch.get("edge_shift")
-        if not torch.compiler.is_compiling():
+        if has_values():
             warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
         out = copy.copy(batch)
         out.x, out.pos, vel = self.features(

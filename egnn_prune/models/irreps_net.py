@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import torch
 from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -24,6 +23,7 @@ from egnn_prune.graphs import (
     check_graphs,
     edge_vectors,
     graph_of_node,
+    has_values,
     warn_of_coincident_points,
     with_edges,
 )
@@ -125,11 +125,11 @@ class IrrepsNet(Prunable):
         Raises:
             DataError: the batch cannot be used (see :func:`check_graphs`), or is not in 3D.
         """
-        if not torch.compiler.is_compiling():
+        if has_values():
             self._check(batch)
         batch = with_edges(batch, self.options.cutoff)
         shift = batch.get("edge_shift")
-        if not torch.compiler.is_compiling():
+        if has_values():
             warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
         x, vectors = self.features(
             batch.x, batch.pos, batch.edge_index, graph_of_node(batch), shift

@@ -19,10 +19,16 @@ from egnn_prune.graphs import (
     check_graphs,
     graph_of_node,
     graph_pointer,
+    has_values,
     replicate,
     with_edges,
 )
-from egnn_prune.graphs.edge_lists import is_stale
+from egnn_prune.graphs.batch_record import (
+    drop_found_edges,
+    is_prepared,
+    is_stale,
+    mark_prepared,
+)
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
@@ -301,7 +307,7 @@ class PropertyModel(Predictor):
     def _one_hot(self, z: Tensor) -> Tensor:
         known = torch.tensor(self.elements, device=z.device)
         one_hot = z[:, None] == known
-        if not torch.compiler.is_compiling() and not bool(one_hot.any(1).all()):
+        if has_values() and not bool(one_hot.any(1).all()):
             number = int(z[~one_hot.any(1)][0])
             name = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "?"
             seen = ", ".join(chemical_symbols[e] for e in self.elements)
@@ -324,25 +330,23 @@ class PropertyModel(Predictor):
         if not isinstance(batch, Data):
             check_graphs(batch)  # says what it is instead
         needs = (self.elements, self.trunk.options.cutoff, self._dtype)
-        compiling = torch.compiler.is_compiling()
-        if getattr(batch, "prepared_for", None) == needs:
-            if compiling or not is_stale(batch, self.trunk.options.cutoff):
-                return batch
-        if not compiling:
+        if is_prepared(batch, needs) and not (
+            has_values() and is_stale(batch, self.trunk.options.cutoff)
+        ):
+            return batch
+        if has_values():
             check_graphs(batch)
         out = copy.copy(batch)
-        if getattr(batch, "found_edges", False):  # by a model with another cutoff
-            out.edge_index = None
-        out.found_edges = out.edge_index is None
+        drop_found_edges(out)
         if self.elements:
             if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
                 raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
-            if not compiling:
+            if has_values():
                 _check_atoms(batch)
             out.x = self._one_hot(batch.z)
         if getattr(batch, "edge_attr", None) is None:  # else the trunk asks for their edges
             out = with_edges(out, self.trunk.options.cutoff)
-        out.prepared_for = needs
+        mark_prepared(out, needs)
         return out
 
     def channel_groups(self) -> list[ChannelGroup]:
