@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -89,17 +88,19 @@ class ChannelGroup:
         )
 
 
-@runtime_checkable
-class Prunable(Protocol):
-    """What a module must offer for the pruning engine to make it smaller."""
+class Prunable(nn.Module):
+    """A module that the pruning engine can make smaller.
+
+    Deriving from it is for type checkers: any module with these methods will do.
+    """
 
     def channel_groups(self) -> list[ChannelGroup]:
         """Every group of channels that may be removed."""
-        ...
+        raise NotImplementedError
 
-    def resized(self, keep: dict[str, Tensor]) -> nn.Module:
+    def resized(self, keep: dict[str, Tensor]) -> Prunable:
         """A new module of this kind with only the channels ``keep[group name]`` (indices)."""
-        ...
+        raise NotImplementedError
 
 
 class ChannelGate(nn.Module):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from egnn_prune.channels import Prunable
 from egnn_prune.errors import InputError
 
 
@@ -196,3 +198,33 @@ class ClassPrediction:
     def energy(self) -> Tensor:
         r"""Mean over the members of :math:`-\log \sum_c e^{l_c}`, ``[B]`` (Liu et al. 2020)."""
         return -self.logits.logsumexp(-1).mean(0)
+
+
+class Predictor(Prunable):
+    """A network that returns a :class:`Prediction` and is fitted in units of its own scale."""
+
+    def normalised(self, batch: Any, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """Members' means and variances in units of the scale, each ``[M, ...]``."""
+        raise NotImplementedError
+
+    def normalise(self, batch: Any, y: Tensor | None) -> Tensor:
+        """Targets ``[...]`` in units of the scale."""
+        raise NotImplementedError
+
+    def reference(self, batch: Any) -> Tensor:
+        """What would be predicted without a network, ``[...]``, in the target's unit."""
+        raise NotImplementedError
+
+    def message_passing_modules(self) -> list[str]:
+        """The submodules that freezing message passing locks."""
+        raise NotImplementedError
+
+    def architecture(self) -> dict[str, object]:
+        """What builds this network again, as plain JSON."""
+        raise NotImplementedError
+
+
+def members_of(model: nn.Module) -> list[Predictor]:
+    """The networks that share no weights: those of an ensemble, or the model alone."""
+    members = getattr(model, "members", None)
+    return cast(list[Predictor], list(members) if isinstance(members, nn.ModuleList) else [model])

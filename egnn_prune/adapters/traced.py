@@ -18,14 +18,14 @@ from torch.utils import _pytree as pytree
 
 from egnn_prune.adapters.dependency import derive
 from egnn_prune.adapters.refitting import cut, refit
-from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, gates
+from egnn_prune.channels import ChannelGate, ChannelGroup, Member, Prunable, gate_members, gates
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.calling import call, doubled, rows
 from egnn_prune.pruning.masks import release
 from egnn_prune.pruning.tensors import get_tensor, owner_of, set_tensor, spread, weight_members
 
 
-class TracedNetwork(nn.Module):
+class TracedNetwork(Prunable):
     r"""Wraps a convolutional, fully connected or graph network so that the engine can prune it.
 
     Groups are derived with Torch-Pruning (Fang et al. 2023) from one run on example inputs, and

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from egnn_prune.adapters import TracedNetwork
 from egnn_prune.adapters.propagation import first_line
+from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
     CRITERIA,
@@ -31,7 +32,7 @@ from egnn_prune.pruning import compact as compact_prunable
 from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria import DATA_FREE, Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
-from egnn_prune.pruning.groups import ChannelGroups, checked_groups
+from egnn_prune.pruning.groups import ChannelGroups, checked
 from egnn_prune.system.device import choose_device
 from egnn_prune.training import fit_loader, predictive_variance
 from egnn_prune.training.batch_losses import Losses, default_loss
@@ -55,7 +56,7 @@ def prune(
     variance: Losses = predictive_variance,
     batches: int = BATCHES,
     seed: int = 0,
-) -> nn.Module:
+) -> Prunable:
     """Mask the least important channels of a copy of a model.
 
     ``prune`` may be called again on the result, with a higher sparsity: that is iterative pruning.
@@ -105,8 +106,8 @@ def prune(
     )
     if data is not None and not sample:
         raise ConfigError("data has not a single batch")
-    pruned = prunable(_copied(model), sample[0] if sample else None)
-    groups = checked_groups(pruned)
+    pruned = checked(prunable(_copied(model), sample[0] if sample else None))
+    groups = pruned.channel_groups()
     context = Context(
         pruned,
         groups,
@@ -201,8 +202,7 @@ def compact(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the module cannot be pruned, and so was not.
     """
-    checked_groups(model)
-    small = compact_prunable(model)
+    small = compact_prunable(checked(model))
     return small.network if isinstance(small, TracedNetwork) else small
 
 

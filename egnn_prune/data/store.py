@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.errors import DataError
 from egnn_prune.graphs import neighbours
-from egnn_prune.graphs.edge_lists import record
+from egnn_prune.graphs.batch_record import record
 
 #: What is handed out in float64, whatever the file holds; other arrays keep their kind.
 EXACT = ("pos", "y", "forces", "cell", "stress")

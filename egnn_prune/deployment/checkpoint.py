@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from egnn_prune.adapters import TracedNetwork
+from egnn_prune.channels import Prunable
 from egnn_prune.deployment.model_header import CHECKSUM, Bounded, checksum, complaint, parts
 from egnn_prune.deployment.traced_checkpoint import TRACED, described, refilled, state
 from egnn_prune.errors import InputError
@@ -34,7 +35,7 @@ def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
 
 
 #: Classes that :func:`load` may build: nothing in a file can name any other code.
-BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+BUILDERS: dict[str, Callable[[dict[str, Any]], Prunable]] = {
     "EGNN": EGNN.from_architecture,
     "PositionModel": PositionModel.from_architecture,
     "PropertyModel": PropertyModel.from_architecture,
@@ -76,7 +77,9 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     header = {
         "format": FORMAT,
         "class": TRACED if traced else kind,
-        "architecture": described(model) if traced else model.architecture(),  # type: ignore
+        "architecture": described(model)
+        if isinstance(model, TracedNetwork)
+        else _architecture(model),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "held": [name for name in parameter_names(model) if held(model, name) is not None],
         "metadata": metadata,
@@ -119,13 +122,18 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def rebuilt(model: nn.Module) -> nn.Module:
+def rebuilt(model: nn.Module) -> Prunable:
     """A model of the same architecture with fresh weights."""
     kind = next(base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS)
-    return BUILDERS[kind](model.architecture())  # type: ignore[operator]
+    return BUILDERS[kind](_architecture(model))
 
 
-def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
+def _architecture(model: Any) -> dict[str, Any]:
+    """What one of :data:`BUILDERS` takes."""
+    return model.architecture()
+
+
+def load(path: str | Path, into: nn.Module | None = None) -> Prunable:
     """Load a model for prediction: on the CPU, in evaluation mode, bit for bit as it was saved.
 
     Nothing is unpickled. Of an estimator's file this is the network alone; see
@@ -153,7 +161,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     weights = {k: v for k, v in tensors.items() if not k.startswith(FITTED)}
     try:
         if into is not None:
-            model: nn.Module = refilled(into, header["architecture"] | header, weights, path)
+            model: Prunable = refilled(into, header["architecture"] | header, weights, path)
         else:
             model = _built(header, weights)
     except Exception as error:  # torch, e3nn and our own classes raise some ten different ones
@@ -169,7 +177,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     return model.eval()
 
 
-def _built(header: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+def _built(header: dict[str, Any], weights: Mapping[str, Tensor]) -> Prunable:
     """One of our models as its header describes it, with weights yet to be loaded.
 
     Raises:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.graphs import is_periodic, with_edges
+from egnn_prune.graphs import is_periodic, tracing, with_edges
 from egnn_prune.models import PropertyModel, energy_and_forces
+from egnn_prune.prediction import members_of
 from egnn_prune.system.files import atomic
 from egnn_prune.uncertainty import Estimator, MCDropout
 
@@ -202,7 +202,7 @@ def _networks(model: nn.Module) -> list[PropertyModel]:
             "estimator's .network, or an ensemble"
         )
     network: Any = inner.network if isinstance(inner, Estimator) else inner
-    networks = list(getattr(network, "members", [network]))
+    networks: list[Any] = [*members_of(network)]
     for one in networks:
         if not isinstance(one, PropertyModel):
             raise ConfigError(
@@ -283,7 +283,7 @@ def _exported(
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     inputs = tensors(model, _made_up(model))
     table: Any = get_decompositions(WRITTEN_OUT) if simple else None
-    with _refusing("torch.export"), _unchecked():
+    with _refusing("torch.export"), tracing():
         graph = make_fx(
             _function(model, forces, guarded=not simple),
             decomposition_table=table,
@@ -326,13 +326,6 @@ def _made_up(model: nn.Module) -> Batch:
             )
         graphs.append(graph)
     return Batch.from_data_list(graphs)
-
-
-@contextmanager
-def _unchecked() -> Iterator[None]:
-    """Within, our models believe that they are being compiled and leave out checks of values."""
-    with patch.object(torch.compiler, "is_compiling", lambda: True):
-        yield
 
 
 def _compare(program: Callable[..., Any], model: nn.Module, inputs: Numbers, forces: bool) -> None:

@@ -17,7 +17,7 @@ from egnn_prune.deployment.checkpoint import load_estimator, read_header
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, members_of
 from egnn_prune.system.device import choose_device
 from egnn_prune.uncertainty import (
     Calibrated,
@@ -138,8 +138,7 @@ class TrainedModel:
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
-        network: Any = self.estimator.network
-        return tuple(getattr(getattr(network, "members", [network])[0], "elements", ()))
+        return tuple(getattr(members_of(self.estimator.network)[0], "elements", ()))
 
     @property
     def device(self) -> torch.device:
@@ -204,6 +203,7 @@ class TrainedModel:
             InputError: a prediction or a force is NaN or infinite.
         """
         slopes: tuple[Tensor, ...] = ()
+        stated: Any
         if stress:
             stated, *rest = energy_forces_stress(self.method, batch)
             slopes = tuple(rest)
@@ -211,7 +211,7 @@ class TrainedModel:
             stated, force = energy_and_forces(self.method, batch)
             slopes = (force,)
         else:
-            stated = self.method.predict(batch)  # type: ignore[assignment]
+            stated = self.method.predict(batch)
         finite(stated)
         if not all(bool(slope.isfinite().all()) for slope in slopes):
             raise InputError(

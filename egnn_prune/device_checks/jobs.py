@@ -124,13 +124,13 @@ def selected_graphs(bench: Bench, found: Found) -> None:
     loader = DataLoader(graphs, 32, shuffle=True)
     sample = [Batch.from_data_list(graphs[:32]).to(bench.device)]
     pruned = api.prune(model.to(bench.device), "taylor", 0.5, data=sample, scope="group")
-    masks = keep_masks(pruned, pruned.channel_groups())  # type: ignore[operator]
+    masks = keep_masks(pruned)
     y = targets(graphs)
     before = float((point_predictions(pruned, graphs, bench.device) - y).abs().mean())
     api.fine_tune(pruned, loader, steps=bench.pick(300, 20), device=str(bench.device))
     after = float((point_predictions(pruned, graphs, bench.device) - y).abs().mean())
     found |= {"graphs": len(graphs), "mae before": before, "mae after": after}
-    again = keep_masks(pruned, pruned.channel_groups())  # type: ignore[operator]
+    again = keep_masks(pruned)
     same = all(bool((masks[k].cpu() == again[k].cpu()).all()) for k in masks)
     require(same, "fine-tuning changed the masks")
     small = api.compact(pruned)

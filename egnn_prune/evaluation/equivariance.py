@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.graphs import graph_of_node, graph_pointer
+from egnn_prune.graphs.batch_record import CHECKED
 from egnn_prune.prediction import Prediction
 
 #: The longest translation, in the length unit of the positions.
@@ -44,7 +45,7 @@ GRAPH_VECTORS = ("cell", "listed_in", "dipole")
 #: ... and matrices that are turned from both sides.
 TENSORS = ("stress", "virial")
 #: What stays as it is; the last is a mark of lists that were looked at.
-SKIPPED = ("batch", "ptr", "checked_edge_index")
+SKIPPED = ("batch", "ptr", CHECKED)
 #: What is compared of a batch that a model returns.
 OUTPUTS = ("x", "pos", *NODE_VECTORS, *TENSORS)
 

@@ -20,9 +20,10 @@ from egnn_prune.data import GraphDataset
 from egnn_prune.evaluation.equivariance import equivariance_error
 from egnn_prune.evaluation.predict import BATCH, mean_of, point_predictions, targets
 from egnn_prune.evaluation.uncertainty_scores import judge
-from egnn_prune.models import PositionModel, forces
+from egnn_prune.models import forces
+from egnn_prune.prediction import members_of
 from egnn_prune.pruning import count_macs
-from egnn_prune.uncertainty import Calibrated, DeepEnsemble
+from egnn_prune.uncertainty import Calibrated
 
 #: Graphs in the batch whose latency is measured.
 LATENCY_BATCH = 128
@@ -189,8 +190,4 @@ def moved(model: nn.Module, batch: Batch) -> Data:
 
 def reference(model: nn.Module, graphs: Sequence[Data]) -> Tensor:
     """What no network predicts: the per-element fit, or that nothing moves, ``[K]``."""
-    first: Any = model.members[0] if isinstance(model, DeepEnsemble) else model
-    batch = Batch.from_data_list(list(graphs))
-    if isinstance(first, PositionModel):
-        return first.reference(batch)
-    return first.scale.reference(first.element_counts(batch))
+    return members_of(model)[0].reference(Batch.from_data_list(list(graphs)))

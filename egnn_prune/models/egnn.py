@@ -6,16 +6,16 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_members
+from egnn_prune.channels import ChannelGate, ChannelGroup, Prunable, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import (
     check_graphs,
     edge_vectors,
     graph_of_node,
+    has_values,
     warn_of_coincident_points,
     with_edges,
 )
@@ -23,7 +23,7 @@ from egnn_prune.models.basis import smooth_cutoff
 from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
 
 
-class EGNN(nn.Module):
+class EGNN(Prunable):
     r"""E(n)-equivariant graph neural network, in any dimension n (Satorras et al. 2021).
 
     Takes and returns PyG batches: reads ``x [N, in_features]``, ``pos [N, n]`` and, where the
@@ -78,12 +78,12 @@ class EGNN(nn.Module):
         Raises:
             DataError: the batch cannot be used (see :func:`check_graphs`).
         """
-        if not torch.compiler.is_compiling():
+        if has_values():
             check_graphs(batch)
             self._check_attributes(batch)
         batch = with_edges(batch, self.options.cutoff)
         shift = batch.get("edge_shift")
-        if not torch.compiler.is_compiling():
+        if has_values():
             warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
         out = copy.copy(batch)
         out.x, out.pos, vel = self.features(

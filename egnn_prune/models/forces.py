@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.channels import evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.graphs import graph_of_node, with_edges
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, members_of
 
 
 def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
@@ -180,8 +180,7 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
 
 def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     """``[M, N, n]``. What shares no weights runs alone: the gradient of one never sees another."""
-    networks = getattr(model, "members", None)
-    if isinstance(networks, nn.ModuleList):
+    if (networks := members_of(model)) != [model]:
         return torch.cat([_member_forces(network, batch) for network in networks])
     # one after another: side by side, the activations of thinned networks leave the caches
     thinned_trunks = thinned_networks(getattr(model, "trunk", model))

@@ -6,17 +6,24 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import torch
 from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
+from egnn_prune.channels import (
+    ChannelGate,
+    ChannelGroup,
+    Member,
+    Prunable,
+    gate_members,
+    linear_members,
+)
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import (
     check_graphs,
     edge_vectors,
     graph_of_node,
+    has_values,
     warn_of_coincident_points,
     with_edges,
 )
@@ -34,7 +41,7 @@ from egnn_prune.models.irreps_paths import (
 )
 
 
-class IrrepsNet(nn.Module):
+class IrrepsNet(Prunable):
     r"""E(3)-equivariant message passing on irreps of O(3) (Batzner et al. 2022, NequIP).
 
     Takes and returns PyG batches: reads ``x [N, in_features]`` (invariant), ``pos [N, 3]`` and
@@ -118,11 +125,11 @@ class IrrepsNet(nn.Module):
         Raises:
             DataError: the batch cannot be used (see :func:`check_graphs`), or is not in 3D.
         """
-        if not torch.compiler.is_compiling():
+        if has_values():
             self._check(batch)
         batch = with_edges(batch, self.options.cutoff)
         shift = batch.get("edge_shift")
-        if not torch.compiler.is_compiling():
+        if has_values():
             warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
         x, vectors = self.features(
             batch.x, batch.pos, batch.edge_index, graph_of_node(batch), shift

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, linear_members
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.graphs import check_graphs, graph_of_node, replicate, with_edges
+from egnn_prune.graphs import check_graphs, graph_of_node, has_values, replicate, with_edges
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNOptions
 from egnn_prune.models.heads import MIN_VARIANCE
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, Predictor
 
 
-class PositionModel(nn.Module):
+class PositionModel(Predictor):
     r"""Predicts the future position of every node (Satorras et al. 2021, Section 5.1).
 
     The mean is the position :math:`x_i^L` that the last layer of an EGNN leaves the node at. Its
@@ -131,7 +130,7 @@ class PositionModel(nn.Module):
 
     def prepared(self, batch: Batch | Data) -> Batch | Data:
         """The batch, checked, with edges and in the network's precision."""
-        if not torch.compiler.is_compiling():
+        if has_values():
             check_graphs(batch)
         if getattr(batch, "x", None) is None:
             raise DataError("this network reads node features in batch.x, and there are none")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from ase.data import chemical_symbols
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.utils import scatter
 
@@ -19,16 +19,22 @@ from egnn_prune.graphs import (
     check_graphs,
     graph_of_node,
     graph_pointer,
+    has_values,
     replicate,
     with_edges,
 )
-from egnn_prune.graphs.edge_lists import is_stale
+from egnn_prune.graphs.batch_record import (
+    drop_found_edges,
+    is_prepared,
+    is_stale,
+    mark_prepared,
+)
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
 from egnn_prune.models.irreps_layer import IrrepsOptions
 from egnn_prune.models.irreps_net import IrrepsNet
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, Predictor
 
 #: The networks that a :class:`PropertyModel` can be built on, by the names that files carry.
 TRUNKS: dict[str, type[EGNN] | type[IrrepsNet]] = {"EGNN": EGNN, "IrrepsNet": IrrepsNet}
@@ -111,7 +117,7 @@ def _check_atoms(batch: Batch | Data) -> None:
         )
 
 
-class PropertyModel(nn.Module):
+class PropertyModel(Predictor):
     """Predicts a scalar of each graph (or node) with mean, variance and members.
 
     Atoms enter as one-hot elements, or as ``batch.x`` where ``elements`` is empty. Predictions are
@@ -220,7 +226,7 @@ class PropertyModel(nn.Module):
 
     def _prediction(self, batch: Batch | Data, means: Tensor, variances: Tensor) -> Prediction:
         """From units of the scale to the target's unit."""
-        means = means.double() * self.scale.scale + self.scale.reference(self._counts(batch))
+        means = means.double() * self.scale.scale + self.reference(batch)
         return Prediction.from_members(means, variances.double() * self.scale.scale**2)
 
     def normalised(self, batch: Batch | Data, samples: int = 1) -> tuple[Tensor, Tensor]:
@@ -269,13 +275,17 @@ class PropertyModel(nn.Module):
         Raises:
             DataError: there is not one target for each graph (or node).
         """
-        reference = self.scale.reference(self._counts(batch))
+        reference = self.reference(batch)
         if y is None or y.shape != reference.shape:
             found = "there is none" if y is None else f"not {tuple(y.shape)}"
             raise DataError(
                 f"training needs targets in batch.y of shape {tuple(reference.shape)}, {found}"
             )
         return ((y.double() - reference) / self.scale.scale).to(self._dtype)
+
+    def reference(self, batch: Batch | Data) -> Tensor:
+        """What would be predicted without a network: the per-element fit, ``[B]``."""
+        return self.scale.reference(self._counts(batch))
 
     def element_counts(self, batch: Batch | Data) -> Tensor:
         """``[B, elements]``: how many atoms of each element every graph has."""
@@ -297,7 +307,7 @@ class PropertyModel(nn.Module):
     def _one_hot(self, z: Tensor) -> Tensor:
         known = torch.tensor(self.elements, device=z.device)
         one_hot = z[:, None] == known
-        if not torch.compiler.is_compiling() and not bool(one_hot.any(1).all()):
+        if has_values() and not bool(one_hot.any(1).all()):
             number = int(z[~one_hot.any(1)][0])
             name = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "?"
             seen = ", ".join(chemical_symbols[e] for e in self.elements)
@@ -320,25 +330,23 @@ class PropertyModel(nn.Module):
         if not isinstance(batch, Data):
             check_graphs(batch)  # says what it is instead
         needs = (self.elements, self.trunk.options.cutoff, self._dtype)
-        compiling = torch.compiler.is_compiling()
-        if getattr(batch, "prepared_for", None) == needs:
-            if compiling or not is_stale(batch, self.trunk.options.cutoff):
-                return batch
-        if not compiling:
+        if is_prepared(batch, needs) and not (
+            has_values() and is_stale(batch, self.trunk.options.cutoff)
+        ):
+            return batch
+        if has_values():
             check_graphs(batch)
         out = copy.copy(batch)
-        if getattr(batch, "found_edges", False):  # by a model with another cutoff
-            out.edge_index = None
-        out.found_edges = out.edge_index is None
+        drop_found_edges(out)
         if self.elements:
             if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
                 raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
-            if not compiling:
+            if has_values():
                 _check_atoms(batch)
             out.x = self._one_hot(batch.z)
         if getattr(batch, "edge_attr", None) is None:  # else the trunk asks for their edges
             out = with_edges(out, self.trunk.options.cutoff)
-        out.prepared_for = needs
+        mark_prepared(out, needs)
         return out
 
     def channel_groups(self) -> list[ChannelGroup]:

@@ -19,10 +19,11 @@ from egnn_prune.models import (
     PropertyModel,
     TargetScale,
 )
+from egnn_prune.prediction import Predictor
 from egnn_prune.uncertainty import DeepEnsemble, Estimator, LastLayer, MCDropout, SinglePass
 
 
-def build_model(settings: Settings, dataset: GraphDataset) -> nn.Module:
+def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
     """A fresh dense model, its target scale fitted on the training split.
 
     Args:

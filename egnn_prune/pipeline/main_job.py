@@ -160,9 +160,9 @@ class Job(Workbench):
             small = compact(model)
             self.save(self.calibrated(small), "pruned.safetensors")
             batch = Batch.from_data_list(self.dataset.split("test"))
-            groups = model.channel_groups()  # type: ignore[operator]
+            groups = model.channel_groups()
             keep = keep_masks(model, groups)
-            counts = [
+            counts: list[dict[str, Any]] = [
                 {"name": g.name, "kind": g.kind, "total": g.n, "kept": int(keep[g.name].sum())}
                 for g in groups
             ]

@@ -18,6 +18,7 @@ from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune import data as sources
+from egnn_prune.channels import Prunable
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.summary import summary
@@ -99,7 +100,7 @@ class Workbench:
 
     def _check_sparsity(self) -> None:
         """Refuse a sparsity that would empty a group now, not after an hour of training."""
-        groups = build_model(self.settings, self.dataset).channel_groups()  # type: ignore[operator]
+        groups = build_model(self.settings, self.dataset).channel_groups()
         s = self.settings.pruning
         choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
 
@@ -292,7 +293,7 @@ class Workbench:
         levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}
         return {name: float(doubt.quantile(level)) for name, level in levels.items()}
 
-    def load(self, name: str) -> nn.Module:
+    def load(self, name: str) -> Prunable:
         """A model that an earlier stage saved in the run's folder."""
         return checkpoint.load(self.folder.path / name)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGroup, evaluating
+from egnn_prune.channels import ChannelGroup, Prunable, evaluating
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.ledger import count_macs
 from egnn_prune.pruning.scope import choose, round_widths
@@ -44,7 +44,7 @@ def latency_of(run: Callable[[nn.Module], Any], repeats: int = 15) -> Cost:
 
 
 def choose_within(
-    model: nn.Module,
+    model: Prunable,
     groups: Sequence[ChannelGroup],
     scores: dict[str, Tensor],
     cost: Cost,
@@ -60,7 +60,7 @@ def choose_within(
     every step measures the model that ``model.resized`` builds, no estimate.
 
     Args:
-        model: a module with ``resized(keep)``.
+        model: the dense network.
         groups: its channel groups.
         scores: for each group ``[n]``, higher is more important.
         cost: :func:`macs_of` or :func:`latency_of` something, or your own.
@@ -88,7 +88,7 @@ def choose_within(
         return masks
 
     def costs(masks: dict[str, Tensor]) -> float:
-        small = model.resized({k: v.nonzero().flatten() for k, v in masks.items()})  # type: ignore[operator]
+        small = model.resized({k: v.nonzero().flatten() for k, v in masks.items()})
         return cost(small.to(like).train(model.training))
 
     def possible(count: int) -> bool:

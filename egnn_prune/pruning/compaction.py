@@ -6,9 +6,10 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from egnn_prune.channels import Member, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import keep_masks
 from egnn_prune.pruning.tensors import get_original, get_tensor, owner_of, set_tensor
@@ -17,7 +18,7 @@ Cut = Callable[[str, Tensor], Tensor]
 
 
 @torch.no_grad()
-def compact(model: nn.Module) -> nn.Module:
+def compact(model: Prunable) -> Prunable:
     """Remove the masked channels for real.
 
     A pure function: the model is not changed. What ``freeze()`` held is free in the result; every
@@ -25,8 +26,7 @@ def compact(model: nn.Module) -> nn.Module:
     carry over.
 
     Args:
-        model: a module with ``channel_groups()`` and ``resized(keep)``, usually masked by
-            :func:`egnn_prune.pruning.apply_masks`.
+        model: usually masked by :func:`egnn_prune.pruning.apply_masks`.
 
     Returns:
         A module of the same class whose outputs agree with the masked model's to rounding.
@@ -38,7 +38,7 @@ def compact(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def compact_with_optimizer(model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+def compact_with_optimizer(model: Prunable, optimizer: Optimizer) -> tuple[Prunable, Optimizer]:
     """Remove the masked channels from a model and from its optimiser's state.
 
     Call it between fits. A pure function: model and optimiser are not changed. The new optimiser
@@ -97,12 +97,12 @@ def compact_with_optimizer(model: nn.Module, optimizer: Optimizer) -> tuple[nn.M
     return small, twin
 
 
-def _compact(model: nn.Module) -> tuple[nn.Module, Cut]:
+def _compact(model: Prunable) -> tuple[Prunable, Cut]:
     """The smaller model, and the function that cuts any tensor shaped like a named one."""
-    groups = model.channel_groups()  # type: ignore[operator]
+    groups = model.channel_groups()
     masks = keep_masks(model, groups)
-    small = model.resized({name: mask.nonzero().flatten() for name, mask in masks.items()})  # type: ignore[operator]
-    shrinking: dict[str, list] = {}
+    small = model.resized({name: mask.nonzero().flatten() for name, mask in masks.items()})
+    shrinking: dict[str, list[tuple[Member, Tensor]]] = {}
     for group in groups:
         for member in group.members:
             shrinking.setdefault(member.name, []).append((member, ~masks[group.name]))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from egnn_prune.channels import ChannelGroup, Member
+from egnn_prune.channels import ChannelGroup, Member, Prunable
 from egnn_prune.pruning.tensors import spread, weight_members
 
 
 @torch.no_grad()
-def effective_masks(
-    model: nn.Module, groups: list[ChannelGroup] | None = None
-) -> dict[str, Tensor]:
+def effective_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -> dict[str, Tensor]:
     """Channels that can still change the output, ``{group name: boolean [n]}``.
 
     A channel is dead when all entries that make it are zero (weights and bias) or all that read
@@ -20,10 +18,10 @@ def effective_masks(
     until nothing changes. Finds what unstructured masks leave without a path.
 
     Args:
-        model: any module with ``channel_groups()``, masked or not.
+        model: masked or not.
         groups: the model's groups, where the caller already has them.
     """
-    groups = groups if groups is not None else model.channel_groups()  # type: ignore[operator]
+    groups = groups if groups is not None else model.channel_groups()
     members = {g.name: weight_members(g, model) for g in groups}
     live = {m.name: t.detach() != 0 for pairs in members.values() for m, t in pairs}
     alive = {g.name: torch.ones(g.n, dtype=torch.bool) for g in groups}
@@ -44,7 +42,7 @@ def effective_masks(
     return alive
 
 
-def effective_sparsity(model: nn.Module, groups: list[ChannelGroup] | None = None) -> float:
+def effective_sparsity(model: Prunable, groups: list[ChannelGroup] | None = None) -> float:
     """The fraction of channels without effect, at least the sparsity that was asked for."""
     alive = effective_masks(model, groups).values()
     return 1 - sum(int(a.sum()) for a in alive) / sum(len(a) for a in alive)

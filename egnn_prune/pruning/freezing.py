@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from egnn_prune.channels import ChannelGroup
+from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import freeze_entries, lift_masks
 from egnn_prune.pruning.tensors import parameter_names, spread, weight_members
@@ -14,7 +14,7 @@ MODES = ("pruned", "message_passing", "important", "none")
 
 
 def freeze(
-    model: nn.Module,
+    model: Prunable,
     mode: str = "pruned",
     *,
     scores: dict[str, Tensor] | None = None,
@@ -43,12 +43,13 @@ def freeze(
     if mode == "none":
         lift_masks(model)
     elif mode == "message_passing":
-        if not hasattr(model, "message_passing_modules"):
+        passing = getattr(model, "message_passing_modules", None)
+        if passing is None:
             raise ConfigError(
                 f"{type(model).__name__} has no message_passing_modules() to be frozen; choose "
                 "another mode, or let the method return their names"
             )
-        for prefix in model.message_passing_modules():  # type: ignore[operator]
+        for prefix in passing():
             for name in parameter_names(model.get_submodule(prefix)):
                 freeze_entries(model, f"{prefix}.{name}")
     elif mode == "important":
@@ -60,11 +61,11 @@ def freeze(
 
 
 def _freeze_important(
-    model: nn.Module, scores: dict[str, Tensor], keep: dict[str, Tensor], fraction: float
+    model: Prunable, scores: dict[str, Tensor], keep: dict[str, Tensor], fraction: float
 ) -> None:
     if not 0 <= fraction <= 1:
         raise ConfigError(f"the fraction of frozen channels lies in [0, 1], not {fraction}")
-    groups: list[ChannelGroup] = model.channel_groups()  # type: ignore[operator]
+    groups = model.channel_groups()
     for name in (g.name for g in groups):
         if name not in scores or name not in keep:
             raise ConfigError(f"freezing the important channels needs scores and a mask of {name}")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import cast
 
-from egnn_prune.channels import ChannelGroup
+from torch import Tensor, nn
+
+from egnn_prune.channels import ChannelGroup, Member, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import keep_masks
 from egnn_prune.pruning.tensors import weight_members
 
 
 class ChannelGroups(list[ChannelGroup]):
-    """The groups of a model; ``print`` shows a table.
-
-    Args:
-        model: a module with ``channel_groups()``.
-    """
+    """The groups of a model; ``print`` shows a table."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(checked_groups(model))
+        model = checked(model)
+        super().__init__(model.channel_groups())
         keep = keep_masks(model, self)
         self._rows = [
             (
@@ -57,8 +55,8 @@ class ChannelGroups(list[ChannelGroup]):
         return "\n".join(lines)
 
 
-def checked_groups(model: nn.Module) -> list[ChannelGroup]:
-    """The model's groups.
+def checked(model: nn.Module) -> Prunable:
+    """The model, if the engine can prune it.
 
     Raises:
         ConfigError: the model declares none, or two of the same name.
@@ -69,18 +67,18 @@ def checked_groups(model: nn.Module) -> list[ChannelGroup]:
             "it is; declare them (docs/pruning.md, 'Prune a network of your own'), or wrap "
             "convolutional and fully connected networks in egnn_prune.pruning.TracedNetwork"
         )
-    groups: list[ChannelGroup] = model.channel_groups()  # type: ignore[operator]
-    names = [g.name for g in groups]
+    prunable = cast(Prunable, model)
+    names = [g.name for g in prunable.channel_groups()]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if not groups or twice:
+    if not names or twice:
         what = f"two groups named {twice[0]}" if twice else "no channel group"
         raise ConfigError(f"{type(model).__name__} declares {what}; there is nothing to prune by")
-    return groups
+    return prunable
 
 
-def _size(member: object, tensor: torch.Tensor) -> int:
+def _size(member: Member, tensor: Tensor) -> int:
     """Entries along the axis of a member."""
-    return (member.view or tensor.shape)[member.axis]  # type: ignore[attr-defined]
+    return (member.view or tensor.shape)[member.axis]
 
 
 def _parent(name: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from egnn_prune.channels import ChannelGroup
+from egnn_prune.channels import ChannelGroup, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.tensors import (
     get_original,
@@ -135,7 +135,7 @@ def weight_names(model: nn.Module, groups: Iterable[ChannelGroup]) -> list[str]:
 
 @torch.no_grad()
 def apply_masks(
-    model: nn.Module, keep: dict[str, Tensor], groups: list[ChannelGroup] | None = None
+    model: Prunable, keep: dict[str, Tensor], groups: list[ChannelGroup] | None = None
 ) -> None:
     """Zero the channels that are not kept, and hold them there.
 
@@ -143,14 +143,14 @@ def apply_masks(
     :func:`.apply_weight_masks` removed stay zero.
 
     Args:
-        model: any module with ``channel_groups()``.
+        model: declares its groups.
         keep: for each group name a boolean ``[n]``, true for channels that stay.
         groups: the model's groups, where the caller already has them.
 
     Raises:
         ConfigError: a mask is missing, has the wrong length, or keeps nothing.
     """
-    groups = groups if groups is not None else model.channel_groups()  # type: ignore[operator]
+    groups = groups if groups is not None else model.channel_groups()
     for group in groups:
         mask = keep.get(group.name)
         if mask is None or mask.shape != (group.n,) or mask.dtype != torch.bool:
@@ -218,12 +218,12 @@ def thaw(model: nn.Module, names: Iterable[str] | None = None) -> None:
             state.frozen.zero_()
 
 
-def keep_masks(model: nn.Module, groups: list[ChannelGroup] | None = None) -> dict[str, Tensor]:
+def keep_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -> dict[str, Tensor]:
     """Which channels the masks on a model keep, ``{group name: boolean [n]}``.
 
     Derived from the masks themselves: a channel is gone when all of its entries are.
     """
-    groups = groups if groups is not None else model.channel_groups()  # type: ignore[operator]
+    groups = groups if groups is not None else model.channel_groups()
     keep = {}
     for group in groups:
         alive = torch.zeros(group.n, dtype=torch.bool)

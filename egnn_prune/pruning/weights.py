@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import held
 from egnn_prune.pruning.tensors import get_original, parameter_names
@@ -51,7 +52,7 @@ def rewind(model: nn.Module, weights: dict[str, Tensor]) -> None:
         get_original(model, name).copy_(weights[name])
 
 
-def reinitialise(model: nn.Module, seed: int) -> None:
+def reinitialise(model: Prunable, seed: int) -> None:
     """Draw the surviving weights again, in place: the control that a lottery ticket has to beat.
 
     Running statistics of normalisations start anew as well: they belong to the old weights.
@@ -64,12 +65,11 @@ def reinitialise(model: nn.Module, seed: int) -> None:
     like = next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        everything = {g.name: torch.arange(g.n) for g in model.channel_groups()}  # type: ignore[operator]
-        fresh = model.resized(everything).to(like)  # type: ignore[operator]
+        everything = {g.name: torch.arange(g.n) for g in model.channel_groups()}
+        fresh = model.resized(everything).to(like)
         if getattr(fresh, "resized_copies", False):  # nobody knows its constructor's arguments
             for module in fresh.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                getattr(module, "reset_parameters", lambda: None)()
     rewind(model, snapshot(fresh))
     for module in model.modules():
         if isinstance(module, _NormBase):

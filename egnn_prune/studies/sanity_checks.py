@@ -15,6 +15,7 @@ from torch import nn
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.pruning import compact, prune
+from egnn_prune.channels import Prunable
 from egnn_prune.configs.settings import SanitySettings, main_job
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.deployment import checkpoint
@@ -138,8 +139,8 @@ def check_seed(settings: SanitySettings, seed: int, out: Path) -> dict[str, floa
 
 
 def arm_model(
-    arm: str, dense: nn.Module, pruned: nn.Module, start: dict[str, torch.Tensor], seed: int
-) -> nn.Module:
+    arm: str, dense: Prunable, pruned: Prunable, start: dict[str, torch.Tensor], seed: int
+) -> Prunable:
     """The network that an arm trains.
 
     Args:

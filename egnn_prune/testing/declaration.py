@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGate, ChannelGroup, Member
+from egnn_prune.channels import ChannelGate, ChannelGroup, Member, Prunable
 from egnn_prune.pruning.tensors import get_tensor, tensor_names
 
 
@@ -90,7 +90,7 @@ def _check_gate(model: nn.Module, group: ChannelGroup) -> None:
         )
 
 
-def check_resized(model: nn.Module, groups: list[ChannelGroup]) -> None:
+def check_resized(model: Prunable, groups: list[ChannelGroup]) -> None:
     """``resized()`` shrinks the members by what was removed, and nothing else.
 
     Raises:
@@ -122,12 +122,12 @@ Problem = tuple[str, str | None, tuple[int, ...] | None]
 
 
 def _mismatch(
-    model: nn.Module, groups: list[ChannelGroup], keep: dict[str, Tensor]
+    model: Prunable, groups: list[ChannelGroup], keep: dict[str, Tensor]
 ) -> Problem | None:
     """``(sentence, tensor, its shape after resized())`` for the first thing that is wrong."""
     before = {name: tuple(get_tensor(model, name).shape) for name in tensor_names(model)}
     try:
-        small = model.resized(dict(keep))  # type: ignore[operator]
+        small = model.resized(dict(keep))
     except Exception as error:
         return f"resized() fails: {type(error).__name__}: {error}", None, None
     after = {name: tuple(get_tensor(small, name).shape) for name in tensor_names(small)}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGroup
+from egnn_prune.channels import ChannelGate, ChannelGroup, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.equivariance import equivariance_error, model_outputs, output_scale
 from egnn_prune.pruning import apply_masks, compact, hold, keep_masks, release
 from egnn_prune.pruning.criteria.batches import sample_count
 from egnn_prune.pruning.criteria.gate_passes import opened_gates
-from egnn_prune.pruning.groups import checked_groups
+from egnn_prune.pruning.groups import checked
 from egnn_prune.pruning.masks import weight_names
 from egnn_prune.testing.declaration import check_members, check_resized
 from egnn_prune.testing.equivariance import assert_equivariant, default_tolerance
@@ -52,10 +52,10 @@ def assert_prunable(
         AssertionError: names the group and the tensor, and says how to mend it.
     """
     try:
-        groups = checked_groups(model)
+        dense = _shaken(checked(model))
     except ConfigError as error:
         raise AssertionError(str(error)) from error
-    dense = _shaken(model)
+    groups = dense.channel_groups()
     tolerance = default_tolerance(model, batch) if tolerance is None else tolerance
     check_members(dense, groups)
     check_resized(dense, groups)
@@ -67,7 +67,7 @@ def assert_prunable(
 
 
 def _check_compact(
-    model: nn.Module, groups: list[ChannelGroup], batch: Any, tolerance: float, keep: Keep
+    model: Prunable, groups: list[ChannelGroup], batch: Any, tolerance: float, keep: Keep
 ) -> None:
     """Masked and compact agree; where they do not, find out with which group alone."""
     problem = _disagreement(model, batch, tolerance, keep)
@@ -84,7 +84,7 @@ def _check_compact(
     )
 
 
-def _disagreement(model: nn.Module, batch: Any, tolerance: float, keep: Keep) -> str | None:
+def _disagreement(model: Prunable, batch: Any, tolerance: float, keep: Keep) -> str | None:
     """What goes wrong between the masked and the compact copy, if anything."""
     masked = _masked(model, keep)
     try:
@@ -99,7 +99,7 @@ def _disagreement(model: nn.Module, batch: Any, tolerance: float, keep: Keep) ->
 
 
 def _check_copies(
-    model: nn.Module, groups: list[ChannelGroup], batch: Any, tolerance: float
+    model: Prunable, groups: list[ChannelGroup], batch: Any, tolerance: float
 ) -> None:
     """Masks follow ``deepcopy`` and ``state_dict``."""
     keep = _random_keep(groups, 0.5, seed=7)
@@ -120,9 +120,7 @@ def _check_copies(
             )
 
 
-def _check_gates(
-    model: nn.Module, groups: list[ChannelGroup], batch: Any, tolerance: float
-) -> None:
+def _check_gates(model: Prunable, groups: list[ChannelGroup], batch: Any, tolerance: float) -> None:
     """A gate at one changes nothing; a gate at zero removes the channel."""
     gated = [g for g in groups if g.gate]
     keep = _random_keep(groups, 0.5, seed=11)
@@ -136,7 +134,7 @@ def _check_gates(
 
 
 def _gate_problem(
-    model: nn.Module,
+    model: Prunable,
     groups: list[ChannelGroup],
     gated: list[ChannelGroup],
     batch: Any,
@@ -144,7 +142,7 @@ def _gate_problem(
     keep: Keep,
 ) -> str | None:
     """What goes wrong when the gates of some groups are opened and closed, if anything."""
-    gates = [model.get_submodule(g.gate) for g in gated if g.gate]
+    gates = [cast(ChannelGate, model.get_submodule(g.gate)) for g in gated if g.gate]
     like = next(model.parameters())
     ones = [like.new_ones(sample_count(batch), g.n) for g in gated]
     zeros = [o * keep[g.name].to(like) for o, g in zip(ones, gated, strict=True)]
@@ -152,7 +150,7 @@ def _gate_problem(
     before, results = _run(model, batch), []
     for values in (ones, zeros, first):
         try:
-            with opened_gates(gates, values):  # type: ignore[arg-type]
+            with opened_gates(gates, values):
                 results.append(_run(model, batch))
         except (RuntimeError, IndexError) as error:
             return (
@@ -188,7 +186,7 @@ def _gate_problem(
 
 
 def _check_symmetry(
-    model: nn.Module,
+    model: Prunable,
     groups: list[ChannelGroup],
     batch: Any,
     tolerance: float,
@@ -218,14 +216,14 @@ def _random_keep(groups: Iterable[ChannelGroup], sparsity: float, seed: int) -> 
     return keep
 
 
-def _masked(model: nn.Module, keep: Keep) -> nn.Module:
+def _masked(model: Prunable, keep: Keep) -> Prunable:
     masked = copy.deepcopy(model)
     apply_masks(masked, keep)
     return masked
 
 
 @torch.no_grad()
-def _shaken(model: nn.Module) -> nn.Module:
+def _shaken(model: Prunable) -> Prunable:
     """A copy in evaluation mode, without masks, whose weights and statistics are all different."""
     model = copy.deepcopy(model)
     release(model)

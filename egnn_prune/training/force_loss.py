@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.prediction import members_of
 from egnn_prune.training.loss import (
     VARIANCE_WEIGHT,
     likelihood_terms,
     normalised_outputs,
     per_graph,
 )
-from egnn_prune.uncertainty.ensemble import DeepEnsemble
 
 #: Error (in units of the force scale) below which the loss is quadratic: 1 % of the RMS force.
 HUBER_BETA = 0.01
@@ -80,5 +80,5 @@ class ForceLosses:
 
 def _scale(model: nn.Module) -> float:
     """The unit of the normalised energy, which the members of an ensemble share."""
-    first: Any = model.members[0] if isinstance(model, DeepEnsemble) else model
+    first: Any = members_of(model)[0]
     return first.scale.scale

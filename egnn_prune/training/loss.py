@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +11,7 @@ from torch_geometric.utils import scatter
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.graphs import graph_of_node, graph_pointer
-from egnn_prune.prediction import Prediction
+from egnn_prune.prediction import Prediction, Predictor
 from egnn_prune.uncertainty.metrics import crps_terms, nll_terms
 
 #: From members' means and variances ``[M, ...]`` and targets ``[...]`` to losses ``[...]``.
@@ -130,8 +130,9 @@ def normalised_outputs(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Te
             f"{type(model).__name__} has no training loss of its own; pass loss=..., a function "
             "(model, batch) -> [samples]"
         )
-    means, variances = model.normalised(batch)  # type: ignore[operator]
-    return means, variances, model.normalise(batch, getattr(batch, "y", None))  # type: ignore[operator]
+    network = cast(Predictor, model)
+    means, variances = network.normalised(batch)
+    return means, variances, network.normalise(batch, getattr(batch, "y", None))
 
 
 def per_graph(values: Tensor, batch: Any) -> Tensor:

@@ -12,6 +12,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
     CRITERIA,
@@ -154,7 +155,7 @@ class PruningCallback(Callback):
                 raise ConfigError("a fit without an end cannot be planned; set max_steps or epochs")
             per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
             self._plan = self.plan(int(steps), max(1, math.ceil(min(steps, per_epoch))))
-            groups = pruned_part(pl_module, self.network).channel_groups()  # type: ignore[operator]
+            groups = pruned_part(pl_module, self.network).channel_groups()
             zeros = {g.name: torch.zeros(g.n) for g in groups}
             for _step, sparsity in self._plan:  # refuse now what a later round could not do
                 choose(zeros, sparsity, self.scope, groups=groups, round_to=self.round_to)
@@ -187,7 +188,7 @@ class PruningCallback(Callback):
 
     def _round(self, trainer: L.Trainer, pl_module: L.LightningModule, sparsity: float) -> None:
         model = pruned_part(pl_module, self.network)
-        groups = model.channel_groups()  # type: ignore[operator]
+        groups = model.channel_groups()
         batches = None
         if self.batches is not None:
             batches = (move_data_to_device(batch, pl_module.device) for batch in self.batches)
@@ -268,7 +269,7 @@ def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def pruned_part(pl_module: L.LightningModule, name: str | None = None) -> nn.Module:
+def pruned_part(pl_module: L.LightningModule, name: str | None = None) -> Prunable:
     """The network that a callback prunes.
 
     Args:
@@ -280,7 +281,7 @@ def pruned_part(pl_module: L.LightningModule, name: str | None = None) -> nn.Mod
         ConfigError: there is no such part, or more than one, or it declares no channel groups.
     """
     kind = type(pl_module).__name__
-    parts = dict(pl_module.named_modules())
+    parts: dict[str, Any] = dict(pl_module.named_modules())
     if name is not None and name not in parts:
         raise ConfigError(f"{kind} has no part {name!r}; see named_modules()")
     for key in (name,) if name is not None else ("", "model"):

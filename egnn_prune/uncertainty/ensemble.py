@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError
-from egnn_prune.prediction import ClassPrediction, Prediction
+from egnn_prune.prediction import ClassPrediction, Prediction, Predictor, members_of
 from egnn_prune.uncertainty.estimator import Estimator, Predicted, as_prediction
 
 
-class DeepEnsemble(nn.Module):
+class DeepEnsemble(Predictor):
     """Independent members whose predictions are pooled (Lakshminarayanan et al. 2017).
 
     The members' channel groups are the ensemble's groups, so the pruning engine treats it like any
@@ -68,44 +68,48 @@ class DeepEnsemble(nn.Module):
     def normalised(self, batch: Any, samples: int = 1) -> tuple[Tensor, Tensor]:
         """All members' means and variances in units of the target's scale, ``[M, B]``."""
         batch = self.prepared(batch)
-        outputs = [member.normalised(batch, samples) for member in self.members]  # type: ignore[operator]
+        outputs = [member.normalised(batch, samples) for member in members_of(self)]
         return torch.cat([m for m, _ in outputs]), torch.cat([v for _, v in outputs])
 
-    def normalise(self, batch: Any, y: Tensor) -> Tensor:
+    def normalise(self, batch: Any, y: Tensor | None) -> Tensor:
         """Targets in units of the scale, which all members share."""
-        return self.members[0].normalise(batch, y)  # type: ignore[operator]
+        return members_of(self)[0].normalise(batch, y)
+
+    def reference(self, batch: Any) -> Tensor:
+        """What would be predicted without networks."""
+        return members_of(self)[0].reference(batch)
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The groups of every member, prefixed with its place."""
         return [
             group.prefixed(f"members.{i}")
-            for i, member in enumerate(self.members)
-            for group in member.channel_groups()  # type: ignore[operator]
+            for i, member in enumerate(members_of(self))
+            for group in member.channel_groups()
         ]
 
     def message_passing_modules(self) -> list[str]:
         """What freezing message passing locks, in every member."""
         return [
             f"members.{i}.{name}"
-            for i, member in enumerate(self.members)
-            for name in member.message_passing_modules()  # type: ignore[operator]
+            for i, member in enumerate(members_of(self))
+            for name in member.message_passing_modules()
         ]
 
     def resized(self, keep: dict[str, Tensor]) -> DeepEnsemble:
         """Members of the sizes that ``keep`` gives them (weights not copied)."""
         small = []
-        for i, member in enumerate(self.members):
+        for i, member in enumerate(members_of(self)):
             prefix = f"members.{i}."
             own = {k.removeprefix(prefix): v for k, v in keep.items() if k.startswith(prefix)}
-            small.append(member.resized(own))  # type: ignore[operator]
+            small.append(member.resized(own))
         return DeepEnsemble(small)
 
     def architecture(self) -> dict[str, object]:
         """The members' classes and architectures, as plain JSON."""
         return {
             "members": [
-                {"class": type(m).__name__, "architecture": m.architecture()}  # type: ignore[operator]
-                for m in self.members
+                {"class": type(m).__name__, "architecture": m.architecture()}
+                for m in members_of(self)
             ]
         }
 

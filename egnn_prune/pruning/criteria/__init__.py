@@ -14,13 +14,14 @@ from egnn_prune.pruning.criteria.fisher import fisher
 from egnn_prune.pruning.criteria.grasp import grasp
 from egnn_prune.pruning.criteria.lamp import lamp
 from egnn_prune.pruning.criteria.magnitude import group_norm, magnitude, magnitude_l1
-from egnn_prune.pruning.criteria.movement import Movement, movement
+from egnn_prune.pruning.criteria.movement import movement
 from egnn_prune.pruning.criteria.random import random
 from egnn_prune.pruning.criteria.snip import snip
 from egnn_prune.pruning.criteria.synflow import synflow
 from egnn_prune.pruning.criteria.taylor import taylor
 from egnn_prune.pruning.criteria.uncertainty import uncertainty
 from egnn_prune.pruning.criteria.wanda import wanda
+from egnn_prune.pruning.movement_recorder import Movement
 
 Criterion = Callable[[ChannelGroup, Context], Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,7 @@ from egnn_prune.channels import ChannelGate, ChannelGroup
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.criteria.batches import PerSample, checked
 from egnn_prune.pruning.criteria.gate_passes import gate_gradients
-
-if TYPE_CHECKING:
-    from egnn_prune.pruning.criteria.movement import Movement
+from egnn_prune.pruning.movement_recorder import Movement
 
 T = TypeVar("T")
 

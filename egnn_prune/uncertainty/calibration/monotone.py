@@ -121,18 +121,11 @@ def pool_adjacent_violators(values: Tensor, weights: Tensor) -> Tensor:
         weights: ``[k]``, positive.
 
     Returns:
-        ``[k]``, never descending. Source: Ayer et al. 1955.
+        ``[k]``, never descending, by pooling adjacent violators (Ayer et al. 1955).
     """
-    pools: list[tuple[float, float, int]] = []  # mean, weight, length
-    for mean, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        length = 1
-        while pools and pools[-1][0] >= mean:
-            before, heavy, long = pools.pop()
-            mean = (before * heavy + mean * weight) / (heavy + weight)
-            weight, length = heavy + weight, long + length
-        pools.append((mean, weight, length))
-    means, lengths = values.new_tensor([p[0] for p in pools]), [p[2] for p in pools]
-    return means.repeat_interleave(torch.tensor(lengths))
+    from scipy.optimize import isotonic_regression  # only where a map is fitted
+
+    return values.new_tensor(isotonic_regression(values.cpu(), weights=weights.cpu()).x)
 
 
 def _likelihood_loss(squared: Tensor, variance: Tensor) -> float:
