@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.studies.learning_curve import learning_curve_plot, learning_curve_table
 from egnn_prune.runs.result_store import Row, Rows, different
 from egnn_prune.selection import STRATEGIES, gather, select
-from egnn_prune.studies.frame import Results, open_job, run_study, seed_settings
+from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import errors
 from egnn_prune.training import fit_loader
 
@@ -25,21 +24,6 @@ from egnn_prune.training import fit_loader
 FIRST = "first.safetensors"
 #: Strategies that label a pool: they choose a given number, and not by labels.
 POOL_STRATEGIES = tuple(name for name in STRATEGIES if name not in ("loss", "threshold"))
-
-
-def run_acquisition(settings: AcquisitionSettings) -> Path:
-    """Learning curves of all strategies over seeds: ``acquisition.csv``, ``.txt`` and ``.png``.
-
-    Args:
-        settings: seeds, strategies, sizes, steps, and those of the main job.
-
-    Returns:
-        The folder of the study.
-
-    Raises:
-        ConfigError: a strategy that cannot label a pool, or a number out of range.
-    """
-    return run_study("acquisition", settings, check, run_seed, results)
 
 
 def check(settings: AcquisitionSettings) -> None:
@@ -193,3 +177,7 @@ def acquired(
         evidence = replace(evidence, covered=covered)
     band = job.settings.selection.band
     return pool[select(evidence, strategy, fraction=fraction, band=band, generator=generator)]
+
+
+#: Learning curves of all strategies.
+run_acquisition = Study("acquisition", check, run_seed, results)

@@ -20,7 +20,7 @@ from egnn_prune.pipeline.run_context import Workbench
 from egnn_prune.prediction import Prediction
 from egnn_prune.report.studies.calibration_study import answer_table, study_plot, study_table
 from egnn_prune.runs.result_store import Row, different
-from egnn_prune.studies.frame import Results, run_study
+from egnn_prune.studies.frame import Results, Study
 from egnn_prune.studies.networks import RECIPES, network_job, train_networks
 from egnn_prune.system.files import write_arrays
 from egnn_prune.uncertainty import (
@@ -55,21 +55,6 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
 }
 #: Added to a seed for the further members of its deep ensemble, which no other seed uses.
 STRIDE = 5
-
-
-def run_calibration_study(settings: CalibrationStudySettings) -> Path:
-    """Train, prune and judge the networks of every seed, then write tables and figure.
-
-    Args:
-        settings: seeds, recipes, sparsities, steps, and those of the main job.
-
-    Returns:
-        The folder with ``calibration.csv``, ``calibration.txt`` and ``calibration.png``.
-
-    Raises:
-        ConfigError: a setting is out of range.
-    """
-    return run_study("calibration", settings, check, run_seed, results)
 
 
 def check(settings: CalibrationStudySettings) -> None:
@@ -238,3 +223,7 @@ def scores(prediction: Prediction, y: Tensor) -> Row:
         "miscalibration_nats": wrong,
         "accuracy_nats": found["nll"] - wrong,
     }
+
+
+#: Trains, prunes and scores the networks of every seed.
+run_calibration_study = Study("calibration", check, run_seed, results)

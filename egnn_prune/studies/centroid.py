@@ -8,7 +8,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from egnn_prune.pruning import compact
 from egnn_prune.report.studies.centroid import BASELINE, centroid_plot, centroid_table
 from egnn_prune.runs.result_store import Row, Rows, different
 from egnn_prune.selection import select
-from egnn_prune.studies.frame import Results, run_study, study_folder
+from egnn_prune.studies.frame import Results, Study, study_folder
 from egnn_prune.training import PruningCallback, fit_loader
 from egnn_prune.training.loss import normalised_outputs, per_graph
 from egnn_prune.uncertainty import MCDropout
@@ -60,18 +59,6 @@ class CentroidStudySettings:
     samples: int = setting(10, "thinned networks whose spread is the uncertainty")
     workers: int = setting(1, "processes that work at the same time, one seed each")
     threads: int | None = setting(1, "CPU threads of each; null: torch's default")
-
-
-def run_centroid_study(settings: CentroidStudySettings) -> Path:
-    """All arms over seeds, then ``centroid.csv``, ``.txt`` and ``.png``.
-
-    Returns:
-        The folder of the study.
-
-    Raises:
-        ConfigError: a setting is out of range.
-    """
-    return run_study("centroid", settings, check, run_seed, results)
 
 
 def check(settings: CentroidStudySettings) -> None:
@@ -219,3 +206,7 @@ def errors(model: nn.Module, dataset: GraphDataset) -> Row:
         found[f"{split}_mse"] = float(error.square().mean())
         found[f"{split}_still"] = float(still.square().mean())
     return found
+
+
+#: All arms over seeds.
+run_centroid_study = Study("centroid", check, run_seed, results)

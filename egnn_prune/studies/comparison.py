@@ -10,7 +10,7 @@ from egnn_prune.pipeline.main_job import run
 from egnn_prune.report.studies.comparison import COLUMNS, comparison_plot, summary_table
 from egnn_prune.runs.result_store import Row, different
 from egnn_prune.runs.run_folder import RunFolder
-from egnn_prune.studies.frame import Results, run_study, seed_settings
+from egnn_prune.studies.frame import Results, Study, seed_settings
 from egnn_prune.system.files import read_json
 
 #: What each arm changes in the settings. All arms of a seed start from the same dense model and
@@ -23,21 +23,6 @@ ARMS: dict[str, dict[str, str]] = {
     "random_graphs": {"pruning.criterion": "taylor", "selection.strategy": "random"},
     "least_uncertain": {"pruning.criterion": "taylor", "selection.strategy": "least"},
 }
-
-
-def compare(settings: ComparisonSettings) -> Path:
-    """Run (or re-use finished) jobs, then write ``comparison.csv``, ``.txt`` and ``.png``.
-
-    Args:
-        settings: seeds, arms, sparsities, and the settings of each job.
-
-    Returns:
-        The folder of the comparison.
-
-    Raises:
-        ConfigError: an unknown arm, or nothing to compare.
-    """
-    return run_study("comparison", settings, check, run_seed, results)
 
 
 def check(settings: ComparisonSettings) -> None:
@@ -85,3 +70,7 @@ def run_seed(settings: ComparisonSettings, seed: int) -> list[Row]:
             row = {"seed": job.seed, "arm": label, "sparsity": sparsity}
             rows.append(row | metrics["models"][model])
     return rows
+
+
+#: Runs the jobs, or re-uses finished ones, and compares their models.
+compare = Study("comparison", check, run_seed, results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from torch import nn
 from torch.utils.data import WeightedRandomSampler
@@ -18,24 +17,9 @@ from egnn_prune.pruning.criteria import CRITERIA
 from egnn_prune.report.studies.comparison import COLUMNS
 from egnn_prune.report.studies.sweep import rivals_table, sweep_plot, sweep_table
 from egnn_prune.runs.result_store import Row, different
-from egnn_prune.studies.frame import Results, open_job, run_study, seed_settings
+from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import BATCH, TRAINED, errors, selected
 from egnn_prune.uncertainty.metrics import nll
-
-
-def run_sweep(settings: SweepSettings) -> Path:
-    """Sweep all criteria and sparsities for every seed, then write table and figure.
-
-    Args:
-        settings: seeds, criteria, sparsities, steps, and those of the main job.
-
-    Returns:
-        The folder with ``sweep.csv``, ``sweep.png`` and ``sweep.txt``.
-
-    Raises:
-        ConfigError: nothing to sweep, or an unknown criterion.
-    """
-    return run_study("sweep", settings, check, run_seed, results)
 
 
 def check(settings: SweepSettings) -> None:
@@ -104,3 +88,7 @@ def evaluator(job: Job) -> Callable[[nn.Module], Row]:
         return found | errors(model, job, ["ood"])
 
     return evaluate
+
+
+#: Sweeps all criteria and sparsities for every seed.
+run_sweep = Study("sweep", check, run_seed, results)

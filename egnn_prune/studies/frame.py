@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
 
@@ -50,45 +50,49 @@ class Results:
     columns: Sequence[str] = ()
 
 
-def run_study(
-    name: str,
-    settings: S,
-    check: Callable[[S], None],
-    run_seed: Callable[[S, int], list[Row]],
-    results: Callable[[S, list[Row]], Results],
-) -> Path:
-    """Run all seeds and write what they found; interrupted, the same call goes on.
+@dataclass(frozen=True)
+class Study(Generic[S]):
+    """An experiment over seeds; call it with its settings to run it and write what it found.
 
-    Args:
+    Interrupted, the same call goes on where it stopped.
+
+    Attributes:
         name: of the files.
-        settings: of the study.
         check: refuses what only this study cannot use.
         run_seed: all rows of a seed; a function of a module, which keeps what is finished.
-        results: of the rows of all seeds, those of earlier runs in this folder among them.
-
-    Returns:
-        The study's folder.
-
-    Raises:
-        ConfigError: one sentence about the first wrong setting.
+        results: of the rows of all seeds.
     """
-    different("seeds", settings.seeds)
-    check(settings)
-    if isinstance(settings, Settings):
-        for seed in settings.seeds:
-            validate(seed_settings(settings, seed))
-        refuse_unused(settings)
-    out = study_folder(settings)
-    workers = getattr(settings, "workers", 1)  # the sanity checks have none
-    with alone_in(out):
-        found = results(settings, over_seeds(run_seed, settings, settings.seeds, workers))
-        write_rows(found.rows, out / f"{name}.csv", found.columns)
-        write_atomic(out / f"{name}.txt", f"{found.text}\n".encode())
+
+    name: str
+    check: Callable[[S], None]
+    run_seed: Callable[[S, int], list[Row]]
+    results: Callable[[S, list[Row]], Results]
+
+    def __call__(self, settings: S) -> Path:
+        """Run all seeds and write ``NAME.csv``, ``.txt`` and ``.png``; returns their folder.
+
+        Raises:
+            ConfigError: one sentence about the first wrong setting.
+        """
+        different("seeds", settings.seeds)
+        self.check(settings)
+        if isinstance(settings, Settings):
+            for seed in settings.seeds:
+                validate(seed_settings(settings, seed))
+            refuse_unused(settings)
+        out, workers = study_folder(settings), getattr(settings, "workers", 1)
+        with alone_in(out):
+            rows = over_seeds(self.run_seed, settings, settings.seeds, workers)
+            self._write(self.results(settings, rows), out)
+        return out
+
+    def _write(self, found: Results, out: Path) -> None:
+        path = out / f"{self.name}.csv"
+        written = [write_rows(found.rows, path, found.columns)]
+        written.append(write_atomic(path.with_suffix(".txt"), f"{found.text}\n".encode()))
         if found.figure:
-            write_atomic(out / f"{name}.png", png_bytes(found.figure))
-    figure = f", {name}.png" if found.figure else ""
-    print(f"{found.text}\nWritten: {name}.csv, {name}.txt{figure} in {out}")
-    return out
+            written.append(write_atomic(path.with_suffix(".png"), png_bytes(found.figure)))
+        print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")
 
 
 def study_folder(settings: StudySettings) -> Path:

@@ -7,7 +7,6 @@ from scratch), Su et al. 2020 (shuffled masks).
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ from egnn_prune.pruning import (
 from egnn_prune.report.common.formatting import text_table
 from egnn_prune.report.common.statistics import summarise
 from egnn_prune.runs.result_store import Row, Rows
-from egnn_prune.studies.frame import Results, open_job, run_study, seed_settings
+from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import TRAINED, errors, pruned_on, selected
 
 #: Does an arm start over (and so get the dense model's steps as well)?
@@ -41,21 +40,6 @@ ARMS = {
     "reinitialised": True,
     "scratch": True,
 }
-
-
-def run_checks(settings: SanitySettings) -> Path:
-    """Train all arms of all seeds and write ``sanity.csv`` and ``sanity.txt``.
-
-    Args:
-        settings: seeds, and those of the main job; ``pruning`` is one-shot here.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ConfigError: no seed, or a setting out of range.
-    """
-    return run_study("sanity", settings, check, run_seed, results)
 
 
 def check(settings: SanitySettings) -> None:
@@ -139,3 +123,7 @@ def arm_model(
     if arm == "reinitialised":
         reinitialise(model, seed)
     return model
+
+
+#: Trains all arms of all seeds; ``pruning`` is one-shot here, and there is no figure.
+run_checks = Study("sanity", check, run_seed, results)

@@ -20,26 +20,11 @@ from egnn_prune.pipeline.main_job import DENSE, Job
 from egnn_prune.report.studies.selection import selection_plot, selection_table
 from egnn_prune.runs.result_store import Row, Rows, different
 from egnn_prune.selection import STRATEGIES, Evidence, replay_weights
-from egnn_prune.studies.frame import Results, run_study
+from egnn_prune.studies.frame import Results, Study
 from egnn_prune.studies.networks import TRAINED, errors, fine_tuned, network_job, pruned_on
 
 #: The control that selects nothing: all training graphs, drawn equally often.
 ALL = "all"
-
-
-def run_selection_study(settings: SelectionStudySettings) -> Path:
-    """Compare strategies over seeds, then write ``selection.csv``, ``.txt`` and ``.png``.
-
-    Args:
-        settings: seeds, strategies, replays, steps, and those of the main job.
-
-    Returns:
-        The folder of the study.
-
-    Raises:
-        ConfigError: an unknown strategy, nothing to compare, or networks that do not fit.
-    """
-    return run_study("selection", settings, check, run_seed, results)
 
 
 def check(settings: SelectionStudySettings) -> None:
@@ -140,3 +125,7 @@ def trained_on(pruned: nn.Module, weights: Tensor, steps: int, job: Job) -> nn.M
     size = job.settings.training.batch_size
     loader = DataLoader(job.train, size, sampler=sampler, drop_last=True)
     return compact(fine_tuned(copy.deepcopy(pruned), loader, steps, job))
+
+
+#: Compares strategies after equally many steps.
+run_selection_study = Study("selection", check, run_seed, results)
