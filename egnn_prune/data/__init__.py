@@ -17,7 +17,7 @@ from egnn_prune.errors import ConfigError
 SOURCES: dict[str, str] = {
     "xtb": "xtb",
     "qm9": "qm9",
-    "rmd17": "rmd17",
+    "rmd17": "md17",
     "md17": "md17",
     "extxyz": "extxyz",
     "npz": "npz",

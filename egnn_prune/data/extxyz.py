@@ -85,8 +85,6 @@ def load_extxyz(
     own = np.where(file_of == TRAIN, kind_of, DATA)
     references = reference_energies(own, first, arrays["y"], path.name)
     rows = {kind: np.flatnonzero((file_of == kind) & (kind_of == DATA)) for kind in files}
-    if len(rows[TRAIN]) < 3:
-        raise DataError(f"{path} holds {len(rows[TRAIN])} structures; at least 3 are needed")
     splits, notes = _splits(store, rows, files, seed)
     _refuse_other_elements(store, splits, file_of, files)
     unit = "eV" if is_energy(name) else "data unit"

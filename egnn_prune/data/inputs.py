@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from egnn_prune.data import md17, rmd17
 from egnn_prune.data.cache import sha256
 from egnn_prune.data.local import local_data
+from egnn_prune.data.md17 import RELEASES, split_files
 from egnn_prune.data.qm9 import SAMPLE
 from egnn_prune.data.qm9_official import ARCHIVE, UNCHARACTERIZED
 
@@ -33,7 +33,7 @@ def graph_inputs(data: GraphSource) -> dict[str, str]:
     """
     given = {"path": data.path, "test": data.test, "ood": data.ood}
     found = {role: Path(name) for role, name in given.items() if name}
-    if data.name in ("rmd17", "md17"):
+    if data.name in RELEASES:
         found |= _trajectory(data)
     elif data.name == "qm9" and not data.path:
         found |= _qm9(data.subset)
@@ -41,13 +41,12 @@ def graph_inputs(data: GraphSource) -> dict[str, str]:
 
 
 def _trajectory(data: GraphSource) -> dict[str, Path]:
-    places = rmd17.PLACES if data.name == "rmd17" else md17.PLACES
-    file = rmd17.find_file(data.path, data.subset or "ethanol", places)
+    file = RELEASES[data.name].find(data.path, data.subset)
     if file is None:
         return {}
     found = {"path": file}
     if data.name == "rmd17":
-        splits = rmd17.split_files(file, file.stem.removeprefix("rmd17_"))
+        splits = split_files(file, file.stem.removeprefix("rmd17_"))
         found |= {split.name: split for split in splits}
     return found
 

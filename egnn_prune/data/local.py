@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from egnn_prune.errors import DataError
-
 VARIABLE = "EGNN_PRUNE_DATA"
 
 
@@ -23,18 +21,3 @@ def local_data(relative: str) -> Path | None:
     folder = data_folder()
     path = folder / relative if folder else None
     return path if path is not None and path.exists() else None
-
-
-def required_data(relative: str, setting: str = "data.path") -> Path:
-    """The file of that name in :func:`data_folder`.
-
-    Raises:
-        DataError: it is not there; says where to put it.
-    """
-    path = local_data(relative)
-    if path is None:
-        raise DataError(
-            f"{relative} was not found; set {VARIABLE} to the folder that holds it, or give the "
-            f"file with {setting}=FILE"
-        )
-    return path

@@ -173,7 +173,7 @@ def flat_store(
     Raises:
         DataError: there is no such target, or a record's is no number.
     """
-    y = arrays["targets"][:, _column(arrays, target, name)].astype(np.float64) * factors[0]
+    y = arrays["targets"][:, column_of(arrays, target, name)].astype(np.float64) * factors[0]
     nodes = {"z": arrays["z"], "pos": arrays["pos"]}
     if "forces" in arrays and target in POTENTIALS:
         nodes["forces"] = arrays["forces"]
@@ -209,7 +209,7 @@ def own_or_random_splits(
 
 
 def _said(arrays: Arrays, target: str, with_forces: bool) -> list[str]:
-    column = _column(arrays, target, "")
+    column = column_of(arrays, target, "")
     units = {
         target: str(arrays["target_units"][column]) if "target_units" in arrays else "",
         "pos": str(arrays.get("pos_unit", "")),
@@ -220,7 +220,12 @@ def _said(arrays: Arrays, target: str, with_forces: bool) -> list[str]:
     return [f"read: {shown}"] + [f"not used: forces, which {target} has none of"] * unused
 
 
-def _column(arrays: Arrays, target: str, name: str) -> int:
+def column_of(arrays: Arrays, target: str, name: str) -> int:
+    """Which column of ``targets`` it is.
+
+    Raises:
+        DataError: none; says what there is.
+    """
     names = [str(n) for n in arrays["target_names"]]
     if target not in names:
         raise DataError(f"{name} has no target {target!r}; it has {', '.join(names)}")
@@ -229,7 +234,7 @@ def _column(arrays: Arrays, target: str, name: str) -> int:
 
 def _units(arrays: Arrays, target: str, name: str) -> tuple[str, tuple[float, float, float]]:
     """The target's unit after loading, and the factors of targets, positions and forces."""
-    column = _column(arrays, target, name)
+    column = column_of(arrays, target, name)
     unit = str(arrays["target_units"][column]).strip() if "target_units" in arrays else ""
     length = str(arrays.get("pos_unit", "Angstrom"))
     with_forces = "forces" in arrays and target in POTENTIALS

@@ -13,7 +13,7 @@ from torch import Tensor
 from egnn_prune.data.cache import Arrays
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.local import local_data
-from egnn_prune.data.npz import flat_store, own_or_random_splits, read_npz
+from egnn_prune.data.npz import column_of, flat_store, own_or_random_splits, read_npz
 from egnn_prune.data.qm9_official import official_arrays
 from egnn_prune.errors import ConfigError, DataError
 
@@ -167,12 +167,10 @@ def _arrays(path: str | Path | None, subset: str | None) -> tuple[str, Arrays]:
 def _factor(arrays: Arrays, target: str, name: str) -> float:
     """What brings the file's numbers to the customary unit."""
     wanted = PROPERTIES[target]
-    names = [str(n) for n in arrays["target_names"]]
-    if target not in names:
-        raise DataError(f"{name} has no target {target!r}; it has {', '.join(names)}")
+    column = column_of(arrays, target, name)
     if "target_units" not in arrays:
         return wanted.factor
-    declared = str(arrays["target_units"][names.index(target)])
+    declared = str(arrays["target_units"][column])
     known = {wanted.unit: 1.0, wanted.filed_in: wanted.factor}
     if declared not in known:
         raise DataError(

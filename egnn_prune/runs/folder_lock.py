@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -89,37 +87,18 @@ def _this_process() -> str:
     return f"process {os.getpid()} (this one)"
 
 
-class Placed(Protocol):
-    """Settings of a job with an output folder."""
-
-    @property
-    def out(self) -> str | None:
-        """The folder; without one the job has a default."""
-
-
-S = TypeVar("S", bound=Placed)
-
-
-def alone_in(default: str) -> Callable[[Callable[[S], Path]], Callable[[S], Path]]:
-    """A decorator: the job holds its output folder, ``out`` or this default, while it runs."""
-
-    def decorate(job: Callable[[S], Path]) -> Callable[[S], Path]:
-        @functools.wraps(job)
-        def held(settings: S) -> Path:
-            folder = Path(settings.out or default).expanduser()
-            there = folder.exists()
-            lock = lock_folder(folder)
-            try:
-                return job(settings)
-            finally:
-                unused = not there and {p.name for p in folder.iterdir()} <= {NAME}
-                if unused:  # refused settings leave nothing behind
-                    (folder / NAME).unlink()  # while it is held: whoever waits looks again
-                del lock
-                if unused:
-                    with suppress(OSError):  # somebody else began right now
-                        folder.rmdir()
-
-        return held
-
-    return decorate
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a job's output folder while the block runs; a refused job leaves nothing behind."""
+    there = folder.exists()
+    lock = lock_folder(folder)
+    try:
+        yield
+    finally:
+        unused = not there and {p.name for p in folder.iterdir()} <= {NAME}
+        if unused:
+            (folder / NAME).unlink()  # while it is held: whoever waits looks again
+        del lock
+        if unused:
+            with suppress(OSError):  # somebody else began right now
+                folder.rmdir()

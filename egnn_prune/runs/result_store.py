@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import joblib
+import torch
+from tqdm import tqdm
 
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.system.files import read_json, write_json
@@ -30,14 +32,15 @@ class Rows:
     Args:
         path: the file; read if it exists.
         asked: the settings that all rows must share.
+        shared: values that every new row begins with.
 
     Raises:
         ConfigError: the file holds rows that were found with other settings.
         InputError: the file is damaged.
     """
 
-    def __init__(self, path: Path, asked: Row) -> None:
-        self.path, self.asked = path, asked
+    def __init__(self, path: Path, asked: Row, **shared: Any) -> None:
+        self.path, self.asked, self.shared = path, asked, shared
         self.rows: list[Row] = []
         if path.exists():
             found = read_json(path)
@@ -56,9 +59,18 @@ class Rows:
 
     def add(self, row: Row) -> Row:
         """Keep a row, in memory and on disk."""
-        self.rows.append(row)
+        self.rows.append({**self.shared, **row})
         write_json(self.path, {"asked": self.asked, "rows": self.rows})
-        return row
+        return self.rows[-1]
+
+    def fill(self, cells: Iterable[Row], find_out: Callable[..., Row]) -> list[Row]:
+        """The rows of these cells; what is missing is found out, one after another, and kept.
+
+        Args:
+            cells: values that tell rows apart.
+            find_out: called with the values of a cell, gives the rest of its row.
+        """
+        return [self.find(**c) or self.add({**c, **find_out(**c)}) for c in cells]
 
 
 def over_seeds(
@@ -79,20 +91,38 @@ def over_seeds(
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
     if workers == 1:
-        parts = [work(settings, seed) for seed in seeds]
+        parts = [_on_threads(work, settings, seed) for seed in seeds]
     else:
         os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
+        os.environ["TQDM_DISABLE"] = "1"  # bars of several workers would overwrite each other
         if settings.threads is None:
             settings.threads = max(1, (os.cpu_count() or 1) // workers)
-        parts = joblib.Parallel(n_jobs=workers)(joblib.delayed(work)(settings, s) for s in seeds)
+        tasks = (joblib.delayed(_on_threads)(work, settings, seed) for seed in seeds)
+        pool = joblib.Parallel(n_jobs=workers, return_as="generator")
+        parts = list(tqdm(pool(tasks), "seeds", total=len(seeds), disable=False))
     return [row for part in parts for row in part]
 
 
-def different(name: str, values: Sequence[Any]) -> None:
-    """Refuse a setting that names nothing, or the same value twice.
+def _on_threads(work: Callable[[S, int], list[Row]], settings: S, seed: int) -> list[Row]:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return work(settings, seed)
+
+
+def different(name: str, values: Sequence[Any], allowed: Iterable[str] = (), why: str = "") -> None:
+    """Refuse a setting that names nothing, the same value twice, or what there is not.
+
+    Args:
+        name: of the setting.
+        values: that it names.
+        allowed: what there is to choose from; where it is empty, everything.
+        why: what the refusal of an unknown value says besides.
 
     Raises:
         ConfigError: it does.
     """
+    known = list(allowed)
+    if known and (unknown := sorted(set(values) - set(known))):
+        raise ConfigError(f"{name} must be some of {', '.join(known)}, not {unknown}{why}")
     if not values or len(set(values)) < len(values):
         raise ConfigError(f"{name} needs one or more different values, not {list(values)}")

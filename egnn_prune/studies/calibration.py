@@ -13,20 +13,15 @@ import torch
 from torch import Tensor
 
 from egnn_prune.configs.settings import CalibrationStudySettings
-from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import predict_all, targets
-from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Workbench
 from egnn_prune.prediction import Prediction
-from egnn_prune.report.common.csv_file import write_rows
-from egnn_prune.report.common.files import write_atomic
-from egnn_prune.report.common.style import png_bytes
 from egnn_prune.report.studies.calibration_study import answer_table, study_plot, study_table
-from egnn_prune.runs.folder_lock import alone_in
-from egnn_prune.runs.result_store import Row, different, over_seeds
-from egnn_prune.studies.trained_networks import RECIPES, network_job, train_networks
+from egnn_prune.runs.result_store import Row, different
+from egnn_prune.studies.frame import Results, Study
+from egnn_prune.studies.networks import RECIPES, network_job, train_networks
 from egnn_prune.system.files import write_arrays
 from egnn_prune.uncertainty import (
     CALIBRATIONS,
@@ -62,63 +57,34 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
 STRIDE = 5
 
 
-@alone_in("runs/calibration")
-def run_calibration_study(settings: CalibrationStudySettings) -> Path:
-    """Train, prune and judge the networks of every seed, then write tables and figure.
-
-    Args:
-        settings: seeds, recipes, sparsities, steps, and those of the main job.
-
-    Returns:
-        The folder with ``calibration.csv``, ``calibration.txt`` and ``calibration.png``.
-
-    Raises:
-        ConfigError: a setting is out of range.
-    """
-    out = check(settings)
-    rows = over_seeds(study_seed, settings, settings.seeds, settings.workers)
-    text = "\n\n".join([answer_table(rows), study_table(rows, "test"), study_table(rows, "ood")])
-    write_rows(rows, out / "calibration.csv")
-    write_atomic(out / "calibration.txt", f"{text}\n".encode())
-    write_atomic(out / "calibration.png", png_bytes(study_plot(rows)))
-    print(f"{text}\nWritten: {out / 'calibration.csv'}, calibration.txt and calibration.png")
-    return out
-
-
-def check(settings: CalibrationStudySettings) -> Path:
-    """The study's folder, once its settings are known to be usable.
-
-    Raises:
-        ConfigError: one sentence about the first wrong setting.
-    """
-    for name in ("seeds", "sparsities", "recipes"):
-        different(name, getattr(settings, name))
-    if unknown := set(settings.recipes) - set(RECIPES):
-        raise ConfigError(f"recipes must be some of {', '.join(RECIPES)}, not {sorted(unknown)}")
+def check(settings: CalibrationStudySettings) -> None:
+    """Refuse recipes that there are not, and numbers out of range."""
+    different("sparsities", settings.sparsities)
+    different("recipes", settings.recipes, RECIPES)
     if not all(0 < s < 1 for s in settings.sparsities):
         raise ConfigError(f"sparsities lie between 0 and 1, not {settings.sparsities}")
-    if settings.steps < 1 or settings.workers < 1:
-        raise ConfigError("steps and workers must be at least 1")
+    if settings.steps < 1:
+        raise ConfigError(f"steps must be at least 1, not {settings.steps}")
     if settings.deep_members and "single" not in settings.recipes:
         raise ConfigError("a deep ensemble has members of the recipe single; add it to recipes")
     if settings.deep_members == 1 or settings.deep_members < 0:
         raise ConfigError("deep_members must be at least 2, or 0 for no deep ensemble")
     if settings.deep_members and max(settings.seeds) - min(settings.seeds) >= STRIDE:
         raise ConfigError(f"with deep_members the seeds must lie within {STRIDE} of each other")
-    validate(settings)
-    refuse_unused(settings)
-    return Path(settings.out or "runs/calibration").expanduser()
 
 
-def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
+def results(_: CalibrationStudySettings, rows: list[Row]) -> Results:
+    """The answer, then every score of both splits."""
+    tables = [answer_table(rows), study_table(rows, "test"), study_table(rows, "ood")]
+    return Results(rows, "\n\n".join(tables), study_plot(rows))
+
+
+def run_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
     """All rows of a seed; networks and predictions that are there already are used again."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    out = check(settings)
     rows: list[Row] = []
     dense: dict[str, Prediction] = {}
     for recipe in settings.recipes:
-        job = network_job(settings, recipe, seed, out)
+        job = network_job(settings, recipe, seed)
         job.check_validation()
         for sparsity, path in train_networks(job, settings.sparsities, settings.steps).items():
             for name, kind in ESTIMATORS[recipe].items():
@@ -128,7 +94,7 @@ def study_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
                 rows += cell.rows(found, dense.setdefault(name, found["val"]))
     if settings.deep_members:
         members = range(settings.deep_members)
-        jobs = [network_job(settings, "single", seed + STRIDE * i, out) for i in members]
+        jobs = [network_job(settings, "single", seed + STRIDE * i) for i in members]
         places = [train_networks(job, settings.sparsities, settings.steps) for job in jobs]
         name = f"deep ensemble of {len(jobs)}"
         for sparsity in (0.0, *settings.sparsities):
@@ -257,3 +223,7 @@ def scores(prediction: Prediction, y: Tensor) -> Row:
         "miscalibration_nats": wrong,
         "accuracy_nats": found["nll"] - wrong,
     }
+
+
+#: Trains, prunes and scores the networks of every seed.
+run_calibration_study = Study("calibration", check, run_seed, results)

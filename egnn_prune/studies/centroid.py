@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,13 +29,10 @@ from egnn_prune.evaluation.predict import (
 from egnn_prune.models import EGNNOptions
 from egnn_prune.models.position_model import PositionModel
 from egnn_prune.pruning import compact
-from egnn_prune.report.common.csv_file import write_rows
-from egnn_prune.report.common.files import write_atomic
-from egnn_prune.report.common.style import png_bytes
 from egnn_prune.report.studies.centroid import BASELINE, centroid_plot, centroid_table
-from egnn_prune.runs.folder_lock import alone_in
-from egnn_prune.runs.result_store import Row, Rows, different, over_seeds
+from egnn_prune.runs.result_store import Row, Rows, different
 from egnn_prune.selection import select
+from egnn_prune.studies.frame import Results, Study, study_folder
 from egnn_prune.training import PruningCallback, fit_loader
 from egnn_prune.training.loss import normalised_outputs, per_graph
 from egnn_prune.uncertainty import MCDropout
@@ -64,16 +61,8 @@ class CentroidStudySettings:
     threads: int | None = setting(1, "CPU threads of each; null: torch's default")
 
 
-@alone_in("runs/centroid")
-def run_centroid_study(settings: CentroidStudySettings) -> Path:
-    """All arms over seeds, then ``centroid.csv``, ``.txt`` and ``.png``.
-
-    Returns:
-        The folder of the study.
-
-    Raises:
-        ConfigError: a setting is out of range.
-    """
+def check(settings: CentroidStudySettings) -> None:
+    """Refuse numbers out of range."""
     different("steps", settings.steps)
     different("sparsities", settings.sparsities)
     if min(settings.steps) < 1 or not 0 <= min(settings.sparsities) <= max(settings.sparsities) < 1:
@@ -81,62 +70,60 @@ def run_centroid_study(settings: CentroidStudySettings) -> Path:
             f"steps must be at least 1 and sparsities lie in [0, 1), not {settings.steps} and "
             f"{settings.sparsities}"
         )
-    rows = over_seeds(study_seed, settings, settings.seeds, settings.workers)
+
+
+def results(_: CentroidStudySettings, rows: list[Row]) -> Results:
+    """One table and one figure of all arms."""
     arms = [BASELINE, *ARMS]
-    rows.sort(key=lambda r: (r["steps"], arms.index(r["arm"]), r["sparsity"], r["seed"]))
-    out = Path(settings.out).expanduser()
-    text = centroid_table(rows)
-    write_rows(rows, out / "centroid.csv")
-    write_atomic(out / "centroid.txt", f"{text}\n".encode())
-    write_atomic(out / "centroid.png", png_bytes(centroid_plot(rows)))
-    print(f"{text}\nWritten: centroid.csv, centroid.txt and centroid.png in {out}")
-    return out
+    rows = sorted(rows, key=lambda r: (r["steps"], arms.index(r["arm"]), r["sparsity"], r["seed"]))
+    return Results(rows, centroid_table(rows), centroid_plot(rows))
 
 
-def study_seed(settings: CentroidStudySettings, seed: int) -> list[Row]:
+def run_seed(settings: CentroidStudySettings, seed: int) -> list[Row]:
     """All cells of a seed; finished ones are read, not computed again.
 
     Every arm goes on from the same network, trained for the first half on ordinary graphs, and all
     have the same number of steps and the same learning rates.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     s = settings
     asked = {"fraction": s.fraction, "criterion": s.criterion, "samples": s.samples}
-    saved = Rows(Path(s.out).expanduser() / f"seed{seed}.json", asked)
-    cells = [(BASELINE, 0.0), *((arm, sparsity) for arm in ARMS for sparsity in s.sparsities)]
-    dataset: GraphDataset | None = None
-    for steps in s.steps:
-        missing = [c for c in cells if not saved.find(steps=steps, arm=c[0], sparsity=c[1])]
-        if not missing:
-            continue
-        dataset = dataset or load_centroid(seed)
-        train = list(dataset.split("train"))
+    saved = Rows(study_folder(s) / f"seed{seed}.json", asked, seed=seed)
+    arms = [(BASELINE, 0.0), *((arm, sparsity) for arm in ARMS for sparsity in s.sparsities)]
+    cells = [
+        {"steps": steps, "arm": arm, "sparsity": sparsity}
+        for steps in s.steps
+        for arm, sparsity in arms
+    ]
+
+    @cache
+    def data() -> GraphDataset:
+        return load_centroid(seed)
+
+    @cache
+    def first_half(steps: int) -> tuple[PositionModel, Tensor]:
+        train = list(data().split("train"))
         torch.manual_seed(seed)
         dense = fresh_network(train)
         train_on(dense, train, steps, f"seed {seed}, first half")
-        doubt = coordinate_deviation(dense, train, s.samples)
-        for arm, sparsity in missing:
-            chosen = train
-            if arm != BASELINE:
-                generator = torch.Generator().manual_seed(seed)
-                picked = select(doubt, ARMS[arm], fraction=s.fraction, generator=generator)
-                chosen = [train[i] for i in picked.tolist()]
-            torch.manual_seed(seed)
-            model = second_half(dense, chosen, steps, sparsity, s.criterion, f"seed {seed}, {arm}")
-            saved.add(
-                {
-                    "seed": seed,
-                    "steps": steps,
-                    "arm": arm,
-                    "sparsity": sparsity,
-                    "parameters": sum(p.numel() for p in model.parameters()),
-                    "trunk_parameters": sum(p.numel() for p in model.trunk.parameters()),
-                    "mean_std": float(doubt.mean()),
-                    **errors(model, dataset),
-                }
-            )
-    return [r for r in saved.rows if r["steps"] in s.steps and (r["arm"], r["sparsity"]) in cells]
+        return dense, coordinate_deviation(dense, train, s.samples)
+
+    def find_out(steps: int, arm: str, sparsity: float) -> Row:
+        dense, deviation = first_half(steps)
+        chosen = list(data().split("train"))
+        if arm != BASELINE:
+            generator = torch.Generator().manual_seed(seed)
+            picked = select(deviation, ARMS[arm], fraction=s.fraction, generator=generator)
+            chosen = [chosen[i] for i in picked.tolist()]
+        torch.manual_seed(seed)
+        model = second_half(dense, chosen, steps, sparsity, s.criterion, f"seed {seed}, {arm}")
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trunk_parameters": sum(p.numel() for p in model.trunk.parameters()),
+            "mean_std": float(deviation.mean()),
+            **errors(model, data()),
+        }
+
+    return saved.fill(cells, find_out)
 
 
 def fresh_network(train: Sequence[Data]) -> PositionModel:
@@ -219,3 +206,7 @@ def errors(model: nn.Module, dataset: GraphDataset) -> Row:
         found[f"{split}_mse"] = float(error.square().mean())
         found[f"{split}_still"] = float(still.square().mean())
     return found
+
+
+#: All arms over seeds.
+run_centroid_study = Study("centroid", check, run_seed, results)

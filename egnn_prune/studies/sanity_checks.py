@@ -7,23 +7,16 @@ from scratch), Su et al. 2020 (shuffled masks).
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
-from torch_geometric.loader import DataLoader
 
-from egnn_prune.api.pruning import compact, prune
+from egnn_prune.api.pruning import compact
 from egnn_prune.channels import Prunable
-from egnn_prune.configs.settings import SanitySettings, main_job
-from egnn_prune.configs.unused import refuse_unused
+from egnn_prune.configs.settings import SanitySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
-from egnn_prune.evaluation.predict import point_predictions
 from egnn_prune.pipeline.build import build_model
-from egnn_prune.pipeline.check_settings import validate
-from egnn_prune.pipeline.main_job import Job
 from egnn_prune.pipeline.run_context import seed_stage
 from egnn_prune.pruning import (
     apply_masks,
@@ -33,13 +26,11 @@ from egnn_prune.pruning import (
     shuffle_masks,
     snapshot,
 )
-from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.formatting import text_table
 from egnn_prune.report.common.statistics import summarise
-from egnn_prune.runs.folder_lock import alone_in
-from egnn_prune.runs.run_folder import RunFolder
-from egnn_prune.system.device import choose_device
-from egnn_prune.system.files import read_json, write_json
+from egnn_prune.runs.result_store import Row, Rows
+from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
+from egnn_prune.studies.networks import TRAINED, errors, pruned_on, selected
 
 #: Does an arm start over (and so get the dense model's steps as well)?
 ARMS = {
@@ -52,30 +43,20 @@ ARMS = {
 }
 
 
-@alone_in("runs/sanity")
-def run_checks(settings: SanitySettings) -> Path:
-    """Train all arms of all seeds and write ``sanity.txt``.
-
-    Args:
-        settings: seeds, and those of the main job; ``pruning`` is one-shot here.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ConfigError: no seed, or a setting out of range.
-    """
-    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
-        raise ConfigError(f"seeds needs one or more different values, not {settings.seeds}")
+def check(settings: SanitySettings) -> None:
+    """Refuse a criterion that cannot prune in one shot."""
     if settings.pruning.criterion == "movement":
         raise ConfigError("movement watches training; choose another pruning.criterion here")
-    refuse_unused(settings)
-    out = Path(settings.out or "runs/sanity").expanduser()
-    results = [check_seed(settings, seed, out) for seed in settings.seeds]
+
+
+def results(_: SanitySettings, rows: list[Row]) -> Results:
+    """Errors of all arms, and how much larger they are than with the kept weights."""
+    by_arm = {a: [r["test_mae"] for r in rows if r["arm"] == a] for a in ("dense", *ARMS)}
     body = []
-    for arm in results[0]:
-        errors = summarise([r[arm] for r in results])
-        change = summarise([100 * (r[arm] / r["keep"] - 1) for r in results])
+    for arm, found in by_arm.items():
+        errors = summarise(found)
+        pairs = zip(found, by_arm["keep"], strict=True)
+        change = summarise([100 * (error / kept - 1) for error, kept in pairs])
         body.append(
             [
                 arm,
@@ -88,54 +69,34 @@ def run_checks(settings: SanitySettings) -> Path:
                 ),
             ]
         )
-    text = text_table(["arm", "test MAE", "% above keep [95 %]"], body)
-    write_atomic(out / "sanity.txt", f"{text}\n".encode())
-    print(f"{text}\nWritten: {out / 'sanity.txt'}")
-    return out
+    return Results(rows, text_table(["arm", "test MAE", "% above keep [95 %]"], body))
 
 
-def check_seed(settings: SanitySettings, seed: int, out: Path) -> dict[str, float]:
+def run_seed(settings: SanitySettings, seed: int) -> list[Row]:
     """Test error of every arm of a seed; finished arms are re-used."""
-    s = main_job(settings)
-    s.seed, s.out = seed, str(out / f"seed{seed}")
-    validate(s)
-    if s.threads is not None:
-        torch.set_num_threads(s.threads)
-    job = Job(s, RunFolder(s), choose_device(s.device))
+    s = seed_settings(settings, seed)
+    job = open_job(s)
     seed_stage(seed, 1)  # what the dense model below starts from
     start = snapshot(build_model(s, job.dataset))
-    job.train_dense()
-    job.select_uncertain_graphs()
-    dense = job.load("stages/trained.safetensors")
-    with np.load(job.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
-        scored = DataLoader([job.train[i] for i in archive["selected"].tolist()], 64)
-    p = s.pruning
-    pruned = prune(
-        dense,
-        p.criterion,
-        p.sparsity,
-        data=scored,
-        scope=p.scope,
-        loss=job.losses,
-        batches=len(scored),
-        seed=seed,
-        round_to=p.round_to,
-    )
-    path = job.folder.path / "sanity.json"
-    errors = read_json(path) if path.exists() else {"dense": error_of(job, dense)}
-    for arm, starts_over in ARMS.items():
-        if arm in errors:
-            continue
-        print(f"seed {seed}: {arm}", flush=True)
-        model = arm_model(arm, dense, pruned, start, seed)
-        torch.manual_seed(seed)
-        if starts_over:
-            start_over = f"{arm}, from the start"
-            job.fit(start_over, model, job.train, s.training.max_epochs, lr=s.training.lr)
-        job.fit(arm, model, job.train, s.training.finetune_epochs, lr=s.training.finetune_lr)
-        errors[arm] = error_of(job, compact(model))
-        write_json(path, errors)
-    return errors
+    graphs, _ = selected(job)
+    dense = job.load(TRAINED)
+    pruned = pruned_on(graphs, dense, job)
+
+    def find_out(arm: str) -> Row:
+        model = dense
+        if arm != "dense":
+            print(f"seed {seed}: {arm}", flush=True)
+            model = arm_model(arm, dense, pruned, start, seed)
+            torch.manual_seed(seed)
+            if ARMS[arm]:
+                start_over = f"{arm}, from the start"
+                job.fit(start_over, model, job.train, s.training.max_epochs, lr=s.training.lr)
+            job.fit(arm, model, job.train, s.training.finetune_epochs, lr=s.training.finetune_lr)
+            model = compact(model)
+        return errors(model, job, ["test"])
+
+    saved = Rows(job.folder.path / "sanity.json", {}, seed=seed)
+    return saved.fill(({"arm": arm} for arm in ("dense", *ARMS)), find_out)
 
 
 def arm_model(
@@ -165,8 +126,5 @@ def arm_model(
     return model
 
 
-def error_of(job: Job, model: nn.Module) -> float:
-    """Mean absolute error on the test split."""
-    test = job.dataset.split("test")
-    y = torch.cat([g.y for g in test]).double()
-    return float((point_predictions(model, test, job.device) - y).abs().mean())
+#: Trains all arms of all seeds; ``pruning`` is one-shot here, and there is no figure.
+run_checks = Study("sanity", check, run_seed, results)

@@ -34,12 +34,9 @@ from egnn_prune.configs.unused import JOBS, refuse_unused, unused_by
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.main_job import DENSE, SELECTED, Job
 from egnn_prune.runs.run_folder import NOT_HASHED, RunFolder
-from egnn_prune.studies.acquisition import acquire_seed
-from egnn_prune.studies.calibration import study_seed as calibration_seed
-from egnn_prune.studies.criteria import job_of_seed, sweep_seed
-from egnn_prune.studies.sanity_checks import check_seed
-from egnn_prune.studies.selection import study_seed as selection_seed
-from egnn_prune.studies.trained_networks import network_job
+from egnn_prune.studies import acquisition, calibration, criteria, sanity_checks, selection
+from egnn_prune.studies.frame import seed_settings
+from egnn_prune.studies.networks import network_job
 from egnn_prune.vision.experiments.run import KINDS
 from egnn_prune.vision.settings import VisionSettings
 from egnn_prune.vision.unused import unused_by as unused_by_images
@@ -271,8 +268,6 @@ def of_study(seed_work: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
 
     def outcome(settings: Any) -> Any:
         found = seed_work(settings, settings.seed)
-        if isinstance(found, dict):
-            return found
         return [{k: v for k, v in row.items() if k not in times} for row in found]
 
     return outcome
@@ -280,11 +275,11 @@ def of_study(seed_work: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
 
 OUTCOMES: dict[type, Callable[[Any], Any]] = {
     Settings: of_main,
-    SweepSettings: of_study(lambda s, seed: sweep_seed(s, seed, Path(s.out))),
-    SanitySettings: of_study(lambda s, seed: check_seed(s, seed, Path(s.out))),
-    CalibrationStudySettings: of_study(calibration_seed),
-    SelectionStudySettings: of_study(selection_seed),
-    AcquisitionSettings: of_study(acquire_seed),
+    SweepSettings: of_study(criteria.run_seed),
+    SanitySettings: of_study(sanity_checks.run_seed),
+    CalibrationStudySettings: of_study(calibration.run_seed),
+    SelectionStudySettings: of_study(selection.run_seed),
+    AcquisitionSettings: of_study(acquisition.run_seed),
 }
 #: Where a setting that needs others is used.
 CONTEXTS: list[tuple[type, dict[str, Any], list[str]]] = [
@@ -360,15 +355,10 @@ QUICK = {
 
 def folder_of(settings: Any) -> RunFolder:
     """The folder of the dense network of a job's only seed."""
-    out = Path(settings.out)
-    if isinstance(settings, SweepSettings):
-        return RunFolder(job_of_seed(settings, 0, out))
-    if isinstance(settings, SanitySettings):
-        job = main_job(settings)
-        job.out = str(out / "seed0")
-        return RunFolder(job)
+    if isinstance(settings, SweepSettings | SanitySettings):
+        return RunFolder(seed_settings(settings, 0))
     study = CalibrationStudySettings(**vars(main_job(settings)))
-    return network_job(study, "single", 0, out).folder
+    return network_job(study, "single", 0).folder
 
 
 def dense_from(base: RunFolder, folder: RunFolder) -> None:
@@ -430,5 +420,5 @@ def test_a_comparison_passes_every_setting_on(tmp_path):
             continue
         changed = ComparisonSettings(out=str(tmp_path))
         put(changed, name, OTHER[name])
-        pairs = zip(*(jobs_of_seed(s, 0, tmp_path) for s in (base, changed)), strict=True)
+        pairs = zip(*(jobs_of_seed(s, 0) for s in (base, changed)), strict=True)
         assert all(a != b for a, b in pairs), name

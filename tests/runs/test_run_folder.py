@@ -168,35 +168,24 @@ def test_a_run_whose_folder_became_another_stops(tmp_path):
     assert second.stage("dense", (), (), dict)["seconds"] >= 0
 
 
-class Job:
-    """Settings of a job with a folder."""
-
-    def __init__(self, out: Path | None) -> None:
-        self.out = None if out is None else str(out)
-
-
 def test_a_job_holds_its_folder_while_it_runs(tmp_path):
-    inner = alone_in("unused")(lambda job: Path(job.out))
+    folder = tmp_path / "study"
 
-    @alone_in("unused")
-    def outer(job: Job) -> Path:
-        inner(job)  # jobs run others within
-        _, complaints = in_threads(lambda _: inner(job), 1)
+    def inner() -> None:
+        with alone_in(folder):
+            pass
+
+    with alone_in(folder):
+        inner()  # jobs run others within
+        _, complaints = in_threads(lambda _: inner(), 1)
         assert "is working in" in complaints[0]
-        (Path(job.out) / "table.csv").write_text("1")
-        return Path(job.out)
-
-    folder = outer(Job(tmp_path / "study"))
+        (folder / "table.csv").write_text("1")
     assert in_threads(lambda _: lock_folder(folder), 1)[1] == []
 
 
 def test_a_job_that_is_refused_leaves_no_folder(tmp_path):
-    @alone_in("unused")
-    def refuse(_: Job) -> Path:
+    with pytest.raises(ConfigError, match=r"^no$"), alone_in(tmp_path / "study"):
         raise ConfigError("no")
-
-    with pytest.raises(ConfigError, match=r"^no$"):
-        refuse(Job(tmp_path / "study"))
     assert not (tmp_path / "study").exists()
 
 

@@ -17,7 +17,6 @@ from egnn_prune.studies.calibration import (
     DENSE,
     NONE,
     Cell,
-    check,
     run_calibration_study,
     scores,
 )
@@ -85,7 +84,7 @@ def test_the_likelihood_falls_apart_into_accuracy_and_size():
         ({"seeds": [1, 1]}, "seeds needs one or more different values"),
         ({"sparsities": [0.5, 1.0]}, "sparsities lie between 0 and 1"),
         ({"recipes": ["triple"]}, "recipes must be some of single, shallow"),
-        ({"steps": 0}, "steps and workers must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
         ({"deep_members": 1}, "deep_members must be at least 2"),
         ({"deep_members": 2, "recipes": ["shallow"]}, "has members of the recipe single"),
         ({"deep_members": 2, "seeds": [0, 7]}, "seeds must lie within 5"),
@@ -93,7 +92,7 @@ def test_the_likelihood_falls_apart_into_accuracy_and_size():
 )
 def test_bad_settings_are_refused_before_any_training(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        check(small(tmp_path, **changes))
+        run_calibration_study(small(tmp_path, **changes))
     assert not (tmp_path / "study").exists()
 
 

@@ -47,7 +47,7 @@ def compared(tmp_path_factory) -> Path:
 def test_a_value_named_twice(name, tmp_path):
     settings = ComparisonSettings(out=str(tmp_path / "out"))
     setattr(settings, name, getattr(settings, name)[:1] * 2)
-    with pytest.raises(ConfigError, match=f"{name} names the same value twice"):
+    with pytest.raises(ConfigError, match=f"{name} needs one or more different values"):
         compare(settings)
     assert not (tmp_path / "out").exists()
 
@@ -96,7 +96,7 @@ def test_finished_runs_are_used_again(compared, monkeypatch, capsys):
 
 def test_arms_differ_in_what_they_claim_only(tmp_path):
     arms = list(ARMS)
-    jobs = jobs_of_seed(settings(tmp_path, arms=arms, sparsities=[0.5, 0.75]), 3, tmp_path)
+    jobs = jobs_of_seed(settings(tmp_path, arms=arms, sparsities=[0.5, 0.75]), 3)
     assert len(jobs) == 2 * len(arms)
     assert len({job.out for job in jobs}) == len(jobs)
     assert all(job.seed == 3 for job in jobs)
@@ -128,9 +128,9 @@ def test_arms_differ_in_what_they_claim_only(tmp_path):
     ("change", "complaint"),
     [
         ({"arms": ["uncertainty", "best"]}, r"arms must be some of .*, not \['best'\]"),
-        ({"arms": []}, "arms must be some of"),
-        ({"seeds": []}, "at least one seed"),
-        ({"sparsities": []}, "one sparsity"),
+        ({"arms": []}, "arms needs one or more different values"),
+        ({"seeds": []}, "seeds needs one or more different values"),
+        ({"sparsities": []}, "sparsities needs one or more different values"),
         ({"sparsities": [0.5, 1.0]}, r"sparsity is the fraction removed and lies in \[0, 1\)"),
         ({"workers": 0}, "workers must be at least 1"),
     ],

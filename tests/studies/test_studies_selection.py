@@ -20,7 +20,7 @@ from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError
 from egnn_prune.runs.result_store import Rows, over_seeds
 from egnn_prune.selection import select
-from egnn_prune.studies import acquisition, selection
+from egnn_prune.studies import acquisition, networks, selection
 from egnn_prune.studies.acquisition import run_acquisition
 from egnn_prune.studies.selection import run_selection_study
 
@@ -131,7 +131,7 @@ def test_trained_networks_are_used(studied, tmp_path, monkeypatch):
 def test_every_arm_takes_the_same_steps(studied, tmp_path, monkeypatch):
     """Equal steps, on the graphs that were selected, from channels scored on all of them."""
     fits, scored = [], []
-    prune, fine_tune = selection.prune, selection.fine_tune
+    prune, fine_tune = networks.prune, networks.fine_tune
 
     def watched_prune(model, *how, data, **more):
         scored.append(sum(batch.num_graphs for batch in data))
@@ -143,8 +143,8 @@ def test_every_arm_takes_the_same_steps(studied, tmp_path, monkeypatch):
         fits.append((how["steps"], len(drawn)))
         return fine_tune(model, loader, **how)
 
-    monkeypatch.setattr(selection, "prune", watched_prune)
-    monkeypatch.setattr(selection, "fine_tune", watched_fine_tune)
+    monkeypatch.setattr(networks, "prune", watched_prune)
+    monkeypatch.setattr(networks, "fine_tune", watched_fine_tune)
     how = {**CELLS, "networks": str(studied), "seeds": [0], "strategies": ["random", "top"]}
     run_selection_study(study(SelectionStudySettings, tmp_path / "out", **how))
     assert scored == [12, 12] and [steps for steps, _ in fits] == [STEPS] * 4
@@ -212,7 +212,7 @@ def test_labels_grow_by_what_was_chosen(acquired):
 def test_top_labels_the_most_uncertain_of_the_pool(acquired):
     """The choice of round 0 made again, from the saved network, by hand."""
     settings = study(AcquisitionSettings, acquired, **SHORT)
-    bench = acquisition.workbench(settings, 0)
+    bench = acquisition.job_of_seed(settings, 0)
     rows = saved_rows(acquired, 0)
     start = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:10]
     doubt = bench.evidence(load(acquired / "seed0" / "first.safetensors")).uncertainty

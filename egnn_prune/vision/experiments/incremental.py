@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from egnn_prune.runs.result_store import Row
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments.seed_run import LATENCY_BATCH, Bench, Masks, made_permanent
 from egnn_prune.vision.settings import VisionSettings
-from egnn_prune.vision.training import Fitted, build_optimizer, check_fit
+from egnn_prune.vision.training import Fitted, build_optimizer
 
 ARMS = ("baseline", "neurons", "connections")
 
@@ -35,7 +36,6 @@ def check(settings: VisionSettings) -> None:
         ConfigError: says which, and what it may be.
     """
     t, p = settings.training, settings.pruning
-    check_fit(t)
     incremental(0, p.rate, p.every)
     if t.patience is not None or t.schedule != "constant":
         raise ConfigError(
@@ -51,12 +51,8 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The ordinary training, and the two that lose something every few epochs."""
-    check(settings)
     bench = Bench(settings, seed)
-    for arm in ARMS:
-        if not bench.saved.find(arm=arm):
-            bench.saved.add({"seed": seed, "arm": arm, **trained(bench, arm)})
-    return bench.saved.rows
+    return bench.saved.fill(({"arm": arm} for arm in ARMS), partial(trained, bench))
 
 
 def phases(settings: VisionSettings) -> Iterator[tuple[int, float]]:

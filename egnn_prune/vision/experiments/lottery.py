@@ -9,9 +9,9 @@ import copy
 
 from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import compact, sparsities
+from egnn_prune.pruning import sparsities
 from egnn_prune.runs.result_store import Row, different
-from egnn_prune.vision.experiments.seed_run import FRESH, Bench, Masks, made_permanent
+from egnn_prune.vision.experiments.seed_run import FRESH, Bench, Masks, made_permanent, smaller
 from egnn_prune.vision.settings import VisionSettings
 from egnn_prune.vision.training import Fitted
 
@@ -26,14 +26,8 @@ def check(settings: VisionSettings) -> None:
         ConfigError: says which, and what it may be.
     """
     p = settings.pruning
-    for name, values, allowed in (
-        ("structures", p.structures, STRUCTURES),
-        ("strategies", p.strategies, STRATEGIES),
-    ):
-        different(f"pruning.{name}", values)
-        for value in values:
-            if value not in allowed:
-                raise ConfigError(f"pruning.{name} may hold {', '.join(allowed)}, not {value!r}")
+    different("pruning.structures", p.structures, STRUCTURES)
+    different("pruning.strategies", p.strategies, STRATEGIES)
     different("pruning.sparsities", p.sparsities)
     if not 0 < min(p.sparsities) <= max(p.sparsities) < 1:
         raise ConfigError(
@@ -46,18 +40,18 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """All cells of a seed; finished ones are read, not computed again."""
-    check(settings)
     bench = Bench(settings, seed)
     dense = bench.dense()
     p = settings.pruning
     cells = [("dense", "trained_on", 0.0)]
     cells += [(a, b, s) for a in p.structures for b in p.strategies for s in p.sparsities]
-    for structure, strategy, sparsity in cells:
-        cell = {"structure": structure, "strategy": strategy, "sparsity": sparsity}
-        if bench.saved.find(**cell):
-            continue
+
+    def find_out(structure: str, strategy: str, sparsity: float) -> Row:
         model, fitted = ticket(bench, copy.deepcopy(dense), structure, strategy, sparsity)
-        bench.saved.add({"seed": seed, **cell, **bench.described(made_permanent(model), fitted)})
+        return bench.described(made_permanent(model), fitted)
+
+    names = ("structure", "strategy", "sparsity")
+    bench.saved.fill((dict(zip(names, cell, strict=True)) for cell in cells), find_out)
     return [_as_cell(row) for row in bench.saved.rows]
 
 
@@ -87,8 +81,7 @@ def ticket(
     mask(model, growing[-1], keep, shuffled=strategy == "shuffled")
     if strategy in ("rewound", "reinitialised"):
         bench.restart(model, bench.seed if strategy == "rewound" else FRESH + bench.seed)
-    small = compact(model) if structure == "structured" else model
-    assert isinstance(small, TracedNetwork)
+    small = smaller(model) if structure == "structured" else model
     # a network that starts anew gets the dense network's training, one that goes on a shorter one
     anew = strategy in ("rewound", "reinitialised")
     return small, bench.fit(small, s.training if anew else s.finetuning, label)

@@ -31,7 +31,6 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The dense network, trained on, and pruned by magnitude and at random."""
-    check(settings)
     bench = Bench(settings, seed)
     dense = bench.dense()
     (sparsity,) = settings.pruning.sparsities
@@ -49,7 +48,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
         removed = 0.0 if arm == "dense_longer" else sparsity
         if not row:
             found = bench.described(network, fitted)
-            bench.saved.add({"seed": seed, "arm": arm, "sparsity": removed, **found})
+            bench.saved.add({"arm": arm, "sparsity": removed, **found})
     return [measured(bench, row) for row in bench.saved.rows]
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -31,27 +30,25 @@ from egnn_prune.vision.unused import unused_by
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What an experiment does.
+class Kind(Protocol):
+    """What the module of an experiment has."""
 
-    Attributes:
-        check: refuses settings that it cannot use.
-        rehearse: does on untrained networks what could fail later.
-        run_seed: all rows of a seed; what was found already is read.
-    """
+    def check(self, settings: VisionSettings) -> None:
+        """Refuse settings that it cannot use."""
 
-    check: Callable[[VisionSettings], None]
-    rehearse: Callable[[Bench], None]
-    run_seed: Callable[[VisionSettings, int], list[Row]]
+    def rehearse(self, bench: Bench) -> None:
+        """Do on untrained networks what could fail later."""
+
+    def run_seed(self, settings: VisionSettings, seed: int) -> list[Row]:
+        """All rows of a seed; what was found already is read."""
 
 
-KINDS = {
-    "lottery": Kind(lottery.check, lottery.rehearse, lottery.run_seed),
-    "magnitude": Kind(magnitude.check, magnitude.rehearse, magnitude.run_seed),
-    "incremental": Kind(incremental.check, incremental.rehearse, incremental.run_seed),
-    "structured": Kind(structured.check, structured.rehearse, structured.run_seed),
-    "selection": Kind(selection.check, selection.rehearse, selection.run_seed),
+KINDS: dict[str, Kind] = {
+    "lottery": lottery,
+    "magnitude": magnitude,
+    "incremental": incremental,
+    "structured": structured,
+    "selection": selection,
 }
 
 
@@ -84,6 +81,8 @@ def run_experiment(settings: VisionSettings) -> Path:
         print(f"{folder.path} is finished; nothing is run again.")
         print(image_table(read_json(folder.path / "metrics.json")))
         return folder.path
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     bench = Bench(settings, settings.seeds[0])
     about = described(settings, bench)
     kind.rehearse(bench)

@@ -92,8 +92,6 @@ class Bench:
     """
 
     def __init__(self, settings: VisionSettings, seed: int) -> None:
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
         self.settings, self.seed = settings, seed
         self.device = choose_device(settings.device)
         assert settings.out is not None, "run_experiment names the folder"
@@ -101,7 +99,7 @@ class Bench:
         content = asdict(settings)
         for name in ("out", "name", "title", "seeds", "workers", "threads", "device"):
             content.pop(name)
-        self.saved = Rows(self.folder / f"{seed}.json", content)
+        self.saved = Rows(self.folder / f"{seed}.json", content, seed=seed)
         self.data: ImageData = images_from(settings.data, seed)
 
     # ------------------------------------------------------------------ data
@@ -161,7 +159,7 @@ class Bench:
         save_network(model.network, path)
         if row is None:
             found = self.described(model.network, fitted)
-            self.saved.add({"seed": self.seed, "arm": "dense", **found})
+            self.saved.add({"arm": "dense", **found})
         return model
 
     def fit(
@@ -287,11 +285,17 @@ class Bench:
         return names
 
 
+def smaller(model: TracedNetwork) -> TracedNetwork:
+    """A copy without what is masked: masked neurons are cut out, single weights become zeros."""
+    small = compact(model)
+    assert isinstance(small, TracedNetwork)
+    return small
+
+
 def made_permanent(model: TracedNetwork) -> nn.Module:
     """The plain network without masks: smaller where neurons are gone, zeros for single weights."""
-    small = compact(model)  # of single weights a copy
+    small = smaller(model)
     release(small)
-    assert isinstance(small, TracedNetwork)
     return small.network
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction
-from egnn_prune.pruning import compact
 from egnn_prune.runs.result_store import Row, different
 from egnn_prune.selection import STRATEGIES, replay_weights, select
 from egnn_prune.uncertainty import ModuleDropout, SinglePass, dropout_modules
 from egnn_prune.vision.evaluation import predict_images
-from egnn_prune.vision.experiments.seed_run import Bench
+from egnn_prune.vision.experiments.seed_run import Bench, smaller
 from egnn_prune.vision.settings import VisionSettings
 
 #: The arm that selects nothing.
@@ -31,10 +30,7 @@ def check(settings: VisionSettings) -> None:
         ConfigError: says which, and what it may be.
     """
     s, found = settings.selection, settings.pruning.sparsities
-    different("selection.strategies", s.strategies)
-    for name in s.strategies:
-        if name not in ARMS:
-            raise ConfigError(f"selection.strategies may hold {', '.join(ARMS)}, not {name!r}")
+    different("selection.strategies", s.strategies, ARMS)
     if len(found) != 1 or not 0 <= found[0] < 1:
         raise ConfigError(f"pruning.sparsities needs one fraction in [0, 1) here, not {found}")
     if settings.finetuning.patience is not None:
@@ -43,41 +39,36 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """One pruned network, and its fine-tunings on differently selected images."""
-    check(settings)
     bench = Bench(settings, seed)
     dense = bench.dense()
-    s, (sparsity,) = settings.selection, settings.pruning.sparsities
-    missing = [a for a in s.strategies if not bench.saved.find(strategy=a)]
-    if not missing:
-        return [row for row in bench.saved.rows if "strategy" in row]
-    start = copy.deepcopy(dense)
-    if sparsity:
-        bench.mask_neurons(start, sparsity)
-        small = compact(start)
-        assert isinstance(small, TracedNetwork)
-        start = small
-    doubt = uncertainty(bench, start.network)
-    accuracy = bench.accuracy(start.network)
-    for arm in missing:
+    (sparsity,) = settings.pruning.sparsities
+
+    @cache
+    def start() -> tuple[nn.Module, Tensor, float]:
+        model = copy.deepcopy(dense)
+        if sparsity:
+            bench.mask_neurons(model, sparsity)
+            model = smaller(model)
+        return model, uncertainty(bench, model.network), bench.accuracy(model.network)
+
+    def find_out(strategy: str) -> Row:
+        pruned, doubt, accuracy = start()
         weights, drawn = None, float(doubt.mean())
-        if arm != ALL:
-            weights = chances(bench, doubt, arm)
+        if strategy != ALL:
+            weights = chances(bench, doubt, strategy)
             drawn = float((weights * doubt).sum())
-        model = copy.deepcopy(start)
+        model = copy.deepcopy(pruned)
         train = bench.training(settings.finetuning, weights)
-        fitted = bench.fit(model, settings.finetuning, f"fine-tuning on {arm}", train=train)
-        bench.saved.add(
-            {
-                "seed": seed,
-                "strategy": arm,
-                "sparsity": sparsity,
-                "steps": len(train) * fitted.epochs,
-                "mean_uncertainty": drawn,
-                "start_accuracy": accuracy,
-                **bench.described(model.network, fitted),
-            }
-        )
-    return [row for row in bench.saved.rows if "strategy" in row]
+        fitted = bench.fit(model, settings.finetuning, f"fine-tuning on {strategy}", train=train)
+        return {
+            "sparsity": sparsity,
+            "steps": len(train) * fitted.epochs,
+            "mean_uncertainty": drawn,
+            "start_accuracy": accuracy,
+            **bench.described(model.network, fitted),
+        }
+
+    return bench.saved.fill(({"strategy": s} for s in settings.selection.strategies), find_out)
 
 
 def chances(bench: Bench, doubt: Tensor, arm: str) -> Tensor:

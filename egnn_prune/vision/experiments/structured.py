@@ -12,13 +12,12 @@ from egnn_prune.pruning import (
     CRITERIA,
     apply_masks,
     choose_within,
-    compact,
     macs_of,
     score_channels,
     shuffle_masks,
 )
 from egnn_prune.runs.result_store import Row, different
-from egnn_prune.vision.experiments.seed_run import FRESH, Bench
+from egnn_prune.vision.experiments.seed_run import FRESH, Bench, smaller
 from egnn_prune.vision.settings import VisionSettings
 
 #: ``shuffled`` and ``scratch`` have the widths that the first criterion finds.
@@ -33,45 +32,29 @@ def check(settings: VisionSettings) -> None:
     """
     p = settings.pruning
     different("pruning.factors", p.factors)
-    different("pruning.criteria", p.criteria)
+    different("pruning.criteria", p.criteria, [*CRITERIA, SHUFFLED, SCRATCH])
     if min(p.factors) <= 1:
         raise ConfigError(f"pruning.factors say how many times fewer MACs, above 1: {p.factors}")
-    for name in p.criteria:
-        if name not in (*CRITERIA, SHUFFLED, SCRATCH):
-            raise ConfigError(
-                f"pruning.criteria may hold {', '.join(CRITERIA)}, shuffled and scratch, "
-                f"not {name!r}"
-            )
     if p.criteria[0] in (SHUFFLED, SCRATCH):
         raise ConfigError("pruning.criteria begins with a criterion, which finds the widths")
 
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The dense network, trained on, and pruned to every budget by every criterion."""
-    check(settings)
     bench = Bench(settings, seed)
     dense = bench.dense()
     p = settings.pruning
     cells = [(LONGER, 1.0), *((arm, factor) for factor in p.factors for arm in p.criteria)]
-    for arm, factor in cells:
-        if bench.saved.find(arm=arm, factor=factor):
-            continue
+
+    def find_out(arm: str, factor: float) -> Row:
         model = copy.deepcopy(dense)
-        fit, label = settings.finetuning, f"{arm}, {factor:g}x fewer MACs"
         if arm != LONGER:
             model = within(bench, model, arm, factor)
-        if arm == SCRATCH:
-            fit = settings.training
-        fitted = bench.fit(model, fit, label)
-        bench.saved.add(
-            {
-                "seed": seed,
-                "arm": arm,
-                "factor": factor,
-                **bench.latency(model.network),
-                **bench.described(model.network, fitted),
-            }
-        )
+        fit = settings.training if arm == SCRATCH else settings.finetuning
+        fitted = bench.fit(model, fit, f"{arm}, {factor:g}x fewer MACs")
+        return {**bench.latency(model.network), **bench.described(model.network, fitted)}
+
+    bench.saved.fill(({"arm": arm, "factor": factor} for arm, factor in cells), find_out)
     latency = bench.latency(dense.network)
     return [{"factor": 1.0, **latency, **row} for row in bench.saved.rows]
 
@@ -100,6 +83,4 @@ def within(bench: Bench, model: TracedNetwork, criterion: str, factor: float) ->
     model.to("cpu")
     if criterion == SCRATCH:
         bench.restart(model, FRESH + bench.seed)
-    small = compact(model)
-    assert isinstance(small, TracedNetwork)
-    return small
+    return smaller(model)

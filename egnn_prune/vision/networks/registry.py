@@ -11,9 +11,7 @@ from torch import nn
 from egnn_prune.errors import ConfigError
 from egnn_prune.vision.networks.checks import one_of, whole_numbers
 from egnn_prune.vision.networks.cifar_resnet import resnet20, resnet32, resnet56
-from egnn_prune.vision.networks.cnn import cnn, small_cnn
-from egnn_prune.vision.networks.lenet import lenet
-from egnn_prune.vision.networks.mlp import mlp
+from egnn_prune.vision.networks.plain import cnn, lenet, mlp, small_cnn
 from egnn_prune.vision.networks.torchvision_resnet import resnet18, resnet50, resnet101
 
 #: Functions ``(shape, classes, *, dropout, **options) -> network``.

@@ -1,29 +1,39 @@
-"""The networks of the calibration study: trained once a seed, pruned, fine-tuned, saved."""
+"""What the studies do with networks: train, prune, fine-tune and measure them.
+
+The networks of the calibration study are trained once a seed, pruned, fine-tuned and saved.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
+from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.pruning import compact, fine_tune, prune
-from egnn_prune.configs.settings import CalibrationStudySettings, main_job
+from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
+from egnn_prune.evaluation.predict import point_predictions, targets
 from egnn_prune.pipeline.main_job import Job
-from egnn_prune.runs.run_folder import RunFolder
-from egnn_prune.system.device import choose_device
+from egnn_prune.runs.result_store import Row
+from egnn_prune.studies.frame import open_job, seed_settings, study_folder
 from egnn_prune.system.files import read_json, write_json
 
 #: Ways to train a network: settings that differ from the study's, by name.
 RECIPES = ("single", "shallow")
+#: The dense network that a job trained.
+TRAINED = "stages/trained.safetensors"
 #: Graphs per batch when channels are scored.
 BATCH = 64
 
 
-def network_job(settings: CalibrationStudySettings, recipe: str, seed: int, out: Path) -> Job:
+def network_job(settings: CalibrationStudySettings, recipe: str, seed: int) -> Job:
     """The main job of one network, whose first stage trains the dense model.
 
     ``"single"`` has one mean and variance and dropout in its read-out: a mean-variance network,
@@ -31,15 +41,15 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int, out:
     shallow ensemble without dropout, trained on the CRPS of its pooled members (with forces its
     members are trained apart, as everywhere).
     """
-    job = main_job(settings)
-    job.seed, job.out = seed, str(out / f"{recipe}{seed}")
+    job = seed_settings(settings, seed)
+    job.out = str(study_folder(settings) / f"{recipe}{seed}")
     job.uncertainty = replace(job.uncertainty, method="dropout")
     if recipe == "shallow":
         job.uncertainty = replace(job.uncertainty, method="shallow")
         if not job.training.force_weight:
             job.training = replace(job.training, loss="crps")
         job.model = replace(job.model, readout_dropout=0.0)
-    return Job(job, RunFolder(job), choose_device(job.device))
+    return open_job(job)
 
 
 def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float, Path]:
@@ -64,13 +74,12 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
         )
     write_json(record, asked)
     places = {s: folder / f"sparsity{s:g}.safetensors" for s in (0.0, *sparsities)}
-    t = job.settings.training
     p, seed = job.settings.pruning, job.settings.seed
     for sparsity, path in places.items():
         if path.exists():
             continue
         torch.manual_seed(seed)
-        model = job.load("stages/trained.safetensors")
+        model = job.load(TRAINED)
         scored = DataLoader(job.train, BATCH, shuffle=True)
         if sparsity:
             model = prune(
@@ -83,16 +92,59 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
                 loss=job.losses,
                 seed=seed,
             )
-        loader = DataLoader(job.train, t.batch_size, shuffle=True, drop_last=True)
-        fine_tune(
-            model,
-            loader,
-            steps=steps,
-            lr=t.finetune_lr,
-            weight_decay=t.weight_decay,
-            clip=t.clip,
-            loss=job.losses,
-            device=job.settings.device,
+        loader = DataLoader(
+            job.train, job.settings.training.batch_size, shuffle=True, drop_last=True
         )
+        fine_tuned(model, loader, steps, job)
         checkpoint.save(compact(model) if sparsity else model, path)
     return places
+
+
+def selected(job: Job) -> tuple[list[Data], list[float]]:
+    """The graphs that the dense network of a job selects, and how often every graph is drawn."""
+    job.train_dense()
+    job.select_uncertain_graphs()
+    with np.load(job.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
+        rows, weights = archive["selected"].tolist(), archive["weights"].tolist()
+    return [job.train[i] for i in rows], weights
+
+
+def pruned_on(graphs: Sequence[Data], dense: nn.Module, job: Job, batch: int = BATCH) -> nn.Module:
+    """A masked copy of the dense network, its channels scored on all of these graphs."""
+    p, scored = job.settings.pruning, DataLoader(graphs, batch)
+    return prune(
+        dense,
+        p.criterion,
+        p.sparsity,
+        data=scored,
+        scope=p.scope,
+        round_to=p.round_to,
+        loss=job.losses,
+        batches=len(scored),
+        seed=job.settings.seed,
+    )
+
+
+def fine_tuned(model: nn.Module, loader: DataLoader, steps: int, job: Job) -> nn.Module:
+    """The same network after ``steps`` steps, as the job's settings say."""
+    t = job.settings.training
+    return fine_tune(
+        model,
+        loader,
+        steps=steps,
+        lr=t.finetune_lr,
+        weight_decay=t.weight_decay,
+        clip=t.clip,
+        loss=job.losses,
+        device=job.settings.device,
+    )
+
+
+def errors(model: nn.Module, job: Job, splits: Sequence[str] = ("test", "ood")) -> Row:
+    """Mean absolute errors on the splits that there are, in the target's unit."""
+    found: Row = {"unit": job.dataset.unit}
+    for split in splits:
+        if graphs := job.dataset.split(split):
+            error = point_predictions(model, graphs, job.device) - targets(graphs)
+            found[f"{split}_mae"] = float(error.abs().mean())
+    return found

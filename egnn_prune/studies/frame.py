@@ -1,0 +1,112 @@
+"""What all studies share: settings checked, seeds worked through, results written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from matplotlib.figure import Figure
+
+from egnn_prune.configs.settings import Settings, main_job
+from egnn_prune.configs.unused import refuse_unused
+from egnn_prune.pipeline.check_settings import validate
+from egnn_prune.pipeline.main_job import Job
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+from egnn_prune.report.common.style import png_bytes
+from egnn_prune.runs.folder_lock import alone_in
+from egnn_prune.runs.result_store import Row, different, over_seeds
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.system.device import choose_device
+
+
+class StudySettings(Protocol):
+    """Settings of any study; most have those of the main job besides."""
+
+    out: str | None
+    seeds: list[int]
+    threads: int | None
+
+
+S = TypeVar("S", bound=StudySettings)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study writes.
+
+    Attributes:
+        rows: as ``NAME.csv``.
+        text: tables, printed and as ``NAME.txt``.
+        figure: as ``NAME.png``.
+        columns: the first ones of the CSV file, in their order.
+    """
+
+    rows: list[Row]
+    text: str
+    figure: Figure | None = None
+    columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Study(Generic[S]):
+    """An experiment over seeds; call it with its settings to run it and write what it found.
+
+    Interrupted, the same call goes on where it stopped.
+
+    Attributes:
+        name: of the files.
+        check: refuses what only this study cannot use.
+        run_seed: all rows of a seed; a function of a module, which keeps what is finished.
+        results: of the rows of all seeds.
+    """
+
+    name: str
+    check: Callable[[S], None]
+    run_seed: Callable[[S, int], list[Row]]
+    results: Callable[[S, list[Row]], Results]
+
+    def __call__(self, settings: S) -> Path:
+        """Run all seeds and write ``NAME.csv``, ``.txt`` and ``.png``; returns their folder.
+
+        Raises:
+            ConfigError: one sentence about the first wrong setting.
+        """
+        different("seeds", settings.seeds)
+        self.check(settings)
+        if isinstance(settings, Settings):
+            for seed in settings.seeds:
+                validate(seed_settings(settings, seed))
+            refuse_unused(settings)
+        out, workers = study_folder(settings), getattr(settings, "workers", 1)
+        with alone_in(out):
+            rows = over_seeds(self.run_seed, settings, settings.seeds, workers)
+            self._write(self.results(settings, rows), out)
+        return out
+
+    def _write(self, found: Results, out: Path) -> None:
+        path = out / f"{self.name}.csv"
+        written = [write_rows(found.rows, path, found.columns)]
+        written.append(write_atomic(path.with_suffix(".txt"), f"{found.text}\n".encode()))
+        if found.figure:
+            written.append(write_atomic(path.with_suffix(".png"), png_bytes(found.figure)))
+        print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")
+
+
+def study_folder(settings: StudySettings) -> Path:
+    """Where the study's results go: ``out``, or what that is by default."""
+    return Path(str(settings.out or type(settings)().out)).expanduser()
+
+
+def seed_settings(settings: Settings, seed: int) -> Settings:
+    """The main job of a seed, in a folder of its own."""
+    job = main_job(settings)
+    job.seed, job.out = seed, str(study_folder(settings) / f"seed{seed}")
+    return job
+
+
+def open_job(settings: Settings) -> Job:
+    """A main job whose stages are run one by one."""
+    return Job(settings, RunFolder(settings), choose_device(settings.device))
