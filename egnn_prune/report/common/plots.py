@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-from numpy.typing import ArrayLike
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
 
 from egnn_prune.report.common.statistics import Rows, Summary, values
 from egnn_prune.report.common.style import GREY, MODEL_COLOURS, light_grid
@@ -87,9 +87,9 @@ def band(
         axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.14, linewidth=0)
 
 
-def diagonal(axes: Axes, low: float, high: float, label: str | None = None) -> None:
-    """Where both axes are equal."""
-    axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, label=label)
+def diagonal(axes: Axes, style: str = "--", label: str | None = None) -> None:
+    """Where x and y are equal, on linear and on logarithmic axes."""
+    axes.axline((1, 1), (2, 2), color=GREY, linestyle=style, linewidth=1, label=label, zorder=1)
 
 
 def zero(axes: Axes, vertical: bool = False) -> None:
@@ -101,8 +101,33 @@ def plain_log(axis: Axis, steps: Sequence[float]) -> None:
     """Ticks of a logarithmic axis at `steps` in each decade, as plain numbers."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+_WIDE_RANGE = 4.0
+"""Ratio of largest to smallest value from which the axes of :func:`square` are logarithmic."""
+
+
+def square(panels: Iterable[Axes], points: NDArray[np.float64]) -> tuple[float, float, bool]:
+    """Gives x and y the same limits, logarithmic where the points need it.
+
+    Args:
+        panels: Where.
+        points: All that is shown, of both axes.
+
+    Returns:
+        Lower and upper limit, and whether they are logarithmic.
+    """
+    low, high = float(points.min()), float(points.max())
+    logarithmic = low > 0 and high / low >= _WIDE_RANGE
+    low, high = (low / 1.25, 1.25 * high) if logarithmic else (0.0, 1.08 * high)
+    for axes in panels:
+        if logarithmic:
+            axes.set(xscale="log", yscale="log")
+            for axis in (axes.xaxis, axes.yaxis):
+                plain_log(axis, (1, 2, 5) if high / low < 30 else (1, 3))
+        axes.set(xlim=(low, high), ylim=(low, high))
+    return low, high, logarithmic
 
 
 def model_bars(
