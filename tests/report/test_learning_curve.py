@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egnn_prune.report.common.statistics import t_quantile
+from egnn_prune.report.common.statistics import paired, paired_text, t_quantile
 from egnn_prune.report.common.style import png_bytes
 from egnn_prune.report.studies.learning_curve import (
     curve,
     learning_curve_plot,
     learning_curve_table,
 )
-from egnn_prune.report.studies.selection import paired, paired_text, selection_plot, selection_table
+from egnn_prune.report.studies.selection import selection_plot, selection_table
 
 SEEDS = range(4)
 

@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from egnn_prune.report.run.calibration import coverage, overconfidence, reliability
-from egnn_prune.report.run.sparsification import left_after, sparsification
+from egnn_prune.report.run.calibration import (
+    coverage,
+    left_after,
+    overconfidence,
+    reliability,
+    sparsification,
+)
 from egnn_prune.uncertainty import metrics as scores
 from egnn_prune.uncertainty.metrics.spread import SAMPLES_PER_BIN
 

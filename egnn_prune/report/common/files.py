@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egnn_prune.errors import DataError
 from egnn_prune.system.files import atomic
 
 Metrics = Mapping[str, Any]
@@ -37,7 +38,7 @@ def number(value: object) -> float:
 def _mapping(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     value = parent.get(key)
     if not isinstance(value, Mapping):
-        raise ValueError(f"metrics: {where}{key} must be a mapping, got {type(value).__name__}")
+        raise DataError(f"metrics: {where}{key} must be a mapping, got {type(value).__name__}")
     return value
 
 
@@ -51,22 +52,22 @@ def check_metrics(metrics: Metrics) -> Metrics:
         The same object, so that the call can be chained.
 
     Raises:
-        ValueError: If a part is missing or has the wrong form; the message names it.
+        DataError: If a part is missing or has the wrong form; the message names it.
     """
     if not isinstance(metrics, Mapping):
-        raise ValueError(f"metrics must be a mapping, got {type(metrics).__name__}")
+        raise DataError(f"metrics must be a mapping, got {type(metrics).__name__}")
     version = metrics.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise ValueError(f"metrics: schema_version must be {SCHEMA_VERSION}, got {version!r}")
+        raise DataError(f"metrics: schema_version must be {SCHEMA_VERSION}, got {version!r}")
     dataset = _mapping(metrics, "dataset", "")
     if not isinstance(dataset.get("unit"), str):
-        raise ValueError("metrics: dataset.unit must be a string such as 'eV'")
+        raise DataError("metrics: dataset.unit must be a string such as 'eV'")
     models = _mapping(metrics, "models", "")
     for name in REQUIRED_MODELS:
         model = _mapping(models, name, "models.")
         for key in ("test_mae", "params", "macs_per_graph"):
             if not math.isfinite(number(model.get(key))):
-                raise ValueError(f"metrics: models.{name}.{key} must be a finite number")
+                raise DataError(f"metrics: models.{name}.{key} must be a finite number")
     if models.get("scratch") is not None:
         _mapping(models, "scratch", "models.")
     _check_records(metrics.get("ledger"), "ledger", "layer")
@@ -80,10 +81,10 @@ def _check_records(records: object, where: str, key: str) -> None:
     if records is None:
         return
     if not isinstance(records, list):
-        raise ValueError(f"metrics: {where} must be a list, got {type(records).__name__}")
+        raise DataError(f"metrics: {where} must be a list, got {type(records).__name__}")
     for i, record in enumerate(records):
         if not isinstance(record, Mapping) or key not in record:
-            raise ValueError(f"metrics: {where}[{i}] must be a mapping with a {key!r}")
+            raise DataError(f"metrics: {where}[{i}] must be a mapping with a {key!r}")
 
 
 def models_present(metrics: Metrics) -> list[str]:
@@ -95,12 +96,12 @@ def load_metrics(path: Path) -> Metrics:
     """Reads and checks ``metrics.json``.
 
     Raises:
-        ValueError: If the file is not JSON or fails `check_metrics`; the message names the file.
+        DataError: If the file is not JSON or fails `check_metrics`; the message names the file.
     """
     try:
         return check_metrics(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:  # also json.JSONDecodeError
-        raise ValueError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}") from error
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -115,22 +116,22 @@ def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
             return {key: _plain(archive[key]) for key in archive.files}
     except (ValueError, AttributeError, zipfile.BadZipFile) as error:
         # np.load hands back a bare array (AttributeError) for an .npy file.
-        raise ValueError(f"{path}: not a readable .npz of plain numbers: {error}") from error
+        raise DataError(f"{path}: not a readable .npz of plain numbers: {error}") from error
 
 
 def series(predictions: Predictions, key: str, like: str) -> NDArray[np.float64]:
     """One array of `predictions`, checked to be as long as the array `like`.
 
     Raises:
-        ValueError: If either array is missing or the lengths differ.
+        DataError: If either array is missing or the lengths differ.
     """
     for name in (like, key):
         if name not in predictions:
-            raise ValueError(f"predictions: array {name!r} is missing")
+            raise DataError(f"predictions: array {name!r} is missing")
     values = np.asarray(predictions[key], dtype=np.float64)
     expected = np.shape(predictions[like])
     if values.ndim != 1 or values.shape != expected:
-        raise ValueError(
+        raise DataError(
             f"predictions: {key!r} has shape {values.shape}, {like!r} has {expected}; "
             "both must be one-dimensional and equally long"
         )

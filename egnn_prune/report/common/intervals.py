@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egnn_prune.report.common.files import RECALIBRATED, Metrics, Predictions, number
+from egnn_prune.report.common.files import (
+    RECALIBRATED,
+    Metrics,
+    Predictions,
+    has_split,
+    number,
+)
 from egnn_prune.report.common.statistics import bootstrap_interval
 from egnn_prune.report.run.error_bars import graphs_of
 
@@ -65,104 +71,94 @@ def change_intervals(metrics: Metrics, predictions: Predictions) -> dict[str, li
         `HARM`, `MENDED`, and names with `FACTOR` or `SCRATCH`. What cannot be told is left out.
     """
     found: dict[str, tuple[float, float]] = {}
-    for split, prefix in (("test", ""), ("ood", "ood_")):
-        if np.size(predictions.get(f"{split}_target", ())) == 0:
-            continue
-        found |= _errors(metrics, predictions, split)
-        found |= _error_bars(metrics, predictions, split, prefix)
+    for split in ("test", "ood"):
+        if has_split(predictions, split):
+            structures = _Split(metrics, predictions, split)
+            found |= structures.errors_changed() | structures.error_bars_changed()
     times = [predictions.get(f"latency_{name}") for name in ("pruned", "dense")]
     if times[0] is not None and times[1] is not None and np.shape(times[0]) == np.shape(times[1]):
         new, old = (_medians(np.asarray(one, dtype=np.float64)) for one in times)
-        found["latency_ms"] = bootstrap_interval(lambda c: new(c) / old(c) - 1, len(times[0]))
+        found["latency_ms"] = bootstrap_interval(_change(new, old), len(times[0]))
     return {key: list(ends) for key, ends in found.items() if all(map(math.isfinite, ends))}
 
 
-def _errors(metrics: Metrics, predictions: Predictions, split: str) -> dict[str, Any]:
-    """Relative changes of the errors of one deterministic pass, energies and forces."""
-    target = np.asarray(predictions[f"{split}_target"], dtype=np.float64)
-    graph = graphs_of(metrics, predictions, split)
-    n = target.size if graph is None else int(graph.max()) + 1
-    wanted: list[tuple[str, Callable[[str], Statistic | None]]] = []
+class _Split:
+    """The structures of one split, and what is found from some draws of them."""
 
-    def of_values(power: int, root: bool) -> Callable[[str], Statistic | None]:
-        def build(name: str) -> Statistic | None:
-            predicted = point(predictions, split, name)
-            if predicted is None:
-                return None
-            return _mean(np.abs(predicted - target) ** power, graph, n, root)
+    def __init__(self, metrics: Metrics, predictions: Predictions, name: str) -> None:
+        self.predictions, self.name = predictions, name
+        self.target = np.asarray(predictions[f"{name}_target"], dtype=np.float64)
+        self.graph = graphs_of(metrics, predictions, name)
+        self.n = self.target.size if self.graph is None else int(self.graph.max()) + 1
 
-        return build
-
-    def of_forces(what: str, root: bool) -> Callable[[str], Statistic | None]:
-        def build(name: str) -> Statistic | None:
-            sums = predictions.get(f"{split}_{name}_force_{what}")
-            count = predictions.get(f"{split}_force_count")
-            if sums is None or count is None or len(sums) != n or len(count) != n:
-                return None
-            return _ratio(np.asarray(sums), np.asarray(count), root)
-
-        return build
-
-    wanted += [
-        (f"{split}_mae", of_values(1, False)),
-        (f"{split}_force_mae", of_forces("abs", False)),
-    ]
-    if split == "test":
-        wanted += [
-            ("test_rmse", of_values(2, True)),
-            ("test_mse", of_values(2, False)),
-            ("test_force_rmse", of_forces("square", True)),
-        ]
-    found = {}
-    for key, build in wanted:
-        new = build("pruned")
-        for other, suffix in (("dense", ""), ("scratch", SCRATCH)):
-            old = build(other)
-            if new is not None and old is not None and (not suffix or key.endswith("_mae")):
-                found[key + suffix] = bootstrap_interval(_change(new, old), n)
-    return found
-
-
-def _error_bars(
-    metrics: Metrics, predictions: Predictions, split: str, prefix: str
-) -> dict[str, Any]:
-    """Changes of the scores that are means over structures, and of the ENCE."""
-    target = np.asarray(predictions[f"{split}_target"], dtype=np.float64)
-    graph = graphs_of(metrics, predictions, split)
-    n = target.size if graph is None else int(graph.max()) + 1
-    found: dict[str, tuple[float, float]] = {}
-    ences: dict[tuple[str, str], Statistic] = {}
-    for suffix in ("", RECALIBRATED):
-        scores: dict[str, list[Statistic]] = {"nll": [], "crps": [], "ence": []}
-        for name in ("pruned", "dense"):
-            mean, std = (predictions.get(f"{split}_{name}_{k}") for k in ("mean", f"std{suffix}"))
-            if mean is None or std is None or len(std) != len(target) or not (std > 0).all():
-                break
-            error, std = np.asarray(mean - target, dtype=np.float64), std.astype(np.float64)
-            ences[name, suffix] = _ence(error, std, graph, n)
-            scores["nll"].append(_mean(_nll(error, std), graph, n))
-            scores["crps"].append(_mean(_crps(error, std), graph, n))
-            scores["ence"].append(ences[name, suffix])
-        else:
-            for key, (new, old) in scores.items():
-                found[f"{prefix}{key}{suffix}"] = bootstrap_interval(_difference(new, old), n)
-    if split != "test":
+    def errors(self, model: str) -> dict[str, Statistic]:
+        """Errors of one deterministic pass by their names: those that the run has."""
+        found: dict[str, Statistic] = {}
+        predicted = point(self.predictions, self.name, model)
+        if predicted is not None:
+            off = np.abs(predicted - self.target)
+            found["mae"] = self._mean(off)
+            found["rmse"], found["mse"] = self._mean(off**2, root=True), self._mean(off**2)
+        count = self.predictions.get(f"{self.name}_force_count")
+        for what, key in (("abs", "force_mae"), ("square", "force_rmse")):
+            sums = self.predictions.get(f"{self.name}_{model}_force_{what}")
+            if sums is not None and count is not None and len(sums) == len(count) == self.n:
+                found[key] = _ratio(np.asarray(sums), np.asarray(count), what == "square")
         return found
-    for key, first, second in (
-        (f"ence{FACTOR}", ("pruned", ""), ("dense", "")),
-        (f"ence{RECALIBRATED}{FACTOR}", ("pruned", RECALIBRATED), ("dense", RECALIBRATED)),
-        (MENDED, ("pruned", RECALIBRATED), ("dense", "")),
-    ):
-        if first in ences and second in ences:
-            found[key] = bootstrap_interval(_change(ences[first], ences[second]), n)
-    errors = [
-        None if (p := point(predictions, split, name)) is None else _mean(abs(p - target), graph, n)
-        for name in ("pruned", "dense")
-    ]
-    size = [ences.get((name, "")) for name in ("pruned", "dense")]
-    if size[0] and size[1] and errors[0] and errors[1]:
-        found[HARM] = bootstrap_interval(_harm(size[0], size[1], errors[0], errors[1]), n)
-    return found
+
+    def errors_changed(self) -> dict[str, tuple[float, float]]:
+        """Relative changes of the errors; the MAEs against the scratch model too."""
+        pruned = self.errors("pruned")
+        others = {"": self.errors("dense"), SCRATCH: self.errors("scratch")}
+        main = ("mae", "force_mae")
+        return {
+            f"{self.name}_{key}{suffix}": bootstrap_interval(_change(pruned[key], old[key]), self.n)
+            for key in (*main, *(("rmse", "mse", "force_rmse") if self.name == "test" else ()))
+            for suffix, old in others.items()
+            if key in pruned and key in old and (key in main or not suffix)
+        }
+
+    def scores(self, model: str, suffix: str) -> dict[str, Statistic]:
+        """Scores of the error bars by their names; empty where the model has none."""
+        mean, std = (
+            self.predictions.get(f"{self.name}_{model}_{key}") for key in ("mean", f"std{suffix}")
+        )
+        if mean is None or std is None or len(std) != len(self.target) or not (std > 0).all():
+            return {}
+        error, std = np.asarray(mean - self.target, dtype=np.float64), std.astype(np.float64)
+        return {
+            "nll": self._mean(_nll(error, std)),
+            "crps": self._mean(_crps(error, std)),
+            "ence": _ence(error, std, self.graph, self.n),
+        }
+
+    def error_bars_changed(self) -> dict[str, tuple[float, float]]:
+        """Changes of the scores that are means over structures, and of the ENCE."""
+        prefix = "" if self.name == "test" else "ood_"
+        pruned, dense = (
+            {suffix: self.scores(model, suffix) for suffix in ("", RECALIBRATED)}
+            for model in ("pruned", "dense")
+        )
+        wanted = {
+            f"{prefix}{key}{suffix}": _difference(new, dense[suffix][key])
+            for suffix, scores in pruned.items()
+            for key, new in scores.items()
+            if dense[suffix]
+        }
+        for key, new, old in (
+            (f"ence{FACTOR}", pruned[""], dense[""]),
+            (f"ence{RECALIBRATED}{FACTOR}", pruned[RECALIBRATED], dense[RECALIBRATED]),
+            (MENDED, pruned[RECALIBRATED], dense[""]),
+        ):
+            if new and old and self.name == "test":
+                wanted[key] = _change(new["ence"], old["ence"])
+        errors = [self.errors(model).get("mae") for model in ("pruned", "dense")]
+        if pruned[""] and dense[""] and errors[0] and errors[1] and self.name == "test":
+            wanted[HARM] = _harm(pruned[""]["ence"], dense[""]["ence"], errors[0], errors[1])
+        return {key: bootstrap_interval(statistic, self.n) for key, statistic in wanted.items()}
+
+    def _mean(self, values: Array, root: bool = False) -> Statistic:
+        return _mean(values, self.graph, self.n, root)
 
 
 def point_key(predictions: Predictions, split: str, name: str) -> str:

@@ -1,21 +1,23 @@
-"""Intervals: Student's t over seeds, and the bootstrap over structures of one run."""
+"""Statistics over seeds, paired by seed; and the bootstrap over the structures of one run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit  # scipy.stats.t.ppf, without the seconds that its import takes
 
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
-_T_95 = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-    2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
-)  # fmt: skip
-_Z_95 = 1.959964
+from egnn_prune.report.common.files import number
+from egnn_prune.report.common.formatting import MISSING, significant
+
+Rows = Sequence[Mapping[str, Any]]
+"""Results, one mapping per trained network, each with a ``seed``."""
+
+BySeed = Mapping[Any, float]
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,29 @@ class Summary:
     sd: float
     half: float
 
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half
+
 
 def t_quantile(freedom: int) -> float:
     """Two-sided 95 % quantile of Student's t distribution.
-
-    Beyond the table, two terms of the Cornish-Fisher expansion are exact to four decimals.
 
     Raises:
         ValueError: If `freedom` is less than one.
     """
     if freedom < 1:
         raise ValueError(f"degrees of freedom must be at least 1, got {freedom}")
-    if freedom <= len(_T_95):
-        return _T_95[freedom - 1]
-    z = _Z_95
-    first = (z**3 + z) / (4 * freedom)
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return z + first + second
+    return float(stdtrit(freedom, 0.975))
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarise(values: Iterable[float]) -> Summary:
     """Summarises the finite values; the result has the unit of the input."""
     finite = [value for value in values if math.isfinite(value)]
     n = len(finite)
@@ -64,6 +69,75 @@ def summarise(values: Sequence[float]) -> Summary:
         return Summary(1, mean, math.nan, math.nan)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / (n - 1))
     return Summary(n, mean, sd, t_quantile(n - 1) * sd / math.sqrt(n))
+
+
+def values(rows: Rows, key: str, **cell: Hashable) -> list[Any]:
+    """The different values of a key in the rows of a cell, in order of appearance."""
+    return list(dict.fromkeys(row[key] for row in rows if cell.items() <= row.items()))
+
+
+def by_seed(rows: Rows, key: str, **cell: Hashable) -> dict[Any, float]:
+    """One number per seed, of the rows that have the values in `cell`; NaN is left out."""
+    inside = (row for row in rows if cell.items() <= row.items())
+    found = {row["seed"]: number(row.get(key)) for row in inside}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+
+def over_seeds(rows: Rows, key: str, **cell: Hashable) -> Summary:
+    """Mean and spread of one number over the seeds of a cell."""
+    return summarise(by_seed(rows, key, **cell).values())
+
+
+def differences(new: BySeed, old: BySeed) -> dict[Any, float]:
+    """``new - old`` of the seeds that both have."""
+    return {seed: new[seed] - old[seed] for seed in new if seed in old}
+
+
+def paired(new: BySeed, old: BySeed) -> Summary:
+    """Mean and 95 % t-interval of the :func:`differences`."""
+    return summarise(differences(new, old).values())
+
+
+def spread_text(found: Summary, places: int | None = None) -> str:
+    """``mean ± standard deviation``; the mean alone where there is one seed.
+
+    Args:
+        found: What to write.
+        places: Decimals; None: as many as the mean has with three significant digits.
+    """
+    text = significant(found.mean)
+    if math.isnan(found.sd) or text == MISSING:
+        return text
+    if places is None:
+        return f"{text} ± {found.sd:.{len(text.partition('.')[2])}f}"
+    return f"{found.mean:.{places}f} ± {found.sd:.{places}f}"
+
+
+def interval_text(found: Summary, places: int, note: str = "") -> str:
+    """``difference [95 % interval]`` with signs; `note` follows the difference."""
+    if found.n == 0:
+        return MISSING
+    text = f"{found.mean:+z.{places}f}{note}"
+    if math.isnan(found.half):
+        return text
+    return f"{text} [{found.low:+z.{places}f}, {found.high:+z.{places}f}]"
+
+
+def paired_text(new: BySeed, old: BySeed, digits: int = 4) -> str:
+    """``difference (percent) [95 % interval]`` in the unit of the numbers.
+
+    Args:
+        new: Numbers by seed.
+        old: What they are compared with; the mean of its seeds that `new` has is the reference.
+        digits: Significant digits of the reference, whose decimals the difference gets: with four
+            there are some left of a difference of a few percent.
+    """
+    reference = summarise(old[seed] for seed in old if seed in new).mean
+    difference = paired(new, old)
+    if not reference > 0:
+        return interval_text(difference, 4)
+    places = max(0, digits - 1 - math.floor(math.log10(reference)))
+    return interval_text(difference, places, f" ({100 * difference.mean / reference:+z.1f} %)")
 
 
 Array = NDArray[np.float64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,32 @@ GREY = "#595959"
 
 MODEL_COLOURS = {"dense": BLUE, "pruned": VERMILION, "scratch": GREEN}
 MODEL_MARKERS = {"dense": "o", "pruned": "s", "scratch": "^"}
+LOOKS = {
+    "dense": (BLUE, "o"),
+    "scratch": (GREEN, "^"),
+    # criteria
+    "uncertainty": (VERMILION, "s"),
+    "taylor": (PURPLE, "D"),
+    "fisher": (BLACK, "P"),
+    "magnitude": (ORANGE, "^"),
+    "activation_norm": (GREEN, "v"),
+    # strategies of selection
+    "random": (SKY, "D"),
+    "uncertain": (VERMILION, "s"),
+    "top": (VERMILION, "s"),
+    "diverse": (BLUE, "o"),
+    "proportional": (PURPLE, "v"),
+    "band": (GREEN, "P"),
+}
+"""Colour and marker of what studies compare: the same in every figure."""
+SPARE_LOOKS = (
+    *((BLUE, "o"), (VERMILION, "s"), (GREEN, "h"), (PURPLE, "p"), (ORANGE, "*"), (BLACK, "X")),
+    (GREY, ">"),
+)
+
 SPLIT_COLOURS = {"test": BLUE, "ood": ORANGE}
 SPLIT_LABELS = {"test": "test", "ood": "OOD"}
+
 
 WIDTH = 9.0
 """Figure width in inches; at 100 px per inch it fills the 900 px of a README."""
@@ -49,6 +73,14 @@ RC: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+
+def looks(keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each key; unknown ones get a colour that the known ones leave free."""
+    taken = {LOOKS[key][0] for key in keys if key in LOOKS}
+    spare = [look for look in SPARE_LOOKS if look[0] not in taken] or SPARE_LOOKS
+    unknown = [key for key in keys if key not in LOOKS]
+    return {k: LOOKS.get(k) or spare[unknown.index(k) % len(spare)] for k in keys}
 
 
 @contextmanager

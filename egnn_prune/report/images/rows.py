@@ -14,8 +14,7 @@ from typing import Any
 from egnn_prune.errors import InputError
 from egnn_prune.report.common.files import SCHEMA_VERSION, number
 from egnn_prune.report.common.formatting import times
-from egnn_prune.report.common.statistics import Summary, summarise
-from egnn_prune.report.studies.selection import by_seed, paired
+from egnn_prune.report.common.statistics import Summary, by_seed, paired, summarise
 
 Row = Mapping[str, Any]
 Metrics = Mapping[str, Any]

@@ -1,16 +1,19 @@
-"""Are the predicted standard deviations true? The numbers behind the calibration panels."""
+"""Are the predicted standard deviations true? The curves behind the calibration panels.
+
+Molecules without a finite error and a finite, positive standard deviation are left out.
+"""
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 Array = NDArray[np.float64]
+Curve = tuple[Array, Array]
 
 
-def reliability(error: Array, std: Array, bins: int = 8) -> tuple[Array, Array]:
+def reliability(error: Array, std: Array, bins: int = 8) -> Curve:
     """Bins molecules by predicted standard deviation, with equal counts per bin.
 
     Both values are root mean squares: a calibrated model has E[error^2] = E[std^2] in each bin.
@@ -24,7 +27,7 @@ def reliability(error: Array, std: Array, bins: int = 8) -> tuple[Array, Array]:
 
     Returns:
         Predicted and observed root mean square per bin, in the unit of the input, ordered by
-        prediction. Empty if no molecule has a finite error and a positive std.
+        prediction. Empty if no molecule is usable.
     """
     error, std = _usable(error, std)
     if error.size == 0:
@@ -54,34 +57,64 @@ def coverage(error: Array, std: Array, levels: Array = LEVELS) -> Array:
         levels: ``[k]`` nominal coverages, each above 0 and below 1.
 
     Returns:
-        Observed coverage ``[k]``; NaN if no molecule has a finite error and a positive std.
+        Observed coverage ``[k]``; NaN if no molecule is usable.
     """
     error, std = _usable(error, std)
     if error.size == 0:
         return np.full(np.shape(levels), np.nan)
-    z = np.array([NormalDist().inv_cdf((1 + level) / 2) for level in levels])
-    return (np.abs(error / std)[:, None] <= z).mean(axis=0)
+    return (np.abs(error / std)[:, None] <= ndtri((1 + levels) / 2)).mean(axis=0)
 
 
 def overconfidence(error: Array, std: Array) -> float:
     r"""How many times larger the errors are than the error bars: RMSE / RMV over all molecules.
 
     RMV is the root of the mean variance (Levi et al. 2022, Section 3). 1 is right on average, above
-    1 the error bars are too short.
-
-    Returns:
-        The ratio; NaN if no molecule has a finite error and a positive std.
+    1 the error bars are too short; NaN if no molecule is usable.
     """
     error, std = _usable(error, std)
-    if error.size == 0:
-        return float("nan")
-    return float(np.sqrt(np.mean(error**2) / np.mean(std**2)))
+    return float(np.sqrt(np.mean(error**2) / np.mean(std**2))) if error.size else float("nan")
 
 
-def _usable(error: Array, std: Array) -> tuple[Array, Array]:
-    """The molecules with a finite error and a finite, positive std."""
+def _usable(error: Array, std: Array) -> Curve:
     usable = np.isfinite(error) & np.isfinite(std) & (std > 0)
     return error[usable], std[usable]
+
+
+def sparsification(error: Array, score: Array) -> Curve:
+    r"""RMSE of the molecules that remain once the most uncertain are out, relative to all of them.
+
+    With the errors in order of falling score, :math:`e_{(1)}, \dots, e_{(n)}`, after taking out
+    the first k
+
+    .. math:: s(k/n) = \mathrm{RMSE}(e_{(k+1)}, \dots, e_{(n)}) / \mathrm{RMSE}(e) .
+
+    Molecules of the same score leave together, as if a part of each did, so that a constant score
+    gives a flat curve in whatever order the molecules stand. The oracle has the score :math:`|e|`;
+    no curve lies below it. A score that knows nothing stays near 1. The area between curve and
+    oracle is the AUSE (Ilg et al. 2018, Section 4.2), as `uncertainty.metrics.ause` sums it.
+
+    Args:
+        error: ``[n]`` prediction minus target, any unit.
+        score: ``[n]`` uncertainty; only its order counts, so it may be zero or negative.
+
+    Returns:
+        Fraction taken out, ``[n]`` from 0 to 1 - 1/n, and relative RMSE. Empty if no molecule has a
+        finite error and score, or all errors are zero.
+    """
+    usable = np.isfinite(error) & np.isfinite(score)
+    error, score = error[usable], score[usable]
+    if not error.any():
+        return np.empty(0), np.empty(0)
+    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
+    shared = np.bincount(group, error**2) / count
+    # From the most certain molecule on: element k - 1 is the mean over the k that stay last.
+    means = np.cumsum(np.repeat(shared, count)) / np.arange(1, error.size + 1)
+    return np.arange(error.size) / error.size, np.sqrt(means[::-1] / means[-1])
+
+
+def left_after(fraction: float, curve: Curve) -> float:
+    """Relative RMSE after taking out `fraction`; NaN for an empty curve."""
+    return float(np.interp(fraction, *curve)) if curve[0].size else float("nan")
 
 
 def mae_half_interval(error: Array, graph: NDArray[np.int64] | None = None) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from egnn_prune.report.common.files import RECALIBRATED, Metrics, Predictions, number
 from egnn_prune.report.common.formatting import MISSING
+from egnn_prune.report.common.plots import diagonal, square
 from egnn_prune.report.common.rows import arrow, fixed
 from egnn_prune.report.common.style import (
     GREY,
@@ -23,9 +24,8 @@ from egnn_prune.report.common.style import (
     light_grid,
     new_figure,
 )
-from egnn_prune.report.run.calibration import LEVELS, coverage, reliability
+from egnn_prune.report.run.calibration import LEVELS, coverage, reliability, sparsification
 from egnn_prune.report.run.error_bars import COMPARED, ErrorBars, error_bars, splits_present
-from egnn_prune.report.run.sparsification import sparsification
 
 Array = NDArray[np.float64]
 Bars = dict[tuple[str, str], ErrorBars]  # by split and model
@@ -38,8 +38,6 @@ _BEFORE: dict[str, Any] = {
 }
 _AFTER: dict[str, Any] = {"linestyle": "-", "linewidth": 1.9, "markersize": 4.5}
 _REFERENCE: dict[str, Any] = {"color": GREY, "linestyle": "-", "linewidth": 0.8, "zorder": 1}
-_WIDE_RANGE = 4.0
-"""Ratio of largest to smallest value from which the reliability axes are logarithmic."""
 
 
 def _stds(bars: ErrorBars) -> list[tuple[Array, dict[str, Any]]]:
@@ -54,21 +52,20 @@ def _stds(bars: ErrorBars) -> list[tuple[Array, dict[str, Any]]]:
 
 def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) -> None:
     """Writes a quantity for each model in the model's colour, before → after recalibration."""
-    lines = [(label, GREY, "normal")]
+    lines = []
     for name in COMPARED:
         model = metrics["models"][name]
         text = arrow(fixed(number(model.get(key))), fixed(number(model.get(key + RECALIBRATED))))
         if text != MISSING:
             lines.append((text, MODEL_COLOURS[name], "bold"))
-    if len(lines) == 1:
+    if not lines:
         return
+    lines.insert(0, (label, GREY, "normal"))
     vertical, side = corner.split()
     top = 0.97 if vertical == "upper" else 0.01 + 0.085 * len(lines)
     for i, (text, colour, weight) in enumerate(lines):
         axes.text(
-            0.03 if side == "left" else 0.98,
-            top - 0.085 * i,
-            text,
+            *(0.03 if side == "left" else 0.98, top - 0.085 * i, text),
             transform=axes.transAxes,
             ha=side,
             va="top",
@@ -80,46 +77,21 @@ def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) ->
         )
 
 
-def _reliability_limits(bars: Bars) -> tuple[float, float, bool]:
-    """Range of all reliability points, and whether it needs logarithmic axes."""
-    points = [
-        values
-        for each in bars.values()
-        for std, _ in _stds(each)
-        for values in reliability(each.error, std)
-    ]
-    values = np.concatenate(points)
-    low, high = float(values.min()), float(values.max())
-    if low > 0 and high / low >= _WIDE_RANGE:
-        return low / 1.25, high * 1.25, True
-    return 0.0, 1.08 * high, False
-
-
-def _reliability_panel(
-    axes: Axes, bars: Bars, split: str, limits: tuple[float, float, bool]
-) -> None:
-    low, high, logarithmic = limits
-    axes.plot([low, high], [low, high], **_REFERENCE)
-    for name in COMPARED:
-        each = bars[split, name]
-        for std, look in _stds(each):
-            axes.plot(
-                *reliability(each.error, std),
-                color=MODEL_COLOURS[name],
-                marker=MODEL_MARKERS[name],
-                **look,
-            )
-    if logarithmic:
-        axes.set(xscale="log", yscale="log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 30 else (1, 3)))
-            axis.set_major_formatter(lambda value, _position: f"{value:g}")
-            axis.set_minor_formatter(NullFormatter())
-    axes.set(xlim=(low, high), ylim=(low, high))
+def _reliability_panels(panels: Sequence[Axes], bars: Bars, splits: Sequence[str]) -> None:
+    drawn = []
+    for axes, split in zip(panels, splits, strict=True):
+        diagonal(axes, "-")
+        for name in COMPARED:
+            each, marker = bars[split, name], MODEL_MARKERS[name]
+            for std, look in _stds(each):
+                curve = reliability(each.error, std)
+                axes.plot(*curve, color=MODEL_COLOURS[name], marker=marker, **look)
+                drawn += curve
+    square(panels, np.concatenate(drawn))
 
 
 def _coverage_panel(axes: Axes, bars: Bars, split: str) -> None:
-    axes.plot([0, 1], [0, 1], **_REFERENCE)
+    diagonal(axes, "-")
     for name in COMPARED:
         each = bars[split, name]
         for std, look in _stds(each):
@@ -148,6 +120,7 @@ def _sparsification_panel(axes: Axes, bars: Bars, split: str, top: float) -> Non
     axes.set(xlim=(0, 0.9), ylim=(0, top), xticks=(0, 0.3, 0.6, 0.9), yticks=(0, 0.5, 1))
 
 
+@house_style()
 def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
     """Reliability, coverage and sparsification of dense and pruned; a row per split.
 
@@ -168,35 +141,32 @@ def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
     bars = {
         (split, name): error_bars(predictions, split, name) for split in splits for name in COMPARED
     }
-    limits, top = _reliability_limits(bars), _sparsification_top(bars)
-    with house_style():
-        figure = new_figure(height=1.3 + 2.55 * len(splits))
-        grid = figure.subplots(len(splits), 3, squeeze=False, sharex="col", sharey="col")
-        for row, split in zip(grid, splits, strict=True):
-            prefix = "" if split == "test" else "ood_"
-            _reliability_panel(row[0], bars, split, limits)
-            _numbers(row[0], metrics, f"{prefix}ence", "ENCE", "lower right")
-            _coverage_panel(row[1], bars, split)
-            area = f"{prefix}miscalibration_area"
-            _numbers(row[1], metrics, area, "miscalibration area", "upper left")
-            _sparsification_panel(row[2], bars, split, top)
-            if split == "test":
-                _numbers(row[2], metrics, "ause", "AUSE", "lower left")
-            for axes in row:
-                light_grid(axes)
-            label = SPLIT_LABELS[split]
-            row[0].set_ylabel(f"{label}: RMS error ({unit})")
-            row[1].set_ylabel(f"{label}: observed share")
-            row[2].set_ylabel(f"{label}: RMSE left (relative)")
-        heads = (
-            ("Are the error bars as long\nas the errors?", f"predicted std ({unit})"),
-            ("Do intervals hold the truth\nas often as they say?", "stated share of the interval"),
-            ("Are the uncertain ones\nthe wrong ones?", "most uncertain taken out (share)"),
-        )
-        for column, (title, label) in enumerate(heads):
-            grid[0, column].set_title(title)
-            grid[-1, column].set_xlabel(label)
-        _legend(figure, any(each.recalibrated is not None for each in bars.values()))
+    top = _sparsification_top(bars)
+    figure = new_figure(height=1.3 + 2.55 * len(splits))
+    grid = figure.subplots(len(splits), 3, squeeze=False, sharex="col", sharey="col")
+    _reliability_panels(grid[:, 0], bars, splits)
+    for row, split in zip(grid, splits, strict=True):
+        prefix = "" if split == "test" else "ood_"
+        _coverage_panel(row[1], bars, split)
+        _sparsification_panel(row[2], bars, split, top)
+        _numbers(row[0], metrics, f"{prefix}ence", "ENCE", "lower right")
+        area = f"{prefix}miscalibration_area"
+        _numbers(row[1], metrics, area, "miscalibration area", "upper left")
+        if split == "test":
+            _numbers(row[2], metrics, "ause", "AUSE", "lower left")
+        names = (f"RMS error ({unit})", "observed share", "RMSE left (relative)")
+        for axes, name in zip(row, names, strict=True):
+            axes.set_ylabel(f"{SPLIT_LABELS[split]}: {name}")
+            light_grid(axes)
+    heads = (
+        ("Are the error bars as long\nas the errors?", f"predicted std ({unit})"),
+        ("Do intervals hold the truth\nas often as they say?", "stated share of the interval"),
+        ("Are the uncertain ones\nthe wrong ones?", "most uncertain taken out (share)"),
+    )
+    for column, (title, label) in zip(grid.T, heads, strict=True):
+        column[0].set_title(title)
+        column[-1].set_xlabel(label)
+    _legend(figure, any(each.recalibrated is not None for each in bars.values()))
     return figure
 
 

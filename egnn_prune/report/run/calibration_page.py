@@ -21,7 +21,12 @@ from egnn_prune.report.common.intervals import (
 from egnn_prune.report.common.rows import Row, arrow
 from egnn_prune.report.common.style import SPLIT_LABELS
 from egnn_prune.report.common.wording import words
-from egnn_prune.report.run.calibration import coverage, overconfidence
+from egnn_prune.report.run.calibration import (
+    coverage,
+    left_after,
+    overconfidence,
+    sparsification,
+)
 from egnn_prune.report.run.error_bars import (
     COMPARED,
     ErrorBars,
@@ -29,7 +34,6 @@ from egnn_prune.report.run.error_bars import (
     splits_present,
     why_no_calibration,
 )
-from egnn_prune.report.run.sparsification import left_after, sparsification
 from egnn_prune.report.run.tables import calibration_rows
 
 _TAKEN_OUT = 0.2

@@ -23,6 +23,7 @@ from egnn_prune.report.common.style import (
 )
 
 
+@house_style()
 def dynamics_plot(
     rows: Sequence[Mapping[str, float]],
     atoms: int,
@@ -47,23 +48,22 @@ def dynamics_plot(
         for key in ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "epistemic_eV")
     )
     time = time / 1000.0
-    with house_style():
-        figure = new_figure(6.6)
-        figure.suptitle(title or "Dynamics at constant energy")
-        top, middle, bottom = figure.subplots(3, 1, sharex=True)
-        _conservation(top, time, 1000 * (total - total.mean()) / atoms, drift, drift_error)
-        middle.plot(time, potential - potential[0], color=BLUE, linewidth=0.8, label="potential")
-        middle.plot(time, kinetic - kinetic[0], color=ORANGE, linewidth=0.8, label="kinetic")
-        middle.set_title("What the two forms of energy exchange meanwhile")
-        middle.set_ylabel("change since\nthe start (eV)")
-        middle.legend(loc="upper right", ncols=2)
-        _headroom(middle)
-        _uncertainty(bottom, time, 1000 * doubt, None if threshold is None else 1000 * threshold)
-        bottom.set_xlabel("time (ps)")
-        for axes in (top, middle, bottom):
-            light_grid(axes)
-            axes.margins(x=0.01)
-        figure.align_ylabels()
+    figure = new_figure(6.6)
+    figure.suptitle(title or "Dynamics at constant energy")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    _conservation(top, time, 1000 * (total - total.mean()) / atoms, drift, drift_error)
+    middle.plot(time, potential - potential[0], color=BLUE, linewidth=0.8, label="potential")
+    middle.plot(time, kinetic - kinetic[0], color=ORANGE, linewidth=0.8, label="kinetic")
+    middle.set_title("What the two forms of energy exchange meanwhile")
+    middle.set_ylabel("change since\nthe start (eV)")
+    middle.legend(loc="upper right", ncols=2)
+    _headroom(middle)
+    _uncertainty(bottom, time, 1000 * doubt, None if threshold is None else 1000 * threshold)
+    bottom.set_xlabel("time (ps)")
+    for axes in (top, middle, bottom):
+        light_grid(axes)
+        axes.margins(x=0.01)
+    figure.align_ylabels()
     return figure
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from egnn_prune.errors import DataError
 from egnn_prune.report.common.files import Metrics, Predictions, has_split, number, series
 from egnn_prune.report.common.wording import words
 
@@ -40,7 +41,7 @@ def error_bars(predictions: Predictions, split: str, name: str) -> ErrorBars:
     """Reads them from the arrays of ``predictions.npz``.
 
     Raises:
-        ValueError: If an array is missing or has the wrong length.
+        DataError: If an array is missing or has the wrong length.
     """
     target = f"{split}_target"
     key = f"{split}_{name}_std_recalibrated"
@@ -58,13 +59,13 @@ def graphs_of(metrics: Metrics, predictions: Predictions, split: str) -> NDArray
     Runs of positions from before ``{split}_graph`` was written have graphs of one size (N-body).
 
     Raises:
-        ValueError: If the array has the wrong length or is no numbering of graphs.
+        DataError: If the array has the wrong length or is no numbering of graphs.
     """
     target, key = f"{split}_target", f"{split}_graph"
     if key in predictions:
         graph = series(predictions, key, target)
         if not ((graph >= 0) & (graph < graph.size) & (graph % 1 == 0)).all():
-            raise ValueError(f"predictions: {key!r} must number the graphs from 0")
+            raise DataError(f"predictions: {key!r} must number the graphs from 0")
         return graph.astype(np.int64)
     values, graphs = np.size(predictions[target]), number(metrics["dataset"].get(split))
     if not words(metrics).positions or not graphs > 0 or values % graphs:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from egnn_prune.errors import DataError
 from egnn_prune.report.common.files import Metrics, Predictions
 from egnn_prune.report.common.style import (
     BLUE,
@@ -20,9 +21,8 @@ from egnn_prune.report.common.style import (
     house_style,
     new_figure,
 )
-from egnn_prune.report.run.elements import formula
 from egnn_prune.report.run.error_bars import ErrorBars, error_bars, splits_present
-from egnn_prune.report.run.molecule import draw_molecule, facing
+from egnn_prune.report.run.molecule import draw_molecule, facing, formula
 
 Array = NDArray[np.float64]
 
@@ -70,28 +70,28 @@ def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
     """The gallery of one split, most uncertain first; empty if the run has none.
 
     Raises:
-        ValueError: If the arrays do not fit together; the message names the array.
+        DataError: If the arrays do not fit together; the message names the array.
     """
     prefix = f"gallery_{split}"
     if f"{prefix}_row" not in predictions or splits_present(predictions).count(split) == 0:
         return []
     for key in ("atoms", "z", "pos"):
         if f"{prefix}_{key}" not in predictions:
-            raise ValueError(f"predictions: array '{prefix}_{key}' is missing")
+            raise DataError(f"predictions: array '{prefix}_{key}' is missing")
     rows, atoms, z = (
         np.asarray(predictions[f"{prefix}_{key}"]).astype(np.int64) for key in ("row", "atoms", "z")
     )
     pos = np.asarray(predictions[f"{prefix}_pos"], dtype=np.float64)
     target = np.asarray(predictions[f"{split}_target"])
     if rows.ndim != 1 or atoms.shape != rows.shape or not (atoms > 0).all():
-        raise ValueError(f"predictions: '{prefix}_atoms' needs a positive number per row")
+        raise DataError(f"predictions: '{prefix}_atoms' needs a positive number per row")
     if z.shape != (atoms.sum(),) or pos.shape != (atoms.sum(), 3):
-        raise ValueError(
+        raise DataError(
             f"predictions: '{prefix}_atoms' counts {atoms.sum()} atoms, but '{prefix}_z' has shape "
             f"{z.shape} and '{prefix}_pos' {pos.shape}"
         )
     if ((rows < 0) | (rows >= target.size)).any():
-        raise ValueError(
+        raise DataError(
             f"predictions: '{prefix}_row' points outside of the {target.size} molecules of {split}"
         )
     smiles = np.asarray(predictions.get(f"{prefix}_smiles", ()))
@@ -103,7 +103,7 @@ def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
         numbers = z[start:end]
         found.append(
             Exhibit(
-                label=str(label) or formula(numbers.tolist()),
+                label=str(label) or formula(numbers),
                 z=numbers,
                 pos=facing(pos[start:end]),
                 target=float(target[row]),
@@ -210,6 +210,7 @@ def _sigmas(off: float) -> str:
     return f"{off:.1f}σ off " + ("✓" if off <= SIGMAS else "✗")
 
 
+@house_style()
 def gallery_figure(metrics: Metrics, predictions: Predictions) -> Figure | None:
     """Drawings of the molecules that the pruned model is least sure about, test above OOD.
 
@@ -224,7 +225,7 @@ def gallery_figure(metrics: Metrics, predictions: Predictions) -> Figure | None:
         The figure; None if the run has no gallery.
 
     Raises:
-        ValueError: If the arrays of the gallery do not fit together.
+        DataError: If the arrays of the gallery do not fit together.
     """
     unit = metrics["dataset"]["unit"]
     halls = {split: exhibits(predictions, split) for split in splits_present(predictions)}
@@ -233,8 +234,7 @@ def gallery_figure(metrics: Metrics, predictions: Predictions) -> Figure | None:
     if not everyone:
         return None
     reach = 1.05 * SIGMAS * max(each.std for each in everyone) or 1.0
-    with house_style():
-        return _hang(halls, unit, reach)
+    return _hang(halls, unit, reach)
 
 
 def _hang(halls: dict[str, list[Exhibit]], unit: str, reach: float) -> Figure:

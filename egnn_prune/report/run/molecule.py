@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from ase.data.colors import jmol_colors
+from ase.symbols import Symbols
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
-
-from egnn_prune.report.run.elements import colour, covalent_radius, symbol
 
 Array = NDArray[np.float64]
 
@@ -24,8 +24,22 @@ _BALL = 0.45
 _HAZE = 0.45
 """How far the farthest atom fades to white."""
 
+_BOND, _EDGE = np.full(3, 0.7), np.full(3, 0.2)
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""How bright red, green and blue look: letters are dark on bright atoms."""
+
 _PERSPECTIVE = 0.12
 """How much larger the nearest atom is drawn than one in the middle, and the farthest smaller."""
+
+
+def known(z: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Atomic numbers, 0 (``X``) for those that ASE has no colour for."""
+    return np.where((z > 0) & (z < len(jmol_colors)), z, 0)
+
+
+def formula(z: NDArray[np.int64]) -> str:
+    """Hill formula of atomic numbers: carbon, hydrogen, then the others by the alphabet."""
+    return str(Symbols(known(z)).get_chemical_formula("hill"))
 
 
 def facing(pos: Array) -> Array:
@@ -61,16 +75,15 @@ def bonds(z: NDArray[np.int64], pos: Array) -> NDArray[np.int64]:
     Returns:
         ``[bonds, 2]`` rows of atoms, each pair once with the lower row first.
     """
-    radii = np.array([covalent_radius(int(number)) for number in z])
+    radii = covalent_radii[known(z)]
     distance = np.linalg.norm(pos[:, None] - pos[None], axis=-1)
     return np.argwhere(np.triu(distance < BOND_FACTOR * (radii[:, None] + radii[None]), k=1))
 
 
-def _faded(hexadecimal: str, depth: float) -> tuple[float, float, float]:
+def _faded(colour: Array, depth: float) -> Array:
     """Colour at `depth` (0 nearest, 1 farthest) seen through white haze."""
     # Mixed with white, not transparent: bonds behind an atom must not shine through.
-    red, green, blue = (part + (1 - part) * _HAZE * depth for part in to_rgb(hexadecimal))
-    return red, green, blue
+    return colour + (1 - colour) * _HAZE * depth
 
 
 def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angstrom: float) -> None:
@@ -92,19 +105,19 @@ def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angst
             half = Line2D(
                 [pos[end, 0], middle[0]],
                 [pos[end, 1], middle[1]],
-                color=_faded("#777777", (1 - near[end]) / 2),
+                color=_faded(_BOND, (1 - near[end]) / 2),
                 linewidth=0.17 * points_per_angstrom,
                 solid_capstyle="butt",
                 zorder=2 + near[end] - 0.01,
             )
             axes.add_artist(half)
-    for number, (x, y, _), closeness in zip(z.tolist(), pos, near, strict=True):
-        haze = (1 - closeness) / 2
+    for number, (x, y, _), closeness in zip(known(z), pos, near, strict=True):
+        haze, colour = (1 - closeness) / 2, jmol_colors[number]
         ball = Circle(
             (x, y),
-            _BALL * covalent_radius(number) * (1 + _PERSPECTIVE * closeness),
-            facecolor=_faded(colour(number), haze),
-            edgecolor=_faded("#333333", haze),
+            _BALL * covalent_radii[number] * (1 + _PERSPECTIVE * closeness),
+            facecolor=_faded(colour, haze),
+            edgecolor=_faded(_EDGE, haze),
             linewidth=0.5,
             zorder=2 + closeness,
         )
@@ -113,11 +126,11 @@ def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angst
             axes.text(
                 x,
                 y,
-                symbol(number),
+                chemical_symbols[number],
                 ha="center",
                 va="center_baseline",
                 fontsize=0.4 * points_per_angstrom,
-                color=_faded("#111111", haze) if symbol(number) in ("F", "S") else "white",
+                color="white" if colour @ _LUMINANCE < 0.6 else _faded(_EDGE / 2, haze),
                 fontweight="bold",
                 zorder=2 + closeness + 0.001,
             )

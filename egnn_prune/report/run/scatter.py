@@ -7,9 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from egnn_prune.report.common.files import Metrics, Predictions, check_metrics, has_split, series
+from egnn_prune.errors import DataError
+from egnn_prune.report.common.files import Metrics, Predictions, check_metrics, series
 from egnn_prune.report.common.formatting import significant
 from egnn_prune.report.common.intervals import point_key
+from egnn_prune.report.common.plots import diagonal
 from egnn_prune.report.common.style import (
     GREY,
     SPLIT_COLOURS,
@@ -19,6 +21,7 @@ from egnn_prune.report.common.style import (
     new_figure,
 )
 from egnn_prune.report.common.wording import words
+from egnn_prune.report.run.error_bars import COMPARED, splits_present
 
 Array = NDArray[np.float64]
 
@@ -37,8 +40,8 @@ def _limits(values: Array) -> tuple[float, float]:
     return float(low - pad), float(high + pad)
 
 
-def _panel(axes: Axes, name: str, points: dict[str, tuple[Array, Array]], unit: str) -> int:
-    """Draws one model and returns how many points fall outside of the axes."""
+def _panel(axes: Axes, points: dict[str, tuple[Array, Array]], unit: str) -> None:
+    """Draws one model and says how many points fall outside of the axes."""
     low, high = axes.get_xlim()
     outside = 0
     # OOD scatters more, so it goes first and does not cover the test points.
@@ -57,15 +60,18 @@ def _panel(axes: Axes, name: str, points: dict[str, tuple[Array, Array]], unit: 
         )
         both = np.stack([true, predicted])
         outside += int(np.sum(((both < low) | (both > high)).any(axis=0)))
-    axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1)
-    axes.set_title(name)
+    diagonal(axes)
     axes.legend(
         loc="upper left", markerscale=1.8, handletextpad=0.2, borderaxespad=0.2, reverse=True
     )
+    axes.set_aspect("equal")
     light_grid(axes)
-    return outside
+    if outside:
+        place = {"xycoords": "axes fraction", "ha": "right", "fontsize": 8.5}
+        axes.annotate(f"{outside} outside the axes", (0.98, 0.03), color=GREY, **place)
 
 
+@house_style()
 def parity(metrics: Metrics, predictions: Predictions) -> Figure:
     """Predicted against true for the dense and the pruned model, test and OOD.
 
@@ -81,49 +87,33 @@ def parity(metrics: Metrics, predictions: Predictions) -> Figure:
         A figure with two axes of the same range: dense and pruned.
 
     Raises:
-        ValueError: If `metrics` is malformed or an array that is needed is missing.
+        DataError: If `metrics` is malformed or an array that is needed is missing.
     """
     check_metrics(metrics)
     unit = metrics["dataset"]["unit"]
-    splits = [split for split in ("test", "ood") if has_split(predictions, split)]
+    splits = splits_present(predictions)
     if "test" not in splits:
-        raise ValueError("predictions: array 'test_target' is missing or empty")
+        raise DataError("predictions: array 'test_target' is missing or empty")
     subtract = all(f"{split}_reference" in predictions for split in splits)
-    points: dict[str, dict[str, tuple[Array, Array]]] = {}
-    for name in ("dense", "pruned"):
-        points[name] = {}
-        for split in splits:
-            target = f"{split}_target"
-            true = series(predictions, target, target)
-            shift = series(predictions, f"{split}_reference", target) if subtract else 0.0
-            mean = series(predictions, point_key(predictions, split, name), target)
-            points[name][split] = (true - shift, mean - shift)
-    arrays = [array for model in points.values() for pair in model.values() for array in pair]
-    everything = np.concatenate(arrays)
+
+    def points(name: str, split: str) -> tuple[Array, Array]:
+        target = f"{split}_target"
+        shift = series(predictions, f"{split}_reference", target) if subtract else 0.0
+        mean = series(predictions, point_key(predictions, split, name), target)
+        return series(predictions, target, target) - shift, mean - shift
+
+    shown = {name: {split: points(name, split) for split in splits} for name in COMPARED}
+    everything = np.concatenate([a for model in shown.values() for p in model.values() for a in p])
     limits = _limits(everything[np.isfinite(everything)])
     quantity = str(metrics["dataset"].get("target") or "target").replace("_", " ")
-    with house_style():
-        figure = new_figure(height=4.7)
-        axes = figure.subplots(1, 2, sharex=True, sharey=True)
-        axes[0].set(xlim=limits, ylim=limits)
-        suffix = f"− reference ({unit})" if subtract else f"{quantity} ({unit})"
-        outside = [
-            _panel(panel, name, points[name], unit)
-            for panel, name in zip(axes, points, strict=True)
-        ]
-        for panel, count in zip(axes, outside, strict=True):
-            panel.set_aspect("equal")
-            panel.set_xlabel(f"true {suffix}")
-            if count:
-                panel.annotate(
-                    f"{count} outside the axes",
-                    (0.98, 0.03),
-                    xycoords="axes fraction",
-                    ha="right",
-                    color=GREY,
-                    fontsize=8.5,
-                )
-        axes[0].set_ylabel(f"predicted {suffix}")
-        note = f", {words(metrics).reference} subtracted" if subtract else ""
-        figure.suptitle(f"Predicted against true {quantity}{note}")
+    suffix = f"− reference ({unit})" if subtract else f"{quantity} ({unit})"
+    figure = new_figure(height=4.7)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    panels[0].set(xlim=limits, ylim=limits, ylabel=f"predicted {suffix}")
+    for axes, (name, model) in zip(panels, shown.items(), strict=True):
+        _panel(axes, model, unit)
+        axes.set_title(name)
+        axes.set_xlabel(f"true {suffix}")
+    note = f", {words(metrics).reference} subtracted" if subtract else ""
+    figure.suptitle(f"Predicted against true {quantity}{note}")
     return figure

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
+from egnn_prune.errors import DataError
 from egnn_prune.report.common.files import Metrics
+from egnn_prune.report.common.plots import plain_log
 from egnn_prune.report.common.style import MODEL_COLOURS, house_style, light_grid, new_figure
 from egnn_prune.report.common.wording import words
 
@@ -38,7 +39,7 @@ def load_curves(run: Path) -> dict[str, Curve]:
         Columns by name, each ``[validations]``.
 
     Raises:
-        ValueError: a file is malformed.
+        DataError: a file is malformed.
     """
     found: dict[str, Curve] = {}
     for name in FITS:
@@ -51,7 +52,7 @@ def load_curves(run: Path) -> dict[str, Curve]:
             columns = {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
             columns["step"], columns["val_mae"]
         except (IndexError, KeyError, TypeError, ValueError):
-            raise ValueError(
+            raise DataError(
                 f"{path} is no learning curve with numbers for step and val_mae; delete it or "
                 "train again"
             ) from None
@@ -59,6 +60,7 @@ def load_curves(run: Path) -> dict[str, Curve]:
     return found
 
 
+@house_style()
 def training_figure(metrics: Metrics, curves: Mapping[str, Curve]) -> Figure | None:
     """Validation error against optimiser steps; of forces too, and squared ones of positions.
 
@@ -79,15 +81,14 @@ def training_figure(metrics: Metrics, curves: Mapping[str, Curve]) -> Figure | N
         panels["val_mse"] = ("MSE", target, f"{unit}²")  # what the field reports of positions
     if any("val_force_mae" in curve for curve in curves.values()):
         panels["val_force_mae"] = ("MAE", "forces", f"{unit}/Å")
-    with house_style():
-        figure = new_figure(3.6)
-        for axes, (key, (error, what, scale)) in zip(
-            np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
-        ):
-            _panel(axes, curves, key)
-            axes.set_title(f"Validation {error} of the {what}")
-            axes.set_ylabel(f"{error} ({scale})" if unit else error)
-        figure.axes[0].legend()
+    figure = new_figure(3.6)
+    for axes, (key, (error, what, scale)) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
+    ):
+        _panel(axes, curves, key)
+        axes.set_title(f"Validation {error} of the {what}")
+        axes.set_ylabel(f"{error} ({scale})" if unit else error)
+    figure.axes[0].legend()
     return figure
 
 
@@ -103,9 +104,7 @@ def _panel(axes: Axes, curves: Mapping[str, Curve], key: str) -> None:
             values = np.concatenate([start[key][-1:], values])
         axes.plot(steps, values, style, color=colour, linewidth=1.4, label=label or None)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter("")
+    plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_xlabel("optimiser steps")
     axes.set_xlim(left=0)
     light_grid(axes)

@@ -8,18 +8,27 @@ a calibration), ``split``, ``unit`` and the scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Hashable
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from egnn_prune.report.common.files import number
-from egnn_prune.report.common.formatting import MISSING, significant, text_table
-from egnn_prune.report.common.statistics import Summary, summarise
+from egnn_prune.report.common.formatting import text_table
+from egnn_prune.report.common.plots import band, interval_note, legend_below
+from egnn_prune.report.common.statistics import (
+    Rows,
+    Summary,
+    by_seed,
+    differences,
+    interval_text,
+    over_seeds,
+    paired,
+    spread_text,
+    summarise,
+    values,
+)
 from egnn_prune.report.common.style import (
     BLACK,
     BLUE,
@@ -33,19 +42,12 @@ from egnn_prune.report.common.style import (
     new_figure,
 )
 
-Rows = Sequence[Mapping[str, Any]]
-
+_SCORES = ("mae", "nll", "crps", "ence", "miscalibration_area", "coverage_90", "ause", "ood_auroc")
 #: Lines of the figure: quantity, recalibration, colour, line style, label.
 _LINES = (
     ("accuracy_nats", "none", GREY, "-", "errors and ranking"),
     ("miscalibration_nats", "none", VERMILION, "-", "size of error bars, as they are"),
-    (
-        "miscalibration_nats",
-        "dense",
-        GREEN,
-        ":",
-        "the same, one factor fitted before pruning",
-    ),
+    ("miscalibration_nats", "dense", GREEN, ":", "the same, one factor fitted before pruning"),
     ("miscalibration_nats", "robust", BLUE, "--", "the same, factor fitted again after it"),
 )
 #: Lines of the coverage panels: split, recalibration, colour, line style, label.
@@ -67,19 +69,19 @@ def study_table(rows: Rows, split: str) -> str:
     Returns:
         Plain text; empty if there are no rows of the split.
     """
-    chosen = [row for row in rows if row["split"] == split]
-    if not chosen:
+    rows = [row for row in rows if row["split"] == split]
+    if not rows:
         return ""
     body = []
-    for estimator, sparsity, recalibration in _cells(chosen):
-        cell = _pick(chosen, estimator, sparsity, recalibration)
-        shown = [
-            _spread(summarise([number(row.get(key)) for row in cell.values()]))
-            for key in ("mae", "nll", "crps", "ence", "miscalibration_area", "coverage_90")
-            + ("ause", "ood_auroc")
-        ]
-        body.append([estimator, f"{sparsity:g}", recalibration, str(len(cell)), *shown])
-    unit = chosen[0]["unit"]
+    for estimator in values(rows, "estimator"):
+        for sparsity in sorted(values(rows, "sparsity", estimator=estimator)):
+            cell = {"estimator": estimator, "sparsity": sparsity}
+            for how in values(rows, "recalibration", **cell):
+                seeds = len(values(rows, "seed", **cell, recalibration=how))
+                scores = [over_seeds(rows, key, **cell, recalibration=how) for key in _SCORES]
+                name = [estimator, f"{sparsity:g}", how, str(seeds)]
+                body.append([*name, *(spread_text(score, 3) for score in scores)])
+    unit = rows[0]["unit"]
     header = ["estimator", "sparsity", "recalibrated", "seeds", f"MAE ({unit})", "NLL (nats)"]
     header += [f"CRPS ({unit})", "ENCE", "miscal. area", "coverage 90 %", "AUSE", "OOD AUROC"]
     title = "Test split" if split == "test" else "Out-of-distribution split"
@@ -97,36 +99,25 @@ def answer_table(rows: Rows) -> str:
     "neither" where neither interval holds any harm, else it cannot be told.
     """
     body = []
-    for split in dict.fromkeys(row["split"] for row in rows):
-        chosen = [row for row in rows if row["split"] == split]
-        for estimator, sparsity in dict.fromkeys(cell[:2] for cell in _cells(chosen)):
-            if sparsity == 0:
-                continue
-            changes = {
-                (key, how): _change(chosen, estimator, sparsity, key, how)
-                for key, how, *_ in _LINES
-            }
-            accuracy = changes["accuracy_nats", "none"]
-            raw = changes["miscalibration_nats", "none"]
-            before = changes["miscalibration_nats", "dense"]
-            more = summarise([c - a for c, a in zip(before, accuracy, strict=True)])
-            dense = _pick(chosen, estimator, 0.0, "none")
-            reference = summarise([number(row["mae"]) for row in dense.values()]).mean
-            errors = _change(chosen, estimator, sparsity, "mae", "none")
-            body.append(
-                [
-                    split,
-                    estimator,
-                    f"{sparsity:g}",
-                    str(more.n),
-                    _percent(errors, reference),
-                    _interval(summarise(accuracy)),
-                    _interval(summarise(raw)),
-                    _interval(summarise(before)),
-                    _interval(summarise(changes["miscalibration_nats", "robust"])),
-                    _verdict(summarise(accuracy), summarise(before), more),
-                ]
-            )
+    for split in values(rows, "split"):
+        for estimator in values(rows, "estimator", split=split):
+            cell = {"split": split, "estimator": estimator}
+            dense = over_seeds(rows, "mae", **cell, sparsity=0.0, recalibration="none").mean
+            for sparsity in sorted(values(rows, "sparsity", **cell)):
+                if sparsity == 0:
+                    continue
+                errors = _changes(rows, sparsity, "mae", "none", **cell).values()
+                changes = [_changes(rows, sparsity, key, how, **cell) for key, how, *_ in _LINES]
+                found = [summarise(change.values()) for change in changes]
+                more = paired(changes[2], changes[0])
+                body.append(
+                    [
+                        *(split, estimator, f"{sparsity:g}", str(more.n)),
+                        interval_text(summarise(100 * e / dense for e in errors), 1, " %"),
+                        *(interval_text(each, 3) for each in found),
+                        _verdict(found[0], found[2], more),
+                    ]
+                )
     header = ["split", "estimator", "sparsity", "seeds", "MAE", "accuracy (nats)"]
     header += ["uncalibrated (nats)", "calibrated before (nats)", "again after (nats)"]
     header += ["harmed more"]
@@ -138,6 +129,7 @@ def answer_table(rows: Rows) -> str:
     )
 
 
+@house_style()
 def study_plot(rows: Rows) -> Figure:
     """What pruning costs against sparsity, one column an estimator, and what coverage is left.
 
@@ -145,130 +137,67 @@ def study_plot(rows: Rows) -> Figure:
     on an axis that is linear near zero and logarithmic beyond. Last row: how often the 90 %
     interval holds the truth. Bands are 95 % t-intervals over seeds.
     """
-    splits = list(dict.fromkeys(row["split"] for row in rows))
-    estimators = list(dict.fromkeys(row["estimator"] for row in rows))
-    seeds = len({row["seed"] for row in rows})
-    with house_style():
-        figure = new_figure(height=2.0 + 2.1 * (len(splits) + 1))
-        panels = figure.subplots(
-            len(splits) + 1, len(estimators), sharex=True, sharey="row", squeeze=False
-        )
-        for i, split in enumerate(splits):
-            chosen = [row for row in rows if row["split"] == split]
-            for axes, estimator in zip(panels[i], estimators, strict=True):
-                axes.axhline(0, color=BLACK, linewidth=0.8)
-                axes.set_yscale("symlog", linthresh=1.0, linscale=2.5)
-                axes.yaxis.set_minor_locator(NullLocator())
-                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-                for key, how, *style in _LINES:
-                    _line(axes, partial(_change, chosen, estimator, key=key, how=how), rows, *style)
-            panels[i][0].set_ylabel(f"{'test' if split == 'test' else 'OOD'}: cost (nats)")
-        for axes, estimator in zip(panels[-1], estimators, strict=True):
-            axes.axhline(0.9, color=BLACK, linewidth=0.8)
-            for split, how, *style in _COVERAGE:
-                chosen = [row for row in rows if row["split"] == split]
-                if chosen:
-                    _line(axes, partial(_coverage, chosen, estimator, how=how), rows, *style)
-        panels[-1][0].set_ylabel("90 % interval holds")
-        panels[-1][0].set_ylim(0.0, 1.02)
-        for axes, estimator in zip(panels[0], estimators, strict=True):
-            axes.set_title(estimator.replace(" ", "\n", 1), fontsize=9)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        more, names = panels[-1][0].get_legend_handles_labels()
-        figure.legend(
-            [*handles, *more], [*labels, *names], loc="outside lower center", ncols=2, fontsize=8.5
-        )
-        panels[-1][len(estimators) // 2].set_xlabel("fraction of channels removed")
-        note = f"{seeds} seeds, bands: 95 % interval" if seeds > 1 else "one seed"
-        figure.suptitle(f"What pruning costs, against dense ({note})", fontsize=11)
+    splits, estimators = values(rows, "split"), values(rows, "estimator")
+    sparsities = sorted(values(rows, "sparsity"))
+    figure = new_figure(height=2.0 + 2.1 * (len(splits) + 1))
+    panels = figure.subplots(
+        len(splits) + 1, len(estimators), sharex=True, sharey="row", squeeze=False
+    )
+
+    def draw(axes: Axes, found: list[Summary], colour: str, style: str, label: str) -> None:
+        band(axes, range(len(sparsities)), found, (colour, "o"), label, style, markersize=3)
+
+    for column, estimator in zip(panels.T, estimators, strict=True):
+        column[0].set_title(estimator.replace(" ", "\n", 1), fontsize=9)
+        for axes, split in zip(column[:-1], splits, strict=True):
+            axes.axhline(0, color=BLACK, linewidth=0.8)
+            axes.set_yscale("symlog", linthresh=1.0, linscale=2.5)
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
+            for key, how, *look in _LINES:
+                cell = {"split": split, "estimator": estimator}
+                changes = [_changes(rows, s, key, how, **cell).values() for s in sparsities]
+                draw(axes, [summarise(change) for change in changes], *look)
+        column[-1].axhline(0.9, color=BLACK, linewidth=0.8)
+        for split, how, *look in _COVERAGE:
+            cell = {"split": split, "estimator": estimator, "recalibration": how}
+            if split in splits:
+                found = [over_seeds(rows, "coverage_90", sparsity=s, **cell) for s in sparsities]
+                draw(column[-1], found, *look)
+        for axes in column:
+            axes.set_xticks(
+                range(len(sparsities)),
+                [f"{s:g}".lstrip("0") or "0" for s in sparsities],
+                fontsize=8.5,
+            )
+            light_grid(axes)
+    for axes, split in zip(panels[:-1, 0], splits, strict=True):
+        axes.set_ylabel(f"{'test' if split == 'test' else 'OOD'}: cost (nats)")
+    panels[-1, 0].set_ylabel("90 % interval holds")
+    panels[-1, 0].set_ylim(0.0, 1.02)
+    panels[-1, len(estimators) // 2].set_xlabel("fraction of channels removed")
+    legend_below(figure, panels[0, 0], panels[-1, 0], columns=2)
+    note = interval_note(rows, "bands")
+    figure.suptitle(f"What pruning costs, against dense ({note})", fontsize=11)
     return figure
 
 
-def _line(
-    axes: Axes,
-    values: Callable[[float], list[float]],
-    rows: Rows,
-    colour: str,
-    style: str,
-    label: str,
-) -> None:
-    """A line through the sparsities, equally spaced, with its band."""
-    sparsities = sorted({row["sparsity"] for row in rows})
-    found = [summarise(values(sparsity)) for sparsity in sparsities]
-    x = np.arange(len(sparsities))
-    mean = np.array([f.mean for f in found])
-    half = np.array([0.0 if math.isnan(f.half) else f.half for f in found])
-    axes.plot(x, mean, color=colour, linestyle=style, marker="o", markersize=3, label=label)
-    axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.13, linewidth=0)
-    axes.set_xticks(x, [f"{s:g}".lstrip("0") or "0" for s in sparsities], fontsize=8.5)
-    light_grid(axes)
-
-
-def _coverage(rows: Rows, estimator: str, sparsity: float, how: str) -> list[float]:
-    """Coverage of the 90 % interval, one number a seed."""
-    return [number(r["coverage_90"]) for r in _pick(rows, estimator, sparsity, how).values()]
-
-
-def _cells(rows: Rows) -> list[tuple[str, float, str]]:
-    """Estimators in order of appearance, their sparsities and recalibrations."""
-    order = list(dict.fromkeys(row["estimator"] for row in rows))
-    cells = dict.fromkeys((r["estimator"], r["sparsity"], r["recalibration"]) for r in rows)
-    return sorted(cells, key=lambda cell: (order.index(cell[0]), cell[1]))
-
-
-def _pick(
-    rows: Rows, estimator: str, sparsity: float, recalibration: str
-) -> dict[Any, Mapping[str, Any]]:
-    """The rows of a cell by seed."""
-    wanted = (estimator, sparsity, recalibration)
-    return {
-        row["seed"]: row
-        for row in rows
-        if (row["estimator"], row["sparsity"], row["recalibration"]) == wanted
-    }
-
-
-def _change(rows: Rows, estimator: str, sparsity: float, key: str, how: str) -> list[float]:
+def _changes(rows: Rows, sparsity: float, key: str, how: str, **cell: Hashable) -> dict[Any, float]:
     """Pruned minus dense, for every seed that has both."""
-    dense, pruned = (_pick(rows, estimator, s, how) for s in (0.0, sparsity))
-    return [
-        number(pruned[seed][key]) - number(dense[seed][key])
-        for seed in sorted(set(dense) & set(pruned))
-    ]
-
-
-def _spread(summary: Summary) -> str:
-    if summary.n == 0:
-        return MISSING
-    if math.isnan(summary.sd):
-        return significant(summary.mean)
-    return f"{summary.mean:.3f} ± {summary.sd:.3f}"
-
-
-def _interval(summary: Summary, digits: int = 3, unit: str = "") -> str:
-    """Mean with its interval over seeds, where there is one."""
-    if summary.n == 0:
-        return MISSING
-    mean = f"{summary.mean:+.{digits}f}{unit}"
-    if math.isnan(summary.half):
-        return mean
-    low, high = summary.mean - summary.half, summary.mean + summary.half
-    return f"{mean} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-def _percent(changes: Sequence[float], reference: float) -> str:
-    """Mean change in percent of a reference, with the interval over seeds."""
-    return _interval(summarise([100 * change / reference for change in changes]), 1, " %")
+    pruned, dense = (
+        by_seed(rows, key, sparsity=s, recalibration=how, **cell) for s in (sparsity, 0.0)
+    )
+    return differences(pruned, dense)
 
 
 def _verdict(accuracy: Summary, calibration: Summary, more: Summary) -> str:
     """Which of the two was harmed more, where the intervals say so."""
     if math.isnan(more.half):
         return "cannot be told (one seed)"
-    if more.mean - more.half > 0 and calibration.mean - calibration.half > 0:
+    if more.low > 0 and calibration.low > 0:
         return "calibration"
-    if more.mean + more.half < 0 and accuracy.mean - accuracy.half > 0:
+    if more.high < 0 and accuracy.low > 0:
         return "accuracy"
-    if max(accuracy.mean + accuracy.half, calibration.mean + calibration.half) <= 0:
+    if max(accuracy.high, calibration.high) <= 0:
         return "neither"
     return "cannot be told"

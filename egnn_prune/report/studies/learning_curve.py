@@ -6,48 +6,31 @@ on), ``test_mae`` and, where there is such a split, ``ood_mae``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from egnn_prune.report.common.formatting import text_table
-from egnn_prune.report.common.statistics import Summary, summarise
-from egnn_prune.report.common.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    house_style,
-    light_grid,
-    new_figure,
+from egnn_prune.report.common.plots import band, interval_note, legend_below
+from egnn_prune.report.common.statistics import (
+    Rows,
+    Summary,
+    by_seed,
+    over_seeds,
+    paired_text,
+    spread_text,
+    values,
 )
-from egnn_prune.report.studies.selection import RANDOM, SPLITS, by_seed, paired_text, spread_text
-
-CurveRow = Mapping[str, Any]
-
-_COLOURS = {RANDOM: GREY, "top": VERMILION, "diverse": BLUE, "proportional": PURPLE, "band": GREEN}
-_SPARE_COLOURS = (ORANGE, BLACK, GREEN, PURPLE, BLUE)
-_MARKERS = "osD^vPX"
+from egnn_prune.report.common.style import house_style, light_grid, looks, new_figure
+from egnn_prune.report.studies.selection import RANDOM, SPLITS, splits_of
 
 
-def curve(rows: Sequence[CurveRow], strategy: str, key: str) -> dict[int, Summary]:
+def curve(rows: Rows, strategy: str, key: str) -> dict[int, Summary]:
     """Mean and spread over the seeds at every number of labelled graphs, in ascending order."""
-    counts = sorted({int(row["labelled"]) for row in rows if row["strategy"] == strategy})
-    return {
-        n: summarise(list(by_seed(rows, key, strategy=strategy, labelled=n).values()))
-        for n in counts
-    }
+    counts = sorted(values(rows, "labelled", strategy=strategy))
+    return {n: over_seeds(rows, key, strategy=strategy, labelled=n) for n in counts}
 
 
-def learning_curve_plot(
-    rows: Sequence[CurveRow], unit: str = "", steps: int | None = None
-) -> Figure:
+@house_style()
+def learning_curve_plot(rows: Rows, unit: str = "", steps: int | None = None) -> Figure:
     """Learning curves: mean and 95 % band over the seeds, one panel per split.
 
     Args:
@@ -55,26 +38,25 @@ def learning_curve_plot(
         unit: of the errors.
         steps: optimiser steps of every training, for the title.
     """
-    keys = _keys(rows)
-    seeds = len({row["seed"] for row in rows})
-    with house_style():
-        figure = new_figure(height=4.0)
-        panels = figure.subplots(1, len(keys), squeeze=False)[0]
-        for axes, key in zip(panels, keys, strict=True):
-            _curves(axes, rows, key)
-            axes.set_title(SPLITS[key])
-            axes.set_xticks(sorted({int(row["labelled"]) for row in rows}))
-            axes.set_xlabel("labelled graphs")
-            axes.set_ylabel(f"MAE ({unit})" if unit else "MAE")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)))
-        after = f"{steps} steps each; " if steps else ""
-        note = f"band: 95 % interval over {seeds} seeds" if seeds > 1 else "one seed"
-        figure.suptitle(f"Which graphs to label next?  ({after}{note})")
+    keys = splits_of(rows)
+    figure = new_figure(height=4.0)
+    panels = figure.subplots(1, len(keys), squeeze=False)[0]
+    for axes, key in zip(panels, keys, strict=True):
+        for strategy, look in looks(values(rows, "strategy")).items():
+            points = curve(rows, strategy, key)
+            band(axes, [*points], [*points.values()], look, strategy)
+        axes.set_title(SPLITS[key])
+        axes.set_xticks(sorted(values(rows, "labelled")))
+        axes.set_xlabel("labelled graphs")
+        axes.set_ylabel(f"MAE ({unit})" if unit else "MAE")
+        light_grid(axes)
+    legend_below(figure, panels[0])
+    after = f"{steps} steps each; " if steps else ""
+    figure.suptitle(f"Which graphs to label next?  ({after}{interval_note(rows, 'band')})")
     return figure
 
 
-def learning_curve_table(rows: Sequence[CurveRow], unit: str = "") -> str:
+def learning_curve_table(rows: Rows, unit: str = "") -> str:
     """Mean ± standard deviation, then the paired difference to random [95 %], for every split.
 
     Strategies of a seed start from the same labels, so what they share cancels in the difference.
@@ -86,47 +68,23 @@ def learning_curve_table(rows: Sequence[CurveRow], unit: str = "") -> str:
     Returns:
         Several lines of plain text without a trailing newline.
     """
-    counts = sorted({int(row["labelled"]) for row in rows})
-    strategies = _strategies(rows)
+    counts, strategies = sorted(values(rows, "labelled")), values(rows, "strategy")
+    others = [s for s in strategies if s != RANDOM] if RANDOM in strategies else []
+    header = [f"{n} graphs" for n in counts]
     tables = []
-    for key in _keys(rows):
+    for key in splits_of(rows):
         title = f"{SPLITS[key]} MAE{f' ({unit})' if unit else ''}"
         cells = {
             (s, n): by_seed(rows, key, strategy=s, labelled=n) for s in strategies for n in counts
         }
-        header = [f"{n} graphs" for n in counts]
         means = [
-            [s, *(spread_text(summarise(list(cells[s, n].values()))) for n in counts)]
+            [s, *(spread_text(over_seeds(rows, key, strategy=s, labelled=n)) for n in counts)]
             for s in strategies
         ]
         tables.append(text_table([title, *header], means))
-        differences = [
-            [s, *(paired_text(cells[s, n], cells[RANDOM, n]) for n in counts)]
-            for s in strategies
-            if s != RANDOM and RANDOM in strategies
+        changes = [
+            [s, *(paired_text(cells[s, n], cells[RANDOM, n]) for n in counts)] for s in others
         ]
-        if differences:
-            tables.append(text_table([f"{title} minus random [95 %]", *header], differences))
+        if changes:
+            tables.append(text_table([f"{title} minus random [95 %]", *header], changes))
     return "\n\n".join(tables)
-
-
-def _curves(axes: Axes, rows: Sequence[CurveRow], key: str) -> None:
-    spare = iter(_SPARE_COLOURS * len(rows))
-    for k, strategy in enumerate(_strategies(rows)):
-        points = curve(rows, strategy, key)
-        x = np.array(list(points))
-        mean = np.array([point.mean for point in points.values()])
-        half = np.array([point.half for point in points.values()])
-        colour = _COLOURS.get(strategy) or next(spare)
-        axes.plot(x, mean, color=colour, marker=_MARKERS[k % len(_MARKERS)], label=strategy)
-        if np.isfinite(half).any():
-            axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
-    light_grid(axes)
-
-
-def _strategies(rows: Sequence[CurveRow]) -> list[str]:
-    return list(dict.fromkeys(str(row["strategy"]) for row in rows))
-
-
-def _keys(rows: Sequence[CurveRow]) -> list[str]:
-    return [key for key in SPLITS if any(row.get(key) is not None for row in rows)]
