@@ -10,7 +10,7 @@ _{function}() {{
   local words prefix
   if (( COMP_CWORD == 1 )); then words="{commands} --help --version --completion"
   else
-    case "${{COMP_WORDS[1]}} ${{COMP_WORDS[2]}}" in
+    case "${{COMP_WORDS[*]:1:COMP_CWORD-1}} " in
 {cases}
     esac
   fi
@@ -34,7 +34,7 @@ _{function}() {{
   local -a found
   if (( CURRENT == 2 )); then found=({commands} --help --version --completion)
   else
-    case "${{words[2]}} ${{words[3]}}" in
+    case "${{words[2,CURRENT-1]}} " in
 {cases}
     esac
   fi
