@@ -49,9 +49,6 @@ def check(arguments: argparse.Namespace) -> None:
     from egnn_prune.system.device import choose_device
     from egnn_prune.system.files import atomic
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
-    from textbook import TextbookEGNN
-
     device = choose_device(arguments.device)
     checks = [c for c in CHECKS if not arguments.only or arguments.only in c.name]
     if not checks:
@@ -60,7 +57,7 @@ def check(arguments: argparse.Namespace) -> None:
     report = arguments.out / "check_cuda.json"
     try:
         with tempfile.TemporaryDirectory(prefix="check_cuda_") as folder:
-            bench = Bench(device, arguments.quick, Path(folder), TextbookEGNN)
+            bench = Bench(device, arguments.quick, Path(folder))
             outcomes = work_through(checks, bench, report, arguments.minutes, arguments.resume)
     except DeviceLost:  # nothing more can be computed in this process
         again = [a for a in sys.argv[1:] if a != "--resume"]

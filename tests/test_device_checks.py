@@ -7,7 +7,6 @@ import time
 
 import pytest
 import torch
-from torch import nn
 
 from egnn_prune import device_checks
 from egnn_prune.cli.hydra_app import command
@@ -20,7 +19,7 @@ from egnn_prune.errors import InputError, out_of_memory_sentence
 
 @pytest.fixture
 def bench(tmp_path) -> Bench:
-    return Bench(torch.device("cpu"), True, tmp_path, lambda _: nn.Identity())
+    return Bench(torch.device("cpu"), True, tmp_path)
 
 
 def fine(bench, found):

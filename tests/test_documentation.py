@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
 from egnn_prune import data, save
-from egnn_prune.configs.settings import Settings, described, register
+from egnn_prune.cli.arguments import Tool
+from egnn_prune.cli.jobs import Job
+from egnn_prune.cli.main import COMMANDS, NAME
+from egnn_prune.configs.settings import Settings, described
 from egnn_prune.models import EGNNOptions, PropertyModel
-from egnn_prune.studies.centroid import CentroidStudySettings
 from egnn_prune.training import PruningCallback
 from egnn_prune.uncertainty import MCDropout, SinglePass, VarianceScaling, calibrate
 from egnn_prune.vision.settings import VisionSettings
@@ -64,40 +62,29 @@ def commands(page: Path) -> Iterator[str]:
     lines += re.findall(r"^    (.*scripts/.*)$", text, re.MULTILINE)
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", without_code(text))]
     for line in lines:
-        if re.match(r"(OMP_NUM_THREADS=\d+ )?(\.venv/bin/)?(python|make)\b", line):
+        if re.match(r"(OMP_NUM_THREADS=\d+ )?(\.venv/bin/)?(python|make|egnn-prune)\b", line):
             yield line.partition("  #")[0].strip()
 
 
-@pytest.fixture(scope="module")
-def hydra() -> Iterator[None]:
-    """As the scripts begin; it takes long enough to do it once."""
-    register()
-    for name, schema in {"vision": VisionSettings, "centroid_study": CentroidStudySettings}.items():
-        ConfigStore.instance().store(name=f"base_{name}", node=schema)
-    with initialize_config_module("egnn_prune.configs", version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
-def check_overrides(script: str, overrides: list[str]) -> None:
-    """Hydra composes them, and every value has the setting's type."""
-    source = (ROOT / "scripts" / script).read_text()
-    config = re.search(r'^    command\(\w+, \w+, "(\w+)"', source, re.MULTILINE)
-    assert config, f"{script} has no settings"
-    OmegaConf.to_object(compose(config[1], [o for o in overrides if not o.startswith("-")]))
-
-
 def check_script(script: str, arguments: list[str], load_script, monkeypatch) -> None:
-    source = (ROOT / "scripts" / script).read_text()
-    if re.search(r"^    command\(", source, re.MULTILINE):
-        check_overrides(script, arguments)
-        return
-    monkeypatch.setattr(sys, "argv", [script, *arguments])
-    load_script(script.removesuffix(".py")).parse()  # argparse exits where it does not know one
+    """Hydra or argparse knows every argument, and every value has its setting's type."""
+    module = load_script(script.removesuffix(".py"))
+    if isinstance(module.main, Job | Tool):
+        module.main.check(arguments)
+    else:
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        module.parse()  # argparse exits where it does not know one
+
+
+def check_command(words: list[str]) -> None:
+    """The same for ``egnn-prune ...``; its own options stand before any command."""
+    length = 2 if words[:1] == ["study"] else 1
+    if words and not words[0].startswith("-"):
+        COMMANDS[" ".join(words[:length])].load().check(words[length:])
 
 
 @each_page
-def test_commands_can_be_given(page, hydra, load_script, monkeypatch):
+def test_commands_can_be_given(page, load_script, monkeypatch):
     makefile = (ROOT / "Makefile").read_text()
     for command in commands(page):
         words = shlex.split(command)
@@ -106,10 +93,11 @@ def test_commands_can_be_given(page, hydra, load_script, monkeypatch):
         if words[0].endswith("python"):
             if len(words) > 1 and words[1].startswith("scripts/"):
                 check_script(words[1].removeprefix("scripts/"), words[2:], load_script, monkeypatch)
+        if words[0].endswith(NAME):
+            check_command(words[1:])
         for target in words[1:] if words[0] == "make" else ():
             if target.startswith("ARGS=") and words[1] in ("train", "compare"):
-                script = {"train": "train_pruned_egnn.py", "compare": "compare_baseline.py"}
-                check_overrides(script[words[1]], shlex.split(target.removeprefix("ARGS=")))
+                COMMANDS[words[1]].load().check(shlex.split(target.removeprefix("ARGS=")))
             elif "=" not in target:
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -14,13 +13,18 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from egnn_prune.configs.settings import described, register
-from egnn_prune.errors import InputError, out_of_memory_sentence
+from egnn_prune.cli.config_file import overrides_of, split_config
+from egnn_prune.cli.script import fail, one_sentence
+from egnn_prune.cli.streams import FLAGS_HELP, streams, verbosity
+from egnn_prune.cli.suggest import did_you_mean
+from egnn_prune.configs.settings import described
+from egnn_prune.errors import ConfigError, InputError
 
 # Hydra would make folders of its own and write a log; our runs have their own folder
 QUIET = [
@@ -36,8 +40,8 @@ QUIET = [
 def command(main: Callable[[Any], object], schema: type, config_name: str, purpose: str) -> None:
     """Run ``main(settings)`` with settings from the command line; never returns.
 
-    Exit code 0 when it succeeds, 2 with one sentence on stderr when the input is wrong, 130 when
-    it is interrupted. Hydra's own options (``-m`` for sweeps, ``--cfg job``) work as usual.
+    Exit codes are those of :func:`run_script`. Hydra's own options (``-m`` for sweeps,
+    ``--cfg job``) work as usual; ``--config FILE`` reads settings, which the others override.
 
     Args:
         main: the job.
@@ -45,61 +49,56 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
         config_name: YAML file in ``egnn_prune.configs``.
         purpose: one paragraph for ``--help``.
     """
-    # torch-geometric uses what torch deprecates: true, but nothing that a user of a script can mend
-    # (and lightning likewise)
-    for message in (r".torch\.jit\.", r".isinstance\(treespec, LeafSpec\)"):
-        warnings.filterwarnings("ignore", message, FutureWarning)
-    # threads that spin while they wait make a busy machine a hundred times slower, not faster
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    register()
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        with _refusing():
-            print(help_text(schema, purpose, config_name, [a for a in arguments if "=" in a]))
-        sys.exit(0)
-    overrides, with_options = arguments, any(a.startswith("-") for a in arguments)
-    if with_options:  # Hydra's options, and their values, have no "="
-        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    with _refusing():
-        many = bool({"-m", "--multirun"} & set(arguments))
-        if many and any(a.startswith("out=") for a in overrides):
-            fail("the jobs of a sweep cannot share one out; leave out away")
-        # beside Hydra's options a value with commas is a sweep, which only Hydra itself can compose
-        single = [a for a in overrides if not (with_options and "," in a)]
-        config = _composed(config_name, single)
-        if with_options:
-            _through_hydra(main, config_name, arguments, overrides)
-        else:
-            main(OmegaConf.to_object(config))
+    level, arguments = verbosity(sys.argv[1:])
+    ConfigStore.instance().store(name=f"base_{config_name}", node=schema)
+    with one_sentence(level, resumable=True):
+        file, given = split_config(arguments)
+        # Hydra's options, and their values, have no "="
+        options = [a for a in given if a.startswith("-") or "=" not in a]
+        if not any(a.startswith("-") for a in options):
+            options = []
+        stated = [a for a in given if a not in options]
+        with _refusing(schema, stated):
+            read = overrides_of(file, schema, choices(config_name), stated) if file else []
+            overrides = [*read, *stated]
+            if {"-h", "--help"} & set(options):
+                said = [*([f"--config {file}"] if file else []), *stated]
+                print(help_text(schema, purpose, config_name, overrides, " ".join(said)))
+                sys.exit(0)
+            many = bool({"-m", "--multirun"} & set(options))
+            if many and any(a.startswith("out=") for a in overrides):
+                raise ConfigError("the jobs of a sweep cannot share one out; leave out away")
+            # beside options a value with commas may be a sweep, which only Hydra can compose
+            single = [a for a in overrides if not (options and "," in a)]
+            config = _composed(config_name, single)
+            with streams(level):
+                if options:
+                    _through_hydra(main, config_name, options, overrides)
+                else:
+                    main(OmegaConf.to_object(config))
     sys.exit(0)
 
 
+def check(schema: type, config_name: str, arguments: Sequence[str]) -> None:
+    """Compose the settings without running anything; every value must have its setting's type.
+
+    Raises:
+        ConfigError: says what is wrong.
+    """
+    ConfigStore.instance().store(name=f"base_{config_name}", node=schema)
+    stated = [a for a in arguments if not a.startswith("-")]
+    with _refusing(schema, stated):
+        OmegaConf.to_object(_composed(config_name, stated))
+
+
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Exit with code 2 and one sentence where the input is wrong, with 130 at an interruption."""
+def _refusing(schema: type, given: Sequence[str]) -> Iterator[None]:
+    """Hydra's and OmegaConf's refusals, as one sentence of ours."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         GlobalHydra.instance().clear()
-        fail(_one_sentence(error))
-    except InputError as error:
-        fail(str(error))
-    except RuntimeError as error:
-        sentence = out_of_memory_sentence(error)
-        if sentence is None:
-            raise
-        fail(f"{sentence}; the same command continues from the last finished stage")
-    except KeyboardInterrupt:
-        print(
-            "Interrupted; the same command continues from the last finished stage.", file=sys.stderr
-        )
-        sys.exit(130)
-
-
-def fail(message: str) -> None:
-    """Print one sentence and exit with code 2."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+        raise ConfigError(_one_sentence(error, schema, given)) from error
 
 
 def _composed(config_name: str, overrides: list[str]) -> DictConfig:
@@ -107,7 +106,9 @@ def _composed(config_name: str, overrides: list[str]) -> DictConfig:
         return compose(config_name, overrides)
 
 
-def help_text(schema: type, purpose: str, config_name: str, overrides: Sequence[str] = ()) -> str:
+def help_text(
+    schema: type, purpose: str, config_name: str, overrides: Sequence[str] = (), said: str = ""
+) -> str:
     """Every setting with its value and meaning: the default, or what the overrides make of it.
 
     Args:
@@ -115,8 +116,10 @@ def help_text(schema: type, purpose: str, config_name: str, overrides: Sequence[
         purpose: one paragraph.
         config_name: YAML file in ``egnn_prune.configs``.
         overrides: such as ``data=rmd17``, which brings settings of its own.
+        said: how they were given.
     """
-    script = os.path.basename(sys.argv[0])
+    name = os.path.basename(sys.argv[0])
+    called = f"python scripts/{name}" if name.endswith(".py") else name
     settings = OmegaConf.to_object(_composed(config_name, [*overrides]))
     usual = {name: _shown(value) for name, value, _ in described(schema())}
     rows = [(name, _shown(value), text) for name, value, text in described(settings)]
@@ -125,13 +128,13 @@ def help_text(schema: type, purpose: str, config_name: str, overrides: Sequence[
         for name, value, text in rows
     ]
     width = max(len(f"{name}={value}") for name, value, _ in rows) + 2
-    lines = [f"Usage: python scripts/{script} [SETTING=VALUE ...]", "", purpose, ""]
-    for group, names in _choices(config_name).items():
+    lines = [f"Usage: {called} [--config FILE] [SETTING=VALUE ...]", "", purpose, ""]
+    for group, names in choices(config_name).items():
         text = (
             f"Choices: {group}=NAME, one of {', '.join(names)}; each brings settings of its own, "
         )
         lines += [*wrap(f"{text}which --help {group}=NAME shows.", 100), ""]
-    lines.append(f"Settings{' with ' + ' '.join(overrides) if overrides else ''}:")
+    lines.append(f"Settings{f' with {said}' if said else ''}:")
     group = ""
     for name, value, text in rows:
         head = name.rpartition(".")[0]
@@ -141,13 +144,16 @@ def help_text(schema: type, purpose: str, config_name: str, overrides: Sequence[
         lines.append(f"  {f'{name}={value}':<{width}}{text}")
     lines += [
         "",
+        "--config FILE reads settings from a YAML file, such as the config.yaml of a finished run;",
+        "settings on the command line come before those of the file.",
+        FLAGS_HELP,
         "Hydra's options work too: -m with comma-separated values for sweeps, --cfg job to see",
         "the composed configuration without running it.",
     ]
     return "\n".join(lines)
 
 
-def _choices(config_name: str) -> dict[str, list[str]]:
+def choices(config_name: str) -> dict[str, list[str]]:
     """Groups of settings that a script chooses from, and the names in each."""
     folder = resources.files("egnn_prune.configs")
     content: Any = OmegaConf.create(folder.joinpath(f"{config_name}.yaml").read_text())
@@ -172,7 +178,7 @@ def _shown(value: Any) -> str:
 
 
 def _through_hydra(
-    main: Callable[[Any], object], config_name: str, arguments: list[str], overrides: list[str]
+    main: Callable[[Any], object], config_name: str, options: list[str], overrides: list[str]
 ) -> None:
     def task(config: DictConfig) -> None:
         try:
@@ -180,21 +186,28 @@ def _through_hydra(
         except InputError as error:
             fail(str(error))
 
-    flags = [a for a in arguments if a not in overrides]
-    sys.argv[1:] = [*flags, *overrides, *QUIET]  # Hydra wants all overrides in one place
+    sys.argv[1:] = [*options, *overrides, *QUIET]  # Hydra wants all overrides in one place
     hydra.main(version_base="1.3", config_path="pkg://egnn_prune.configs", config_name=config_name)(
         task
     )()
 
 
-def _one_sentence(error: Exception) -> str:
+def no_setting(name: str, schema: type) -> str:
+    """That there is no such setting, and which one was probably meant."""
+    meant = did_you_mean(name, (n for n, _, _ in described(schema())))
+    return f"there is no setting {name!r}; --help lists all settings{meant}"
+
+
+def _one_sentence(error: Exception, schema: type, stated: Sequence[str]) -> str:
     """Hydra's and OmegaConf's messages without their hints on Hydra's syntax."""
     text = str(error.__cause__ or error)
     unknown = re.search(r"Key '([^']+)' (?:is )?not in", text)
     if unknown:
         full = re.search(r"full_key: (\S+)", text)
         name = full.group(1) if full else unknown.group(1)
-        return f"there is no setting {name!r}; --help lists all settings"
+        names = (a.partition("=")[0] for a in stated)  # Hydra knows only where it went wrong
+        name = next((n for n in names if n.startswith(f"{name}.")), name)
+        return no_setting(name, schema)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     options = re.search(r"Available options in '(\w+)':\n((?:\t.+\n?)+)", text)
     if options:

@@ -1,40 +1,65 @@
-"""What the scripts with plain arguments share: quiet imports, and errors of one sentence."""
+"""What all commands share: how loud they are, errors of one sentence, exit codes."""
 
 from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from egnn_prune.cli.streams import NORMAL, TRACES, streams
 from egnn_prune.errors import InputError, out_of_memory_sentence
 
+#: Exit codes. 1 is left to commands whose answer is no: dynamics exploded, a benchmark too slow.
+USER_ERROR, INTERRUPTED = 2, 130
 
-def run_script(work: Callable[[], object]) -> None:
-    """Do the work of a script.
 
-    Exit code 2 with one sentence on stderr when the input is wrong or a GPU's memory is
-    full, 130 when it is interrupted.
+def run_script(work: Callable[[], object], level: int = NORMAL) -> None:
+    """Do the work of a command, see :func:`one_sentence`.
 
     Args:
         work: imports what it needs itself, so that ``--help`` does not wait for torch.
+        level: how loud, see :func:`egnn_prune.cli.streams.verbosity`.
     """
-    # torch-geometric uses what torch deprecates: true, but nothing that a user can mend
-    warnings.filterwarnings("ignore", r".torch\.jit\.", FutureWarning)
-    warnings.filterwarnings("ignore", r".torch\.jit\.", DeprecationWarning)
+    with one_sentence(level), streams(level):
+        work()
+
+
+@contextmanager
+def one_sentence(level: int = NORMAL, resumable: bool = False) -> Iterator[None]:
+    """Exit with code 2 and one sentence on stderr where the input is wrong or a GPU's memory full.
+
+    With 130 where it is interrupted.
+
+    Args:
+        level: with :data:`egnn_prune.cli.streams.TRACES` the stack trace comes first.
+        resumable: whether the same command continues what was interrupted.
+    """
     # threads that spin while they wait make a busy machine a hundred times slower, not faster
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    again = "the same command continues from the last finished stage"
     try:
-        work()
+        yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error), traces=level >= TRACES)
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
-        sys.exit(130)
+        left = again if resumable else "nothing half-written is left"
+        print(f"Interrupted; {left}.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # as of `... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except RuntimeError as error:
         sentence = out_of_memory_sentence(error)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{sentence}; {again}" if resumable else sentence, traces=level >= TRACES)
+
+
+def fail(message: str, traces: bool = False) -> None:
+    """Print one sentence, after the stack trace where that is asked for, and exit with code 2."""
+    if traces:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(USER_ERROR)

@@ -236,6 +236,21 @@ class AcquisitionSettings(Settings):
     workers: int = setting(1, "processes that work at the same time, one seed each")
 
 
+@dataclass
+class CentroidStudySettings:
+    """Pruned and trained on uncertain graphs, against equally many ordinary steps."""
+
+    out: str = setting("runs/centroid", "folder of the study")
+    seeds: list[int] = setting(list(range(10)), "data and network, one of each per seed")
+    steps: list[int] = setting([100, 2000], "optimiser steps of each half of a training")
+    sparsities: list[float] = setting([0.0, 0.25, 0.5, 0.75], "share of the channels removed")
+    fraction: float = setting(0.25, "share of the training graphs that the second half sees")
+    criterion: str = setting("taylor", "which channels go")
+    samples: int = setting(10, "thinned networks whose spread is the uncertainty")
+    workers: int = setting(1, "processes that work at the same time, one seed each")
+    threads: int | None = setting(1, "CPU threads of each; null: torch's default")
+
+
 def main_job(settings: Settings) -> Settings:
     """A copy of the settings that are the main job's, without those of a sweep or comparison."""
     return Settings(**{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)})

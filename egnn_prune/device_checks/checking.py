@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from egnn_prune.system.files import write_json
 from egnn_prune.system.git import git_commit
@@ -44,13 +43,11 @@ class Bench:
         device: where to compute.
         quick: make everything tiny.
         folder: for files; its content can be thrown away.
-        textbook: ``textbook(egnn)``: the same function as the paper writes it.
     """
 
     device: torch.device
     quick: bool
     folder: Path
-    textbook: Callable[[Any], nn.Module]
 
     @property
     def on_gpu(self) -> bool:

@@ -23,6 +23,7 @@ from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN
 from egnn_prune.pruning import apply_masks
 from egnn_prune.system.timing import alternating_medians, stepper
+from egnn_prune.testing.textbook import TextbookEGNN
 
 FEATURES = 5
 
@@ -50,7 +51,7 @@ def against_the_textbook(bench: Bench, found: Found) -> None:
     hidden, layers = bench.pick((128, 7), (8, 2))
     ours = EGNN(FEATURES, hidden, layers, position_aggregation="sum", aggregation="sum")
     ours = ours.to(bench.device)
-    theirs = bench.textbook(ours)
+    theirs = TextbookEGNN(ours)
 
     run_ours = partial(states, ours, batch)
 

@@ -1,12 +1,9 @@
 """S0: do training on uncertain graphs and pruning help on the centroid task?"""
 
-# ruff: noqa: RUF009 - setting() returns a dataclass field, as field() does
-
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import setting
+from egnn_prune.configs.settings import CentroidStudySettings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.centroid import load_centroid
 from egnn_prune.errors import ConfigError
@@ -44,21 +41,6 @@ ARMS = {"uncertain": "top", "random": "random"}
 #: read-out of 11 weights, ours one of 121 for the variance, and neither moves a node.
 NETWORK = EGNNOptions(aggregation="mean", residual=False, dropout=0.3)
 LR = 1e-3
-
-
-@dataclass
-class CentroidStudySettings:
-    """Pruned and trained on uncertain graphs, against equally many ordinary steps."""
-
-    out: str = setting("runs/centroid", "folder of the study")
-    seeds: list[int] = setting(list(range(10)), "data and network, one of each per seed")
-    steps: list[int] = setting([100, 2000], "optimiser steps of each half of a training")
-    sparsities: list[float] = setting([0.0, 0.25, 0.5, 0.75], "share of the channels removed")
-    fraction: float = setting(0.25, "share of the training graphs that the second half sees")
-    criterion: str = setting("taylor", "which channels go")
-    samples: int = setting(10, "thinned networks whose spread is the uncertainty")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
-    threads: int | None = setting(1, "CPU threads of each; null: torch's default")
 
 
 def check(settings: CentroidStudySettings) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
 
 from egnn_prune.api.pruning import compact
 from egnn_prune.channels import Prunable

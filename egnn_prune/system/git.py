@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 
@@ -22,3 +23,9 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip() or None
+
+
+def command_line() -> str:
+    """What was called, with its settings: a script, or a command such as ``egnn-prune vision``."""
+    called = " ".join(sys.argv)
+    return f"python {called}" if sys.argv[0].endswith(".py") else called

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from egnn_prune.cli.jobs import VISION
 from egnn_prune.configs.settings import (
     AcquisitionSettings,
     CalibrationStudySettings,
@@ -142,11 +143,8 @@ def test_the_message_about_a_wrong_criterion_of_a_sweep():
     [("train", Settings, "train", "data"), ("run_vision", VisionSettings, "vision", "experiment")],
 )
 def test_an_unknown_file_of_settings(script, schema, config, group, monkeypatch, capsys):
-    from hydra.core.config_store import ConfigStore
-
     from egnn_prune.cli.hydra_app import command
 
-    ConfigStore.instance().store(name="base_vision", node=VisionSettings)
     monkeypatch.setattr("sys.argv", [script, f"{group}=nonsense"])
     with pytest.raises(SystemExit) as caught:
         command(lambda _: None, schema, config, "Purpose.")
@@ -157,6 +155,6 @@ def test_an_unknown_file_of_settings(script, schema, config, group, monkeypatch,
     assert not missing([file.stem for file in files], line)
 
 
-def test_the_image_script_names_every_experiment(load_script):
+def test_the_image_command_names_every_experiment():
     files = (ROOT / "egnn_prune" / "configs" / "experiment").glob("*.yaml")
-    assert not missing([file.stem for file in files], load_script("run_vision").PURPOSE)
+    assert not missing([file.stem for file in files], VISION.purpose)

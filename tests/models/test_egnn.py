@@ -7,12 +7,12 @@ import warnings
 
 import pytest
 import torch
-from textbook import TextbookEGNN
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.errors import ConfigError, DataError, InputError, SuspiciousDataWarning
 from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN, EGNNOptions, LayerWidths
+from egnn_prune.testing.textbook import TextbookEGNN
 
 
 @pytest.mark.parametrize("edge_features", [0, 3])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from egnn_prune.runs.result_store import Row, different, over_seeds
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.files import read_json, write_json
-from egnn_prune.system.git import git_commit
+from egnn_prune.system.git import command_line, git_commit
 from egnn_prune.vision.data.inputs import image_inputs
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
@@ -130,7 +129,7 @@ def described(settings: VisionSettings, bench: Bench) -> dict[str, Any]:
         "schema_version": SCHEMA,
         "experiment": settings.kind,
         "title": settings.title or settings.name,
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "device": str(choose_device(settings.device)),
         "seeds": list(settings.seeds),
         "data": {

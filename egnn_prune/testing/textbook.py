@@ -1,7 +1,7 @@
 """The EGNN exactly as the paper writes it, slow and plain: what ours is compared with.
 
 Satorras et al. 2021, Eqs. 3-6, with the differences divided by their (smoothed) length and a
-residual connection. Also imported by scripts/benchmark.py.
+residual connection.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from egnn_prune.models import EGNN
 
 
 def mlp(wide: int, hidden: int, out: int, *, bias: bool = True) -> nn.Sequential:
+    """Two linear layers with SiLU between them."""
     return nn.Sequential(nn.Linear(wide, hidden), nn.SiLU(), nn.Linear(hidden, out, bias=bias))
 
 
 class TextbookLayer(nn.Module):
+    """One round of messages (Eqs. 3-6)."""
+
     def __init__(self, hidden: int, edge_features: int, eps: float, mean_moves: bool) -> None:
         super().__init__()
         self.eps, self.mean_moves = eps, mean_moves
@@ -27,6 +30,7 @@ class TextbookLayer(nn.Module):
     def forward(
         self, h: Tensor, x: Tensor, edge_index: Tensor, attr: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """Features and positions after the round."""
         j, i = edge_index
         d = x[i] - x[j]
         r2 = d.square().sum(-1, keepdim=True)
@@ -70,6 +74,7 @@ class TextbookEGNN(nn.Module):
     def forward(
         self, x: Tensor, pos: Tensor, edge_index: Tensor, attr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Features and positions after the last round."""
         h = self.embedding(x)
         for layer in self.layers:
             h, pos = layer(h, pos, edge_index, attr)

@@ -1,0 +1,167 @@
+"""The commands whose settings come from the command line through Hydra."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from egnn_prune.cli.hydra_app import check, choices, command
+from egnn_prune.configs.settings import (
+    AcquisitionSettings,
+    CalibrationStudySettings,
+    CentroidStudySettings,
+    ComparisonSettings,
+    SanitySettings,
+    SelectionStudySettings,
+    Settings,
+    SweepSettings,
+    described,
+)
+from egnn_prune.vision.settings import VisionSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is called ``NAME [SETTING=VALUE ...]``.
+
+    Attributes:
+        schema: dataclass of its settings.
+        config: YAML file in ``egnn_prune.configs``.
+        work: ``module:function``, imported after ``--help``, because torch takes seconds.
+        purpose: one paragraph for ``--help``.
+    """
+
+    schema: type
+    config: str
+    work: str
+    purpose: str
+
+    def __call__(self) -> None:
+        """Run it with the process's arguments; never returns."""
+        command(self._run, self.schema, self.config, self.purpose)
+
+    def check(self, arguments: Sequence[str]) -> None:
+        """Refuse arguments that the command does not know, without running it."""
+        check(self.schema, self.config, arguments)
+
+    def words(self) -> list[str]:
+        """What can stand behind the command, for completion."""
+        groups = choices(self.config)
+        options = ["--config", "--help", "--multirun", "--cfg", "--quiet", "--verbose"]
+        settings = [f"{name}=" for name, _, _ in described(self.schema())]
+        return options + [f"{g}={n}" for g, names in groups.items() for n in names] + settings
+
+    def _run(self, settings: object) -> None:
+        module, _, function = self.work.partition(":")
+        getattr(importlib.import_module(f"egnn_prune.{module}"), function)(settings)
+
+
+TRAIN = Job(
+    Settings,
+    "train",
+    "pipeline.main_job:run",
+    """\
+Trains an E(n)-equivariant network, selects the training graphs that it is least sure about, prunes
+message-passing channels by their importance on those graphs, fine-tunes, makes the network
+physically smaller, and compares it with a dense baseline that got the same number of optimiser
+steps and with the small network trained from scratch. The output folder receives metrics.json,
+figures, report.html, and both models as safetensors (load them with egnn_prune.load).""",
+)
+
+COMPARE = Job(
+    ComparisonSettings,
+    "compare",
+    "studies.comparison:compare",
+    """\
+Runs the main job for every seed and arm (finished runs are re-used, the dense model is trained once
+per seed) and writes comparison.csv, comparison.png and a table: test error against the work that a
+prediction takes, with 95 % intervals over the seeds. Settings that are not listed first are those
+of the main job and hold for every arm.""",
+)
+
+VISION = Job(
+    VisionSettings,
+    "vision",
+    "vision.experiments.run:run_experiment",
+    """\
+Prunes image networks and asks what happens to accuracy, calibration and images of unknown classes.
+Choose with experiment=NAME: digits (under a minute, needs no data), lottery_moons, lottery (LeNet,
+CIFAR-10), lottery_cnn, lottery_mnist, incremental_mnist, incremental_cifar10, resnet101_magnitude,
+resnet_structured, selection. Writes metrics.json, rows.csv, figures and report.html into a folder;
+interrupted, the same command goes on where it stopped. With images of your own: data.name=folder
+data.path=DIR.""",
+)
+
+CRITERIA = Job(
+    SweepSettings,
+    "sweep",
+    "studies.criteria:run_sweep",
+    """\
+Trains the dense model of the main job once per seed, prunes it in one shot to every sparsity by
+every criterion, fine-tunes each and writes sweep.csv, sweep.png and tables of mean, spread and
+paired differences. Interrupted, the same command goes on where it stopped. Settings that are not
+listed first are those of the main job.""",
+)
+
+SANITY = Job(
+    SanitySettings,
+    "sanity",
+    "studies.sanity_checks:run_checks",
+    """\
+Trains the dense model of the main job once per seed, prunes it in one shot and trains six networks
+of the same size: the pruned one (keep); one whose masks are shuffled within every group, with the
+trained weights of the channels that they hit (shuffled); the chosen channels rewound to their
+initial weights (rewound), and shuffled and rewound (both); the chosen channels with new random
+weights (reinitialised), and the compact shape built afresh (scratch). The first two are fine-tuned;
+the others start over and get the dense model's steps as well. Prints and writes a table.""",
+)
+
+CALIBRATION = Job(
+    CalibrationStudySettings,
+    "calibration",
+    "studies.calibration:run_calibration_study",
+    """\
+Does pruning harm calibration more than accuracy, and does recalibration mend it? Trains networks
+once per seed and recipe, prunes them to every sparsity, fine-tunes each, gives them every
+uncertainty method, recalibrates on the validation split, and judges the error bars on the test and
+out-of-distribution splits. Writes calibration.csv, calibration.txt and calibration.png.
+Interrupted, the same command goes on where it stopped. Settings that are not listed first are
+those of the main job, except training.max_epochs=14 and training.lr=4e-3. About 90 minutes on two
+slow cores with workers=2.""",
+)
+
+SELECTION = Job(
+    SelectionStudySettings,
+    "selection_study",
+    "studies.selection:run_selection_study",
+    """\
+From the dense network of every seed: each strategy selects training graphs, the network is pruned
+in one shot on them and fine-tuned on them, with every share of replay. Writes selection.csv, a
+table of errors and of their differences to random selection, paired by seed, and a forest plot.
+Interrupted, the same command goes on where it stopped. Settings that are not listed first are those
+of the main job.""",
+)
+
+ACQUISITION = Job(
+    AcquisitionSettings,
+    "acquisition",
+    "studies.acquisition:run_acquisition",
+    """\
+Trains on a few random graphs, labels those graphs of the pool that a strategy chooses, trains
+further on all labels so far, and so on. Writes acquisition.csv, tables of errors and of their
+differences to random choice, paired by seed, and the learning curves. Interrupted, the same command
+goes on where it stopped. Settings that are not listed first are those of the main job.""",
+)
+
+CENTROID = Job(
+    CentroidStudySettings,
+    "centroid_study",
+    "studies.centroid:run_centroid_study",
+    """\
+A small EGNN learns where masses move to. The first half of its training sees ordinary graphs. The
+second half sees ordinary ones (baseline), those of which the network is least sure, or equally many
+random ones, with a share of the channels pruned when it begins. Writes centroid.csv, a table of
+errors and of their differences to the baseline, paired by seed, and a figure. Interrupted, the same
+command goes on where it stopped.""",
+)
