@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from egnn_prune.configs.settings import described, register
 from egnn_prune.errors import InputError, out_of_memory_sentence
+from egnn_prune.system.lazy_imports import naming_extras
 
 # Hydra would make folders of its own and write a log; our runs have their own folder
 QUIET = [
@@ -78,7 +79,8 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
 def _refusing() -> Iterator[None]:
     """Exit with code 2 and one sentence where the input is wrong, with 130 at an interruption."""
     try:
-        yield
+        with naming_extras():
+            yield
     except (HydraException, OmegaConfBaseException) as error:
         GlobalHydra.instance().clear()
         fail(_one_sentence(error))

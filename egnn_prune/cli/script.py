@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 from egnn_prune.errors import InputError, out_of_memory_sentence
+from egnn_prune.system.lazy_imports import naming_extras
 
 
 def run_script(work: Callable[[], object]) -> None:
@@ -25,7 +26,8 @@ def run_script(work: Callable[[], object]) -> None:
     # threads that spin while they wait make a busy machine a hundred times slower, not faster
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        work()
+        with naming_extras():
+            work()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

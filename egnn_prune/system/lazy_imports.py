@@ -18,10 +18,6 @@ EXTRAS = {
     "lightning": "train",
     "matplotlib": "report",
     "omegaconf": "train",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "onnxscript": "onnx",
-    "pandas": "report",
     "sklearn": "vision",
     "torchmetrics": "train",
     "torchvision": "vision",
@@ -29,8 +25,11 @@ EXTRAS = {
 
 
 @contextmanager
-def naming_extras() -> Iterator[None]:
+def naming_extras(what: str = "this needs") -> Iterator[None]:
     """Say in one sentence which extra brings a library that turns out not to be installed.
+
+    Args:
+        what: the beginning of the sentence.
 
     Raises:
         MissingExtraError: an import below failed, and an extra of this package brings the library.
@@ -42,7 +41,7 @@ def naming_extras() -> Iterator[None]:
         if library not in EXTRAS:
             raise
         raise MissingExtraError(
-            f"this needs the package {library}; run `pip install 'egnn_prune[{EXTRAS[library]}]'`"
+            f"{what} the package {library}; run `pip install 'egnn_prune[{EXTRAS[library]}]'`"
         ) from error
 
 
