@@ -12,8 +12,9 @@ The parts, in the order in which the main job (:mod:`egnn_prune.pipeline.main_jo
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from egnn_prune.api.pruning import channel_groups, compact, fine_tune, prune
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from egnn_prune.deployment.checkpoint import load, load_estimator, save
     from egnn_prune.models import EGNN, IrrepsNet, PropertyModel, forces
     from egnn_prune.prediction import Prediction
+else:  # importing torch takes seconds, and ``--help`` should not
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "api.pruning": ("channel_groups", "compact", "fine_tune", "prune"),
+            "api.sparsity_sweep": ("sparsity_sweep",),
+            "deployment.checkpoint": ("load", "load_estimator", "save"),
+            "models": ("EGNN", "IrrepsNet", "PropertyModel", "forces"),
+            "prediction": ("Prediction",),
+        },
+    )
 
 __version__ = "0.1.0"
 
@@ -39,26 +51,3 @@ __all__ = [
     "save",
     "sparsity_sweep",
 ]
-
-_HOMES = {
-    "EGNN": "models",
-    "IrrepsNet": "models",
-    "Prediction": "prediction",
-    "PropertyModel": "models",
-    "channel_groups": "api.pruning",
-    "compact": "api.pruning",
-    "fine_tune": "api.pruning",
-    "forces": "models",
-    "load": "deployment.checkpoint",
-    "load_estimator": "deployment.checkpoint",
-    "prune": "api.pruning",
-    "save": "deployment.checkpoint",
-    "sparsity_sweep": "api.sparsity_sweep",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch takes seconds, ``--help`` should not."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

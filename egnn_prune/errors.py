@@ -18,6 +18,10 @@ class ConfigError(InputError):
     """A setting is outside its range, or two settings contradict each other."""
 
 
+class MissingExtraError(ConfigError, ImportError):
+    """Something was asked for that needs a library which an extra of this package brings."""
+
+
 class SuspiciousDataWarning(UserWarning):
     """Legal for the network, but probably not what the user meant."""
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -29,14 +27,17 @@ from egnn_prune.pruning import (
     score_channels,
 )
 from egnn_prune.pruning import compact as compact_prunable
-from egnn_prune.pruning.calling import call
+from egnn_prune.pruning.calling import call, moved
 from egnn_prune.pruning.criteria import DATA_FREE, Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked
 from egnn_prune.system.device import choose_device
-from egnn_prune.training import fit_loader, predictive_variance
+from egnn_prune.training import predictive_variance
 from egnn_prune.training.batch_losses import Losses, default_loss
 from egnn_prune.training.batch_losses import tuple_losses as tuple_losses
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
 #: Batches that a criterion looks at by default.
 BATCHES = 16
@@ -101,9 +102,7 @@ def prune(
     if batches < 1:
         raise ConfigError(f"batches is a number of batches, at least 1, not {batches}")
     device = device_of(model)
-    sample = (
-        None if data is None else [move_data_to_device(b, device) for b in islice(data, batches)]
-    )
+    sample = None if data is None else [moved(b, device) for b in islice(data, batches)]
     if data is not None and not sample:
         raise ConfigError("data has not a single batch")
     pruned = checked(prunable(_copied(model), sample[0] if sample else None))
@@ -172,6 +171,8 @@ def fine_tune(
     Raises:
         ConfigError: there is no data, no such device, or the loss became NaN or infinite.
     """
+    from egnn_prune.training import fit_loader  # Lightning: pruning does without
+
     if isinstance(data, Iterator):  # it would be used up after one pass
         data = list(data)
     first = next(iter(data), None)

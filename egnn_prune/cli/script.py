@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from egnn_prune.cli.streams import NORMAL, TRACES, streams
 from egnn_prune.errors import InputError, out_of_memory_sentence
+from egnn_prune.system.lazy_imports import naming_extras
 
 #: Exit codes. 1 is left to commands whose answer is no: dynamics exploded, a benchmark too slow.
 USER_ERROR, INTERRUPTED = 2, 130
@@ -40,7 +41,8 @@ def one_sentence(level: int = NORMAL, resumable: bool = False) -> Iterator[None]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     again = "the same command continues from the last finished stage"
     try:
-        yield
+        with naming_extras():
+            yield
     except InputError as error:
         fail(str(error), traces=level >= TRACES)
     except KeyboardInterrupt:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-
 
 def setting(default: Any, meaning: str) -> Any:
     """A dataclass field with its meaning attached."""
@@ -264,15 +262,3 @@ def described(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
             yield from described(value, f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", value, item.metadata.get("help", "")
-
-
-def register() -> None:
-    """Tell Hydra about the typed settings; the YAML files refer to them."""
-    store = ConfigStore.instance()
-    store.store(name="base_train", node=Settings)
-    store.store(name="base_compare", node=ComparisonSettings)
-    store.store(name="base_sweep", node=SweepSettings)
-    store.store(name="base_sanity", node=SanitySettings)
-    store.store(name="base_calibration", node=CalibrationStudySettings)
-    store.store(name="base_selection_study", node=SelectionStudySettings)
-    store.store(name="base_acquisition", node=AcquisitionSettings)

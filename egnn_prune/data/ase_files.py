@@ -8,14 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import ase.io
 import numpy as np
 from ase import Atoms
-from ase.io.formats import filetype, open_with_compression
 from tqdm import tqdm
 
 from egnn_prune.data.array_files import BOMB_BYTES, BOMB_RATIO
-from egnn_prune.data.xyz_frames import xyz_structures
 from egnn_prune.errors import DataError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
@@ -42,6 +39,11 @@ def read_structures(path: Path) -> Iterator[Atoms]:
         DataError: the file is empty, or ASE cannot read a structure (says which) or stops before
             the end.
     """
+    import ase.io  # half a second, which a calculator need not wait for
+    from ase.io.formats import filetype
+
+    from egnn_prune.data.xyz_frames import xyz_structures
+
     count = 0
     try:
         with _decompressed(path) as plain:
@@ -118,6 +120,8 @@ def _decompressed(path: Path) -> Iterator[Path]:
     ASE's reader of extended XYZ steps back after each structure, and a compressed file steps back
     by starting over: 1,669 structures of 27 atoms take 45 s that way, and 0.8 s from a copy.
     """
+    from ase.io.formats import open_with_compression
+
     if path.suffix not in COMPRESSED:
         yield path
         return

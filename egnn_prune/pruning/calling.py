@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from egnn_prune.errors import ConfigError
 
@@ -39,6 +40,11 @@ def call(model: nn.Module, inputs: Any) -> Any:
         if named:
             return model(**named)
     return model(*arguments)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """The same batch on a device; what cannot be moved stays."""
+    return tree_map(lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf, batch)
 
 
 def doubled(value: Any) -> Any:

@@ -1,18 +1,35 @@
 """Tables, figures and the self-contained HTML page made from the files of one run.
 
 The package reads what the training job left (``metrics.json``, ``predictions.npz``,
-``config.yaml``) and imports nothing else of ``egnn_prune``, so a report can be redrawn on
+``config.yaml``) and imports little else of ``egnn_prune``, so a report can be redrawn on
 a machine without PyTorch.
 """
 
 from __future__ import annotations
 
-from egnn_prune.report.run.calibration_figure import calibration_figure
-from egnn_prune.report.run.figures import pruned_vs_baseline, write_figures
-from egnn_prune.report.run.gallery import gallery_figure
-from egnn_prune.report.run.html import write_report
-from egnn_prune.report.run.scatter import parity
-from egnn_prune.report.run.tables import comparison_table, ledger_table
+from typing import TYPE_CHECKING
+
+from egnn_prune.system.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from egnn_prune.report.run.calibration_figure import calibration_figure
+    from egnn_prune.report.run.figures import pruned_vs_baseline, write_figures
+    from egnn_prune.report.run.gallery import gallery_figure
+    from egnn_prune.report.run.html import write_report
+    from egnn_prune.report.run.scatter import parity
+    from egnn_prune.report.run.tables import comparison_table, ledger_table
+else:  # matplotlib, which tables and CSV files do not need
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "run.calibration_figure": ("calibration_figure",),
+            "run.figures": ("pruned_vs_baseline", "write_figures"),
+            "run.gallery": ("gallery_figure",),
+            "run.html": ("write_report",),
+            "run.scatter": ("parity",),
+            "run.tables": ("comparison_table", "ledger_table"),
+        },
+    )
 
 __all__ = [
     "calibration_figure",

@@ -1,8 +1,11 @@
 """Lightning modules and callbacks: one step of learning."""
 
-from egnn_prune.training.curve import LearningCurve
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from egnn_prune.system.lazy_imports import lazy_names
 from egnn_prune.training.force_loss import ForceLosses
-from egnn_prune.training.keep_best import KeepBest
 from egnn_prune.training.loss import (
     LOSSES,
     crps_losses,
@@ -10,11 +13,27 @@ from egnn_prune.training.loss import (
     nll_losses,
     squared_losses,
 )
-from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
-from egnn_prune.training.reselection import Reselection
-from egnn_prune.training.task import RegressionTask, fit, fit_loader
-from egnn_prune.training.unfreezing import GradualUnfreezing
 from egnn_prune.training.variance import predictive_variance
+
+if TYPE_CHECKING:
+    from egnn_prune.training.curve import LearningCurve
+    from egnn_prune.training.keep_best import KeepBest
+    from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
+    from egnn_prune.training.reselection import Reselection
+    from egnn_prune.training.task import RegressionTask, fit, fit_loader
+    from egnn_prune.training.unfreezing import GradualUnfreezing
+else:  # Lightning, which scoring channels by a loss does not need
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "curve": ("LearningCurve",),
+            "keep_best": ("KeepBest",),
+            "pruning_callback": ("IncrementalPruning", "PruningCallback"),
+            "reselection": ("Reselection",),
+            "task": ("RegressionTask", "fit", "fit_loader"),
+            "unfreezing": ("GradualUnfreezing",),
+        },
+    )
 
 __all__ = [
     "LOSSES",

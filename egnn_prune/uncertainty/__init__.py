@@ -1,5 +1,10 @@
 """How sure a model is, and whether that is true. This package knows torch only."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from egnn_prune.system.lazy_imports import lazy_names
 from egnn_prune.uncertainty.calibration import (
     CALIBRATIONS,
     Calibrated,
@@ -17,12 +22,19 @@ from egnn_prune.uncertainty.dropout_modules import ModuleDropout, dropout_module
 from egnn_prune.uncertainty.ensemble import DeepEnsemble
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
-from egnn_prune.uncertainty.metrics import (
-    classification_scores,
-    ood_scores,
-    out_of_distribution_scores,
-    regression_scores,
-)
+from egnn_prune.uncertainty.metrics import regression_scores
+
+if TYPE_CHECKING:
+    from egnn_prune.uncertainty.metrics import (
+        classification_scores,
+        ood_scores,
+        out_of_distribution_scores,
+    )
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {"metrics": ("classification_scores", "ood_scores", "out_of_distribution_scores")},
+    )
 
 __all__ = [
     "CALIBRATIONS",

@@ -11,8 +11,6 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from egnn_prune.errors import InputError
-from egnn_prune.uncertainty.arrays import Numbers
-from egnn_prune.uncertainty.metrics.checks import checked_gaussian
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,39 +87,6 @@ class SampleMetric(Metric):
         else:
             self.draw(axes, *(column.cpu() for column in columns))
         return axes.figure, axes  # type: ignore[return-value]
-
-
-class GaussianMetric(SampleMetric):
-    """A score of Gaussian predictive distributions; subclasses override :meth:`score`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("mean", "variance", "target", **kwargs)
-
-    def update(self, mean: Numbers, variance: Numbers, target: Numbers) -> None:
-        """Add samples.
-
-        Args:
-            mean: ``[...]``, in the unit of the target.
-            variance: ``[...]``, positive, in the unit squared.
-            target: ``[...]``.
-
-        Raises:
-            InputError: shapes differ, or a number cannot be scored (see :func:`checked_gaussian`).
-        """
-        self.keep(*checked_gaussian(mean, variance, target))
-
-    def compute(self) -> Tensor:
-        """The score, a float64 scalar.
-
-        Raises:
-            InputError: there are too few samples.
-        """
-        mean, variance, target = self.kept()
-        return self.score(mean, variance, target)
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """The score of checked ``[N]`` columns."""
-        raise NotImplementedError
 
 
 def histogram(axes: Axes, terms: Tensor, name: str) -> None:

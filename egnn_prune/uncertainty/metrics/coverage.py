@@ -8,21 +8,12 @@ distribution function of u, and u is uniform when the error bars are true.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.uncertainty.arrays import Numbers
-from egnn_prune.uncertainty.metrics.base import GaussianMetric
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-#: More intervals than this cannot be told apart in a picture.
-MOST_INTERVALS = 500
 
 
 def coverage_curve(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor]:
@@ -87,72 +78,9 @@ def interval_coverage(mean: Numbers, variance: Numbers, target: Numbers, level: 
     Raises:
         ConfigError: the level is not between 0 and 1.
     """
-    _check_level(level)
+    check_level(level)
     levels, _ = coverage_curve(mean, variance, target)
     return (levels <= level).double().mean()
-
-
-class MiscalibrationArea(GaussianMetric):
-    """Metric of :func:`miscalibration_area`; the picture is the coverage curve."""
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`miscalibration_area`."""
-        return miscalibration_area(mean, variance, target)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Observed against expected coverage; below the diagonal the error bars are too short."""
-        expected, observed = (curve.numpy() for curve in coverage_curve(*columns))
-        score = float(self.score(*columns))
-        axes.plot([0, 1], [0, 1], "--", color="0.5", label="true error bars")
-        axes.step(expected, observed, where="post", label=f"observed ({score:.3f})")
-        axes.fill_between(expected, expected, observed, step="post", alpha=0.2)
-        axes.set(xlabel="expected coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1))
-        axes.set_aspect("equal")
-        axes.legend()
-
-
-class RMSCalibration(MiscalibrationArea):
-    """Metric of :func:`rms_calibration`; the picture is the coverage curve."""
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`rms_calibration`."""
-        return rms_calibration(mean, variance, target)
-
-
-class IntervalCoverage(GaussianMetric):
-    """Metric of :func:`interval_coverage`; the picture shows which intervals miss.
-
-    Args:
-        level: what the intervals promise, between 0 and 1.
-        kwargs: what every torchmetrics metric takes.
-    """
-
-    higher_is_better = None  # the best value is the level, neither the highest nor the lowest
-
-    def __init__(self, level: float = 0.9, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        _check_level(level)
-        self.level = level
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`interval_coverage`."""
-        return interval_coverage(mean, variance, target, self.level)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Predicted intervals against targets; those that miss in red; of many samples some."""
-        share = float(self.score(*columns))
-        step = -(-len(columns[0]) // MOST_INTERVALS)
-        mean, variance, target = (column[::step] for column in columns)
-        half = (2 * variance).sqrt() * torch.erfinv(torch.tensor(self.level, dtype=mean.dtype))
-        inside = (target - mean).abs() <= half
-        for rows, colour, name in ((inside, "C0", "holds"), (~inside, "C3", "misses")):
-            axes.errorbar(
-                target[rows], mean[rows], half[rows], fmt=".", color=colour, alpha=0.5, label=name
-            )
-        axes.axline((float(target.mean()),) * 2, slope=1, color="0.5", linestyle="--")
-        axes.set(xlabel="target", ylabel="prediction")
-        axes.set_title(f"{share:.1%} in intervals that promise {self.level:.0%}")
-        axes.legend()
 
 
 def _steps(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,6 +95,11 @@ def _signed_square(x: Tensor) -> Tensor:
     return x * x.abs()
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Refuse what cannot be the level of an interval.
+
+    Raises:
+        ConfigError: it is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise ConfigError(f"an interval's level lies between 0 and 1, as 0.9 does, not {level}")

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from egnn_prune.uncertainty.arrays import Numbers
-from egnn_prune.uncertainty.metrics.base import GaussianMetric, histogram
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian, gaussian
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def nll_terms(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
@@ -66,27 +61,3 @@ def crps(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     :math:`\tfrac{\sigma}{\sqrt\pi} (\sqrt{2 (1 + k^2)} - k)`, least at k = 1.
     """
     return crps_terms(*checked_gaussian(mean, variance, target)).mean()
-
-
-class GaussianNLL(GaussianMetric):
-    """Metric of :func:`nll`; the picture is the distribution of its terms."""
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`nll`."""
-        return nll(mean, variance, target)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Histogram of the terms, with their mean."""
-        histogram(axes, nll_terms(*columns), "negative log-likelihood (nats)")
-
-
-class CRPS(GaussianMetric):
-    """Metric of :func:`crps`; the picture is the distribution of its terms."""
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`crps`."""
-        return crps(mean, variance, target)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Histogram of the terms, with their mean."""
-        histogram(axes, crps_terms(*columns), "CRPS (unit of the target)")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.uncertainty.arrays import Numbers
-from egnn_prune.uncertainty.metrics.base import GaussianMetric
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ErrorKind = Literal["rmse", "mae"]
 
@@ -80,35 +76,6 @@ def ause(mean: Numbers, variance: Numbers, target: Numbers, error: ErrorKind = "
     """
     curve = sparsification_curve(mean, variance, target, error)
     return (curve.by_uncertainty - curve.by_error).mean().clamp(min=0)
-
-
-class AUSE(GaussianMetric):
-    """Metric of :func:`ause`; the picture is the sparsification curve against the oracle's.
-
-    Args:
-        error: see :func:`sparsification_curve`.
-        kwargs: what every torchmetrics metric takes.
-    """
-
-    def __init__(self, error: ErrorKind = "rmse", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.error = error
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`ause`."""
-        return ause(mean, variance, target, self.error)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Remaining error against the share set aside."""
-        mean, variance, target = columns
-        curve = sparsification_curve(mean, variance, target, self.error)
-        axes.plot(curve.removed, curve.by_uncertainty, label="by uncertainty")
-        axes.plot(curve.removed, curve.by_error, "--", color="0.3", label="by error (oracle)")
-        axes.fill_between(curve.removed, curve.by_error, curve.by_uncertainty, alpha=0.2)
-        axes.axhline(1, color="0.7", linewidth=0.8)
-        axes.set(xlabel="share of the samples set aside", ylabel=f"relative {self.error.upper()}")
-        axes.set_title(f"AUSE {float(self.score(*columns)):.3f}")
-        axes.legend()
 
 
 def _error_of_smallest(losses: Tensor, error: ErrorKind) -> Tensor:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import Tensor
 
 from egnn_prune.uncertainty.arrays import Numbers
-from egnn_prune.uncertainty.metrics.base import GaussianMetric
 from egnn_prune.uncertainty.metrics.binning import average_ranks, bin_means, equal_mass_bins
 from egnn_prune.uncertainty.metrics.checks import checked_gaussian
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 #: A bin's RMSE has a relative noise of about 1/sqrt(2n): 13 % at 30 samples.
 SAMPLES_PER_BIN = 30
@@ -88,73 +82,3 @@ def spearman(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     if bool((ranks == ranks[:, :1]).all(1).any()):
         return ranks.new_zeros(())
     return ranks.corrcoef()[0, 1]
-
-
-class Sharpness(GaussianMetric):
-    """Metric of :func:`sharpness`; the picture is the distribution of the error bars."""
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`sharpness`."""
-        return sharpness(mean, variance, target)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Histogram of the predicted standard deviations, with the root mean squared error."""
-        mean, variance, target = columns
-        rmse = float((target - mean).square().mean().sqrt())
-        score = float(self.score(*columns))
-        axes.hist(variance.sqrt().numpy(), bins=50, color="0.7")
-        axes.axvline(score, color="C0", label=f"sharpness {score:.3g}")
-        axes.axvline(rmse, color="C3", linestyle="--", label=f"RMSE {rmse:.3g}")
-        axes.set(xlabel="predicted standard deviation", ylabel="samples")
-        axes.legend()
-
-
-class ENCE(GaussianMetric):
-    """Metric of :func:`ence`; the picture is RMSE against RMV of the bins.
-
-    Args:
-        bins: see :func:`ence`.
-        kwargs: what every torchmetrics metric takes.
-    """
-
-    def __init__(self, bins: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bins = bins
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`ence`."""
-        return ence(mean, variance, target, self.bins)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Above the diagonal the error bars are too short; whiskers are the noise of a bin."""
-        mean, variance, target = columns
-        count, rmv, rmse = spread_error(mean, variance, target, self.bins)
-        axes.errorbar(rmv, rmse, rmse / (2 * count).sqrt(), fmt="o", capsize=2)
-        axes.axline((0, 0), slope=1, color="0.5", linestyle="--", label="true error bars")
-        axes.set(xlabel="root mean variance of a bin", ylabel="root mean squared error of a bin")
-        axes.set(xlim=(0, None), ylim=(0, None))
-        axes.set_title(f"ENCE {float(self.score(*columns)):.3f}")
-        axes.legend()
-
-
-class ErrorUncertaintySpearman(GaussianMetric):
-    """Metric of :func:`spearman`; the picture is error against error bar of every sample."""
-
-    higher_is_better = True
-
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`spearman`."""
-        return spearman(mean, variance, target)
-
-    def draw(self, axes: Axes, *columns: Tensor) -> None:
-        """Both axes logarithmic; lines at one and two error bars."""
-        mean, variance, target = columns
-        std, error = variance.sqrt(), (target - mean).abs()
-        axes.plot(std, error, ".", alpha=0.4)
-        ends = torch.stack([std.min(), std.max()])
-        for width, style in ((1, "-"), (2, "--")):
-            axes.plot(ends, width * ends, style, color="0.3", label=f"{width} error bars")
-        axes.set(xscale="log", yscale="log")
-        axes.set(xlabel="predicted standard deviation", ylabel="absolute error")
-        axes.set_title(f"rank correlation {float(self.score(*columns)):.2f}")
-        axes.legend()

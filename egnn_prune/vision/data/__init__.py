@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.system.lazy_imports import naming_extras
 from egnn_prune.vision.data.augmentation import AUGMENTATIONS
 from egnn_prune.vision.data.batches import Batches
 from egnn_prune.vision.data.copies import say_what_was_seen
@@ -82,11 +83,9 @@ def load_images(
     if validation is None:
         validation = VALIDATION.get(name, VALIDATION_SHARE)
     others = _parts(ood, path=ood_path, size=size if ood == "folder" else None) if ood else None
-    try:
+    with naming_extras("images need"):
         train, val, test = divided(parts, validation, seed, limit)
         unlike = others.get("test", others["train"])() if others else None
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"images need {error.name}; pip install 'egnn_prune[vision]'") from None
     data = ImageData(name, train, val, test, unlike, *channel_moments(train.images))
     say_what_was_seen(data)
     return data

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.system.lazy_imports import naming_extras
 from egnn_prune.vision.networks.checks import image_shape, one_of
 
 #: Each stem, with the smallest image of which its last stage sees more than padding.
@@ -77,13 +78,8 @@ def _convolution(channels: int, width: int, kernel: int, stride: int) -> nn.Conv
 
 
 def _torchvision_models() -> Any:
-    try:
+    with naming_extras("the networks resnet18, resnet50 and resnet101 need"):
         return importlib.import_module("torchvision.models")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "the networks resnet18, resnet50 and resnet101 need the package torchvision; "
-            "run `pip install torchvision`"
-        ) from error
 
 
 def _imagenet_weights(models: Any, name: str) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Libraries and modules that are imported when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from egnn_prune.errors import MissingExtraError
+
+#: The extra of ``pip install`` that brings a library, by the name under which it is imported.
+EXTRAS = {
+    "datasets": "vision",
+    "hydra": "train",
+    "jinja2": "report",
+    "joblib": "train",
+    "lightning": "train",
+    "matplotlib": "report",
+    "omegaconf": "train",
+    "sklearn": "vision",
+    "torchmetrics": "train",
+    "torchvision": "vision",
+}
+
+
+@contextmanager
+def naming_extras(what: str = "this needs") -> Iterator[None]:
+    """Say in one sentence which extra brings a library that turns out not to be installed.
+
+    Args:
+        what: the beginning of the sentence.
+
+    Raises:
+        MissingExtraError: an import below failed, and an extra of this package brings the library.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        raise MissingExtraError(
+            f"{what} the package {library}; run `pip install 'egnn_prune[{EXTRAS[library]}]'`"
+        ) from error
+
+
+def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which imports its public names when they are first used.
+
+    Args:
+        package: its ``__name__``.
+        modules: names by the module below the package that defines them. A module must not have
+            the name of something that is imported so: it would be found in its place.
+    """
+    homes = {name: module for module, names in modules.items() for name in names}
+
+    def __getattr__(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with naming_extras():
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+
+    return __getattr__
