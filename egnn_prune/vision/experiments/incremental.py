@@ -23,7 +23,7 @@ from egnn_prune.runs.result_store import Row
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments.seed_run import LATENCY_BATCH, Bench, Masks, made_permanent
 from egnn_prune.vision.settings import VisionSettings
-from egnn_prune.vision.training import Fitted, build_optimizer, check_fit
+from egnn_prune.vision.training import Fitted, build_optimizer
 
 ARMS = ("baseline", "neurons", "connections")
 
@@ -35,7 +35,6 @@ def check(settings: VisionSettings) -> None:
         ConfigError: says which, and what it may be.
     """
     t, p = settings.training, settings.pruning
-    check_fit(t)
     incremental(0, p.rate, p.every)
     if t.patience is not None or t.schedule != "constant":
         raise ConfigError(
