@@ -33,9 +33,8 @@ from egnn_prune.pruning.criteria import DATA_FREE, Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked_groups
 from egnn_prune.system.device import choose_device
-from egnn_prune.training import fit_loader, predictive_variance
+from egnn_prune.training import FitSettings, RegressionTask, fit, predictive_variance
 from egnn_prune.training.batch_losses import Losses, default_loss
-from egnn_prune.training.batch_losses import tuple_losses as tuple_losses
 
 #: Batches that a criterion looks at by default.
 BATCHES = 16
@@ -178,18 +177,9 @@ def fine_tune(
         raise ConfigError("data has not a single batch")
     if isinstance(data, list | tuple):  # for lightning a list is several loaders side by side
         data = DataLoader(data, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    fit_loader(
-        model,
-        data,
-        steps=steps,
-        lr=lr,
-        weight_decay=weight_decay,
-        clip=clip,
-        device=choose_device(device),
-        losses=loss or default_loss(model, first),
-        label="fine-tuning",
-        callbacks=callbacks,
-    )
+    how = FitSettings(steps, lr, weight_decay, clip)
+    task = RegressionTask(model, how, loss or default_loss(model, first))
+    fit(task, data, device=choose_device(device), label="fine-tuning", callbacks=callbacks or ())
     return model
 
 

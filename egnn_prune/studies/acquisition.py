@@ -26,7 +26,7 @@ from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.selection import STRATEGIES, gather, select
 from egnn_prune.studies.selection import errors
 from egnn_prune.system.device import choose_device
-from egnn_prune.training import fit_loader
+from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches
 
 #: The network of round 0, which all strategies share.
 FIRST = "first.safetensors"
@@ -173,17 +173,10 @@ def train(
     """
     t = bench.settings.training
     graphs = [bench.train[i] for i in labelled.tolist()]
-    fit_loader(
-        model,
-        DataLoader(graphs, min(t.batch_size, len(graphs)), shuffle=True, drop_last=True),
-        steps=steps,
-        lr=t.finetune_lr if further else t.lr,
-        weight_decay=t.weight_decay,
-        clip=t.clip,
-        device=bench.device,
-        losses=bench.losses,
-        label=f"{len(graphs)} labels",
-    )
+    how = FitSettings(steps, t.finetune_lr if further else t.lr, t.weight_decay, t.clip)
+    task = RegressionTask(model, how, bench.losses)
+    batches = graph_batches(graphs, t.batch_size)
+    fit(task, batches, device=bench.device, label=f"{len(graphs)} labels")
 
 
 def acquired(

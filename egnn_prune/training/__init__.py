@@ -12,12 +12,13 @@ from egnn_prune.training.loss import (
 )
 from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
 from egnn_prune.training.reselection import Reselection
-from egnn_prune.training.task import RegressionTask, fit, fit_loader
+from egnn_prune.training.task import FitSettings, RegressionTask, Task, fit, graph_batches
 from egnn_prune.training.unfreezing import GradualUnfreezing
 from egnn_prune.training.variance import predictive_variance
 
 __all__ = [
     "LOSSES",
+    "FitSettings",
     "ForceLosses",
     "GradualUnfreezing",
     "IncrementalPruning",
@@ -26,9 +27,10 @@ __all__ = [
     "PruningCallback",
     "RegressionTask",
     "Reselection",
+    "Task",
     "crps_losses",
     "fit",
-    "fit_loader",
+    "graph_batches",
     "graph_losses",
     "nll_losses",
     "predictive_variance",

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
@@ -18,9 +17,7 @@ from torch.optim import Optimizer
 
 from egnn_prune.configs.settings import check
 from egnn_prune.errors import ConfigError
-from egnn_prune.training import KeepBest, LearningCurve
-from egnn_prune.training.progress import StepBar
-from egnn_prune.training.task import run_fit
+from egnn_prune.training import KeepBest, LearningCurve, Task, fit
 from egnn_prune.vision.data import Batches
 from egnn_prune.vision.settings import ImageFitSettings
 
@@ -46,7 +43,7 @@ def build_optimizer(network: nn.Module, settings: ImageFitSettings) -> Optimizer
     return OPTIMIZERS[settings.optimizer](list(network.parameters()), settings)
 
 
-class ClassificationTask(L.LightningModule):
+class ClassificationTask(Task):
     """Fits a network to labels by cross-entropy.
 
     Args:
@@ -61,6 +58,10 @@ class ClassificationTask(L.LightningModule):
         super().__init__()
         self.model, self.settings = model, settings
         self.optimizer = optimizer or build_optimizer(model, settings)
+
+    def limits(self, batches: int | None) -> dict[str, Any]:
+        """At most the epochs of the settings."""
+        return {"max_epochs": self.settings.epochs}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Mean cross-entropy of a batch."""
@@ -144,9 +145,8 @@ def fit_classifier(
             "batch normalisation cannot learn from batches of one image; set training.batch_size "
             "to 2 or more, drop a last batch of one, or use a network without it"
         )
-    steps = settings.epochs * len(train)
     curve = LearningCurve()
-    watching: list[Callback] = [StepBar(steps, label), curve]
+    watching: list[Callback] = [curve]
     measure = settings.best_by or "val_loss"
     best = KeepBest(measure)
     if settings.best_by:
@@ -156,10 +156,8 @@ def fit_classifier(
     network.to(device)  # before there is an optimiser: it holds on to the parameters it was given
     task = ClassificationTask(network, settings, optimizer)
     processor = time.process_time()
-    seconds = run_fit(task, train, val, device, watching, max_epochs=settings.epochs)
+    seconds = fit(task, train, val, device=device, label=label, callbacks=watching)
     processor = time.process_time() - processor
-    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-        raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
     if any(not math.isfinite(row["val_loss"]) for row in curve.rows):  # best weights are put back
         raise ConfigError("training diverged: the validation loss is NaN or infinite; lower the lr")
     per_epoch = len(train)
