@@ -20,13 +20,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
 
 from egnn_prune import data
 from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale
 from egnn_prune.pruning import Context, score_channels
 from egnn_prune.pruning.criteria.leave_one_out import leave_one_out
 from egnn_prune.pruning.criteria.uncertainty import combined
-from egnn_prune.training import fit, graph_losses
+from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches, graph_losses
 
 CRITERIA = ("uncertainty", "taylor", "fisher", "magnitude", "random")
 
@@ -64,8 +65,9 @@ def trained(seed: int, steps: int) -> PropertyModel:
     )
     batch = Batch.from_data_list(graphs)
     model.scale = TargetScale.fit(model.element_counts(batch), batch.y)
-    how = {"batch_size": 32, "lr": 1e-2, "weight_decay": 1e-2, "clip": 5.0}
-    fit(model, graphs, dataset.split("val")[:16], steps=steps, device=torch.device("cpu"), **how)
+    task = RegressionTask(model, FitSettings(steps, lr=1e-2))
+    val = DataLoader(dataset.split("val")[:16], 16)
+    fit(task, graph_batches(graphs, 32), val, device=torch.device("cpu"))
     return model
 
 

@@ -34,7 +34,6 @@ from egnn_prune.pruning.groups import ChannelGroups, checked
 from egnn_prune.system.device import choose_device
 from egnn_prune.training import predictive_variance
 from egnn_prune.training.batch_losses import Losses, default_loss
-from egnn_prune.training.batch_losses import tuple_losses as tuple_losses
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -171,7 +170,8 @@ def fine_tune(
     Raises:
         ConfigError: there is no data, no such device, or the loss became NaN or infinite.
     """
-    from egnn_prune.training import fit_loader  # Lightning: pruning does without
+    # Lightning: pruning does without
+    from egnn_prune.training import FitSettings, RegressionTask, fit
 
     if isinstance(data, Iterator):  # it would be used up after one pass
         data = list(data)
@@ -180,18 +180,9 @@ def fine_tune(
         raise ConfigError("data has not a single batch")
     if isinstance(data, list | tuple):  # for lightning a list is several loaders side by side
         data = DataLoader(data, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    fit_loader(
-        model,
-        data,
-        steps=steps,
-        lr=lr,
-        weight_decay=weight_decay,
-        clip=clip,
-        device=choose_device(device),
-        losses=loss or default_loss(model, first),
-        label="fine-tuning",
-        callbacks=callbacks,
-    )
+    how = FitSettings(steps, lr, weight_decay, clip)
+    task = RegressionTask(model, how, loss or default_loss(model, first))
+    fit(task, data, device=choose_device(device), label="fine-tuning", callbacks=callbacks or ())
     return model
 
 

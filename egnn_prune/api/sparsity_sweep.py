@@ -11,12 +11,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from egnn_prune.api.pruning import BATCHES, Losses, call, compact, fine_tune, prune
+from egnn_prune.api.pruning import BATCHES, compact, fine_tune, prune
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import count_macs, effective_sparsity, latency_of
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.memory import peak_memory
 from egnn_prune.system.files import read_json, write_json
+from egnn_prune.training.batch_losses import Losses
 
 Row = dict[str, Any]
 
@@ -75,8 +77,9 @@ def sparsity_sweep(
     """
     if isinstance(data, Iterator):  # every cell needs it anew
         data = list(data)
-    asked = {"steps": steps, "lr": lr, "scope": scope, "seed": seed}
-    asked |= {"weight_decay": weight_decay, "clip": clip, "round_to": round_to}
+    how = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+    which: dict[str, Any] = {"scope": scope, "round_to": round_to, "seed": seed}
+    asked = {"steps": steps, **how, **which}
     rows = _saved(save, asked)
     scored = list(scored) if scored is not None else list(islice(iter(data), BATCHES))
     if not scored:
@@ -89,30 +92,11 @@ def sparsity_sweep(
         if (criterion, sparsity) in done:
             continue
         torch.manual_seed(seed)
-        how = "magnitude" if criterion == "dense" else criterion
-        pruned = prune(
-            model,
-            how,
-            sparsity,
-            data=scored,
-            scope=scope,
-            loss=loss,
-            seed=seed,
-            round_to=round_to,
-            batches=len(scored),
-        )
+        by = "magnitude" if criterion == "dense" else criterion
+        pruned = prune(model, by, sparsity, data=scored, loss=loss, batches=len(scored), **which)
         before = evaluate(compact(pruned))
         if steps:
-            fine_tune(
-                pruned,
-                data,
-                steps=steps,
-                lr=lr,
-                weight_decay=weight_decay,
-                clip=clip,
-                loss=loss,
-                device=device,
-            )
+            fine_tune(pruned, data, steps=steps, loss=loss, device=device, **how)
         small = compact(pruned)
         count = count_macs(small, lambda m: call(m, inputs))[""]
         rows.append(

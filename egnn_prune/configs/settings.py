@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+import os
+from dataclasses import dataclass, field, fields
 
+from egnn_prune.configs.declaration import check as check
+from egnn_prune.configs.declaration import described as described
+from egnn_prune.configs.declaration import setting
 
-def setting(default: Any, meaning: str) -> Any:
-    """A dataclass field with its meaning attached."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": meaning})
-    return field(default=default, metadata={"help": meaning})
-
-
-#: As egnn_prune.pruning.CRITERIA, which --help shall not import; a test compares the two.
+# Names of what stands in registries above this folder, which --help shall not import: tests compare
+# them with the registries.
 CRITERIA = (
     "taylor, uncertainty, fisher, snip, grasp, synflow, wanda, activation_norm, magnitude, "
     "magnitude_l1, group_norm, lamp, random"
+).split(", ")
+SCOPES = ("global", "layer", "kind", "group")
+STRATEGIES = ("top, threshold, band, proportional, diverse, loss, prototype, random, least").split(
+    ", "
 )
+METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
+
+# Ranges that several settings share.
+COUNT: dict[str, float] = {"low": 1}
+SHARE: dict[str, float] = {"low": 0, "high": 1}
+SPARSITY: dict[str, float] = {"low": 0, "below": 1}
+POSITIVE: dict[str, float] = {"above": 0}
+SEED: dict[str, float] = {
+    "low": 0,
+    "high": 4_000_000,
+}  # a stage's, 1000 times as large, has 32 bits
+THREADS: dict[str, float] = {"low": 1, "high": 4 * (os.cpu_count() or 1)}
+WORKERS = "processes that work at the same time, one seed each"
+STEPS = "optimiser steps of every fine-tuning"
 
 
 @dataclass
@@ -28,8 +42,8 @@ class DataSettings:
 
     name: str = setting(
         "xtb",
-        "source, set with data=NAME: xtb, qm9, rmd17, md17, extxyz (extxyz_forces: also train on "
-        "them), npz, nbody or centroid",
+        "source, set with data=NAME (also extxyz_forces: extxyz, and train on its forces)",
+        choices=("xtb", "qm9", "rmd17", "md17", "extxyz", "npz", "nbody", "centroid"),
     )
     path: str | None = setting(None, "file to read; null: EGNN_PRUNE_DATA, where the source allows")
     test: str | None = setting(None, "extxyz: another file, with the test structures")
@@ -45,19 +59,31 @@ class DataSettings:
 class ModelSettings:
     """The network."""
 
-    network: str = setting("egnn", "egnn, or irreps (NequIP-style, e3nn)")
-    hidden: int = setting(64, "width of every part of the dense network (irreps: radial, read-out)")
-    layers: int = setting(4, "message-passing layers")
+    network: str = setting(
+        "egnn", "egnn, or irreps (NequIP-style, with e3nn)", choices=("egnn", "irreps")
+    )
+    hidden: int = setting(
+        64, "width of every part of the dense network (irreps: radial, read-out)", **COUNT
+    )
+    layers: int = setting(4, "message-passing layers", **COUNT)
     update_positions: bool = setting(True, "let nodes move between layers (EGNN Eq. 4)")
     attention: bool = setting(True, "gate every message (EGNN Eq. 8)")
-    radial: int = setting(20, "Gaussian radial functions; 0: the squared distance")
-    cutoff: float | None = setting(4.0, "interaction range in Angstrom; null: all pairs")
+    radial: int = setting(20, "Gaussian radial functions; 0: the squared distance", low=0)
+    cutoff: float | None = setting(
+        4.0, "interaction range in Angstrom; null: all pairs", **POSITIVE
+    )
     normalise: bool = setting(True, "divide differences by their length; EGNN Eq. 4 does not")
-    copies: int = setting(16, "irreps: copies of each irrep in each layer")
-    lmax: int = setting(1, "irreps: highest order of the spherical harmonics, 0 to 3")
-    aggregation: str = setting("sum", "sum or mean of the incoming messages")
-    dropout: float = setting(0.0, "channel dropout in every layer, for uncertainty.method=dropout")
-    readout_dropout: float = setting(0.1, "channel dropout in the read-out, likewise")
+    copies: int = setting(16, "irreps: copies of each irrep in each layer", **COUNT)
+    lmax: int = setting(1, "irreps: highest order of the spherical harmonics", low=0, high=3)
+    aggregation: str = setting(
+        "sum", "how incoming messages are put together", choices=("sum", "mean")
+    )
+    dropout: float = setting(
+        0.0, "channel dropout in every layer, for uncertainty.method=dropout", low=0, high=0.99
+    )
+    readout_dropout: float = setting(
+        0.1, "channel dropout in the read-out, likewise", low=0, high=0.99
+    )
 
 
 @dataclass
@@ -66,15 +92,15 @@ class UncertaintySettings:
 
     method: str = setting(
         "dropout",
-        "mean_variance, dropout, last_layer, shallow (heads share the trunk), deep, snapshot or "
-        "bootstrap ensemble",
+        "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles",
+        choices=METHODS,
     )
-    samples: int = setting(20, "thinned networks per prediction, for dropout")
-    members: int = setting(5, "members of an ensemble")
+    samples: int = setting(20, "thinned networks per prediction, for dropout", low=2)
+    members: int = setting(5, "members of an ensemble", low=2)
     calibration: str = setting(
         "robust",
-        "fitted on validation: variance or robust (one factor), monotone (a map), isotonic, "
-        "conformal or none",
+        "fitted on validation; variance, robust: one factor, monotone: a map",
+        choices=("variance", "robust", "monotone", "isotonic", "conformal", "none"),
     )
 
 
@@ -83,46 +109,69 @@ class SelectionSettings:
     """Which training graphs the pruned model is fine-tuned on."""
 
     strategy: str = setting(
-        "top",
-        "top, threshold, band, proportional, diverse, loss, prototype, random or least (uncertain)",
+        "top", "top: the most uncertain graphs, least: the least uncertain ones", choices=STRATEGIES
     )
-    fraction: float = setting(0.3, "share of the training graphs that is selected")
-    band: list[float] = setting([0.5, 0.9], "for strategy=band: lowest and highest quantile")
-    rounds: int = setting(1, "how often the selection is made anew while fine-tuning")
+    fraction: float = setting(0.3, "share of the training graphs that is selected", above=0, high=1)
+    band: list[float] = setting(
+        [0.5, 0.9], "for strategy=band: lowest and highest quantile", **SHARE
+    )
+    rounds: int = setting(1, "how often the selection is made anew while fine-tuning", **COUNT)
     threshold: float = setting(0.1, "for strategy=threshold: epistemic deviation, target's unit")
-    replay: float = setting(0.5, "share of fine-tuning draws from graphs not selected")
+    replay: float = setting(
+        0.5, "share of fine-tuning draws from graphs not selected", low=0, high=0.99
+    )
 
 
 @dataclass
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.54, "fraction of channels removed, in [0, 1)")
-    criterion: str = setting("taylor", f"which channels go: {CRITERIA} or movement")
-    scope: str = setting("global", "what is ranked together: global, layer, kind or group")
-    schedule: str = setting("iterative", "how sparsity grows: one_shot, iterative, linear, cubic")
-    rounds: int = setting(4, "rounds of pruning; 1 is one-shot")
-    round_to: int = setting(1, "make widths multiples of this, by keeping more channels")
-    until: float = setting(0.3, "share of the fine-tuning after which the last round is over")
-    freeze: str = setting("pruned", "pruned, message_passing, important or none")
-    freeze_fraction: float = setting(0.25, "for freeze=important: share of channels locked")
+    sparsity: float = setting(0.54, "fraction of channels removed", **SPARSITY)
+    criterion: str = setting("taylor", "which channels go", choices=(*CRITERIA, "movement"))
+    scope: str = setting("global", "what is ranked together", choices=SCOPES)
+    schedule: str = setting(
+        "iterative", "how sparsity grows", choices=("one_shot", "iterative", "linear", "cubic")
+    )
+    rounds: int = setting(4, "rounds of pruning; 1 is one-shot", **COUNT)
+    round_to: int = setting(1, "make widths multiples of this, by keeping more channels", **COUNT)
+    until: float = setting(
+        0.3, "share of the fine-tuning after which the last round is over", **SHARE
+    )
+    freeze: str = setting(
+        "pruned",
+        "what no longer learns after the last round",
+        choices=("pruned", "message_passing", "important", "none"),
+    )
+    freeze_fraction: float = setting(
+        0.25, "for freeze=important: share of channels locked", **SHARE
+    )
 
 
 @dataclass
 class TrainingSettings:
     """How long and how fast; every arm gets the same optimiser steps."""
 
-    max_epochs: int = setting(24, "epochs of dense training")
-    finetune_epochs: int = setting(14, "extra steps for every arm, in epochs of the training set")
-    batch_size: int = setting(32, "graphs per step")
-    lr: float = setting(6e-3, "highest learning rate of the training")
-    finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps")
-    weight_decay: float = setting(1e-2, "AdamW weight decay")
-    clip: float = setting(5.0, "largest gradient norm")
-    loss: str = setting("faithful", "faithful, squared (members apart), nll or crps (pooled)")
-    force_weight: float = setting(0.0, "weight of the forces beside the energy; 0: energy only")
+    max_epochs: int = setting(24, "epochs of dense training", **COUNT)
+    finetune_epochs: int = setting(
+        14, "extra steps for every arm, in epochs of the training set", **COUNT
+    )
+    batch_size: int = setting(32, "graphs per step", **COUNT)
+    lr: float = setting(6e-3, "highest learning rate of the training", **POSITIVE)
+    finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps", **POSITIVE)
+    weight_decay: float = setting(1e-2, "AdamW weight decay", low=0)
+    clip: float = setting(5.0, "largest gradient norm", **POSITIVE)
+    loss: str = setting(
+        "faithful",
+        "faithful, squared: of members apart; nll, crps: of what they say together",
+        choices=("faithful", "squared", "nll", "crps"),
+    )
+    force_weight: float = setting(
+        0.0, "weight of the forces beside the energy; 0: energy only", low=0
+    )
     best_by: str | None = setting(
-        None, "end with the weights best by val_mae, val_mse or val_force_mae; null: the last"
+        None,
+        "end with the weights that are best on validation; null: the last",
+        choices=("val_mae", "val_mse", "val_force_mae"),
     )
     scratch: bool = setting(True, "also train the compact shape from scratch")
 
@@ -133,10 +182,10 @@ class Settings:
 
     name: str = setting("main", "goes into the default name of the output folder")
     out: str | None = setting(None, "output folder; null: runs/<date>-<name>")
-    seed: int = setting(0, "seeds everything")
+    seed: int = setting(0, "seeds everything", **SEED)
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
-    precision: str = setting("float32", "float32 or float64")
-    threads: int | None = setting(None, "CPU threads; null: torch's default")
+    precision: str = setting("float32", "of weights and data", choices=("float32", "float64"))
+    threads: int | None = setting(None, "CPU threads; null: torch's default", **THREADS)
     reuse: list[str] = setting([], "other output folders whose equal stages may be copied")
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -151,13 +200,14 @@ class ComparisonSettings(Settings):
     """Main jobs over seeds, arms and sparsities; the rest is set as for one job."""
 
     out: str | None = setting("runs/comparison", "folder of all runs and of the comparison")
-    seeds: list[int] = setting([0, 1, 2], "one dense model per seed, shared by its arms")
+    seeds: list[int] = setting([0, 1, 2], "one dense model per seed, shared by its arms", **SEED)
     arms: list[str] = setting(
         ["uncertainty", "magnitude", "random"],
-        "uncertainty, magnitude, random; random_graphs, least_uncertain (see comparison.py)",
+        "what is compared (see comparison.py)",
+        choices=("uncertainty", "magnitude", "random", "random_graphs", "least_uncertain"),
     )
-    sparsities: list[float] = setting([0.54], "fractions of channels removed")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
+    sparsities: list[float] = setting([0.54], "fractions of channels removed", **SPARSITY)
+    workers: int = setting(1, WORKERS, **COUNT)
 
 
 @dataclass
@@ -165,14 +215,17 @@ class SweepSettings(Settings):
     """Every criterion at every sparsity, from one dense model per seed."""
 
     out: str | None = setting("runs/sweep", "folder of the dense models and of the sweep")
-    seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
+    seeds: list[int] = setting([0, 1, 2], "one dense model per seed", **SEED)
     criteria: list[str] = setting(
         ["uncertainty", "taylor", "fisher", "magnitude", "activation_norm", "random"],
-        f"some of {CRITERIA}",
+        "which channels go",
+        choices=CRITERIA,
     )
-    sparsities: list[float] = setting([0.3, 0.45, 0.6, 0.75, 0.9], "fractions of channels removed")
-    steps: int = setting(400, "optimiser steps of every fine-tuning")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
+    sparsities: list[float] = setting(
+        [0.3, 0.45, 0.6, 0.75, 0.9], "fractions of channels removed", **SPARSITY
+    )
+    steps: int = setting(400, STEPS, low=0)
+    workers: int = setting(1, WORKERS, **COUNT)
 
 
 @dataclass
@@ -180,7 +233,7 @@ class SanitySettings(Settings):
     """Does the choice of channels matter, and do the weights that they keep?"""
 
     out: str | None = setting("runs/sanity", "folder of the models and of the table")
-    seeds: list[int] = setting([0, 1, 2], "one dense model per seed")
+    seeds: list[int] = setting([0, 1, 2], "one dense model per seed", **SEED)
 
 
 @dataclass
@@ -188,14 +241,20 @@ class CalibrationStudySettings(Settings):
     """Does pruning harm calibration more than accuracy, and does recalibration mend it?"""
 
     out: str | None = setting("runs/calibration", "folder of the networks and of the study")
-    seeds: list[int] = setting([0, 1, 2, 3, 4], "one network of each recipe per seed")
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "one network of each recipe per seed", **SEED)
     recipes: list[str] = setting(
-        ["single", "shallow"], "how networks are trained: single, shallow (five read-outs)"
+        ["single", "shallow"],
+        "how networks are trained; shallow: five read-outs",
+        choices=("single", "shallow"),
     )
-    sparsities: list[float] = setting([0.5, 0.75, 0.9], "fractions of channels removed")
-    steps: int = setting(300, "optimiser steps of every fine-tuning")
-    deep_members: int = setting(3, "networks of a deep ensemble (more seeds are trained); 0: none")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
+    sparsities: list[float] = setting(
+        [0.5, 0.75, 0.9], "fractions of channels removed", above=0, below=1
+    )
+    steps: int = setting(300, STEPS, **COUNT)
+    deep_members: int = setting(
+        3, "networks of a deep ensemble (more seeds are trained); 0: none", low=0
+    )
+    workers: int = setting(1, WORKERS, **COUNT)
 
 
 @dataclass
@@ -206,15 +265,15 @@ class SelectionStudySettings(Settings):
     networks: str | None = setting(
         None, "folder of the calibration study's trained networks; null: train them in out"
     )
-    seeds: list[int] = setting([0, 1, 2, 3, 4], "one dense network per seed")
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "one dense network per seed", **SEED)
     strategies: list[str] = setting(
         ["random", "top", "least", "band", "proportional", "diverse", "loss", "prototype", "all"],
-        "as selection.strategy: top, threshold, band, proportional, diverse, loss, prototype, "
-        "random, least; all: select nothing, draw every graph equally often",
+        "as selection.strategy; all: select nothing, draw every graph equally often",
+        choices=(*STRATEGIES, "all"),
     )
-    replays: list[float] = setting([0.5, 0.0], "as selection.replay")
-    steps: int = setting(300, "optimiser steps of every fine-tuning")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
+    replays: list[float] = setting([0.5, 0.0], "as selection.replay", low=0, high=0.99)
+    steps: int = setting(300, STEPS, **COUNT)
+    workers: int = setting(1, WORKERS, **COUNT)
 
 
 @dataclass
@@ -222,16 +281,22 @@ class AcquisitionSettings(Settings):
     """Does labelling the most uncertain graphs beat labelling random ones?"""
 
     out: str | None = setting("runs/acquisition", "folder of the study")
-    seeds: list[int] = setting([0, 1, 2, 3, 4], "one set of first labels per seed")
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "one set of first labels per seed", **SEED)
     strategies: list[str] = setting(
-        ["random", "top", "diverse"], "top, band, proportional, diverse, prototype, random or least"
+        ["random", "top", "diverse"],
+        "as selection.strategy, but for those that need labels",
+        choices=[name for name in STRATEGIES if name not in ("loss", "threshold")],
     )
-    initial: int = setting(300, "random training graphs that are labelled first")
-    added: int = setting(300, "graphs of the pool that each round labels")
-    rounds: int = setting(4, "rounds of labelling after the first training")
-    first_steps: int = setting(1200, "optimiser steps of the first training, which all share")
-    steps: int = setting(400, "further optimiser steps of every round, on all labels so far")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
+    initial: int = setting(300, "random training graphs that are labelled first", low=2)
+    added: int = setting(300, "graphs of the pool that each round labels", **COUNT)
+    rounds: int = setting(4, "rounds of labelling after the first training", **COUNT)
+    first_steps: int = setting(
+        1200, "optimiser steps of the first training, which all share", **COUNT
+    )
+    steps: int = setting(
+        400, "further optimiser steps of every round, on all labels so far", **COUNT
+    )
+    workers: int = setting(1, WORKERS, **COUNT)
 
 
 @dataclass
@@ -239,14 +304,16 @@ class CentroidStudySettings:
     """Pruned and trained on uncertain graphs, against equally many ordinary steps."""
 
     out: str = setting("runs/centroid", "folder of the study")
-    seeds: list[int] = setting(list(range(10)), "data and network, one of each per seed")
-    steps: list[int] = setting([100, 2000], "optimiser steps of each half of a training")
-    sparsities: list[float] = setting([0.0, 0.25, 0.5, 0.75], "share of the channels removed")
+    seeds: list[int] = setting(list(range(10)), "data and network, one of each per seed", **SEED)
+    steps: list[int] = setting([100, 2000], "optimiser steps of each half of a training", **COUNT)
+    sparsities: list[float] = setting(
+        [0.0, 0.25, 0.5, 0.75], "share of the channels removed", **SPARSITY
+    )
     fraction: float = setting(0.25, "share of the training graphs that the second half sees")
     criterion: str = setting("taylor", "which channels go")
-    samples: int = setting(10, "thinned networks whose spread is the uncertainty")
-    workers: int = setting(1, "processes that work at the same time, one seed each")
-    threads: int | None = setting(1, "CPU threads of each; null: torch's default")
+    samples: int = setting(10, "thinned networks whose spread is the uncertainty", **COUNT)
+    workers: int = setting(1, WORKERS, **COUNT)
+    threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)
 
 
 def main_job(settings: Settings) -> Settings:
@@ -254,11 +321,15 @@ def main_job(settings: Settings) -> Settings:
     return Settings(**{f.name: copy.deepcopy(getattr(settings, f.name)) for f in fields(Settings)})
 
 
-def described(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """``(name, default, meaning)`` of every setting, depth first."""
-    for item in fields(node):
-        value = getattr(node, item.name)
-        if is_dataclass(value):
-            yield from described(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}", value, item.metadata.get("help", "")
+def register() -> None:
+    """Tell Hydra about the typed settings; the YAML files refer to them."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name="base_train", node=Settings)
+    store.store(name="base_compare", node=ComparisonSettings)
+    store.store(name="base_sweep", node=SweepSettings)
+    store.store(name="base_sanity", node=SanitySettings)
+    store.store(name="base_calibration", node=CalibrationStudySettings)
+    store.store(name="base_selection_study", node=SelectionStudySettings)
+    store.store(name="base_acquisition", node=AcquisitionSettings)

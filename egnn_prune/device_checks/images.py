@@ -8,7 +8,7 @@ from egnn_prune.data.local import local_data
 from egnn_prune.device_checks.checking import Bench, Found, require
 from egnn_prune.system.files import read_json
 from egnn_prune.vision.experiments.run import run_experiment
-from egnn_prune.vision.settings import FitSettings, VisionSettings
+from egnn_prune.vision.settings import ImageFitSettings, VisionSettings
 
 
 def residual_networks(bench: Bench, found: Found) -> None:
@@ -45,9 +45,9 @@ def residual_networks(bench: Bench, found: Found) -> None:
             require(finite, f"{label} has a number that is not finite")
 
 
-def fit(lr: float, epochs: int) -> FitSettings:
+def fit(lr: float, epochs: int) -> ImageFitSettings:
     """As in the experiment ``resnet_structured``, for fewer epochs."""
-    return FitSettings(
+    return ImageFitSettings(
         optimizer="sgd",
         lr=lr,
         weight_decay=5e-4,

@@ -33,15 +33,18 @@ from egnn_prune.selection import Evidence, gather, replay_weights, rounds, selec
 from egnn_prune.system.files import read_json
 from egnn_prune.training import (
     LOSSES,
+    FitSettings,
     ForceLosses,
     KeepBest,
     LearningCurve,
     PruningCallback,
+    RegressionTask,
     Reselection,
     fit,
+    graph_batches,
 )
+from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
-from egnn_prune.training.task import Losses
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
 
@@ -127,43 +130,28 @@ class Workbench:
         label: str,
         model: nn.Module,
         graphs: Sequence[Data],
-        epochs: int,
+        epochs: int = 0,
         callbacks: Sequence[Callback] = (),
+        *,
         lr: float | None = None,
         weights: Tensor | None = None,
+        steps: int | None = None,
     ) -> float:
-        """Train in place for a number of epochs of the training split; returns the wall time."""
-        steps = epochs * self.steps_per_epoch
-        return self._fit(label, model, graphs, steps, callbacks, lr, weights)
-
-    def _fit(
-        self,
-        label: str,
-        model: nn.Module,
-        graphs: Sequence[Data],
-        steps: int,
-        callbacks: Sequence[Callback] = (),
-        lr: float | None = None,
-        weights: Tensor | None = None,
-    ) -> float:
+        """Train in place for epochs of the training split, or for steps; returns the wall time."""
         t, curve = self.settings.training, LearningCurve()
         best: list[Callback] = []
         if t.best_by:  # models that are still to be pruned do not compete
             pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
             best = [KeepBest(t.best_by, lambda: all(p.finished for p in pruning))]
+        steps = epochs * self.steps_per_epoch if steps is None else steps
+        how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip)
+        train = graph_batches(graphs, t.batch_size, weights)
         seconds = fit(
-            model,
-            graphs,
-            self.val,
-            steps=steps,
-            batch_size=t.batch_size,
-            lr=lr or t.lr,
-            weight_decay=t.weight_decay,
-            clip=t.clip,
+            RegressionTask(model, how, self.losses),
+            train,
+            DataLoader(self.val, 4 * (train.batch_size or 1)),
             device=self.device,
             label=label,
-            weights=weights,
-            losses=self.losses,
             callbacks=[*callbacks, *best, curve],
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
@@ -177,31 +165,31 @@ class Workbench:
 
     def trained(self) -> tuple[nn.Module, float]:
         """A fresh dense network (or ensemble) after its training, and the wall time."""
-        t, u = self.settings.training, self.settings.uncertainty
-
-        def work(model: nn.Module, graphs: Sequence[Data], steps: int) -> None:
-            self._fit("dense", model, graphs, steps)
-
-        steps = t.max_epochs * self.steps_per_epoch
+        u = self.settings.uncertainty
+        steps = self.settings.training.max_epochs * self.steps_per_epoch
         start = time.perf_counter()
         if u.method == "snapshot":
             model: nn.Module = snapshot_ensemble(
                 build_model(self.settings, self.dataset),
-                lambda network, share: work(network, self.train, share),
+                lambda network, share: self.fit("dense", network, self.train, steps=share),
                 steps=steps,
                 cycles=u.members,
             )
         elif u.method == "bootstrap":
+
+            def fit_member(network: nn.Module, rows: Tensor) -> None:
+                self.fit("dense", network, [self.train[i] for i in rows.tolist()], steps=steps)
+
             model = bootstrap_ensemble(
                 lambda: build_model(self.settings, self.dataset),
-                lambda network, rows: work(network, [self.train[i] for i in rows.tolist()], steps),
+                fit_member,
                 n=len(self.train),
                 members=u.members,
                 generator=torch.Generator().manual_seed(self.settings.seed),
             )
         else:
             model = build_model(self.settings, self.dataset)
-            work(model, self.train, steps)
+            self.fit("dense", model, self.train, steps=steps)
         return model, time.perf_counter() - start
 
     def evidence(self, model: nn.Module) -> Evidence:

@@ -18,7 +18,7 @@ from egnn_prune.runs.result_store import Row, Rows, different
 from egnn_prune.selection import STRATEGIES, gather, select
 from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import errors
-from egnn_prune.training import fit_loader
+from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches
 
 #: The network of round 0, which all strategies share.
 FIRST = "first.safetensors"
@@ -134,17 +134,10 @@ def train(job: Job, model: nn.Module, labelled: Tensor, steps: int, *, further: 
     """
     t = job.settings.training
     graphs = [job.train[i] for i in labelled.tolist()]
-    fit_loader(
-        model,
-        DataLoader(graphs, min(t.batch_size, len(graphs)), shuffle=True, drop_last=True),
-        steps=steps,
-        lr=t.finetune_lr if further else t.lr,
-        weight_decay=t.weight_decay,
-        clip=t.clip,
-        device=job.device,
-        losses=job.losses,
-        label=f"{len(graphs)} labels",
-    )
+    how = FitSettings(steps, t.finetune_lr if further else t.lr, t.weight_decay, t.clip)
+    task = RegressionTask(model, how, job.losses)
+    batches = graph_batches(graphs, t.batch_size)
+    fit(task, batches, device=job.device, label=f"{len(graphs)} labels")
 
 
 def acquired(

@@ -30,7 +30,7 @@ from egnn_prune.report.studies.centroid import BASELINE, centroid_plot, centroid
 from egnn_prune.runs.result_store import Row, Rows, different
 from egnn_prune.selection import select
 from egnn_prune.studies.frame import Results, Study, study_folder
-from egnn_prune.training import PruningCallback, fit_loader
+from egnn_prune.training import FitSettings, PruningCallback, RegressionTask, fit, graph_batches
 from egnn_prune.training.loss import normalised_outputs, per_graph
 from egnn_prune.uncertainty import MCDropout
 
@@ -129,18 +129,9 @@ def train_on(
     callbacks: list[PruningCallback] | None = None,
 ) -> None:
     """Train in place, one graph a step."""
-    fit_loader(
-        model,
-        DataLoader(graphs, 1, shuffle=True),
-        steps=steps,
-        lr=LR,
-        weight_decay=0.0,
-        clip=0.0,
-        device=CPU,
-        losses=position_losses,
-        label=label,
-        callbacks=[*(callbacks or [])],
-    )
+    task = RegressionTask(model, FitSettings(steps, LR, 0.0, 0.0), position_losses)
+    batches = graph_batches(graphs, 1)
+    fit(task, batches, device=CPU, label=label, callbacks=callbacks or ())
 
 
 def coordinate_deviation(model: nn.Module, graphs: Sequence[Data], samples: int) -> Tensor:

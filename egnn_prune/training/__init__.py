@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from egnn_prune.training.keep_best import KeepBest
     from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
     from egnn_prune.training.reselection import Reselection
-    from egnn_prune.training.task import RegressionTask, fit, fit_loader
+    from egnn_prune.training.task import FitSettings, RegressionTask, Task, fit, graph_batches
     from egnn_prune.training.unfreezing import GradualUnfreezing
 else:  # Lightning, which scoring channels by a loss does not need
     __getattr__ = lazy_names(
@@ -30,13 +30,14 @@ else:  # Lightning, which scoring channels by a loss does not need
             "keep_best": ("KeepBest",),
             "pruning_callback": ("IncrementalPruning", "PruningCallback"),
             "reselection": ("Reselection",),
-            "task": ("RegressionTask", "fit", "fit_loader"),
+            "task": ("FitSettings", "RegressionTask", "Task", "fit", "graph_batches"),
             "unfreezing": ("GradualUnfreezing",),
         },
     )
 
 __all__ = [
     "LOSSES",
+    "FitSettings",
     "ForceLosses",
     "GradualUnfreezing",
     "IncrementalPruning",
@@ -45,9 +46,10 @@ __all__ = [
     "PruningCallback",
     "RegressionTask",
     "Reselection",
+    "Task",
     "crps_losses",
     "fit",
-    "fit_loader",
+    "graph_batches",
     "graph_losses",
     "nll_losses",
     "predictive_variance",

@@ -37,7 +37,8 @@ def snapshot_ensemble(
         ConfigError: fewer than two cycles, or fewer steps than cycles.
 
     Example:
-        >>> fit_cycle = lambda model, steps: fit(model, train, val, steps=steps, **settings)
+        >>> def fit_cycle(model, steps):
+        ...     fit(RegressionTask(model, FitSettings(steps)), train, device=device)
         >>> snapshot_ensemble(model, fit_cycle, steps=4000, cycles=5)  # five fits of 800 steps
     """
     _check_members(cycles)
@@ -79,8 +80,9 @@ def bootstrap_ensemble(
 
     Example:
         >>> def fit_member(member, rows):
-        ...     fit(member, [train[i] for i in rows.tolist()], val, **settings)
-        >>> bootstrap_ensemble(build, fit_member, n=len(train), members=5, generator=generator)
+        ...     train = graph_batches([graphs[i] for i in rows.tolist()], 32)
+        ...     fit(RegressionTask(member, FitSettings(1000)), train, device=device)
+        >>> bootstrap_ensemble(build, fit_member, n=len(graphs), members=5, generator=generator)
     """
     _check_members(members)
     if n < 2:

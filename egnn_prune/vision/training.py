@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
@@ -16,24 +15,21 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from egnn_prune.configs.settings import check
 from egnn_prune.errors import ConfigError
-from egnn_prune.training import KeepBest, LearningCurve
-from egnn_prune.training.progress import StepBar
-from egnn_prune.training.task import run_fit
+from egnn_prune.training import KeepBest, LearningCurve, Task, fit
 from egnn_prune.vision.data import Batches
-from egnn_prune.vision.settings import FitSettings
+from egnn_prune.vision.settings import ImageFitSettings
 
 #: ``fused`` is one pass over the parameters; torch's default on a CPU is a loop over them, which
 #: takes longer than the backward pass of a small network.
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], FitSettings], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], ImageFitSettings], Optimizer]] = {
     "sgd": lambda p, s: torch.optim.SGD(
         p, s.lr, momentum=s.momentum, weight_decay=s.weight_decay, fused=True
     ),
     "adam": lambda p, s: torch.optim.Adam(p, s.lr, weight_decay=s.weight_decay, fused=True),
     "adamw": lambda p, s: torch.optim.AdamW(p, s.lr, weight_decay=s.weight_decay, fused=True),
 }
-SCHEDULES = ("constant", "cosine", "onecycle")
-MEASURES = ("val_loss", "val_error")
 
 
 def image_losses(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -42,20 +38,12 @@ def image_losses(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(network(x), y, reduction="none")
 
 
-def build_optimizer(network: nn.Module, settings: FitSettings) -> Optimizer:
-    """The optimiser of the settings, for all parameters of a network.
-
-    Raises:
-        ConfigError: there is no optimiser of that name.
-    """
-    if settings.optimizer not in OPTIMIZERS:
-        raise ConfigError(
-            f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {settings.optimizer!r}"
-        )
+def build_optimizer(network: nn.Module, settings: ImageFitSettings) -> Optimizer:
+    """The optimiser of the settings, for all parameters of a network."""
     return OPTIMIZERS[settings.optimizer](list(network.parameters()), settings)
 
 
-class ClassificationTask(L.LightningModule):
+class ClassificationTask(Task):
     """Fits a network to labels by cross-entropy.
 
     Args:
@@ -65,11 +53,15 @@ class ClassificationTask(L.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, settings: FitSettings, optimizer: Optimizer | None = None
+        self, model: nn.Module, settings: ImageFitSettings, optimizer: Optimizer | None = None
     ) -> None:
         super().__init__()
         self.model, self.settings = model, settings
         self.optimizer = optimizer or build_optimizer(model, settings)
+
+    def limits(self, batches: int | None) -> dict[str, Any]:
+        """At most the epochs of the settings."""
+        return {"max_epochs": self.settings.epochs}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Mean cross-entropy of a batch."""
@@ -125,7 +117,7 @@ def fit_classifier(
     network: nn.Module,
     train: Batches,
     val: Batches,
-    settings: FitSettings,
+    settings: ImageFitSettings,
     *,
     device: torch.device,
     label: str = "training",
@@ -146,16 +138,15 @@ def fit_classifier(
         ConfigError: a setting is out of range, batch norm would see single images, or the loss
             became NaN or infinite.
     """
-    check_fit(settings)
+    check(settings)
     rest = 0 if train.drop_last else len(train.labels) % train.batch_size
     if 1 in (train.batch_size, rest) and any(isinstance(m, _BatchNorm) for m in network.modules()):
         raise ConfigError(
             "batch normalisation cannot learn from batches of one image; set training.batch_size "
             "to 2 or more, drop a last batch of one, or use a network without it"
         )
-    steps = settings.epochs * len(train)
     curve = LearningCurve()
-    watching: list[Callback] = [StepBar(steps, label), curve]
+    watching: list[Callback] = [curve]
     measure = settings.best_by or "val_loss"
     best = KeepBest(measure)
     if settings.best_by:
@@ -165,10 +156,8 @@ def fit_classifier(
     network.to(device)  # before there is an optimiser: it holds on to the parameters it was given
     task = ClassificationTask(network, settings, optimizer)
     processor = time.process_time()
-    seconds = run_fit(task, train, val, device, watching, max_epochs=settings.epochs)
+    seconds = fit(task, train, val, device=device, label=label, callbacks=watching)
     processor = time.process_time() - processor
-    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-        raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
     if any(not math.isfinite(row["val_loss"]) for row in curve.rows):  # best weights are put back
         raise ConfigError("training diverged: the validation loss is NaN or infinite; lower the lr")
     per_epoch = len(train)
@@ -184,28 +173,3 @@ def fit_classifier(
     epochs = len(history)
     best_epoch = best.step // per_epoch if settings.best_by else epochs
     return Fitted(epochs, best_epoch, seconds, processor, history)
-
-
-def check_fit(settings: FitSettings) -> None:
-    """Refuse what no fit can do.
-
-    Raises:
-        ConfigError: says which setting, and what it may be.
-    """
-    s = settings
-    if s.optimizer not in OPTIMIZERS:
-        raise ConfigError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {s.optimizer!r}")
-    if s.schedule not in SCHEDULES:
-        raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}, not {s.schedule!r}")
-    if s.best_by is not None and s.best_by not in MEASURES:
-        raise ConfigError(f"best_by must be {' or '.join(MEASURES)} or null, not {s.best_by!r}")
-    if s.epochs < 1 or s.batch_size < 1 or (s.patience is not None and s.patience < 1):
-        raise ConfigError(
-            f"epochs, batch_size and patience count from 1, not {s.epochs}, {s.batch_size} and "
-            f"{s.patience}"
-        )
-    if not s.lr > 0 or s.weight_decay < 0 or not 0 <= s.momentum < 1:
-        raise ConfigError(
-            f"a fit needs lr > 0, weight_decay >= 0 and momentum in [0, 1), not {s.lr}, "
-            f"{s.weight_decay} and {s.momentum}"
-        )

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch_geometric.data import Batch
 
 import egnn_prune
-from egnn_prune.api.pruning import compact, fine_tune, prune, tuple_losses
+from egnn_prune.api.pruning import compact, fine_tune, prune
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.pruning import count_macs, keep_masks, macs_of
+from egnn_prune.training.batch_losses import tuple_losses
 
 
 @pytest.fixture

@@ -59,12 +59,12 @@ class WatchedJob(Job):
         self.seen: dict[str, Fit] = {}
         self.looked_at: dict[str, set[int]] = {}
 
-    def _fit(self, label, model, graphs, steps, callbacks=(), lr=None, weights=None):  # type: ignore[no-untyped-def]
-        fit = self.seen[label] = Fit(lr)
+    def fit(self, label, model, graphs, epochs=0, callbacks=(), **how):  # type: ignore[no-untyped-def]
+        fit = self.seen[label] = Fit(how.get("lr"))
         for one in callbacks:
             if isinstance(one, PruningCallback):
                 fit.scored = [row for batch in one.batches for row in batch.row.tolist()]
-        return super()._fit(label, model, graphs, steps, [*callbacks, Watch(fit)], lr, weights)
+        return super().fit(label, model, graphs, epochs, [*callbacks, Watch(fit)], **how)
 
     def batches(self, graphs, label):  # type: ignore[no-untyped-def]
         self.looked_at.setdefault(label, set()).update(int(graph.row) for graph in graphs)

@@ -12,10 +12,10 @@ from tiny_jobs import metrics, tiny
 from torch_geometric.data import Batch
 
 from egnn_prune import data, load, load_estimator
+from egnn_prune.configs.settings import METHODS
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.pipeline import run_context as workbench
-from egnn_prune.pipeline.check_settings import METHODS
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.selection import STRATEGIES
 from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass

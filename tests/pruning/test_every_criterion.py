@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 import torch
 
-from egnn_prune.api.pruning import tuple_losses
 from egnn_prune.channels import gates
 from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel
 from egnn_prune.pruning import (
@@ -24,6 +23,7 @@ from egnn_prune.pruning import (
 )
 from egnn_prune.testing import assert_equivariant
 from egnn_prune.training import graph_losses, predictive_variance
+from egnn_prune.training.batch_losses import tuple_losses
 
 SPARSITIES = (0.1, 0.3, 0.5, 0.7, 0.85)
 ELEMENTS = (1, 6, 8)

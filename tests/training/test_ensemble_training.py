@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from egnn_prune import data, load, save
 from egnn_prune.errors import ConfigError
 from egnn_prune.models import EGNNOptions, PropertyModel
-from egnn_prune.training import fit, fit_loader
+from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
 from egnn_prune.uncertainty import DeepEnsemble
 
-SETTINGS = {"lr": 3e-3, "weight_decay": 1e-2, "clip": 5.0, "device": torch.device("cpu")}
+CPU, LR = torch.device("cpu"), 3e-3
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,8 @@ def test_a_snapshot_is_the_network_at_the_end_of_its_cycle(graphs):
     model, ends, recorder = small(), [], Recorder()
 
     def fit_cycle(network: nn.Module, steps: int) -> None:
-        fit(
-            network, graphs, graphs[:4], steps=steps, batch_size=8, callbacks=[recorder], **SETTINGS
-        )
+        task = RegressionTask(network, FitSettings(steps, LR))
+        fit(task, graph_batches(graphs, 8), device=CPU, callbacks=[recorder])
         ends.append(weights(network))
 
     ensemble = snapshot_ensemble(model, fit_cycle, steps=30, cycles=3)
@@ -78,8 +77,8 @@ def test_a_snapshot_is_the_network_at_the_end_of_its_cycle(graphs):
     # each cycle begins anew: the rate rises to its maximum and falls to nothing
     rates = [recorder.rates[i : i + 10] for i in (0, 10, 20)]
     assert rates[0] == rates[1] == rates[2]
-    assert max(rates[0]) == pytest.approx(SETTINGS["lr"], rel=0.1)
-    assert rates[0][-1] < 1e-3 * SETTINGS["lr"]
+    assert max(rates[0]) == pytest.approx(LR, rel=0.1)
+    assert rates[0][-1] < 1e-3 * LR
     # the copies share no memory: training on changes no member
     fit_cycle(model, 3)
     assert torch.equal(weights(ensemble.members[-1]), ends[2])
@@ -92,7 +91,8 @@ def test_a_bootstrap_member_trains_on_exactly_its_resample(graphs):
         recorder = Recorder()
         resample = [graphs[i] for i in rows.tolist()]
         # two passes over 24 graphs in batches of 8
-        fit(member, resample, graphs[:4], steps=6, batch_size=8, callbacks=[recorder], **SETTINGS)
+        task = RegressionTask(member, FitSettings(6, LR))
+        fit(task, graph_batches(resample, 8), device=CPU, callbacks=[recorder])
         told.append(rows)
         drawn.append(recorder.rows)
 
@@ -146,7 +146,7 @@ def test_image_networks(dtype):
         return nn.functional.cross_entropy(model(batch[0]), batch[1].long(), reduction="none")
 
     def fit_cycle(model: nn.Module, steps: int) -> float:
-        return fit_loader(model, loader, steps=steps, losses=losses, **SETTINGS)
+        return fit(RegressionTask(model, FitSettings(steps, LR), losses), loader, device=CPU)
 
     prediction = snapshot_ensemble(build(), fit_cycle, steps=6, cycles=2)(x)
     assert prediction.logits.shape == (2, 32, 2) and prediction.mutual_information.max() > 0
@@ -161,7 +161,8 @@ def test_an_ensemble_of_snapshots_is_saved(tmp_path, graphs):
 
 
 def fit_quickly(graphs: list, network: nn.Module, steps: int) -> float:
-    return fit(network, graphs, graphs[:4], steps=steps, batch_size=8, **SETTINGS)
+    task = RegressionTask(network, FitSettings(steps, LR))
+    return fit(task, graph_batches(graphs, 8), device=CPU)
 
 
 def never(*_: object) -> None:

@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
 
 from egnn_prune.channels import ChannelGate
 from egnn_prune.errors import ConfigError
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks, compact, freeze, keep_masks
-from egnn_prune.training import fit, graph_losses
+from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches, graph_losses
 
 CPU = torch.device("cpu")
 
@@ -37,19 +38,15 @@ class Recorder(Callback):
         self.steps = trainer.global_step
 
 
-def fitted(model, graphs, steps=4, batch_size=10, callbacks=(), **options) -> Recorder:
+def fitted(
+    model, graphs, steps=4, batch_size=10, callbacks=(), weights=None, losses=graph_losses, **how
+) -> Recorder:
     recorder = Recorder()
-    defaults = {"lr": 3e-3, "weight_decay": 1e-2, "clip": 5.0, "device": CPU}
+    task = RegressionTask(model, FitSettings(steps, **({"lr": 3e-3} | how)), losses)
     train, val = graphs
-    calls = [*callbacks, recorder]
+    batches = graph_batches(train, batch_size, weights)
     fit(
-        model,
-        train,
-        val,
-        steps=steps,
-        batch_size=batch_size,
-        callbacks=calls,
-        **(defaults | options),
+        task, batches, DataLoader(val, 4 * batch_size), device=CPU, callbacks=[*callbacks, recorder]
     )
     return recorder
 

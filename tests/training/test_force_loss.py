@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
 
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import forces
-from egnn_prune.training import ForceLosses, fit
+from egnn_prune.training import FitSettings, ForceLosses, RegressionTask, fit, graph_batches
 from egnn_prune.training.force_loss import HUBER_BETA
 from egnn_prune.uncertainty import DeepEnsemble
 
@@ -89,18 +90,8 @@ def test_a_fit_learns_forces(make_property_model, dtype):
         return max(float((forces(model, g) - g.forces).abs().max()) for g in graphs[:8])
 
     before = error()
-    fit(
-        model,
-        graphs,
-        graphs[:5],
-        steps=200,
-        batch_size=10,
-        lr=5e-3,
-        weight_decay=0.0,
-        clip=5.0,
-        device=torch.device("cpu"),
-        losses=ForceLosses(10.0),
-    )
+    task = RegressionTask(model, FitSettings(200, 5e-3, weight_decay=0.0), ForceLosses(10.0))
+    fit(task, graph_batches(graphs, 10), DataLoader(graphs[:5], 40), device=torch.device("cpu"))
     assert error() < 0.25 * before
 
 

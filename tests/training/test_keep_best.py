@@ -8,23 +8,27 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import compact, keep_masks
-from egnn_prune.training import KeepBest, LearningCurve, PruningCallback, fit
+from egnn_prune.training import (
+    FitSettings,
+    KeepBest,
+    LearningCurve,
+    PruningCallback,
+    RegressionTask,
+    fit,
+    graph_batches,
+)
 
 
 def fitted(model, graphs, callbacks, steps=12, lr=0.3) -> LearningCurve:
     curve = LearningCurve()  # a rate so high that the last weights are not the best
     fit(
-        model,
-        graphs[0][:20],
-        graphs[1],
-        steps=steps,
-        batch_size=10,
-        lr=lr,
-        weight_decay=0.0,
-        clip=5.0,
+        RegressionTask(model, FitSettings(steps, lr, weight_decay=0.0)),
+        graph_batches(graphs[0][:20], 10),
+        DataLoader(graphs[1], 40),
         device=torch.device("cpu"),
         callbacks=[*callbacks, curve],
     )

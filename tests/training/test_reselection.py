@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.training import Reselection, fit_loader
+from egnn_prune.training import FitSettings, RegressionTask, Reselection, fit
 
 
 class Watch(Callback):
@@ -33,17 +33,8 @@ def train(callback: Callback, sampler) -> Watch:
     watch = Watch()
     data = TensorDataset(torch.arange(20.0)[:, None])
     loader = torch.utils.data.DataLoader(data, 5, sampler=sampler)
-    fit_loader(
-        nn.Linear(1, 1),
-        loader,
-        steps=16,
-        lr=1e-3,
-        weight_decay=0.0,
-        clip=1.0,
-        device=torch.device("cpu"),
-        losses=losses,
-        callbacks=[callback, watch],
-    )
+    task = RegressionTask(nn.Linear(1, 1), FitSettings(16, weight_decay=0.0, clip=1.0), losses)
+    fit(task, loader, device=torch.device("cpu"), callbacks=[callback, watch])
     return watch
 
 

@@ -13,11 +13,11 @@ from egnn_prune.pruning.criteria import Context
 from egnn_prune.pruning.tensors import get_tensor
 from egnn_prune.vision.data import Batches, load_images
 from egnn_prune.vision.networks import build_network
-from egnn_prune.vision.settings import FitSettings
+from egnn_prune.vision.settings import ImageFitSettings
 from egnn_prune.vision.training import build_optimizer, fit_classifier, image_losses
 
 CPU = torch.device("cpu")
-SHORT = FitSettings(lr=5e-3, batch_size=64, epochs=4)
+SHORT = ImageFitSettings(lr=5e-3, batch_size=64, epochs=4)
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ def test_batch_norm_refuses_batches_of_one(digits):
     [
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, not 'lion'"),
         ({"schedule": "steps"}, "schedule must be one of"),
-        ({"best_by": "val_mae"}, "best_by must be val_loss or val_error"),
-        ({"epochs": 0}, "count from 1"),
-        ({"patience": 0}, "count from 1"),
-        ({"lr": 0.0}, "lr > 0"),
-        ({"lr": float("nan")}, "lr > 0"),
-        ({"weight_decay": -1.0}, "weight_decay >= 0"),
-        ({"momentum": 1.0}, "momentum in"),
+        ({"best_by": "val_mae"}, "best_by must be one of null, val_loss, val_error"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"patience": 0}, "patience must be at least 1, not 0"),
+        ({"lr": 0.0}, "lr must be above 0, not 0.0"),
+        ({"lr": float("nan")}, "lr must be above 0, not nan"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
     ],
 )
 def test_settings_that_no_fit_can_use(network, digits, change, message):

@@ -62,15 +62,15 @@ def test_other_settings_need_another_folder(settings, finished):
         ("seeds=[]", "seeds needs one or more"),
         ("finetuning.optimizer=lion", "optimizer must be one of"),
         ("pruning.criterion=size", "criterion must be one of"),
-        ("pruning.weight_criterion=size", "criterion for single weights must be one of"),
+        ("pruning.weight_criterion=size", "pruning.weight_criterion must be one of"),
         ("pruning.scope=house", "scope must be one of"),
-        ("pruning.weight_scope=house", "scope of single weights"),
+        ("pruning.weight_scope=house", "pruning.weight_scope must be one of tensor, global"),
         ("pruning.ignored=[attic]", "attic"),
-        ("pruning.batches=0", "pruning.batches are at least 1"),
-        ("uncertainty.bins=0", "at least 1"),
-        ("uncertainty.samples=1", "at least 2"),
-        ("seeds=[-1]", "seeds count from 0"),
-        ("threads=0", "threads from 1"),
+        ("pruning.batches=0", "pruning.batches must be at least 1"),
+        ("uncertainty.bins=0", "uncertainty.bins must be at least 1"),
+        ("uncertainty.samples=1", "uncertainty.samples must be at least 2"),
+        ("seeds=[-1]", "seeds must be at least 0"),
+        ("threads=0", "threads must be at least 1"),
         ("data.augmentation=rotate", "augmentation must be one of"),
     ],
 )
@@ -85,8 +85,16 @@ def test_bad_settings_are_said_before_anything_is_trained(settings, override, me
     [
         ("resnet101_magnitude", "network.name=mlp", "removes weights of convolutions"),
         ("resnet_structured", "pruning.factors=[1000]", "cannot be met"),
-        ("selection", "selection.fraction=2", "fraction lies in"),
-        ("selection", "selection.replay=1", "replay is a share"),
+        (
+            "selection",
+            "selection.fraction=2",
+            "fraction must be above 0 and at most 1, not 2",
+        ),
+        (
+            "selection",
+            "selection.replay=1",
+            "replay must be at least 0 and below 1, not 1",
+        ),
     ],
 )
 def test_what_an_experiment_cannot_do_is_said_before(

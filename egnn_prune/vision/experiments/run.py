@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
+from egnn_prune.configs.settings import check
 from egnn_prune.configs.unused import refuse_unused
-from egnn_prune.errors import ConfigError
 from egnn_prune.report.images import image_table, write_image_report
-from egnn_prune.runs.result_store import Row, different, over_seeds
+from egnn_prune.runs.result_store import Row, over_seeds
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.files import read_json, write_json
@@ -23,7 +23,6 @@ from egnn_prune.vision.experiments import incremental, lottery, magnitude, selec
 from egnn_prune.vision.experiments.published_results import published
 from egnn_prune.vision.experiments.seed_run import Bench
 from egnn_prune.vision.settings import VisionSettings
-from egnn_prune.vision.training import check_fit
 from egnn_prune.vision.unused import unused_by
 
 SCHEMA = 1
@@ -65,12 +64,8 @@ def run_experiment(settings: VisionSettings) -> Path:
     Raises:
         InputError: a setting or the data cannot be used.
     """
-    if settings.kind not in KINDS:
-        raise ConfigError(f"kind must be one of {', '.join(KINDS)}, not {settings.kind!r}")
+    check(settings)
     kind = KINDS[settings.kind]
-    check_numbers(settings)
-    check_fit(settings.training)
-    check_fit(settings.finetuning)
     kind.check(settings)
     refuse_unused(settings, unused_by(settings))
     choose_device(settings.device)
@@ -103,23 +98,6 @@ def run_experiment(settings: VisionSettings) -> Path:
     folder.stage("report", (), ("metrics.json", "report.html"), dict)
     print(f"{image_table(metrics)}\nReport: {page}")
     return folder.path
-
-
-def check_numbers(settings: VisionSettings) -> None:
-    """Refuse numbers that no experiment can use.
-
-    Raises:
-        ConfigError: says which.
-    """
-    s = settings
-    different("seeds", s.seeds)
-    if min(s.seeds) < 0 or (s.threads is not None and s.threads < 1):
-        raise ConfigError(f"seeds count from 0 and threads from 1, not {s.seeds} and {s.threads}")
-    if s.uncertainty.samples < 2 or s.uncertainty.bins < 1 or s.pruning.batches < 1:
-        raise ConfigError(
-            "uncertainty.samples is at least 2, uncertainty.bins and pruning.batches are at least "
-            f"1, not {s.uncertainty.samples}, {s.uncertainty.bins} and {s.pruning.batches}"
-        )
 
 
 def described(settings: VisionSettings, bench: Bench) -> dict[str, Any]:

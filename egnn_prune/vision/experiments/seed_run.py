@@ -44,8 +44,8 @@ from egnn_prune.vision.evaluation import (
 )
 from egnn_prune.vision.networks import build_network
 from egnn_prune.vision.settings import (
-    FitSettings,
     ImageDataSettings,
+    ImageFitSettings,
     ImageNetworkSettings,
     VisionSettings,
 )
@@ -108,7 +108,7 @@ class Bench:
         """Standardised batches on the device."""
         return Batches(images, self.data.mean, self.data.std, size, device=self.device, **options)
 
-    def training(self, fit: FitSettings, weights: Tensor | None = None) -> Batches:
+    def training(self, fit: ImageFitSettings, weights: Tensor | None = None) -> Batches:
         """Training images in a random order, augmented."""
         train = self.data.train
         return self.batches(
@@ -165,7 +165,7 @@ class Bench:
     def fit(
         self,
         model: nn.Module,
-        fit: FitSettings,
+        fit: ImageFitSettings,
         label: str,
         *,
         optimizer: Optimizer | None = None,
