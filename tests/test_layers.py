@@ -25,8 +25,8 @@ LAYERS = """
 HAND_ON = {"__init__", "checkpoint", "export", "inference"}
 #: Rooms that may know only these.
 NARROW = {
-    "pruning": {"errors", "channels"},
-    "uncertainty": {"errors", "channels", "prediction"},
+    "pruning": {"errors", "channels", "system"},
+    "uncertainty": {"errors", "channels", "prediction", "system"},
     "selection": {"errors", "channels"},
     "report": {"errors", "system"},
     "models": {"errors", "channels", "prediction", "graphs"},
