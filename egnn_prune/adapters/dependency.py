@@ -73,9 +73,10 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
         )
     traced = copy.deepcopy(network)
     release(traced)
-    for module in traced.modules():
+    modules_of: list[Any] = list(traced.modules())
+    for module in modules_of:
         if is_graph_linear(module):  # the tracer knows torch's class only
-            module.out_features, module.in_features = module.weight.shape  # type: ignore[assignment, misc]
+            module.out_features, module.in_features = module.weight.shape
             module.__class__ = nn.Linear
     traced.eval().requires_grad_(True)
     found = trace(traced, inputs)

@@ -117,12 +117,12 @@ def input_norms(
     squares: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0].detach().double()
             if isinstance(module, nn.Linear):
                 square = x.reshape(-1, x.shape[-1]).square().sum(0)
             else:  # [B, C, ...], or [C, ...] without a batch
-                places = module.weight.dim() - 2  # type: ignore[operator]
+                places = module.weight.dim() - 2
                 square = x.square().flatten(-places).sum(-1).reshape(-1, x.shape[-1 - places])
                 square = square.sum(0)
             squares[name] = squares.get(name, 0) + square
