@@ -95,9 +95,7 @@ def interval_coverage(mean: Numbers, variance: Numbers, target: Numbers, level: 
 class MiscalibrationArea(GaussianMetric):
     """Metric of :func:`miscalibration_area`; the picture is the coverage curve."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`miscalibration_area`."""
-        return miscalibration_area(mean, variance, target)
+    score = staticmethod(miscalibration_area)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Observed against expected coverage; below the diagonal the error bars are too short."""
@@ -114,9 +112,7 @@ class MiscalibrationArea(GaussianMetric):
 class RMSCalibration(MiscalibrationArea):
     """Metric of :func:`rms_calibration`; the picture is the coverage curve."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`rms_calibration`."""
-        return rms_calibration(mean, variance, target)
+    score = staticmethod(rms_calibration)
 
 
 class IntervalCoverage(GaussianMetric):

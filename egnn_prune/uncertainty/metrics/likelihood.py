@@ -71,9 +71,7 @@ def crps(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
 class GaussianNLL(GaussianMetric):
     """Metric of :func:`nll`; the picture is the distribution of its terms."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`nll`."""
-        return nll(mean, variance, target)
+    score = staticmethod(nll)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Histogram of the terms, with their mean."""
@@ -83,9 +81,7 @@ class GaussianNLL(GaussianMetric):
 class CRPS(GaussianMetric):
     """Metric of :func:`crps`; the picture is the distribution of its terms."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`crps`."""
-        return crps(mean, variance, target)
+    score = staticmethod(crps)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Histogram of the terms, with their mean."""

@@ -93,9 +93,7 @@ def spearman(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
 class Sharpness(GaussianMetric):
     """Metric of :func:`sharpness`; the picture is the distribution of the error bars."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`sharpness`."""
-        return sharpness(mean, variance, target)
+    score = staticmethod(sharpness)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Histogram of the predicted standard deviations, with the root mean squared error."""
@@ -142,9 +140,7 @@ class ErrorUncertaintySpearman(GaussianMetric):
 
     higher_is_better = True
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`spearman`."""
-        return spearman(mean, variance, target)
+    score = staticmethod(spearman)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Both axes logarithmic; lines at one and two error bars."""
