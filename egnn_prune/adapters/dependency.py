@@ -52,11 +52,6 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
 
     The network is not changed: a copy is traced, in evaluation mode.
 
-    Args:
-        network: any module of convolutions, linear layers and batch norms.
-        inputs: what it is called with.
-        ignored: dotted names of modules whose output channels all stay.
-
     Raises:
         ConfigError: ``torch_pruning`` is not installed, an ignored module does not exist, or the
             network has nothing to prune, cannot be run, or cannot be traced.

@@ -52,9 +52,6 @@ def doubled(value: Any) -> Any:
 def rows(inputs: Sequence[Any]) -> dict[str, Tensor]:
     """The sample that each row belongs to, for every kind of rows that a layer may see.
 
-    Args:
-        inputs: what a network is called with.
-
     Returns:
         ``{"samples": [samples]}`` and, for a batch of graphs, ``nodes`` and ``edges``. Empty where
         nothing can be told.

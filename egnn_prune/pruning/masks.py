@@ -36,9 +36,6 @@ REGROWTH = 1e-2
 class Held(nn.Module):
     r"""Zero where pruned, else :math:`v` where frozen, else the parameter :math:`w_0`.
 
-    Args:
-        tensor: the tensor to be held, for its shape and type.
-
     Attributes:
         pruned: all zeros, of channels and of single weights.
         single: those that single-weight masks made; they outlast the masks of channels.

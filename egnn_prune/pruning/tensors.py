@@ -53,13 +53,7 @@ def parameter_names(model: nn.Module) -> list[str]:
 
 
 def spread(member: Member, channels: Tensor, like: Tensor) -> Tensor:
-    """A boolean tensor shaped like ``like``, true at the entries of the chosen channels.
-
-    Args:
-        member: how the channels lie in the tensor.
-        channels: ``[n]`` boolean.
-        like: the tensor itself.
-    """
+    """A boolean tensor shaped like ``like``, true at the entries of the chosen channels."""
     seen = torch.zeros(like.shape, dtype=torch.bool, device=like.device)
     view = seen.view(member.view) if member.view else seen
     entries = member.index[channels.cpu()].flatten().to(like.device)

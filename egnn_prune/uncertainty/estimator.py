@@ -47,9 +47,6 @@ class Estimator(nn.Module):
     def predict(self, batch: Any) -> Predicted:
         """Predict without gradients.
 
-        Args:
-            batch: what the network takes.
-
         Raises:
             InputError: the prediction is NaN or infinite, which says that a weight or the input is.
         """

@@ -100,11 +100,6 @@ class GaussianMetric(SampleMetric):
     def update(self, mean: Numbers, variance: Numbers, target: Numbers) -> None:
         """Add samples.
 
-        Args:
-            mean: ``[...]``, in the unit of the target.
-            variance: ``[...]``, positive, in the unit squared.
-            target: ``[...]``.
-
         Raises:
             InputError: shapes differ, or a number cannot be scored (see :func:`checked_gaussian`).
         """

@@ -28,13 +28,8 @@ MOST_INTERVALS = 500
 def coverage_curve(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor]:
     """Expected and observed coverage at every step of the observed one, ``[N]`` each, ascending.
 
-    Args:
-        mean: ``[...]``, in the unit of the target.
-        variance: ``[...]``, positive, in the unit squared.
-        target: ``[...]``.
-
     Raises:
-        InputError: the input cannot be scored (see ``checked_gaussian``).
+        InputError: the input cannot be scored: see ``checked_gaussian``, also for the arguments.
     """
     mean, variance, target = checked_gaussian(mean, variance, target)
     levels = torch.erf((target - mean).abs() / (2 * variance).sqrt()).sort().values
@@ -120,7 +115,6 @@ class IntervalCoverage(GaussianMetric):
 
     Args:
         level: what the intervals promise, between 0 and 1.
-        kwargs: what every torchmetrics metric takes.
     """
 
     higher_is_better = None  # the best value is the level, neither the highest nor the lowest

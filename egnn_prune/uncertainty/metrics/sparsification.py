@@ -87,7 +87,6 @@ class AUSE(GaussianMetric):
 
     Args:
         error: see :func:`sparsification_curve`.
-        kwargs: what every torchmetrics metric takes.
     """
 
     def __init__(self, error: ErrorKind = "rmse", **kwargs: Any) -> None:

@@ -112,7 +112,6 @@ class ENCE(GaussianMetric):
 
     Args:
         bins: see :func:`ence`.
-        kwargs: what every torchmetrics metric takes.
     """
 
     def __init__(self, bins: int | None = None, **kwargs: Any) -> None:
