@@ -88,13 +88,8 @@ class Prediction:
             raise InputError(
                 f"predictions to join must have one number of members, not {counts or 'no parts'}"
             )
-        return cls(
-            mean=torch.cat([p.mean for p in parts]),
-            aleatoric=torch.cat([p.aleatoric for p in parts]),
-            epistemic=torch.cat([p.epistemic for p in parts]),
-            members=torch.cat([p.members for p in parts], dim=1),
-            member_variance=torch.cat([p.member_variance for p in parts], dim=1),
-        )
+        graphs = {name: int("member" in name) for name in vars(parts[0])}  # their axis
+        return cls(**{k: torch.cat([getattr(p, k) for p in parts], a) for k, a in graphs.items()})
 
     def detach(self) -> Prediction:
         """The same numbers without their autograd history, on the CPU."""
@@ -104,13 +99,7 @@ class Prediction:
         """Every component (such as a coordinate of a node) as a prediction of its own, ``[K]``."""
         if self.mean.dim() == 1:
             return self
-        members = {"members": self.members, "member_variance": self.member_variance}
-        return Prediction(
-            mean=self.mean.flatten(),
-            aleatoric=self.aleatoric.flatten(),
-            epistemic=self.epistemic.flatten(),
-            **{name: value.flatten(1) for name, value in members.items()},
-        )
+        return Prediction(**{k: v.flatten(int("member" in k)) for k, v in vars(self).items()})
 
     @property
     def variance(self) -> Tensor:

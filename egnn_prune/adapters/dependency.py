@@ -52,11 +52,6 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
 
     The network is not changed: a copy is traced, in evaluation mode.
 
-    Args:
-        network: any module of convolutions, linear layers and batch norms.
-        inputs: what it is called with.
-        ignored: dotted names of modules whose output channels all stay.
-
     Raises:
         ConfigError: ``torch_pruning`` is not installed, an ignored module does not exist, or the
             network has nothing to prune, cannot be run, or cannot be traced.
@@ -73,9 +68,10 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
         )
     traced = copy.deepcopy(network)
     release(traced)
-    for module in traced.modules():
+    modules_of: list[Any] = list(traced.modules())
+    for module in modules_of:
         if is_graph_linear(module):  # the tracer knows torch's class only
-            module.out_features, module.in_features = module.weight.shape  # type: ignore[assignment, misc]
+            module.out_features, module.in_features = module.weight.shape
             module.__class__ = nn.Linear
     traced.eval().requires_grad_(True)
     found = trace(traced, inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -38,12 +40,12 @@ def _refit_parent(parent: nn.Module, layer: nn.Module) -> None:
             setattr(parent, f"{side}_channels", weight.shape[axis] // heads)
 
 
-def _refit_layer(layer: nn.Module) -> None:
+def _refit_layer(layer: Any) -> None:
     """Bring the widths that a layer remembers in line with its weights."""
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif is_graph_linear(layer):
-        layer.out_channels, layer.in_channels = layer.weight.shape  # type: ignore[assignment, misc]
+        layer.out_channels, layer.in_channels = layer.weight.shape
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = layer.weight.shape[1]
     elif isinstance(layer, _ConvNd):

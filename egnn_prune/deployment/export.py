@@ -86,10 +86,7 @@ def export_program(
         InputError: program and model disagree on the example, or the file cannot be written.
     """
     path = _checked_path(path, ".pt2")
-    exported, inputs = _exported(model, forces)
-    _compare(
-        exported.module(), model, inputs if example is None else tensors(model, example), forces
-    )
+    exported = _agreeing(model, example, forces)
     buffer = io.BytesIO()
     torch.export.save(
         exported, buffer, extra_files={DESCRIPTION: json.dumps(described(model, forces))}
@@ -128,10 +125,7 @@ def export_onnx(
     path = _checked_path(path, ".onnx")
     if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxscript")):
         raise ConfigError("ONNX export needs more packages; pip install 'egnn_prune[onnx]'")
-    exported, inputs = _exported(model, forces, simple=True)
-    _compare(
-        exported.module(), model, inputs if example is None else tensors(model, example), forces
-    )
+    exported = _agreeing(model, example, forces, simple=True)
     about = described(model, forces)
     with warnings.catch_warnings(), _refusing("ONNX"):
         warnings.simplefilter("ignore")  # about the converter's own deprecated calls
@@ -328,22 +322,24 @@ def _made_up(model: nn.Module) -> Batch:
     return Batch.from_data_list(graphs)
 
 
-def _compare(program: Callable[..., Any], model: nn.Module, inputs: Numbers, forces: bool) -> None:
-    """Run both.
-
-    Raises:
-        InputError: they disagree.
-    """
+def _agreeing(
+    model: nn.Module, example: Batch | Data | None, forces: bool, simple: bool = False
+) -> torch.export.ExportedProgram:
+    """The program; raises an InputError where it and the model disagree on the example."""
+    exported, inputs = _exported(model, forces, simple)
+    if example is not None:
+        inputs = tensors(model, example)
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     wanted = _function(model, forces, guarded=False)(*inputs)
     for name, found, right in zip(
-        described(model, forces)["outputs"], program(*inputs), wanted, strict=True
+        described(model, forces)["outputs"], exported.module()(*inputs), wanted, strict=True
     ):
         error = float((found - right).abs().max())
         if not error <= AGREEMENT * float(right.abs().max().clamp(min=1e-12)):
             raise InputError(
                 f"the exported {name} differ from the model's by {error:.1e}; please report this"
             )
+    return exported
 
 
 def _checked_path(path: str | Path, suffix: str) -> Path:

@@ -79,11 +79,7 @@ def _check_numbering(batch: Batch | Data) -> None:
 
 
 def warn_of_coincident_points(vectors: Tensor) -> None:
-    """Warn (Python shows it once) when two connected nodes share a position.
-
-    Args:
-        vectors: ``[E, n]``, see :func:`edge_vectors`.
-    """
+    """Warn (Python shows it once) of connected nodes at one position (``vectors [E, n]``)."""
     if bool((vectors == 0).all(-1).any()):
         warnings.warn(
             "two nodes of a graph have the same position: legal for the network, but in data it "

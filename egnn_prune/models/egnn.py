@@ -9,21 +9,15 @@ from dataclasses import asdict
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import ChannelGate, ChannelGroup, Prunable, gate_members, linear_members
+from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.graphs import (
-    check_graphs,
-    edge_vectors,
-    graph_of_node,
-    has_values,
-    warn_of_coincident_points,
-    with_edges,
-)
+from egnn_prune.graphs import check_graphs, edge_vectors, graph_of_node
 from egnn_prune.models.basis import smooth_cutoff
 from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
+from egnn_prune.models.trunk import Trunk, check_field
 
 
-class EGNN(Prunable):
+class EGNN(Trunk):
     r"""E(n)-equivariant graph neural network, in any dimension n (Satorras et al. 2021).
 
     Takes and returns PyG batches: reads ``x [N, in_features]``, ``pos [N, n]`` and, where the
@@ -47,6 +41,9 @@ class EGNN(Prunable):
         >>> out = model(batch)  # out.x, out.pos
     """
 
+    Options, Widths, WIDTH = EGNNOptions, LayerWidths, "hidden"
+    options: EGNNOptions
+
     def __init__(
         self,
         in_features: int,
@@ -56,18 +53,12 @@ class EGNN(Prunable):
         widths: Sequence[LayerWidths] | None = None,
         **keywords: object,
     ) -> None:
-        super().__init__()
-        if options is not None and keywords:
-            raise ConfigError("give either options or keyword arguments, not both")
-        for name in keywords:
-            if name not in EGNNOptions.__dataclass_fields__:
-                raise ConfigError(f"EGNN has no option {name!r}")
-        self.options = options or EGNNOptions(**keywords)  # type: ignore[arg-type]
+        super().__init__(in_features, options, keywords)
         widths = list(widths) if widths is not None else [LayerWidths.uniform(hidden)] * layers
         inner = [v for w in widths for v in (w.edge, w.message, w.node)]
         if min([in_features, hidden, len(widths), *inner]) < 1:
             raise ConfigError("an EGNN needs at least one feature, one layer and one channel each")
-        self.in_features, self.hidden, self.widths = in_features, hidden, widths
+        self.hidden, self.widths = hidden, widths
         self.embedding = nn.Linear(in_features, hidden)
         self.stream_gate = ChannelGate(hidden)
         self.layers = nn.ModuleList(EGNNLayer(hidden, w, self.options) for w in widths)
@@ -78,20 +69,14 @@ class EGNN(Prunable):
         Raises:
             DataError: the batch cannot be used (see :func:`check_graphs`).
         """
-        if has_values():
-            check_graphs(batch)
-            self._check_attributes(batch)
-        batch = with_edges(batch, self.options.cutoff)
-        shift = batch.get("edge_shift")
-        if has_values():
-            warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
+        batch = self.connected(batch)
         out = copy.copy(batch)
         out.x, out.pos, vel = self.features(
             batch.x,
             batch.pos,
             batch.edge_index,
             graph_of_node(batch),
-            shift,
+            batch.get("edge_shift"),
             batch.edge_attr if self.options.edge_features else None,
             batch.get("vel"),
         )
@@ -138,21 +123,17 @@ class EGNN(Prunable):
             h, pos, vel = layer(h, pos, vel, edges, graph, self.stream_gate)
         return h, pos, vel
 
-    def _check_attributes(self, batch: Batch | Data) -> None:
+    def check(self, batch: Batch | Data) -> None:
         """Refuse a batch that lacks what the options promise."""
-        nodes, edges = len(batch.pos), batch.edge_index
-        wanted = [("x", (nodes, self.in_features))]
+        check_graphs(batch)
+        check_field(batch, "x", (len(batch.pos), self.in_features))
         if self.options.velocity:
-            wanted.append(("vel", tuple(batch.pos.shape)))
+            check_field(batch, "vel", tuple(batch.pos.shape))
         if self.options.edge_features:
-            if edges is None:
+            if batch.edge_index is None:
                 raise DataError("this network reads batch.edge_attr and so needs batch.edge_index")
-            wanted.append(("edge_attr", (edges.shape[1], self.options.edge_features)))
-        for name, shape in wanted:
-            value = getattr(batch, name, None)
-            if value is None or tuple(value.shape) != shape:
-                found = "there is none" if value is None else f"not {tuple(value.shape)}"
-                raise DataError(f"this network reads batch.{name} of shape {shape}, {found}")
+            shape = (batch.edge_index.shape[1], self.options.edge_features)
+            check_field(batch, "edge_attr", shape)
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The residual stream, shared by all layers, then each layer's own groups."""
@@ -182,23 +163,4 @@ class EGNN(Prunable):
         ]
         return EGNN(
             self.in_features, width("stream", self.hidden), options=self.options, widths=widths
-        )
-
-    def architecture(self) -> dict[str, object]:
-        """What :meth:`from_architecture` needs to build this network again, as plain JSON."""
-        return {
-            "in_features": self.in_features,
-            "hidden": self.hidden,
-            "options": asdict(self.options),
-            "widths": [asdict(w) for w in self.widths],
-        }
-
-    @classmethod
-    def from_architecture(cls, spec: dict) -> EGNN:
-        """Build the network that :meth:`architecture` described (weights not loaded)."""
-        return cls(
-            spec["in_features"],
-            spec["hidden"],
-            options=EGNNOptions(**spec["options"]),
-            widths=[LayerWidths(**w) for w in spec["widths"]],
         )

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import (
-    ChannelGate,
-    ChannelGroup,
-    Member,
-    Prunable,
-    gate_members,
-    linear_members,
-)
+from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.graphs import (
-    check_graphs,
-    edge_vectors,
-    graph_of_node,
-    has_values,
-    warn_of_coincident_points,
-    with_edges,
-)
+from egnn_prune.graphs import check_graphs, edge_vectors, graph_of_node
 from egnn_prune.models.basis import BesselBasis, smooth_cutoff
 from egnn_prune.models.irreps_layer import IrrepsEdges, IrrepsLayer, IrrepsOptions, IrrepsWidths
 from egnn_prune.models.irreps_linear import CopyLinear
@@ -39,9 +25,10 @@ from egnn_prune.models.irreps_paths import (
     reachable,
     useful,
 )
+from egnn_prune.models.trunk import Trunk, check_field
 
 
-class IrrepsNet(Prunable):
+class IrrepsNet(Trunk):
     r"""E(3)-equivariant message passing on irreps of O(3) (Batzner et al. 2022, NequIP).
 
     Takes and returns PyG batches: reads ``x [N, in_features]`` (invariant), ``pos [N, 3]`` and
@@ -72,6 +59,9 @@ class IrrepsNet(Prunable):
         >>> out = model(batch)  # out.x [N, 32], out.vec [N, 1, 3]
     """
 
+    Options, Widths, WIDTH = IrrepsOptions, IrrepsWidths, "embedding"
+    options: IrrepsOptions
+
     def __init__(
         self,
         in_features: int,
@@ -83,20 +73,14 @@ class IrrepsNet(Prunable):
         embedding: int | None = None,
         **keywords: object,
     ) -> None:
-        super().__init__()
-        if options is not None and keywords:
-            raise ConfigError("give either options or keyword arguments, not both")
-        for name in keywords:
-            if name not in IrrepsOptions.__dataclass_fields__:
-                raise ConfigError(f"IrrepsNet has no option {name!r}")
-        self.options = options or IrrepsOptions(**keywords)  # type: ignore[arg-type]
+        super().__init__(in_features, options, keywords)
         embedding = copies if embedding is None else embedding
         if min(in_features, copies, layers, radial, embedding) < 1:
             raise ConfigError("an IrrepsNet needs at least one feature, layer and channel each")
         widths = uniform(copies, layers, radial, self.options) if widths is None else list(widths)
         if not widths or min(n for w in widths for n in (w.radial_in, w.radial_mid)) < 1:
             raise ConfigError("an IrrepsNet needs at least one layer and radial channel each")
-        self.in_features, self.widths = in_features, widths
+        self.widths = widths
         self.hidden = parse_irreps(widths[-1].irreps).get("0e", 0)
         if not self.hidden:
             raise ConfigError("the last layer needs scalars (0e), which the read-out reads")
@@ -125,12 +109,8 @@ class IrrepsNet(Prunable):
         Raises:
             DataError: the batch cannot be used (see :func:`check_graphs`), or is not in 3D.
         """
-        if has_values():
-            self._check(batch)
-        batch = with_edges(batch, self.options.cutoff)
+        batch = self.connected(batch)
         shift = batch.get("edge_shift")
-        if has_values():
-            warn_of_coincident_points(edge_vectors(batch.pos, batch.edge_index, shift))
         x, vectors = self.features(
             batch.x, batch.pos, batch.edge_index, graph_of_node(batch), shift
         )
@@ -185,15 +165,12 @@ class IrrepsNet(Prunable):
         couplings = self.couplings(harmonics * strength)
         return IrrepsEdges(source, target, graph.index_select(0, target), self.basis(r2), couplings)
 
-    def _check(self, batch: Batch | Data) -> None:
+    def check(self, batch: Batch | Data) -> None:
         """Refuse a batch that this network cannot use."""
         check_graphs(batch)
         if batch.pos.shape[1] != 3:
             raise DataError(f"an IrrepsNet works in 3 dimensions, not {batch.pos.shape[1]}")
-        shape, x = (len(batch.pos), self.in_features), getattr(batch, "x", None)
-        if x is None or tuple(x.shape) != shape:
-            found = "there is none" if x is None else f"not {tuple(x.shape)}"
-            raise DataError(f"this network reads batch.x of shape {shape}, {found}")
+        check_field(batch, "x", (len(batch.pos), self.in_features))
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The scalars that are returned, then the embedding, and each layer's copies and radials.
@@ -246,25 +223,6 @@ class IrrepsNet(Prunable):
             widths.append(w.resized(mine))
         embedding = len(keep.get("embedding", range(self.embedding.out_features)))
         return IrrepsNet(self.in_features, options=self.options, widths=widths, embedding=embedding)
-
-    def architecture(self) -> dict[str, object]:
-        """What :meth:`from_architecture` needs to build this network again, as plain JSON."""
-        return {
-            "in_features": self.in_features,
-            "embedding": self.embedding.out_features,
-            "options": asdict(self.options),
-            "widths": [asdict(w) for w in self.widths],
-        }
-
-    @classmethod
-    def from_architecture(cls, spec: dict) -> IrrepsNet:
-        """Build the network that :meth:`architecture` described (weights not loaded)."""
-        return cls(
-            spec["in_features"],
-            options=IrrepsOptions(**spec["options"]),
-            widths=[IrrepsWidths(**w) for w in spec["widths"]],
-            embedding=spec["embedding"],
-        )
 
 
 def uniform(copies: int, layers: int, radial: int, options: IrrepsOptions) -> list[IrrepsWidths]:

@@ -101,9 +101,6 @@ class Couplings(nn.Module):
     with e3nn's Wigner 3j symbols C and its "component" normalisation. All layers share them: they
     depend on the geometry alone. No path normalisation is in them, and no width.
 
-    Args:
-        orders: the (l1, l2, l3) in use.
-
     Shapes:
         ``Y [E, (lmax + 1)^2]`` -> for each (l1, l2, l3) ``[E, 2 l3 + 1, 2 l1 + 1]``.
     """

@@ -86,10 +86,6 @@ class PositionModel(Predictor):
     def forward(self, batch: Batch | Data, samples: int = 1) -> Prediction:
         """Predict positions in their own unit, in float64.
 
-        Args:
-            batch: the graphs.
-            samples: number of thinned networks; their outputs become members.
-
         Raises:
             DataError: the batch cannot be used.
         """

@@ -34,10 +34,11 @@ from egnn_prune.models.egnn_layer import EGNNOptions, LayerWidths
 from egnn_prune.models.heads import MeanVarianceHead, split_samples
 from egnn_prune.models.irreps_layer import IrrepsOptions
 from egnn_prune.models.irreps_net import IrrepsNet
+from egnn_prune.models.trunk import Trunk
 from egnn_prune.prediction import Prediction, Predictor
 
 #: The networks that a :class:`PropertyModel` can be built on, by the names that files carry.
-TRUNKS: dict[str, type[EGNN] | type[IrrepsNet]] = {"EGNN": EGNN, "IrrepsNet": IrrepsNet}
+TRUNKS: dict[str, type[Trunk]] = {"EGNN": EGNN, "IrrepsNet": IrrepsNet}
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class PropertyModel(Predictor):
 
     def __init__(
         self,
-        trunk: EGNN | IrrepsNet,
+        trunk: Trunk,
         head: MeanVarianceHead,
         elements: Sequence[int] = (),
         scale: TargetScale | None = None,
@@ -203,12 +204,12 @@ class PropertyModel(Predictor):
             layers: interaction blocks.
             radial: width of the radial networks.
             hidden: width of the read-out.
-            members: read-outs that share the trunk.
-            pool: see :class:`MeanVarianceHead`.
-            readout_dropout: see :class:`MeanVarianceHead`.
-            options: what the trunk computes.
-            scale: the target's normalisation.
-            in_features: width of ``batch.x`` where there are no elements.
+            members: see :meth:`build`.
+            pool: see :meth:`build`.
+            readout_dropout: see :meth:`build`.
+            options: see :meth:`build`.
+            scale: see :meth:`build`.
+            in_features: see :meth:`build`.
         """
         trunk = IrrepsNet(len(elements) or in_features, copies, layers, options, radial)
         head = MeanVarianceHead(trunk.hidden, hidden, members, pool, readout_dropout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ def choose_within(
 
     if not possible(0):
         masks_for(0)  # raises: the scores themselves are unusable
-    most = _first(lambda count: not possible(count), 1, total) - 1
+    most = bisect_left(range(1, total), True, key=lambda count: not possible(count))
     dense = costs({g.name: torch.ones(g.n, dtype=torch.bool) for g in groups})
     least = costs(masks_for(most))
     if least > share * dense:
@@ -108,15 +109,7 @@ def choose_within(
             f"that the scope {scope!r} allows, {least / dense:.0%} remains; allow more, or start "
             "from a smaller network"
         )
-    return masks_for(_first(lambda count: costs(masks_for(count)) <= share * dense, 0, most))
-
-
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The first integer in [low, high] for which a monotone condition holds; it holds for high."""
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    within = bisect_left(
+        range(most), True, key=lambda count: costs(masks_for(count)) <= share * dense
+    )
+    return masks_for(within)

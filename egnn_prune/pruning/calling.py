@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from egnn_prune.errors import ConfigError
 
@@ -57,16 +57,13 @@ def doubled(value: Any) -> Any:
 def rows(inputs: Sequence[Any]) -> dict[str, Tensor]:
     """The sample that each row belongs to, for every kind of rows that a layer may see.
 
-    Args:
-        inputs: what a network is called with.
-
     Returns:
         ``{"samples": [samples]}`` and, for a batch of graphs, ``nodes`` and ``edges``. Empty where
         nothing can be told.
     """
     graph = next((value for value in inputs if is_graph(value)), None)
     if graph is None:
-        first = next(_tensors(inputs), None)
+        first = next((v for v in tree_leaves(list(inputs)) if isinstance(v, Tensor)), None)
         if first is None:
             return {}
         count = len(first) if first.dim() else 1
@@ -102,13 +99,3 @@ def _named(network: nn.Module, graph: Any) -> dict[str, Any]:
     if widths and all(width is None for width in widths) and "edge_attr" not in required:
         found.pop("edge_attr", None)  # PyG's attention fails on features that it was not built for
     return {k: v for k, v in found.items() if k in required or isinstance(v, Tensor)}
-
-
-def _tensors(values: Any) -> Any:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from egnn_prune.channels import ChannelGroup, Member, Prunable
-from egnn_prune.pruning.tensors import spread, weight_members
+from egnn_prune.channels import ChannelGroup, Prunable
+from egnn_prune.pruning.tensors import by_entry, spread, weight_members
 
 
 @torch.no_grad()
@@ -16,10 +16,6 @@ def effective_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -
     A channel is dead when all entries that make it are zero (weights and bias) or all that read
     it are. Its other entries then count as zero as well, which may kill its neighbours: repeated
     until nothing changes. Finds what unstructured masks leave without a path.
-
-    Args:
-        model: masked or not.
-        groups: the model's groups, where the caller already has them.
     """
     groups = groups if groups is not None else model.channel_groups()
     members = {g.name: weight_members(g, model) for g in groups}
@@ -31,7 +27,7 @@ def effective_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -
         for group in groups:
             sides: dict[bool, Tensor] = {}
             for member, _ in members[group.name]:
-                some = _any_per_channel(live[member.name], member)
+                some = by_entry(member, live[member.name]).any(1).cpu()[member.index].any(1)
                 sides[member.reads] = sides.get(member.reads, torch.zeros_like(some)) | some
             dead = alive[group.name] & ~torch.stack(list(sides.values())).all(0)
             if dead.any():
@@ -46,10 +42,3 @@ def effective_sparsity(model: Prunable, groups: list[ChannelGroup] | None = None
     """The fraction of channels without effect, at least the sparsity that was asked for."""
     alive = effective_masks(model, groups).values()
     return 1 - sum(int(a.sum()) for a in alive) / sum(len(a) for a in alive)
-
-
-def _any_per_channel(live: Tensor, member: Member) -> Tensor:
-    """``[n]``: whether a channel has a live entry in a tensor."""
-    view = live.reshape(member.view) if member.view else live
-    rows = view.movedim(member.axis, 0).reshape(view.shape[member.axis], -1).any(1).cpu()
-    return rows[member.index].any(1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
-from egnn_prune.channels import ChannelGroup, Member, Prunable
+from egnn_prune.channels import ChannelGroup, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import keep_masks
-from egnn_prune.pruning.tensors import weight_members
+from egnn_prune.pruning.tensors import by_entry, weight_members
 
 
 class ChannelGroups(list[ChannelGroup]):
@@ -25,7 +25,7 @@ class ChannelGroups(list[ChannelGroup]):
                 g.kind,
                 str(g.n),
                 str(int(keep[g.name].sum())),
-                str(sum(t.numel() * m.index.numel() // _size(m, t) for m, t in pairs) // g.n),
+                str(sum(by_entry(m, t)[0].numel() * m.index.numel() for m, t in pairs) // g.n),
                 ", ".join(dict.fromkeys(m.name.removeprefix(_parent(g.name)) for m, _ in pairs)),
             )
             for g in self
@@ -74,11 +74,6 @@ def checked(model: nn.Module) -> Prunable:
         what = f"two groups named {twice[0]}" if twice else "no channel group"
         raise ConfigError(f"{type(model).__name__} declares {what}; there is nothing to prune by")
     return prunable
-
-
-def _size(member: Member, tensor: Tensor) -> int:
-    """Entries along the axis of a member."""
-    return (member.view or tensor.shape)[member.axis]
 
 
 def _parent(name: str) -> str:

@@ -75,10 +75,7 @@ def _owners(module: nn.Module) -> list[tuple[str, nn.Module]]:
 def ledger(masked: nn.Module, compact: nn.Module, run: Callable[[nn.Module], Any]) -> list[dict]:
     """One row per layer: weights in total, pruned, frozen, trainable, and MACs before and after.
 
-    Args:
-        masked: the pruned model with its masks.
-        compact: the same model made smaller.
-        run: calls a model once, for the MACs.
+    ``masked`` and ``compact`` are the same pruned model; ``run`` as for :func:`count_macs`.
     """
     rows = []
     layers = layer_names(compact)

@@ -19,6 +19,8 @@ from torch.nn.utils import parametrize
 from egnn_prune.channels import ChannelGroup, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.tensors import (
+    by_entry,
+    chain_of,
     get_original,
     owner_of,
     parameter_names,
@@ -33,9 +35,6 @@ REGROWTH = 1e-2
 
 class Held(nn.Module):
     r"""Zero where pruned, else :math:`v` where frozen, else the parameter :math:`w_0`.
-
-    Args:
-        tensor: the tensor to be held, for its shape and type.
 
     Attributes:
         pruned: all zeros, of channels and of single weights.
@@ -63,11 +62,7 @@ class Held(nn.Module):
 
 def held(model: nn.Module, name: str) -> Held | None:
     """The :class:`Held` of a tensor, if there is one."""
-    owner, leaf = owner_of(model, name)
-    if not parametrize.is_parametrized(owner, leaf):
-        return None
-    found = [p for p in owner.parametrizations[leaf] if isinstance(p, Held)]  # type: ignore[index]
-    return found[0] if found else None
+    return next((p for p in chain_of(*owner_of(model, name)) or () if isinstance(p, Held)), None)
 
 
 def hold(model: nn.Module, names: Iterable[str]) -> None:
@@ -88,7 +83,7 @@ def _reduced(module: nn.Module, _protocol: Any) -> tuple[Any, ...]:
     ever unpickled by this package.
     """
     state = {k: v for k, v in vars(module).items() if k != "_compiled_call_impl"}
-    leaves = list(module.parametrizations)  # type: ignore[arg-type]
+    leaves = [leaf for leaf, _ in module.get_submodule("parametrizations").named_children()]
     return _parametrised, (type(module).__bases__[0], leaves), state
 
 
@@ -123,7 +118,7 @@ def release(model: nn.Module) -> None:
     for module in list(model.modules()):
         _own_class(module)
         for leaf in list(getattr(module, "parametrizations", {})):
-            if any(isinstance(p, Held) for p in module.parametrizations[leaf]):  # type: ignore[index]
+            if any(isinstance(p, Held) for p in chain_of(module, leaf) or ()):
                 parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
 
 
@@ -232,10 +227,7 @@ def keep_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -> dic
             if state is None:
                 alive.fill_(True)
                 continue
-            pruned = state.pruned.cpu()
-            pruned = pruned.view(member.view) if member.view else pruned
-            entries = pruned.movedim(member.axis, 0).reshape(pruned.shape[member.axis], -1)
-            alive |= ~entries[member.index].all(-1).all(-1)
+            alive |= ~by_entry(member, state.pruned.cpu()).all(1)[member.index].all(1)
         keep[group.name] = alive
     return keep
 

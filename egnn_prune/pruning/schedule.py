@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.scope import check_sparsity
@@ -81,10 +82,9 @@ def sparsities(schedule: str | Schedule, sparsity: float, rounds: int) -> list[f
 
 def _at(schedule: Callable[..., float], progress: float, sparsity: float) -> float:
     """A schedule's sparsity, whether it is a function of progress alone or of both."""
-    try:
-        parameters = inspect.signature(schedule).parameters.values()
-    except ValueError:  # some functions of C have no signature
-        parameters = []  # type: ignore[assignment]
+    parameters: list[inspect.Parameter] = []
+    with suppress(ValueError):  # some functions of C have no signature
+        parameters = list(inspect.signature(schedule).parameters.values())
     needed = [p for p in parameters if p.default is p.empty and p.kind is not p.KEYWORD_ONLY]
     if len(needed) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return schedule(progress, sparsity)

@@ -64,11 +64,11 @@ def choose(
             raise ConfigError(
                 f"the importance of group {name} is NaN or infinite; check loss and data"
             )
-    ranked = {k: v.detach().double().cpu() for k, v in scores.items()}
     result: dict[str, Tensor] = {}
     for pool in _pools(list(scores), scope, groups):
-        result |= _choose_in_pool(pool, ranked, sparsity, keep or {}, _families(pool, groups))
-    round_widths(result, ranked, round_to, keep)
+        pooled = {name: scores[name] for name in pool}
+        result |= keep_highest(pooled, sparsity, keep or {}, _families(pool, groups))
+    round_widths(result, scores, round_to, keep)
     return {name: result[name] for name in scores}
 
 
@@ -100,48 +100,59 @@ def _families(pool: list[str], groups: Sequence[ChannelGroup] | None) -> list[li
     return list(found.values())
 
 
-def _choose_in_pool(
-    pool: list[str],
+def keep_highest(
     scores: dict[str, Tensor],
     sparsity: float,
     keep: dict[str, Tensor],
     families: list[list[str]],
+    what: str = "channels",
+    of: str = "groups",
 ) -> dict[str, Tensor]:
-    sizes = [len(scores[name]) for name in pool]
+    """Keep the highest-scored entries of tensors that are ranked together.
+
+    Args:
+        scores: of any shapes.
+        sparsity: exactly ``floor(sparsity * n)`` of all n entries go.
+        keep: masks of an earlier round; what it removed stays removed.
+        families: tensors of which one entry must stay, unless an earlier round removed all.
+        what: name of the entries in messages.
+        of: name of the families in messages.
+
+    Returns:
+        For each tensor a boolean one, flat, true for entries that stay.
+
+    Raises:
+        ConfigError: that many cannot go, or an earlier round removed more.
+    """
+    sizes = [score.numel() for score in scores.values()]
     total = sum(sizes)
     count = math.floor(sparsity * total + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    flat = torch.cat([scores[name] for name in pool])
-    lost = torch.cat([~keep[k].cpu() if k in keep else _none(scores[k]) for k in pool])
-    place = {name: at.tolist() for name, at in zip(pool, _ranges(sizes), strict=True)}
+    flat = torch.cat([s.detach().flatten().to("cpu", torch.float64) for s in scores.values()])
+    everything = torch.ones(1, dtype=torch.bool)
+    kept = [keep.get(k, everything).cpu().flatten().expand(s.numel()) for k, s in scores.items()]
+    lost = ~torch.cat(kept)
     flat[lost] = -math.inf  # gone is gone: first in the order of removal
+    parts = dict(zip(scores, flat.split(sizes), strict=True))
     reserved = 0
     for family in families:
-        members = torch.tensor([i for name in family for i in place[name]])
-        best = members[flat[members].argmax()]
-        if not lost[best]:  # else the whole family went in an earlier round
-            flat[best] = math.inf
+        found = [parts[name] for name in family if parts[name].numel()]
+        best = max(found, key=lambda part: float(part.max()), default=None)
+        if best is not None and float(best.max()) > -math.inf:  # else all went in earlier rounds
+            best[best.argmax()] = math.inf
             reserved += 1
     if count > total - reserved:
         raise ConfigError(
-            f"sparsity {sparsity} would remove {count} of {total} channels, but each of the "
-            f"{len(families)} groups must keep one; ask for less"
+            f"sparsity {sparsity} would remove {count} of {total} {what}, but each of the "
+            f"{len(families)} {of} must keep one; ask for less"
         )
     if int(lost.sum()) > count:
         raise ConfigError(
-            f"sparsity {sparsity} removes {count} of {total} channels, but an earlier round "
+            f"sparsity {sparsity} removes {count} of {total} {what}, but an earlier round "
             f"removed {int(lost.sum())}, which stay removed; ask for more"
         )
     alive = torch.ones(total, dtype=torch.bool)
     alive[flat.argsort(stable=True)[:count]] = False
-    return dict(zip(pool, alive.split(sizes), strict=True))
-
-
-def _none(score: Tensor) -> Tensor:
-    return torch.zeros(len(score), dtype=torch.bool)
-
-
-def _ranges(sizes: list[int]) -> tuple[Tensor, ...]:
-    return torch.arange(sum(sizes)).split(sizes)
+    return dict(zip(scores, alive.split(sizes), strict=True))
 
 
 def round_widths(

@@ -6,7 +6,6 @@ Unstructured zeros make no tensor smaller; they are what the literature compares
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -21,7 +20,7 @@ from egnn_prune.pruning.criteria.snip import connection_sensitivity
 from egnn_prune.pruning.criteria.synflow import synaptic_flow
 from egnn_prune.pruning.criteria.weight_passes import input_norms, weight_moments
 from egnn_prune.pruning.masks import held, hold
-from egnn_prune.pruning.scope import check_sparsity
+from egnn_prune.pruning.scope import check_sparsity, keep_highest
 from egnn_prune.pruning.tensors import get_tensor, is_parameter, parameter_names
 
 Scores = dict[str, Tensor]
@@ -71,24 +70,9 @@ def fisher_of_weights(context: Context, names: list[str]) -> Scores:
     return {k: 0.5 * get_tensor(context.model, k).detach().square() * square[k] for k in names}
 
 
-def snip_of_weights(context: Context, names: list[str]) -> Scores:
-    r""":math:`|w\, \partial L / \partial w|` of the mean loss, see :func:`.snip`."""
-    return {name: context.once(connection_sensitivity)[name] for name in names}
-
-
-def grasp_of_weights(context: Context, names: list[str]) -> Scores:
-    r""":math:`w (Hg)_w`, of any sign, see :func:`.grasp`."""
-    return {name: context.once(gradient_flow)[name] for name in names}
-
-
-def synflow_of_weights(context: Context, names: list[str]) -> Scores:
-    r""":math:`|w|\, \partial R / \partial |w|`, see :func:`.synflow`."""
-    return {name: context.once(synaptic_flow)[name] for name in names}
-
-
-def movement_of_weights(context: Context, names: list[str]) -> Scores:
-    r"""Accumulated :math:`-w\, \partial L / \partial w`, of any sign, see :func:`.movement`."""
-    return {name: context.once(recorded_movement)[name] for name in names}
+def computed_once(scores: Callable[[Context], Scores]) -> WeightCriterion:
+    """A criterion that scores all parameters at once, as the channels' criteria do."""
+    return lambda context, names: {name: context.once(scores)[name] for name in names}
 
 
 def wanda_of_weights(context: Context, names: list[str]) -> Scores:
@@ -106,13 +90,13 @@ def wanda_of_weights(context: Context, names: list[str]) -> Scores:
 
 WEIGHT_CRITERIA: dict[str, WeightCriterion] = {
     "fisher": fisher_of_weights,
-    "grasp": grasp_of_weights,
+    "grasp": computed_once(gradient_flow),
     "lamp": lamp_of_weights,
     "magnitude": magnitude_of_weights,
-    "movement": movement_of_weights,
+    "movement": computed_once(recorded_movement),
     "random": random_of_weights,
-    "snip": snip_of_weights,
-    "synflow": synflow_of_weights,
+    "snip": computed_once(connection_sensitivity),
+    "synflow": computed_once(synaptic_flow),
     "taylor": taylor_of_weights,
     "wanda": wanda_of_weights,
 }
@@ -189,42 +173,9 @@ def choose_weights(
     pools = [list(scores)] if scope == "global" else [[name] for name in scores]
     masks: dict[str, Tensor] = {}
     for pool in pools:
-        masks |= _choose_in_pool({name: scores[name] for name in pool}, sparsity, keep)
-    return masks
-
-
-def _choose_in_pool(
-    scores: Scores, sparsity: float, keep: dict[str, Tensor] | None
-) -> dict[str, Tensor]:
-    sizes = [score.numel() for score in scores.values()]
-    parts = [
-        score.detach().flatten().to("cpu", torch.float64, copy=True) for score in scores.values()
-    ]
-    lost = [
-        torch.zeros(len(part), dtype=torch.bool) if keep is None else ~keep[name].cpu().flatten()
-        for name, part in zip(scores, parts, strict=True)
-    ]
-    count = math.floor(sparsity * sum(sizes) + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    gone, reserved = int(sum(part.sum() for part in lost)), 0
-    for part, away in zip(parts, lost, strict=True):
-        part[away] = -math.inf  # gone is gone: first in the order of removal
-        if not away.all():
-            part[part.argmax()] = math.inf
-            reserved += 1
-    if gone > count:
-        raise ConfigError(
-            f"sparsity {sparsity} removes {count} of {sum(sizes)} weights, but an earlier round "
-            f"removed {gone}, which stay removed; ask for more"
-        )
-    if count > sum(sizes) - reserved:
-        raise ConfigError(
-            f"sparsity {sparsity} would remove {count} of {sum(sizes)} weights, but each of the "
-            f"{len(sizes)} tensors must keep one; ask for less"
-        )
-    alive = torch.ones(sum(sizes), dtype=torch.bool)
-    alive[torch.cat(parts).argsort(stable=True)[:count]] = False
-    split = alive.split(sizes)
-    return {k: m.view(s.shape) for (k, s), m in zip(scores.items(), split, strict=True)}
+        pooled, alone = {name: scores[name] for name in pool}, [[name] for name in pool]
+        masks |= keep_highest(pooled, sparsity, keep or {}, alone, "weights", "tensors")
+    return {name: mask.view(scores[name].shape) for name, mask in masks.items()}
 
 
 def n_m_mask(score: Tensor, n: int = 2, m: int = 4) -> Tensor:

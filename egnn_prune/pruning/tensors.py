@@ -23,6 +23,12 @@ def get_tensor(model: nn.Module, name: str) -> Tensor:
     return getattr(owner, leaf)
 
 
+def chain_of(owner: nn.Module, leaf: str) -> parametrize.ParametrizationList | None:
+    """What computes a tensor from the parameter behind it, if it is parametrised."""
+    chains = getattr(owner, "parametrizations", {})
+    return chains[leaf] if leaf in chains else None
+
+
 def set_tensor(model: nn.Module, name: str, value: Tensor) -> None:
     """Replace a parameter or buffer by another of any shape, type or device."""
     owner, leaf = owner_of(model, name)
@@ -47,13 +53,7 @@ def parameter_names(model: nn.Module) -> list[str]:
 
 
 def spread(member: Member, channels: Tensor, like: Tensor) -> Tensor:
-    """A boolean tensor shaped like ``like``, true at the entries of the chosen channels.
-
-    Args:
-        member: how the channels lie in the tensor.
-        channels: ``[n]`` boolean.
-        like: the tensor itself.
-    """
+    """A boolean tensor shaped like ``like``, true at the entries of the chosen channels."""
     seen = torch.zeros(like.shape, dtype=torch.bool, device=like.device)
     view = seen.view(member.view) if member.view else seen
     entries = member.index[channels.cpu()].flatten().to(like.device)
@@ -61,10 +61,16 @@ def spread(member: Member, channels: Tensor, like: Tensor) -> Tensor:
     return seen
 
 
+def by_entry(member: Member, tensor: Tensor) -> Tensor:
+    """A tensor as ``[entries, rest]``, one row for each entry on the axis of the channels."""
+    seen = tensor.reshape(member.view) if member.view else tensor
+    return seen.movedim(member.axis, 0).reshape(seen.shape[member.axis], -1)
+
+
 def is_parameter(model: nn.Module, name: str) -> bool:
     """Whether a name belongs to a parameter (and not to a buffer), parametrised or not."""
     owner, leaf = owner_of(model, name)
-    return leaf in owner._parameters or parametrize.is_parametrized(owner, leaf)
+    return leaf in owner._parameters or chain_of(owner, leaf) is not None
 
 
 def weight_members(group: ChannelGroup, model: nn.Module) -> list[tuple[Member, Tensor]]:
@@ -79,6 +85,6 @@ def weight_members(group: ChannelGroup, model: nn.Module) -> list[tuple[Member, 
 def get_original(model: nn.Module, name: str) -> Tensor:
     """The tensor that an optimiser owns: the one behind the parametrisation, if there is one."""
     owner, leaf = owner_of(model, name)
-    if parametrize.is_parametrized(owner, leaf):
-        return owner.parametrizations[leaf].original  # type: ignore[index, union-attr]
-    return getattr(owner, leaf)
+    chain = chain_of(owner, leaf)
+    original: Tensor = getattr(owner, leaf) if chain is None else chain.original
+    return original

@@ -33,12 +33,8 @@ def rewind(model: nn.Module, weights: dict[str, Tensor]) -> None:
     stabilised form (Frankle et al. 2020). The moments of an optimiser belong to the old weights:
     start a new one.
 
-    Args:
-        model: a masked model.
-        weights: a :func:`snapshot` of the same dense model.
-
     Raises:
-        ConfigError: names or shapes differ, such as for a snapshot of another model.
+        ConfigError: names or shapes differ, such as for a :func:`snapshot` of another model.
     """
     names = parameter_names(model)
     for name in names:

@@ -36,11 +36,11 @@ def as_tensor(values: Numbers, name: str, device: torch.device | None = None) ->
     """
     if isinstance(values, Tensor):
         return values
-    plain = not hasattr(values, "__array__")
+    array = getattr(values, "__array__", None)
     try:
         # a copy: PyTorch shares no memory that is read-only or runs backwards
-        found = torch.as_tensor(values if plain else values.__array__().copy(), device=device)  # type: ignore[union-attr]
-        if plain and found.is_floating_point():
+        found = torch.as_tensor(values if array is None else array().copy(), device=device)
+        if array is None and found.is_floating_point():
             found = torch.as_tensor(values, dtype=torch.float64, device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(

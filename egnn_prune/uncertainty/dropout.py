@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from egnn_prune.channels import ChannelGate, evaluating, gates, thinning_by
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
-from egnn_prune.uncertainty.estimator import Estimator
+from egnn_prune.uncertainty.estimator import Sampling
 
 #: Thinned networks that pass messages side by side on a GPU, which wants large products. On a CPU
 #: they take turns, because the activations of several leave its caches (measured at batch 32 and
@@ -113,7 +113,7 @@ def thins_message_passing(model: nn.Module) -> bool:
     )
 
 
-class MCDropout(Estimator):
+class MCDropout(Sampling):
     """Monte Carlo dropout as an :class:`Estimator`: the same thinned networks for every batch.
 
     Args:
@@ -126,21 +126,14 @@ class MCDropout(Estimator):
     """
 
     def __init__(self, network: nn.Module, samples: int = 20, seed: int = 0) -> None:
-        super().__init__(network)
-        if samples < 2:
-            raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
+        super().__init__(network, samples, seed)
         if not dropped_gates(network):
             raise ConfigError(
                 "the model has no dropout to sample from; set model.dropout above 0, or use "
                 "ModuleDropout for a network with nn.Dropout layers"
             )
-        self.samples, self.seed = samples, seed
 
     def estimate(self, batch: Any) -> Prediction:
         """Mean and spread of the thinned networks."""
         generator = torch.Generator().manual_seed(self.seed)
         return mc_dropout(self.network, batch, self.samples, generator=generator)
-
-    def settings(self) -> dict[str, Any]:
-        """Number and seed of the networks."""
-        return {"samples": self.samples, "seed": self.seed}

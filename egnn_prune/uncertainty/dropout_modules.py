@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction
 from egnn_prune.uncertainty.ensemble import pooled
-from egnn_prune.uncertainty.estimator import Estimator, Predicted, as_prediction
+from egnn_prune.uncertainty.estimator import Predicted, Sampling, as_prediction
 
 #: Functions of torch that drop where ``training=True`` says so.
 BY_KEYWORD = {
@@ -177,7 +177,7 @@ def _dropping(network: nn.Module) -> Iterator[_Dropping]:
             hook.remove()
 
 
-class ModuleDropout(Estimator):
+class ModuleDropout(Sampling):
     """Samples a network with ``nn.Dropout`` and its kin (Gal and Ghahramani 2016, Eq. 6).
 
     All that torch knows as dropout is active: modules, ``F.dropout`` with any ``training=``, inside
@@ -206,15 +206,12 @@ class ModuleDropout(Estimator):
     """
 
     def __init__(self, network: nn.Module, samples: int = 20, seed: int = 0) -> None:
-        super().__init__(network)
-        if samples < 2:
-            raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
+        super().__init__(network, samples, seed)
         if not dropout_modules(network):
             raise ConfigError(
                 f"{type(network).__name__} has no dropout to sample from; put an nn.Dropout with "
                 "p above 0 into it"
             )
-        self.samples, self.seed = samples, seed
         self._acts = False
 
     def estimate(self, batch: Any) -> Predicted:
@@ -248,10 +245,6 @@ class ModuleDropout(Estimator):
                 "or F.dropout outside of fused and scripted layers, or an ensemble"
             )
         return prediction
-
-    def settings(self) -> dict[str, Any]:
-        """Number of passes and seed of the masks."""
-        return {"samples": self.samples, "seed": self.seed}
 
 
 def _differ(prediction: Predicted) -> bool:

@@ -47,9 +47,6 @@ class Estimator(nn.Module):
     def predict(self, batch: Any) -> Predicted:
         """Predict without gradients.
 
-        Args:
-            batch: what the network takes.
-
         Raises:
             InputError: the prediction is NaN or infinite, which says that a weight or the input is.
         """
@@ -71,6 +68,26 @@ class SinglePass(Estimator):
     def estimate(self, batch: Any) -> Predicted:
         """One pass."""
         return as_prediction(self.network(batch))
+
+
+class Sampling(Estimator):
+    """What draws several networks from a seed.
+
+    Args:
+        network: the network, trained.
+        samples: number of draws, at least two.
+        seed: of the draws, the same for every batch.
+    """
+
+    def __init__(self, network: nn.Module, samples: int = 20, seed: int = 0) -> None:
+        super().__init__(network)
+        if samples < 2:
+            raise ConfigError(f"Monte Carlo dropout needs at least 2 samples, not {samples}")
+        self.samples, self.seed = samples, seed
+
+    def settings(self) -> dict[str, Any]:
+        """Number and seed of the draws."""
+        return {"samples": self.samples, "seed": self.seed}
 
 
 def as_prediction(output: Any) -> Predicted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,17 +70,22 @@ class LastLayer(Estimator):
         self.prior_precision = prior_precision
         self.register_buffer("covariance", torch.zeros(0, 0, dtype=torch.float64))
 
+    @property
+    def linear_out(self) -> LinearOut:
+        """The network, by what is asked of it."""
+        return cast(LinearOut, self.network)
+
     def fit(self, batches: Iterable[Any]) -> Self:
         """The posterior of the weights, from one pass over the training batches.
 
         Raises:
             ConfigError: there are no batches, or a feature or noise variance is not finite.
         """
-        weights = self.network.last_layer_weights().detach().double()  # type: ignore[operator]
+        weights = self.linear_out.last_layer_weights().detach().double()
         information = weights.new_zeros(len(weights), len(weights))
         with torch.no_grad(), evaluating(self):
             for batch in batches:
-                features, prediction = self.network.last_layer(batch)  # type: ignore[operator]
+                features, prediction = self.linear_out.last_layer(batch)
                 information += features.T @ (features / self.noise(prediction)[:, None])
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
@@ -97,7 +102,7 @@ class LastLayer(Estimator):
         """One pass; the epistemic variance is that of the weights, plus the members' own."""
         if self.covariance.numel() == 0:
             raise ConfigError("fit last-layer uncertainty on training batches before predicting")
-        features, prediction = self.network.last_layer(batch)  # type: ignore[operator]
+        features, prediction = self.linear_out.last_layer(batch)
         covariance = self.covariance.to(features)
         spread = torch.einsum("bi,ij,bj->b", features, covariance, features)
         return self.combined(prediction, spread.clamp(min=0))

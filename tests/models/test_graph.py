@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch_geometric.data import Data
 
 from egnn_prune.errors import DataError
-from egnn_prune.graphs import complete_edges, cutoff_edges, replicate, with_edges
+from egnn_prune.graphs import (
+    complete_edges,
+    cutoff_edges,
+    has_values,
+    replicate,
+    tracing,
+    with_edges,
+)
 
 
 def brute_force(pos: torch.Tensor, graph: torch.Tensor, cutoff: float) -> set[tuple[int, int]]:
@@ -101,3 +110,16 @@ def test_replicate_a_single_graph(make_egnn, make_batch, assert_close):
 def test_one_copy_is_the_batch_itself(make_batch):
     batch = make_batch(2)
     assert replicate(batch, 1) is batch
+
+
+def test_values_are_not_read_while_a_program_is_made():
+    """In the thread that makes it, and no longer than that."""
+    wrong = Data(pos=torch.zeros(2, 3), edge_index=torch.tensor([[0], [7]]))
+    with pytest.raises(RuntimeError, match="the maker fails"), tracing():
+        assert not has_values() and with_edges(wrong, None) is wrong
+        with ThreadPoolExecutor() as other:
+            assert other.submit(has_values).result()
+        raise RuntimeError("the maker fails")
+    assert has_values()
+    with pytest.raises(DataError, match="edge_index names node 7"):
+        with_edges(wrong, None)

@@ -17,6 +17,7 @@ from egnn_prune.models import (
     TargetScale,
     property_model,
 )
+from egnn_prune.prediction import members_of
 from egnn_prune.pruning import apply_masks, choose
 from egnn_prune.testing import assert_equivariant
 from egnn_prune.uncertainty import DeepEnsemble, SinglePass
@@ -45,6 +46,15 @@ def test_members_are_pooled(ensemble, make_batch):
     assert torch.equal(prediction.mean, torch.cat([p.members for p in alone]).mean(0))
     assert torch.equal(prediction.aleatoric, torch.stack([p.aleatoric for p in alone]).mean(0))
     assert prediction.epistemic.min() > 0
+
+
+def test_networks_that_share_no_weights(ensemble, make_batch):
+    """A shallow ensemble is one network, whatever its read-out counts."""
+    first = ensemble.members[0]
+    assert members_of(ensemble) == list(ensemble.members)
+    assert members_of(first) == [first] and members_of(first.head) == [first.head]
+    batch = make_batch(3, 6)
+    assert torch.equal(ensemble.reference(batch), first.reference(batch))
 
 
 def test_channel_groups_carry_the_place_of_their_member(ensemble):

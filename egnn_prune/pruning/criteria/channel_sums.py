@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup, Member
-from egnn_prune.pruning.tensors import weight_members
+from egnn_prune.pruning.tensors import by_entry, weight_members
 
 
 def member_sums(member: Member, values: Tensor) -> Tensor:
@@ -18,10 +18,7 @@ def member_sums(member: Member, values: Tensor) -> Tensor:
         member: how the channels lie in the tensor.
         values: one number per entry, shaped like the tensor.
     """
-    seen = values.detach().cpu().double()
-    seen = seen.reshape(member.view) if member.view else seen
-    entries = seen.movedim(member.axis, 0).reshape(seen.shape[member.axis], -1).sum(1)
-    return entries[member.index.cpu()].sum(1)
+    return by_entry(member, values.detach().cpu().double()).sum(1)[member.index.cpu()].sum(1)
 
 
 def group_sums(group: ChannelGroup, model: nn.Module, values: Mapping[str, Tensor]) -> Tensor:
@@ -29,6 +26,16 @@ def group_sums(group: ChannelGroup, model: nn.Module, values: Mapping[str, Tenso
     total = torch.zeros(group.n, dtype=torch.float64)
     for member, _ in weight_members(group, model):
         total += member_sums(member, values[member.name])
+    return total
+
+
+def weight_sums(
+    group: ChannelGroup, model: nn.Module, function: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Sum of a function of each weight over all of the group's parameters, ``[n]`` in float64."""
+    total = torch.zeros(group.n, dtype=torch.float64)
+    for member, tensor in weight_members(group, model):
+        total += member_sums(member, function(tensor.double()))
     return total
 
 

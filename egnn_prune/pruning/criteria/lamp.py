@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from egnn_prune.channels import ChannelGroup
-from egnn_prune.pruning.criteria.channel_sums import group_sums
+from egnn_prune.pruning.criteria.channel_sums import weight_sums
 from egnn_prune.pruning.criteria.context import Context
-from egnn_prune.pruning.tensors import weight_members
 
 
 @torch.no_grad()
@@ -22,9 +21,7 @@ def lamp(group: ChannelGroup, context: Context) -> Tensor:
     Channels of equal size are ordered by their number. Source: Lee et al. 2021, Eq. 3, there for
     single weights.
     """
-    tensors = weight_members(group, context.model)
-    squares = {member.name: tensor.double().square() for member, tensor in tensors}
-    return lamp_of(group_sums(group, context.model, squares))
+    return lamp_of(weight_sums(group, context.model, torch.square))
 
 
 def lamp_of(square: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.channels import ChannelGroup
-from egnn_prune.pruning.criteria.channel_sums import member_sums, relative
+from egnn_prune.pruning.criteria.channel_sums import member_sums, relative, weight_sums
 from egnn_prune.pruning.criteria.context import Context
 from egnn_prune.pruning.tensors import weight_members
 
@@ -20,10 +20,7 @@ def magnitude(group: ChannelGroup, context: Context) -> Tensor:
     a global ranking. Source: Li et al. 2017 (norm of filters), Fang et al. 2023 (norm over a
     dependency group, Section 3.3).
     """
-    square = torch.zeros(group.n, dtype=torch.float64)
-    for member, tensor in weight_members(group, context.model):
-        square += member_sums(member, tensor.double().square())
-    return relative(square.sqrt())
+    return relative(weight_sums(group, context.model, torch.square).sqrt())
 
 
 @torch.no_grad()
@@ -32,10 +29,7 @@ def magnitude_l1(group: ChannelGroup, context: Context) -> Tensor:
 
     :math:`s_c = \|w_c\|_1 / \overline{\|w\|_1}`. Source: Li et al. 2017, Section 3.1.
     """
-    total = torch.zeros(group.n, dtype=torch.float64)
-    for member, tensor in weight_members(group, context.model):
-        total += member_sums(member, tensor.double().abs())
-    return relative(total)
+    return relative(weight_sums(group, context.model, torch.abs))
 
 
 @torch.no_grad()

@@ -103,11 +103,6 @@ def input_norms(
 ) -> dict[str, Tensor]:
     """L2 norm of every input of linear and convolutional modules, over all rows and places.
 
-    Args:
-        model: the network.
-        names: of weights of such modules.
-        batches: data.
-
     Returns:
         For each name the norms, shaped to multiply the weight: ``[1 or out, in, 1 ...]``.
 
@@ -117,12 +112,12 @@ def input_norms(
     squares: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0].detach().double()
             if isinstance(module, nn.Linear):
                 square = x.reshape(-1, x.shape[-1]).square().sum(0)
             else:  # [B, C, ...], or [C, ...] without a batch
-                places = module.weight.dim() - 2  # type: ignore[operator]
+                places = module.weight.dim() - 2
                 square = x.square().flatten(-places).sum(-1).reshape(-1, x.shape[-1 - places])
                 square = square.sum(0)
             squares[name] = squares.get(name, 0) + square

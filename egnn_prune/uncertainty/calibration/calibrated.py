@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.prediction import ClassPrediction, Prediction
 from egnn_prune.uncertainty.calibration.base import Calibration
 from egnn_prune.uncertainty.calibration.methods import build_calibration
 from egnn_prune.uncertainty.estimator import Estimator, Predicted
@@ -118,8 +117,7 @@ def calibrate(
         found.append(y.detach().cpu())
     if not predictions:
         raise InputError("there are no validation batches to calibrate on")
-    kind = type(predictions[0])
-    joined = Prediction.cat if kind is Prediction else ClassPrediction.cat
-    calibration.fit(joined(predictions), torch.cat(found))  # type: ignore[arg-type]
+    kind: Any = type(predictions[0])
+    calibration.fit(kind.cat(predictions), torch.cat(found))
     device = next((p.device for p in estimator.parameters()), torch.device("cpu"))
     return Calibrated(estimator, calibration.to(device))

@@ -30,10 +30,6 @@ CALIBRATIONS: dict[str, type[Calibration]] = {
 def build_calibration(name: str, **settings: Any) -> Calibration:
     """A calibration of this name, not fitted.
 
-    Args:
-        name: one of :data:`CALIBRATIONS`.
-        settings: constructor arguments, as :meth:`Calibration.settings` returned them.
-
     Raises:
         ConfigError: there is no calibration of that name, or a setting is out of range.
     """

@@ -116,10 +116,6 @@ def block_sizes(ordered: Tensor, block: int) -> list[int]:
 def pool_adjacent_violators(values: Tensor, weights: Tensor) -> Tensor:
     """The ascending sequence closest to ``values`` in weighted least squares.
 
-    Args:
-        values: ``[k]``.
-        weights: ``[k]``, positive.
-
     Returns:
         ``[k]``, never descending, by pooling adjacent violators (Ayer et al. 1955).
     """

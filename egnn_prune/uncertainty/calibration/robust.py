@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import InputError
-from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.calibration.temperature import golden_section
-from egnn_prune.uncertainty.calibration.variance import VarianceCalibration
+from egnn_prune.uncertainty.calibration.variance import VarianceScaling
 from egnn_prune.uncertainty.metrics.likelihood import crps_terms
 
 #: Steps of the grid in log s, and the most points that it may have.
 STEP, MOST_POINTS = 0.1, 2000
 
 
-class RobustScaling(VarianceCalibration):
+class RobustScaling(VarianceScaling):
     r"""One factor s on all standard deviations, the minimum of the mean CRPS on validation.
 
     .. math:: s = \arg\min_s \tfrac1n \sum_i \text{CRPS}(\mathcal N(\mu_i, s^2 \sigma_i^2), y_i) .
@@ -37,8 +36,6 @@ class RobustScaling(VarianceCalibration):
     """
 
     name = "robust"
-    fitted_names = ("factor",)
-    factor: Tensor
 
     def fit_residuals(self, error: Tensor, variance: Tensor) -> dict[str, Tensor]:
         """The factor on the variance, ``[1]``.
@@ -72,7 +69,3 @@ class RobustScaling(VarianceCalibration):
         best = min(range(1, points - 1), key=[score(x) for x in grid].__getitem__)
         log_s = golden_section(score, grid[best - 1], grid[best + 1])
         return {"factor": (math.exp(log_s) * size / width).square()[None]}
-
-    def ratio(self, prediction: Prediction) -> Tensor:
-        """The factor, ``[1]``."""
-        return self.fitted("factor", prediction.mean)

@@ -64,9 +64,7 @@ class TemperatureScaling(Calibration):
 def likeliest_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that minimises the negative log-likelihood of the mean probability.
 
-    Args:
-        logits: ``[M, B, C]``, float64.
-        labels: ``[B]``.
+    Of ``logits [M, B, C]`` in float64 and ``labels [B]``.
 
     Raises:
         InputError: there is no minimum above the lowest temperature of the range.

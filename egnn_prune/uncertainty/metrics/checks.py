@@ -26,6 +26,12 @@ def checked_gaussian(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three as float64 ``[N]``.
 
+    Args:
+        mean: ``[...]``, in the unit of the target.
+        variance: ``[...]``, positive, in the unit squared.
+        target: ``[...]``.
+        least: fewest samples that can be scored.
+
     Raises:
         InputError: they are no numbers, shapes differ, there are fewer than ``least`` samples, a
             variance is not positive and finite, or a mean or target is NaN or infinite.

@@ -91,10 +91,6 @@ def classification_scores(
 ) -> dict[str, float]:
     """``accuracy, nll, brier, ece, ece_equal_mass, uce``; each is defined in its class.
 
-    Args:
-        prediction: a prediction or probabilities ``[B, C]``.
-        target: true classes ``[B]``, integers from 0.
-
     Raises:
         InputError: these are no probabilities or classes, or a true class has probability 0.
     """

@@ -19,13 +19,8 @@ from egnn_prune.uncertainty.metrics.checks import checked_gaussian
 def coverage_curve(mean: Numbers, variance: Numbers, target: Numbers) -> tuple[Tensor, Tensor]:
     """Expected and observed coverage at every step of the observed one, ``[N]`` each, ascending.
 
-    Args:
-        mean: ``[...]``, in the unit of the target.
-        variance: ``[...]``, positive, in the unit squared.
-        target: ``[...]``.
-
     Raises:
-        InputError: the input cannot be scored (see ``checked_gaussian``).
+        InputError: the input cannot be scored: see ``checked_gaussian``, also for the arguments.
     """
     mean, variance, target = checked_gaussian(mean, variance, target)
     levels = torch.erf((target - mean).abs() / (2 * variance).sqrt()).sort().values

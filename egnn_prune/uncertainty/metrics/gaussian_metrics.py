@@ -64,9 +64,7 @@ class GaussianMetric(SampleMetric):
 class GaussianNLL(GaussianMetric):
     """Metric of :func:`nll`; the picture is the distribution of its terms."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`nll`."""
-        return nll(mean, variance, target)
+    score = staticmethod(nll)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Histogram of the terms, with their mean."""
@@ -76,9 +74,7 @@ class GaussianNLL(GaussianMetric):
 class CRPS(GaussianMetric):
     """Metric of :func:`crps`; the picture is the distribution of its terms."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`crps`."""
-        return crps(mean, variance, target)
+    score = staticmethod(crps)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Histogram of the terms, with their mean."""
@@ -88,9 +84,7 @@ class CRPS(GaussianMetric):
 class MiscalibrationArea(GaussianMetric):
     """Metric of :func:`miscalibration_area`; the picture is the coverage curve."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`miscalibration_area`."""
-        return miscalibration_area(mean, variance, target)
+    score = staticmethod(miscalibration_area)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Observed against expected coverage; below the diagonal the error bars are too short."""
@@ -107,9 +101,7 @@ class MiscalibrationArea(GaussianMetric):
 class RMSCalibration(MiscalibrationArea):
     """Metric of :func:`rms_calibration`; the picture is the coverage curve."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`rms_calibration`."""
-        return rms_calibration(mean, variance, target)
+    score = staticmethod(rms_calibration)
 
 
 class IntervalCoverage(GaussianMetric):
@@ -117,7 +109,6 @@ class IntervalCoverage(GaussianMetric):
 
     Args:
         level: what the intervals promise, between 0 and 1.
-        kwargs: what every torchmetrics metric takes.
     """
 
     higher_is_better = None  # the best value is the level, neither the highest nor the lowest
@@ -153,7 +144,6 @@ class AUSE(GaussianMetric):
 
     Args:
         error: see :func:`sparsification_curve`.
-        kwargs: what every torchmetrics metric takes.
     """
 
     def __init__(self, error: ErrorKind = "rmse", **kwargs: Any) -> None:
@@ -180,9 +170,7 @@ class AUSE(GaussianMetric):
 class Sharpness(GaussianMetric):
     """Metric of :func:`sharpness`; the picture is the distribution of the error bars."""
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`sharpness`."""
-        return sharpness(mean, variance, target)
+    score = staticmethod(sharpness)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Histogram of the predicted standard deviations, with the root mean squared error."""
@@ -201,7 +189,6 @@ class ENCE(GaussianMetric):
 
     Args:
         bins: see :func:`ence`.
-        kwargs: what every torchmetrics metric takes.
     """
 
     def __init__(self, bins: int | None = None, **kwargs: Any) -> None:
@@ -229,9 +216,7 @@ class ErrorUncertaintySpearman(GaussianMetric):
 
     higher_is_better = True
 
-    def score(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        """See :func:`spearman`."""
-        return spearman(mean, variance, target)
+    score = staticmethod(spearman)
 
     def draw(self, axes: Axes, *columns: Tensor) -> None:
         """Both axes logarithmic; lines at one and two error bars."""

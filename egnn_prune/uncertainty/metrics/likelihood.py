@@ -42,13 +42,8 @@ def nll(mean: Numbers, variance: Numbers, target: Numbers) -> Tensor:
     Errors of standard deviation :math:`\sigma`, predicted as :math:`k\sigma`, are expected to
     score :math:`\tfrac12 [\log(2\pi k^2\sigma^2) + k^{-2}]`, least at k = 1.
 
-    Args:
-        mean: ``[...]``, in the unit of the target.
-        variance: ``[...]``, positive, in the unit squared.
-        target: ``[...]``.
-
     Raises:
-        InputError: the input cannot be scored (see ``checked_gaussian``).
+        InputError: the input cannot be scored: see ``checked_gaussian``, also for the arguments.
     """
     return nll_terms(*checked_gaussian(mean, variance, target)).mean()
 

@@ -169,7 +169,6 @@ class OutOfDistributionFPR(OutOfDistributionAUROC):
 
     Args:
         tpr: share of the OOD samples to be found, in (0, 1].
-        kwargs: what every torchmetrics metric takes.
     """
 
     higher_is_better = False

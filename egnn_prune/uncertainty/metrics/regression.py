@@ -22,11 +22,6 @@ def regression_scores(mean: Numbers, variance: Numbers, target: Numbers) -> dict
     ``crps`` and ``sharpness`` are in the unit of the target, ``nll`` in nats, the others without
     unit; each is defined in the function of its name.
 
-    Args:
-        mean: ``[...]``, in the unit of the target.
-        variance: ``[...]``, positive, in the unit squared.
-        target: ``[...]``.
-
     Raises:
         InputError: there are fewer than two samples, or one cannot be scored (see
             ``checked_gaussian``).

@@ -31,7 +31,6 @@ class ReliabilityDiagram(SampleMetric):
 
     Args:
         bins: their number.
-        kwargs: what every torchmetrics metric takes.
     """
 
     labels = ("confidence", "accuracy")
@@ -42,10 +41,6 @@ class ReliabilityDiagram(SampleMetric):
 
     def update(self, prediction: Numbers | ClassPrediction, target: Numbers) -> None:
         """Add samples.
-
-        Args:
-            prediction: a prediction or probabilities ``[B, C]``.
-            target: true classes ``[B]``, integers from 0.
 
         Raises:
             InputError: these are no probabilities or classes.
