@@ -1,20 +1,23 @@
-"""A trained model as its users want it: with its unit, its limit of doubt, and its forces."""
+"""A trained model as its users want it: structures in, values with error bars and forces out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.deployment.checkpoint import load_estimator, read_header
-from egnn_prune.deployment.training_domain import TrainingDomain
+from egnn_prune.deployment.training_domain import TrainingDomain, Unlike
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
 from egnn_prune.prediction import Prediction
@@ -30,22 +33,79 @@ from egnn_prune.uncertainty import (
 from egnn_prune.uncertainty.calibration.base import NoCalibration
 from egnn_prune.uncertainty.estimator import finite
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a model says of some structures, in the unit of its target and in Angstrom.
+class StructurePrediction:
+    """What a model says of one structure, in ``unit`` (forces, stress: per Angstrom, Angstrom^3).
 
     Attributes:
-        stated: the prediction ``[B]`` before recalibration; intervals are made from it.
-        calibrated: the same recalibrated: equal means, other error bars.
-        forces: ``[N, 3]``, the negative gradient of the mean, where they were asked for.
-        stress: ``[B, 3, 3]`` with ASE's sign, where it was asked for.
+        unit: of the target, or ``""``.
+        mean: mean of the members.
+        std: standard deviation after calibration.
+        epistemic_std: its epistemic part; 0 where the method does not split it.
+        ood_score: what the threshold is compared with: the epistemic part, or all of it
+            where the method does not split it.
+        threshold: the largest score that counts as in distribution, or ``None``.
+        interval: the limits of the calibrated interval, where a coverage was asked for.
+        forces: ``[N, 3]``, the exact negative gradient of the mean, where asked for.
+        stress: ``[3, 3]`` with ASE's sign, where asked for.
+        graph: the structure.
+        domain: what the training structures looked like, or ``None``.
     """
 
-    stated: Prediction
-    calibrated: Prediction
-    forces: Tensor | None = None
-    stress: Tensor | None = None
+    unit: str
+    mean: float
+    std: float
+    epistemic_std: float
+    ood_score: float
+    threshold: float | None
+    interval: tuple[float, float] | None
+    forces: Array | None
+    stress: Array | None
+    graph: Data
+    domain: TrainingDomain | None
+
+    @cached_property
+    def unlike(self) -> Unlike | None:
+        """How it is unlike the training structures; computed when first asked for."""
+        return self.domain.unlike(self.graph) if self.domain else None
+
+    @property
+    def beyond_threshold(self) -> bool:
+        """Whether the score is beyond the threshold (NaN is)."""
+        return self.threshold is not None and not self.ood_score <= self.threshold
+
+    @property
+    def in_distribution(self) -> bool | None:
+        """Within the threshold, and like the training structures; ``None`` where nobody knows."""
+        if self.beyond_threshold or (self.unlike and self.unlike.reason):
+            return False
+        return None if self.threshold is None else True
+
+    @property
+    def atoms_in_distribution(self) -> NDArray[np.bool_] | None:
+        """``[N]``, which atoms look like training atoms, where the model's file says so."""
+        return ~self.unlike.atoms.numpy() if self.unlike else None
+
+    @property
+    def reason(self) -> str:
+        """Why it is out of distribution, in a clause or two; ``""`` where it is not."""
+        said = []
+        if self.beyond_threshold:
+            said.append(f"its epistemic deviation is beyond {self.threshold:.3g} {self.unit}")
+        if self.unlike and self.unlike.reason:
+            said.append(self.unlike.reason)
+        return "; ".join(clause.rstrip() for clause in said)
+
+    def converted(self, factor: float, unit: str) -> StructurePrediction:
+        """The same in another unit, of which the present one is ``factor``."""
+        names = ("mean", "std", "epistemic_std", "ood_score", "threshold", "forces", "stress")
+        found = {name: getattr(self, name) for name in names}
+        numbers = {name: factor * value for name, value in found.items() if value is not None}
+        limits = self.interval and (factor * self.interval[0], factor * self.interval[1])
+        return replace(self, unit=unit, interval=limits, **numbers)
 
 
 @dataclass(frozen=True)
@@ -191,42 +251,85 @@ class TrainedModel:
         found = self.estimator
         return found.estimator if isinstance(found, Calibrated) else found
 
-    def evaluate(
-        self, batch: Batch | Data, forces: bool = False, stress: bool = False
-    ) -> Evaluation:
-        """Predict graphs, from one pass over all members (with gradients: one forth, one back).
+    def predict(
+        self,
+        graphs: Sequence[Data],
+        *,
+        forces: bool = False,
+        stress: bool = False,
+        coverage: float | None = None,
+        threshold: float | None = None,
+    ) -> list[StructurePrediction]:
+        """Predict structures, from one pass over all members (and one back for forces or stress).
 
         Mean, uncertainty and forces belong together: the mean is that of the members, which is what
-        the calibration was fitted to, and forces are its exact gradient.
+        the calibration was fitted to, and forces are its exact gradient. Molecules and periodic
+        structures cannot share a batch: a mixed list is predicted one by one.
+
+        Args:
+            graphs: ``z [N]``, ``pos [N, 3]`` in Angstrom, ``cell`` and ``pbc`` where periodic.
+            forces: whether they are computed.
+            stress: whether it and the forces are; all structures are periodic then.
+            coverage: of the intervals that are computed.
+            threshold: in the target's unit; by default the one of the file.
 
         Raises:
             DataError: the graphs cannot be used.
             InputError: a prediction or a force is NaN or infinite.
         """
-        slopes: tuple[Tensor, ...] = ()
-        if stress:
-            stated, *rest = energy_forces_stress(self.method, batch)
-            slopes = tuple(rest)
-        elif forces:
-            stated, force = energy_and_forces(self.method, batch)
-            slopes = (force,)
-        else:
-            stated = self.method.predict(batch)  # type: ignore[assignment]
-        finite(stated)
+        if len({"cell" in graph for graph in graphs}) > 1:
+            asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
+            return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
+        batch = graphs[0] if len(graphs) == 1 else Batch.from_data_list(list(graphs))
+        prediction, *slopes = self._pass(batch.to(self.device), forces, stress)
+        finite(prediction)
         if not all(bool(slope.isfinite().all()) for slope in slopes):
             raise InputError(
                 f"forces of {self.source} are NaN or infinite; check the structure and the weights"
             )
         with torch.no_grad():
-            calibrated: Any = self.calibration(stated)
-        return Evaluation(stated, calibrated, *slopes)
+            calibrated: Any = self.calibration(prediction)
+            limits = None if coverage is None else self.calibration.interval(prediction, coverage)
+        columns = {
+            "mean": calibrated.mean,
+            "std": calibrated.variance.sqrt(),
+            "epistemic_std": calibrated.epistemic.sqrt(),
+            "ood_score": calibrated.doubt.sqrt(),
+        }
+        numbers = {name: column.tolist() for name, column in columns.items()}
+        intervals = limits and list(zip(*(limit.tolist() for limit in limits), strict=True))
+        arrays = [slope.double().cpu() for slope in slopes]
+        sizes = [len(graph.pos) for graph in graphs]
+        parts = arrays[0].split(sizes) if arrays else None
+        return [
+            StructurePrediction(
+                unit=self.unit,
+                **{name: column[i] for name, column in numbers.items()},
+                threshold=self.doubt_limit if threshold is None else threshold,
+                interval=intervals[i] if intervals else None,
+                forces=parts[i].numpy() if parts else None,
+                stress=arrays[1][i].numpy() if stress else None,
+                graph=graph,
+                domain=self.domain,
+            )
+            for i, graph in enumerate(graphs)
+        ]
 
-    def member_forces(self, batch: Batch | Data) -> Prediction | None:
+    def _pass(self, batch: Batch | Data, forces: bool, stress: bool) -> tuple[Any, ...]:
+        """The prediction before calibration, and what was asked for: forces, stress."""
+        if stress:
+            return energy_forces_stress(self.method, batch)
+        if forces:
+            return energy_and_forces(self.method, batch)
+        return (self.method.predict(batch),)
+
+    def member_forces(self, graph: Data) -> Prediction | None:
         """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.
 
         As the members state them: the calibration was fitted on the target, not on its slopes.
         """
         method, network = self.method, self.estimator.network
+        batch = graph.to(self.device)
         if isinstance(method, MCDropout):
             generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
             with thinned(network, draw_networks(network, method.samples, generator)):
