@@ -19,7 +19,8 @@ from torch_geometric.data import Data
 from egnn_prune.ase.structures import graph_of, problem
 from egnn_prune.data.labels import declared
 from egnn_prune.data.units import to_angstrom
-from egnn_prune.deployment.trained_model import StructurePrediction, TrainedModel
+from egnn_prune.deployment.structure_prediction import StructurePrediction
+from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.uncertainty import Estimator
 

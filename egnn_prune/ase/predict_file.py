@@ -13,7 +13,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from egnn_prune.ase.structures import graph_of, in_ase_units, problem, read_structures
-from egnn_prune.deployment.trained_model import StructurePrediction, TrainedModel
+from egnn_prune.deployment.structure_prediction import StructurePrediction
+from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.system.files import atomic

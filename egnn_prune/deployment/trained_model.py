@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.deployment.checkpoint import load_estimator, read_header
-from egnn_prune.deployment.training_domain import TrainingDomain, Unlike
+from egnn_prune.deployment.structure_prediction import StructurePrediction
+from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
 from egnn_prune.prediction import Prediction
@@ -32,80 +30,6 @@ from egnn_prune.uncertainty import (
 )
 from egnn_prune.uncertainty.calibration.base import NoCalibration
 from egnn_prune.uncertainty.estimator import finite
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class StructurePrediction:
-    """What a model says of one structure, in ``unit`` (forces, stress: per Angstrom, Angstrom^3).
-
-    Attributes:
-        unit: of the target, or ``""``.
-        mean: mean of the members.
-        std: standard deviation after calibration.
-        epistemic_std: its epistemic part; 0 where the method does not split it.
-        ood_score: what the threshold is compared with: the epistemic part, or all of it
-            where the method does not split it.
-        threshold: the largest score that counts as in distribution, or ``None``.
-        interval: the limits of the calibrated interval, where a coverage was asked for.
-        forces: ``[N, 3]``, the exact negative gradient of the mean, where asked for.
-        stress: ``[3, 3]`` with ASE's sign, where asked for.
-        graph: the structure.
-        domain: what the training structures looked like, or ``None``.
-    """
-
-    unit: str
-    mean: float
-    std: float
-    epistemic_std: float
-    ood_score: float
-    threshold: float | None
-    interval: tuple[float, float] | None
-    forces: Array | None
-    stress: Array | None
-    graph: Data
-    domain: TrainingDomain | None
-
-    @cached_property
-    def unlike(self) -> Unlike | None:
-        """How it is unlike the training structures; computed when first asked for."""
-        return self.domain.unlike(self.graph) if self.domain else None
-
-    @property
-    def beyond_threshold(self) -> bool:
-        """Whether the score is beyond the threshold (NaN is)."""
-        return self.threshold is not None and not self.ood_score <= self.threshold
-
-    @property
-    def in_distribution(self) -> bool | None:
-        """Within the threshold, and like the training structures; ``None`` where nobody knows."""
-        if self.beyond_threshold or (self.unlike and self.unlike.reason):
-            return False
-        return None if self.threshold is None else True
-
-    @property
-    def atoms_in_distribution(self) -> NDArray[np.bool_] | None:
-        """``[N]``, which atoms look like training atoms, where the model's file says so."""
-        return ~self.unlike.atoms.numpy() if self.unlike else None
-
-    @property
-    def reason(self) -> str:
-        """Why it is out of distribution, in a clause or two; ``""`` where it is not."""
-        said = []
-        if self.beyond_threshold:
-            said.append(f"its epistemic deviation is beyond {self.threshold:.3g} {self.unit}")
-        if self.unlike and self.unlike.reason:
-            said.append(self.unlike.reason)
-        return "; ".join(clause.rstrip() for clause in said)
-
-    def converted(self, factor: float, unit: str) -> StructurePrediction:
-        """The same in another unit, of which the present one is ``factor``."""
-        names = ("mean", "std", "epistemic_std", "ood_score", "threshold", "forces", "stress")
-        found = {name: getattr(self, name) for name in names}
-        numbers = {name: factor * value for name, value in found.items() if value is not None}
-        limits = self.interval and (factor * self.interval[0], factor * self.interval[1])
-        return replace(self, unit=unit, interval=limits, **numbers)
 
 
 @dataclass(frozen=True)
@@ -277,7 +201,7 @@ class TrainedModel:
             DataError: the graphs cannot be used.
             InputError: a prediction or a force is NaN or infinite.
         """
-        if len({"cell" in graph for graph in graphs}) > 1:
+        if len({"cell" in graph for graph in graphs}) != 1:  # none, or both kinds
             asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
             return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
         batch = graphs[0] if len(graphs) == 1 else Batch.from_data_list(list(graphs))
