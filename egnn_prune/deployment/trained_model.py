@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,8 @@ class TrainedModel:
         if len({"cell" in graph for graph in graphs}) != 1:  # none, or both kinds
             asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
             return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
-        batch = graphs[0] if len(graphs) == 1 else Batch.from_data_list(list(graphs))
+        # a copy: graphs are moved in place
+        batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
         prediction, *slopes = self._pass(batch.to(self.device), forces, stress)
         finite(prediction)
         if not all(bool(slope.isfinite().all()) for slope in slopes):
@@ -253,7 +255,7 @@ class TrainedModel:
         As the members state them: the calibration was fitted on the target, not on its slopes.
         """
         method, network = self.method, self.estimator.network
-        batch = graph.to(self.device)
+        batch = copy.copy(graph).to(self.device)
         if isinstance(method, MCDropout):
             generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
             with thinned(network, draw_networks(network, method.samples, generator)):
