@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.units import ENERGY, to_ev
-from egnn_prune.deployment.checkpoint import load_estimator, read_header
+from egnn_prune.deployment.checkpoint import read_estimator
 from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
@@ -96,11 +96,10 @@ class TrainedModel:
                     )
             elif path.stem != which:
                 _refuse_dense(which, f"the file {path}")
-            metadata = read_header(path)["metadata"]
+            estimator, metadata = read_estimator(path)
             domain = metadata.get("training_domain")
-            estimator = load_estimator(path).to(choose_device(device or "auto"))
             found = cls(
-                estimator.requires_grad_(False),
+                estimator.to(choose_device(device or "auto")).requires_grad_(False),
                 str(metadata.get("target") or ""),
                 _agreed(str(metadata.get("unit") or ""), unit or "", path),
                 (metadata.get("validation_doubt") or {}).get("q99") or None,
