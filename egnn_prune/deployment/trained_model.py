@@ -213,27 +213,19 @@ class TrainedModel:
                 f"forces of {self.source} are NaN or infinite; check the structure and the weights"
             )
         with torch.no_grad():
-            calibrated: Any = self.calibration(prediction)
+            found: Any = self.calibration(prediction)
+            spreads = [v.sqrt() for v in (found.variance, found.epistemic, found.doubt)]
+            numbers = torch.stack([found.mean, *spreads], 1).tolist()
             limits = None if coverage is None else self.calibration.interval(prediction, coverage)
-        columns = {
-            "mean": calibrated.mean,
-            "std": calibrated.variance.sqrt(),
-            "epistemic_std": calibrated.epistemic.sqrt(),
-            "ood_score": calibrated.doubt.sqrt(),
-        }
-        numbers = {name: column.tolist() for name, column in columns.items()}
-        intervals = limits and list(zip(*(limit.tolist() for limit in limits), strict=True))
-        arrays = [slope.double().cpu() for slope in slopes]
-        sizes = [len(graph.pos) for graph in graphs]
-        parts = arrays[0].split(sizes) if arrays else None
+        parts = slopes[0].double().cpu().split([len(g.pos) for g in graphs]) if slopes else None
         return [
             StructurePrediction(
-                unit=self.unit,
-                **{name: column[i] for name, column in numbers.items()},
+                self.unit,
+                *numbers[i],
                 threshold=self.doubt_limit if threshold is None else threshold,
-                interval=intervals[i] if intervals else None,
+                interval=(float(limits[0][i]), float(limits[1][i])) if limits else None,
                 forces=parts[i].numpy() if parts else None,
-                stress=arrays[1][i].numpy() if stress else None,
+                stress=slopes[1][i].double().cpu().numpy() if stress else None,
                 graph=graph,
                 domain=self.domain,
             )
