@@ -6,6 +6,7 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch_geometric.data import Data
 from egnn_prune.ase.structures import graph_of, problem
 from egnn_prune.data.labels import declared
 from egnn_prune.data.units import to_angstrom
+from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.uncertainty import Estimator
@@ -46,6 +48,7 @@ class Results(dict[str, Any]):
     def __init__(self, calculator: PrunedCalculator) -> None:
         super().__init__()
         self.extras: dict[str, Any] = {}
+        self.prediction: StructurePrediction | None = None
         self._calculator = calculator
 
     def __missing__(self, name: str) -> Any:
@@ -192,10 +195,9 @@ class PrunedCalculator(Calculator):
         results: Any = self.results
         asked = set(properties) - set(results) - set(results.extras)
         if "energy" not in results or asked & {"forces", "stress"}:
-            for name, value in self._evaluated(graph, asked).items():
-                (results.extras if name in EXTRAS else results).setdefault(name, value)
+            self._predict(graph, slopes=bool(asked & {"forces", "stress"}))
         if "forces_uncertainty" in asked and self.force_uncertainty:
-            members = self.model.member_forces(graph.to(self.model.device))
+            members = self.model.member_forces(graph)
             if members is not None:
                 spread = members.epistemic.sqrt().double().cpu().numpy()
                 results.extras["forces_uncertainty"] = self.electronvolts * spread
@@ -205,9 +207,7 @@ class PrunedCalculator(Calculator):
         if "in_distribution" not in results.extras and (
             watching or asked & {"in_distribution", "atoms_in_distribution", REASON}
         ):
-            self._judge(graph)
-            if not results.extras.get("in_distribution", True):
-                self._react(results.extras[REASON])
+            self._flag(results)
 
     def _graph(self) -> Data:
         """The structure as the model reads it, on the CPU.
@@ -228,42 +228,35 @@ class PrunedCalculator(Calculator):
             )
         return graph_of(structure)
 
-    def _evaluated(self, graph: Data, asked: set[str]) -> dict[str, Any]:
-        """One pass forth, and one back if forces or stress are asked for, in ASE's units."""
-        structure: Any = self.atoms
-        slopes = bool(asked & {"forces", "stress"})
-        found = self.model.evaluate(
-            graph.to(self.model.device),
-            forces=slopes,
-            stress=slopes and bool(structure.pbc.all()),  # it comes with the forces' pass back
-        )
-        scale, prediction = self.electronvolts, found.calibrated
-        results: dict[str, Any] = {
-            "energy": float(found.stated.mean[0]) * scale,
-            "energy_uncertainty": float(prediction.variance[0].sqrt()) * scale,
-            "energy_doubt": float(prediction.doubt[0].sqrt()) * scale,
+    def _predict(self, graph: Data, slopes: bool) -> None:
+        """One pass forth, and one back for forces and stress; what is there already stays."""
+        structure, results = self.atoms, self.results
+        assert structure is not None and isinstance(results, Results)
+        stress = slopes and bool(structure.pbc.all())  # it comes with the forces' pass back
+        (found,) = self.model.predict([graph], forces=slopes, stress=stress)
+        found = found.converted(self.electronvolts, "eV")
+        results.prediction = results.prediction or found
+        results.extras |= {
+            "energy_uncertainty": results.prediction.std,
+            "energy_doubt": results.prediction.ood_score,
         }
-        results["free_energy"] = results["energy"]
+        results["energy"] = results["free_energy"] = results.prediction.mean
         if found.forces is not None:
-            results["forces"] = scale * found.forces.double().cpu().numpy()
+            results["forces"] = found.forces
         if found.stress is not None:
-            stress = scale * found.stress[0].double().cpu().numpy()
-            results["stress"] = full_3x3_to_voigt_6_stress(stress)
-        return results
+            results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
 
-    def _judge(self, graph: Data) -> None:
-        """Put what is known of the distribution into the extras."""
-        extras, reasons = self.extras, []
-        if self.threshold is not None and not extras["energy_doubt"] <= self.threshold:
-            reasons.append(doubtful(extras["energy_doubt"], self.threshold))
-        if (domain := self.model.domain) is not None:
-            unlike = domain.unlike(graph)
-            extras["atoms_in_distribution"] = ~unlike.atoms.numpy()
-            if unlike.reason:
-                reasons.append(foreign(unlike.reason))
-        if reasons or self.threshold is not None:
-            extras["in_distribution"] = not reasons
-            extras[REASON] = "; ".join(reasons)
+    def _flag(self, results: Results) -> None:
+        """Put what is known of the distribution into the extras, and react to it."""
+        assert results.prediction is not None
+        found = replace(results.prediction, threshold=self.threshold)
+        if found.unlike:
+            results.extras["atoms_in_distribution"] = found.atoms_in_distribution
+        if found.in_distribution is not None:
+            reason = "; ".join(complaints(found))
+            results.extras |= {"in_distribution": found.in_distribution, REASON: reason}
+            if reason:
+                self._react(reason)
 
     def _react(self, message: str) -> None:
         if self.on_uncertain == "raise":
@@ -320,20 +313,15 @@ class UncertaintyGuard:
         """Look at the structure as it is now."""
         assert self.threshold is not None
         calculator = _calculator(self.atoms)
-        doubt = calculator.get_property("energy_doubt", self.atoms)
-        message = ""
-        if not doubt <= self.threshold:
-            message = doubtful(doubt, self.threshold)
-        elif calculator.model.domain is not None:
-            reason = calculator.model.domain.unlike(graph_of(self.atoms)).reason
-            message = foreign(reason) if reason else ""
-        if not message:
+        calculator.get_property("energy_doubt", self.atoms)
+        said = complaints(replace(calculator.results.prediction, threshold=self.threshold))
+        if not said:
             return
         self.exceeded += 1
         if self.action == "stop":
-            raise UncertaintyExceeded(message)
+            raise UncertaintyExceeded(said[0])
         if self.exceeded == 1:
-            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=2)
+            warnings.warn(f"{said[0]} (said once)", UncertaintyWarning, stacklevel=2)
 
 
 def _calculator(atoms: ase.Atoms) -> PrunedCalculator:
@@ -342,20 +330,21 @@ def _calculator(atoms: ase.Atoms) -> PrunedCalculator:
     return atoms.calc
 
 
-def doubtful(doubt: float, threshold: float | None) -> str:
-    """One sentence that says by how much the model is unsure."""
-    return (
-        f"the model's epistemic uncertainty of this structure, {doubt:.3g} eV, is beyond the "
-        f"threshold of {threshold:.3g} eV: the structure is unlike the training data, so do not "
-        "rely on its energy and forces"
-    )
-
-
-def foreign(reason: str) -> str:
-    """One sentence that says how a structure is unlike the training structures."""
-    return (
-        f"the structure is unlike the training data: {reason}; do not rely on its energy and forces"
-    )
+def complaints(found: StructurePrediction) -> list[str]:
+    """Why a structure is out of distribution, in a sentence each; none where it is not."""
+    said = []
+    if found.beyond_threshold:
+        said.append(
+            f"the model's epistemic uncertainty of this structure, {found.ood_score:.3g} eV, is "
+            f"beyond the threshold of {found.threshold:.3g} eV: the structure is unlike the "
+            "training data, so do not rely on its energy and forces"
+        )
+    if found.unlike and found.unlike.reason:
+        said.append(
+            f"the structure is unlike the training data: {found.unlike.reason}; do not rely on its "
+            "energy and forces"
+        )
+    return said
 
 
 def checked_threshold(threshold: float | None) -> float | None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import ase.io
-import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from torch import Tensor
-from torch_geometric.data import Batch
 from tqdm import tqdm
 
 from egnn_prune.ase.structures import graph_of, in_ase_units, problem, read_structures
-from egnn_prune.deployment.trained_model import Evaluation, TrainedModel
-from egnn_prune.deployment.training_domain import Unlike
+from egnn_prune.deployment.structure_prediction import StructurePrediction
+from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.system.files import atomic
@@ -116,68 +112,37 @@ def predict_structures(
     with tqdm(total=len(good), desc="predicting", leave=False) as bar:
         for start in range(0, len(good), batch_size):
             part = good[start : start + batch_size]
-            atoms_of_part = [structures[k] for k in part]
-            for k, atoms, found in zip(
-                part, atoms_of_part, predicted(model, atoms_of_part, limit), strict=True
-            ):
-                rows[k] |= {**found, "unit": model.unit}
-                results.append(with_results(atoms, k, rows[k], model))
+            predictions = model.predict(
+                [graph_of(structures[k]) for k in part],
+                forces=model.is_potential,
+                coverage=COVERAGE,
+                threshold=threshold,
+            )
+            for k, found in zip(part, predictions, strict=True):
+                rows[k] |= columns(found)
+                results.append(with_results(structures[k], k, found, model))
             bar.update(len(part))
-    for row in rows:
-        row.pop("forces", None)
-        row.pop("atoms", None)
     return Predicted(rows, results, limit)
 
 
-def predicted(
-    model: TrainedModel, structures: Sequence[Atoms], limit: float | None
-) -> Iterator[dict[str, Any]]:
-    """The columns of every structure of a batch, ``forces [N, 3]`` of a potential, and ``atoms``.
-
-    These are whether each atom looks like a training atom, ``[N]``, where that is known.
-    """
-    batches = [[graph_of(atoms)] for atoms in structures]
-    if len({atoms.pbc.any() for atoms in structures}) == 1:  # else their attributes differ
-        batches = [[graph for (graph,) in batches]]
-    for graphs in batches:
-        batch = Batch.from_data_list(graphs).to(model.device)
-        found = model.evaluate(batch, forces=model.is_potential)
-        lower, upper = model.calibration.interval(found.stated, COVERAGE)
-        forces = None if found.forces is None else _split(found.forces, batch.ptr)
-        for i, graph in enumerate(graphs):
-            unlike = model.domain.unlike(graph) if model.domain else None
-            yield {
-                **_numbers(found, i),
-                "lower_90": float(lower[i]),
-                "upper_90": float(upper[i]),
-                **_flag(float(found.calibrated.doubt[i].sqrt()), limit, unlike, model.unit),
-                **({} if unlike is None else {"atoms": ~unlike.atoms.numpy()}),
-                **({} if forces is None else {"forces": forces[i]}),
-            }
-
-
-def _numbers(found: Evaluation, i: int) -> dict[str, float]:
+def columns(found: StructurePrediction) -> dict[str, Any]:
+    """The part of a row that comes from the model."""
+    assert found.interval is not None
     return {
-        "value": float(found.calibrated.mean[i]),
-        "std": float(found.calibrated.variance[i].sqrt()),
-        "epistemic_std": float(found.calibrated.epistemic[i].sqrt()),
+        "value": found.mean,
+        "std": found.std,
+        "epistemic_std": found.epistemic_std,
+        "lower_90": found.interval[0],
+        "upper_90": found.interval[1],
+        "in_distribution": {True: "yes", False: "no", None: ""}[found.in_distribution],
+        **({"reason": found.reason} if found.reason else {}),
+        "unit": found.unit,
     }
 
 
-def _split(forces: Tensor, ptr: Tensor) -> list[np.ndarray]:
-    return [part.double().cpu().numpy() for part in forces.split(ptr.diff().tolist())]
-
-
-def _flag(doubt: float, limit: float | None, unlike: Unlike | None, unit: str) -> dict[str, str]:
-    reasons = [unlike.reason] if unlike is not None and unlike.reason else []
-    if limit is not None and not doubt <= limit:
-        reasons.insert(0, f"its epistemic deviation is beyond {limit:.3g} {unit}".rstrip())
-    if reasons:
-        return {"in_distribution": "no", "reason": "; ".join(reasons)}
-    return {"in_distribution": "" if limit is None else "yes"}
-
-
-def with_results(atoms: Atoms, number: int, row: dict[str, Any], model: TrainedModel) -> Atoms:
+def with_results(
+    atoms: Atoms, number: int, found: StructurePrediction, model: TrainedModel
+) -> Atoms:
     """A copy of a structure with its prediction as extended XYZ holds it.
 
     Potentials become ``energy`` (eV) and ``forces`` (eV/Angstrom) with ``energy_std`` and
@@ -186,25 +151,27 @@ def with_results(atoms: Atoms, number: int, row: dict[str, Any], model: TrainedM
     # in the units of the numbers to come, and without a calculator: its numbers are not ours
     out = in_ase_units(atoms).copy()
     out.set_constraint()
-    scale = model.electronvolts() if model.is_potential else 1.0
-    name = "energy" if model.is_potential else model.target or "value"
-    numbers = {f"{name}_{key}": scale * row[key] for key in ("std", "epistemic_std")}
+    name, there = model.target or "value", found
     if model.is_potential:
+        name, there = "energy", found.converted(model.electronvolts(), "eV")
         for key in ("energy", "free_energy", "stress", "virial"):
             out.info.pop(key, None)
-        forces = scale * row["forces"]
         out.arrays.pop("forces", None)
-        out.calc = SinglePointCalculator(out, energy=scale * row["value"], forces=forces)
+        out.calc = SinglePointCalculator(out, energy=there.mean, forces=there.forces)
     else:
-        numbers |= {name: row["value"]}
         out.info["unit"] = model.unit
-    out.info |= {"structure": number, **numbers}
-    if row["in_distribution"]:
-        out.info["in_distribution"] = row["in_distribution"] == "yes"
-    if row.get("reason"):
-        out.info["reason"] = row["reason"]
-    if "atoms" in row:
-        out.arrays["atoms_in_distribution"] = row["atoms"]
+    out.info |= {
+        "structure": number,
+        f"{name}_std": there.std,
+        f"{name}_epistemic_std": there.epistemic_std,
+        **({} if model.is_potential else {name: there.mean}),
+    }
+    if found.in_distribution is not None:
+        out.info["in_distribution"] = found.in_distribution
+    if found.reason:
+        out.info["reason"] = found.reason
+    if found.unlike:
+        out.arrays["atoms_in_distribution"] = found.atoms_in_distribution
     return out
 
 

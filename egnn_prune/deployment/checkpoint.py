@@ -148,7 +148,16 @@ def load(path: str | Path, into: nn.Module | None = None) -> Prunable:
         InputError: the file is missing, damaged (new files have a checksum), not a model of this
             package, not one of ``into``, or holds NaN or infinite weights.
     """
-    header, tensors = read_header(path), _tensors(path)
+    return _network(path, read_header(path), _tensors(path), into)
+
+
+def _network(
+    path: str | Path,
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    into: nn.Module | None = None,
+) -> nn.Module:
+    """The network that a file's content describes, once all of it is checked."""
     if (header["class"] == TRACED) != (into is not None):
         raise InputError(
             f"{path} holds a {header['class']}, which is loaded "
@@ -216,7 +225,13 @@ def load_estimator(path: str | Path) -> Estimator:
     Raises:
         InputError: the file is missing, damaged, or holds a network without an estimator.
     """
-    network, spec = load(path), read_header(path).get("estimator")
+    return read_estimator(path)[0]
+
+
+def read_estimator(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
+    """What :func:`load_estimator` loads, and the metadata that :func:`save` was given."""
+    header, tensors = read_header(path), _tensors(path)
+    network, spec = _network(path, header, tensors), header.get("estimator")
     if spec is None:
         raise InputError(
             f"{path} holds a network without an uncertainty method; load it with load() and wrap "
@@ -224,10 +239,10 @@ def load_estimator(path: str | Path) -> Estimator:
         )
     try:
         estimator = restored(spec, network)
-        state = {k: v for k, v in _tensors(path).items() if k.startswith(FITTED)}
-        if any(v.is_floating_point() and bool(v.isnan().any()) for v in state.values()):
+        numbers = {k.removeprefix(FITTED): v for k, v in tensors.items() if k.startswith(FITTED)}
+        if any(v.is_floating_point() and bool(v.isnan().any()) for v in numbers.values()):
             raise ValueError("a fitted number is NaN")
-        load_fitted(estimator, {k.removeprefix(FITTED): v for k, v in state.items()})
+        load_fitted(estimator, numbers)
     except Exception as error:  # as in load(); the settings of a file may be anything
         raise InputError(f"{path} is damaged: its error bars do not fit its network") from error
-    return estimator.eval()
+    return estimator.eval(), header["metadata"]

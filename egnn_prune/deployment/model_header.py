@@ -50,51 +50,39 @@ def complaint(header: Mapping[str, Any]) -> str:
             return f"{key} has the wrong form"
     if header.get("dtype") not in PRECISIONS:
         return f"its precision is {header.get('dtype')!r}, none of {', '.join(PRECISIONS)}"
-    for place, number in _numbers(header["architecture"], "architecture"):
-        finite = not isinstance(number, float) or math.isfinite(number)
-        if not finite or (number < 0 and ".scale." not in place):
-            return f"{place} is {number}"
-    for scale in _scales(header["architecture"]):
-        if not all(_is_number(scale.get(k, 1.0)) for k in ("shift", "scale")) or not scale["scale"]:
-            return "the scale of its target is no number, or zero"
-    for place, number in _numbers(header.get("estimator", {}), "estimator"):
-        if number != number:
-            return f"{place} is {number}"
+    for place, value in _nodes(header["architecture"], "architecture"):
+        if place.endswith(".scale") and isinstance(value, dict):
+            numbers = (value.get("shift", 1.0), value.get("scale"))
+            if not all(map(_is_number, numbers)) or not value["scale"]:
+                return "the scale of its target is no number, or zero"
+        elif _is_number(value):
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if not finite or (value < 0 and ".scale." not in place):
+                return f"{place} is {value}"
+    for place, value in _nodes(header.get("estimator", {}), "estimator"):
+        if _is_number(value) and value != value:
+            return f"{place} is {value}"
     return ""
 
 
 def parts(node: Any) -> int:
     """How many objects a description has: layers, members and what they consist of."""
-    if isinstance(node, dict):
-        return 1 + sum(map(parts, node.values()))
-    return sum(map(parts, node)) if isinstance(node, list | tuple) else 0
-
-
-def _scales(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "scale" and isinstance(value, dict):
-                yield {"scale": None, **value}
-            else:
-                yield from _scales(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _scales(value)
+    return sum(isinstance(value, dict) for _, value in _nodes(node, ""))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _numbers(node: Any, place: str) -> Iterator[tuple[str, float]]:
+def _nodes(node: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Everything in a description, from the outside in, with the keys that lead to it."""
+    yield place, node
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _numbers(value, f"{place}.{key}")
+            yield from _nodes(value, f"{place}.{key}")
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _numbers(value, place)
-    elif _is_number(node):
-        yield place, node
+            yield from _nodes(value, place)
 
 
 class Bounded(TorchFunctionMode):

@@ -1,19 +1,21 @@
-"""A trained model as its users want it: with its unit, its limit of doubt, and its forces."""
+"""A trained model as its users want it: structures in, values with error bars and forces out."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.units import ENERGY, to_ev
-from egnn_prune.deployment.checkpoint import load_estimator, read_header
+from egnn_prune.deployment.checkpoint import read_estimator
+from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
@@ -29,23 +31,6 @@ from egnn_prune.uncertainty import (
 )
 from egnn_prune.uncertainty.calibration.base import NoCalibration
 from egnn_prune.uncertainty.estimator import finite
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model says of some structures, in the unit of its target and in Angstrom.
-
-    Attributes:
-        stated: the prediction ``[B]`` before recalibration; intervals are made from it.
-        calibrated: the same recalibrated: equal means, other error bars.
-        forces: ``[N, 3]``, the negative gradient of the mean, where they were asked for.
-        stress: ``[B, 3, 3]`` with ASE's sign, where it was asked for.
-    """
-
-    stated: Prediction
-    calibrated: Prediction
-    forces: Tensor | None = None
-    stress: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -111,11 +96,10 @@ class TrainedModel:
                     )
             elif path.stem != which:
                 _refuse_dense(which, f"the file {path}")
-            metadata = read_header(path)["metadata"]
+            estimator, metadata = read_estimator(path)
             domain = metadata.get("training_domain")
-            estimator = load_estimator(path).to(choose_device(device or "auto"))
             found = cls(
-                estimator.requires_grad_(False),
+                estimator.to(choose_device(device or "auto")).requires_grad_(False),
                 str(metadata.get("target") or ""),
                 _agreed(str(metadata.get("unit") or ""), unit or "", path),
                 (metadata.get("validation_doubt") or {}).get("q99") or None,
@@ -190,43 +174,78 @@ class TrainedModel:
         found = self.estimator
         return found.estimator if isinstance(found, Calibrated) else found
 
-    def evaluate(
-        self, batch: Batch | Data, forces: bool = False, stress: bool = False
-    ) -> Evaluation:
-        """Predict graphs, from one pass over all members (with gradients: one forth, one back).
+    def predict(
+        self,
+        graphs: Sequence[Data],
+        *,
+        forces: bool = False,
+        stress: bool = False,
+        coverage: float | None = None,
+        threshold: float | None = None,
+    ) -> list[StructurePrediction]:
+        """Predict structures, from one pass over all members (and one back for forces or stress).
 
         Mean, uncertainty and forces belong together: the mean is that of the members, which is what
-        the calibration was fitted to, and forces are its exact gradient.
+        the calibration was fitted to, and forces are its exact gradient. Molecules and periodic
+        structures cannot share a batch: a mixed list is predicted one by one.
+
+        Args:
+            graphs: ``z [N]``, ``pos [N, 3]`` in Angstrom, ``cell`` and ``pbc`` where periodic.
+            forces: whether they are computed.
+            stress: whether it and the forces are; all structures are periodic then.
+            coverage: of the intervals that are computed.
+            threshold: in the target's unit; by default the one of the file.
 
         Raises:
             DataError: the graphs cannot be used.
             InputError: a prediction or a force is NaN or infinite.
         """
-        slopes: tuple[Tensor, ...] = ()
-        stated: Any
-        if stress:
-            stated, *rest = energy_forces_stress(self.method, batch)
-            slopes = tuple(rest)
-        elif forces:
-            stated, force = energy_and_forces(self.method, batch)
-            slopes = (force,)
-        else:
-            stated = self.method.predict(batch)
-        finite(stated)
+        if len({"cell" in graph for graph in graphs}) != 1:  # none, or both kinds
+            asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
+            return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
+        # a copy: graphs are moved in place
+        batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
+        prediction, *slopes = self._pass(batch.to(self.device), forces, stress)
+        finite(prediction)
         if not all(bool(slope.isfinite().all()) for slope in slopes):
             raise InputError(
                 f"forces of {self.source} are NaN or infinite; check the structure and the weights"
             )
         with torch.no_grad():
-            calibrated: Any = self.calibration(stated)
-        return Evaluation(stated, calibrated, *slopes)
+            found: Any = self.calibration(prediction)
+            spreads = [v.sqrt() for v in (found.variance, found.epistemic, found.doubt)]
+            numbers = torch.stack([found.mean, *spreads], 1).tolist()
+            limits = None if coverage is None else self.calibration.interval(prediction, coverage)
+        parts = slopes[0].double().cpu().split([len(g.pos) for g in graphs]) if slopes else None
+        return [
+            StructurePrediction(
+                self.unit,
+                *numbers[i],
+                threshold=self.doubt_limit if threshold is None else threshold,
+                interval=(float(limits[0][i]), float(limits[1][i])) if limits else None,
+                forces=parts[i].numpy() if parts else None,
+                stress=slopes[1][i].double().cpu().numpy() if stress else None,
+                graph=graph,
+                domain=self.domain,
+            )
+            for i, graph in enumerate(graphs)
+        ]
 
-    def member_forces(self, batch: Batch | Data) -> Prediction | None:
+    def _pass(self, batch: Batch | Data, forces: bool, stress: bool) -> tuple[Any, ...]:
+        """The prediction before calibration, and what was asked for: forces, stress."""
+        if stress:
+            return energy_forces_stress(self.method, batch)
+        if forces:
+            return energy_and_forces(self.method, batch)
+        return (self.method.predict(batch),)
+
+    def member_forces(self, graph: Data) -> Prediction | None:
         """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.
 
         As the members state them: the calibration was fitted on the target, not on its slopes.
         """
         method, network = self.method, self.estimator.network
+        batch = copy.copy(graph).to(self.device)
         if isinstance(method, MCDropout):
             generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
             with thinned(network, draw_networks(network, method.samples, generator)):

@@ -164,30 +164,19 @@ def error_bars(bench: Bench, found: Found) -> None:
     batch, val, train = (batch_of(bench, split, 64) for split in ("test", "val", "train"))
     found["tolerance"] = TOLERANCE[torch.float32]
 
-    def both(make: Callable[[torch.device], Estimator]) -> tuple[Estimator, Estimator]:
-        return make(torch.device("cpu")), make(bench.device)
-
     def dropout(device: torch.device) -> Estimator:
         model = egnn(bench, dropout=0.1, readout_dropout=0.1).to(device)
         return MCDropout(model, samples=bench.pick(20, 4), seed=0)
 
-    def deep(device: torch.device) -> Estimator:
-        return SinglePass(DeepEnsemble([egnn(bench, seed) for seed in range(3)]).to(device))
-
-    def shallow(device: torch.device) -> Estimator:
-        return SinglePass(egnn(bench, members=3).to(device))
-
-    def last_layer(device: torch.device) -> Estimator:
-        return LastLayer(egnn(bench).to(device)).fit([train.clone().to(device)])
-
-    wrong = []
-    for name, make in {
+    methods: dict[str, Callable[[torch.device], Estimator]] = {
         "MC dropout": dropout,
-        "deep": deep,
-        "shallow": shallow,
-        "last layer": last_layer,
-    }.items():
-        here, there = both(make)
+        "deep": lambda d: SinglePass(DeepEnsemble([egnn(bench, k) for k in range(3)]).to(d)),
+        "shallow": lambda d: SinglePass(egnn(bench, members=3).to(d)),
+        "last layer": lambda d: LastLayer(egnn(bench).to(d)).fit([train.clone().to(d)]),
+    }
+    wrong = []
+    for name, make in methods.items():
+        here, there = make(torch.device("cpu")), make(bench.device)
         expected, computed = here.predict(batch), there.predict(batch.clone().to(bench.device))
         assert isinstance(expected, Prediction) and isinstance(computed, Prediction)
         spread = computed.epistemic.sqrt().mean()

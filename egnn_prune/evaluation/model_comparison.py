@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from egnn_prune.evaluation.uncertainty_scores import judge
 from egnn_prune.models import forces
 from egnn_prune.prediction import members_of
 from egnn_prune.pruning import count_macs
+from egnn_prune.system.timing import Clock, alternating_times
 from egnn_prune.uncertainty import Calibrated
 
 #: Graphs in the batch whose latency is measured.
@@ -31,9 +32,6 @@ LATENCY_BATCH = 128
 LATENCY_REPEATS = 50
 #: Graphs that the symmetry is checked on.
 SYMMETRY_GRAPHS = 32
-
-
-Clock = Callable[[], float]
 
 
 def latencies(
@@ -54,18 +52,9 @@ def latencies(
         For each model the times of :data:`LATENCY_REPEATS` passes.
     """
     batch = batch.to(device)
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for model in models.values():
-        model.to(device).eval()
+    runs = {name: partial(model.to(device).eval(), batch) for name, model in models.items()}
     with torch.no_grad():
-        for repeat in tqdm(range(LATENCY_REPEATS + LATENCY_REPEATS // 10), "latency", leave=False):
-            for name, model in models.items():
-                start = clock()
-                model(batch)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if repeat >= LATENCY_REPEATS // 10:
-                    times[name].append(1e3 * (clock() - start))
+        times = alternating_times(runs, LATENCY_REPEATS, LATENCY_REPEATS // 10, device, clock)
     for model in models.values():
         model.to("cpu")
     return times

@@ -9,27 +9,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+Clock = Callable[[], float]
 
-def milliseconds(run: Callable[[], object], device: str | torch.device) -> float:
+
+def milliseconds(
+    run: Callable[[], object], device: str | torch.device, clock: Clock = time.perf_counter
+) -> float:
     """How long a call takes, with all that it started on a GPU."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     run()
     if on_gpu:
         torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (clock() - start)
 
 
 def alternating_times(
-    runs: dict[str, Callable[[], object]], repeats: int, warmup: int, device: str | torch.device
+    runs: dict[str, Callable[[], object]],
+    repeats: int,
+    warmup: int,
+    device: str | torch.device,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Times in ms of each, measured by turns, without those of the first ``warmup`` turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warmup + repeats):
         for name, run in runs.items():
-            taken = milliseconds(run, device)
+            taken = milliseconds(run, device, clock)
             if turn >= warmup:
                 times[name].append(taken)
     return times

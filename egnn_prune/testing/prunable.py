@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -55,154 +56,178 @@ def assert_prunable(
         dense = _shaken(checked(model))
     except ConfigError as error:
         raise AssertionError(str(error)) from error
-    groups = dense.channel_groups()
     tolerance = default_tolerance(model, batch) if tolerance is None else tolerance
-    check_members(dense, groups)
-    check_resized(dense, groups)
+    groups = dense.channel_groups()
+    case = _Case(dense, groups, batch, tolerance)
+    check_members(case.model, groups)
+    check_resized(case.model, groups)
     for turn, sparsity in enumerate(sparsities):
-        _check_compact(dense, groups, batch, tolerance, _random_keep(groups, sparsity, turn))
-    _check_copies(dense, groups, batch, tolerance)
-    _check_gates(dense, groups, batch, tolerance)
-    _check_symmetry(dense, groups, batch, tolerance, equivariance)
+        case.check_compact(_random_keep(groups, sparsity, turn))
+    case.check_copies()
+    case.check_gates()
+    case.check_symmetry(equivariance)
 
 
-def _check_compact(
-    model: Prunable, groups: list[ChannelGroup], batch: Any, tolerance: float, keep: Keep
-) -> None:
-    """Masked and compact agree; where they do not, find out with which group alone."""
-    problem = _disagreement(model, batch, tolerance, keep)
-    if problem is None:
-        return
-    everything = {g.name: torch.ones(g.n, dtype=torch.bool) for g in groups}
-    for group in groups:
-        alone = _disagreement(model, batch, tolerance, {**everything, group.name: keep[group.name]})
-        if alone is not None:
-            raise AssertionError(f"group {group.name}: {alone}\n{_advice(model, group)}")
-    raise AssertionError(
-        f"each group can be removed alone, but not all together: {problem}; look for entries that "
-        "two groups claim, and for widths that resized() mixes up"
-    )
+@dataclass(frozen=True)
+class _Case:
+    """A shaken copy of a module, its groups, what it is called with, and how exact it has to be."""
 
+    model: Prunable
+    groups: list[ChannelGroup]
+    batch: Any
+    tolerance: float
 
-def _disagreement(model: Prunable, batch: Any, tolerance: float, keep: Keep) -> str | None:
-    """What goes wrong between the masked and the compact copy, if anything."""
-    masked = _masked(model, keep)
-    try:
-        small = compact(masked)
-    except Exception as error:
-        raise AssertionError(f"compact() fails: {error}") from error
-    try:
-        after = _run(small, batch)
-    except Exception as error:
-        return f"the compact copy cannot be run: {type(error).__name__}: {error}"
-    return _difference(_run(masked, batch), after, tolerance, "the masked and the compact copy")
+    def masked(self, keep: Keep) -> Prunable:
+        """A copy of the module with masks."""
+        masked = copy.deepcopy(self.model)
+        apply_masks(masked, keep)
+        return masked
 
+    def run(self, model: nn.Module) -> dict[str, Tensor]:
+        """What a module returns for the batch."""
+        with torch.no_grad():
+            return model_outputs(model(self.batch))
 
-def _check_copies(
-    model: Prunable, groups: list[ChannelGroup], batch: Any, tolerance: float
-) -> None:
-    """Masks follow ``deepcopy`` and ``state_dict``."""
-    keep = _random_keep(groups, 0.5, seed=7)
-    masked = _masked(model, keep)
-    loaded = copy.deepcopy(model)
-    hold(loaded, weight_names(loaded, groups))
-    loaded.load_state_dict(masked.state_dict())
-    for way, twin in (("deepcopy", copy.deepcopy(masked)), ("state_dict", loaded)):
-        kept = keep_masks(twin)
-        lost = [name for name, mask in keep.items() if not torch.equal(kept[name], mask)]
-        problem = _difference(_run(masked, batch), _run(twin, batch), tolerance, "model and copy")
-        if lost or problem:
-            raise AssertionError(
-                f"{way} does not keep the masks of group {lost[0]}"
-                if lost
-                else f"{way} changes what the masked model computes: {problem}; keep all that "
-                "matters in parameters, buffers and submodules"
-            )
+    def difference(
+        self, expected: dict[str, Tensor], found: dict[str, Tensor], who: str
+    ) -> str | None:
+        """How two results differ, if they do by more than rounding."""
+        for name, value in expected.items():
+            other = found[name]
+            if value.shape != other.shape and value.dim() == other.dim() > 1:
+                # an output may consist of channels that were removed
+                value = value[..., (value != 0).flatten(0, -2).any(0)]
+            if value.shape != other.shape:
+                return (
+                    f"{name} of {who} has the shapes {tuple(value.shape)} and "
+                    f"{tuple(other.shape)}; leave channels that are returned out of the groups"
+                )
+            deviation = float((value - other).abs().max()) if value.numel() else 0.0
+            scale = output_scale(name, expected, None)
+            if not deviation <= self.tolerance * scale:
+                return (
+                    f"{name} of {who} differs by {deviation / scale:.1e} of its scale "
+                    f"(allowed: {self.tolerance:.0e})"
+                )
+        return None
 
+    def check_compact(self, keep: Keep) -> None:
+        """Masked and compact agree; where they do not, find out with which group alone."""
+        problem = self.disagreement(keep)
+        if problem is None:
+            return
+        everything = {g.name: torch.ones(g.n, dtype=torch.bool) for g in self.groups}
+        for group in self.groups:
+            alone = self.disagreement({**everything, group.name: keep[group.name]})
+            if alone is not None:
+                raise AssertionError(f"group {group.name}: {alone}\n{_advice(self.model, group)}")
+        raise AssertionError(
+            f"each group can be removed alone, but not all together: {problem}; look for entries "
+            "that two groups claim, and for widths that resized() mixes up"
+        )
 
-def _check_gates(model: Prunable, groups: list[ChannelGroup], batch: Any, tolerance: float) -> None:
-    """A gate at one changes nothing; a gate at zero removes the channel."""
-    gated = [g for g in groups if g.gate]
-    keep = _random_keep(groups, 0.5, seed=11)
-    if gated and _gate_problem(model, groups, gated, batch, tolerance, keep):
-        for group in gated:  # whose is it?
-            problem = _gate_problem(model, groups, [group], batch, tolerance, keep)
-            if problem:
-                raise AssertionError(f"group {group.name}, gate {group.gate}: {problem}")
-        problem = _gate_problem(model, groups, gated, batch, tolerance, keep)
-        raise AssertionError(f"each gate works alone, but all together: {problem}")
-
-
-def _gate_problem(
-    model: Prunable,
-    groups: list[ChannelGroup],
-    gated: list[ChannelGroup],
-    batch: Any,
-    tolerance: float,
-    keep: Keep,
-) -> str | None:
-    """What goes wrong when the gates of some groups are opened and closed, if anything."""
-    gates = [cast(ChannelGate, model.get_submodule(g.gate)) for g in gated if g.gate]
-    like = next(model.parameters())
-    ones = [like.new_ones(sample_count(batch), g.n) for g in gated]
-    zeros = [o * keep[g.name].to(like) for o, g in zip(ones, gated, strict=True)]
-    first = [torch.cat([z[:1], o[1:]]) for z, o in zip(zeros, ones, strict=True)]
-    before, results = _run(model, batch), []
-    for values in (ones, zeros, first):
+    def disagreement(self, keep: Keep) -> str | None:
+        """What goes wrong between the masked and the compact copy, if anything."""
+        masked = self.masked(keep)
         try:
-            with opened_gates(gates, values):
-                results.append(_run(model, batch))
-        except (RuntimeError, IndexError) as error:
+            small = compact(masked)
+        except Exception as error:
+            raise AssertionError(f"compact() fails: {error}") from error
+        try:
+            after = self.run(small)
+        except Exception as error:
+            return f"the compact copy cannot be run: {type(error).__name__}: {error}"
+        return self.difference(self.run(masked), after, "the masked and the compact copy")
+
+    def check_copies(self) -> None:
+        """Masks follow ``deepcopy`` and ``state_dict``."""
+        keep = _random_keep(self.groups, 0.5, seed=7)
+        masked = self.masked(keep)
+        loaded = copy.deepcopy(self.model)
+        hold(loaded, weight_names(loaded, self.groups))
+        loaded.load_state_dict(masked.state_dict())
+        for way, twin in (("deepcopy", copy.deepcopy(masked)), ("state_dict", loaded)):
+            kept = keep_masks(twin)
+            lost = [name for name, mask in keep.items() if not torch.equal(kept[name], mask)]
+            problem = self.difference(self.run(masked), self.run(twin), "model and copy")
+            if lost or problem:
+                raise AssertionError(
+                    f"{way} does not keep the masks of group {lost[0]}"
+                    if lost
+                    else f"{way} changes what the masked model computes: {problem}; keep all that "
+                    "matters in parameters, buffers and submodules"
+                )
+
+    def check_gates(self) -> None:
+        """A gate at one changes nothing; a gate at zero removes the channel."""
+        gated = [g for g in self.groups if g.gate]
+        keep = _random_keep(self.groups, 0.5, seed=11)
+        if gated and self.gate_problem(gated, keep):
+            for group in gated:  # whose is it?
+                problem = self.gate_problem([group], keep)
+                if problem:
+                    raise AssertionError(f"group {group.name}, gate {group.gate}: {problem}")
+            problem = self.gate_problem(gated, keep)
+            raise AssertionError(f"each gate works alone, but all together: {problem}")
+
+    def gate_problem(self, gated: list[ChannelGroup], keep: Keep) -> str | None:
+        """What goes wrong when the gates of some groups are opened and closed, if anything."""
+        gates = [cast(ChannelGate, self.model.get_submodule(g.gate)) for g in gated if g.gate]
+        like = next(self.model.parameters())
+        ones = [like.new_ones(sample_count(self.batch), g.n) for g in gated]
+        zeros = [o * keep[g.name].to(like) for o, g in zip(ones, gated, strict=True)]
+        first = [torch.cat([z[:1], o[1:]]) for z, o in zip(zeros, ones, strict=True)]
+        before, results = self.run(self.model), []
+        for values in (ones, zeros, first):
+            try:
+                with opened_gates(gates, values):
+                    results.append(self.run(self.model))
+            except (RuntimeError, IndexError) as error:
+                return (
+                    f"the model cannot be run with its gates opened ({error}); call them with x "
+                    "[rows, channels, ...] and graph [rows], the number of the sample of each row"
+                )
+        opened, closed, partly = results
+        removed = {g.name: torch.ones(g.n, dtype=torch.bool) for g in self.groups}
+        masked = self.run(self.masked(removed | {g.name: keep[g.name] for g in gated}))
+        problem = self.difference(before, opened, "gates at one and no gates")
+        if problem:
+            return f"{problem}; a gate must only multiply its channels"
+        problem = self.difference(masked, closed, "removed channels and gates at zero")
+        if problem and self.difference(before, closed, "") is None:
             return (
-                f"the model cannot be run with its gates opened ({error}); call them with x "
-                "[rows, channels, ...] and graph [rows], the number of the sample of each row"
+                "closing it changes nothing; the channels must flow through it in forward(), as in "
+                "x = self.gate(x, graph)"
             )
-    opened, closed, partly = results
-    removed = {g.name: torch.ones(g.n, dtype=torch.bool) for g in groups}
-    masked = _run(_masked(model, removed | {g.name: keep[g.name] for g in gated}), batch)
-    problem = _difference(before, opened, tolerance, "gates at one and no gates")
-    if problem:
-        return f"{problem}; a gate must only multiply its channels"
-    problem = _difference(masked, closed, tolerance, "removed channels and gates at zero")
-    if problem and _difference(before, closed, tolerance, "") is None:
-        return (
-            "closing it changes nothing; the channels must flow through it in forward(), as in "
-            "x = self.gate(x, graph)"
-        )
-    if problem:
-        return (
-            f"{problem}; put the gate behind the last operation that can make something out of a "
-            "zero channel (a bias, an activation with f(0) != 0, a batch norm) and before every "
-            "layer that reads the channels"
-        )
-    alone = {
-        k: torch.cat([closed[k][:1], v[1:]]) if v.dim() and len(v) == len(ones[0]) else partly[k]
-        for k, v in before.items()
-    }
-    problem = _difference(alone, partly, tolerance, "the first sample's gate and all others'")
-    if problem:
-        return f"{problem}; give the gate the number of each row's sample as its graph"
-    return None
+        if problem:
+            return (
+                f"{problem}; put the gate behind the last operation that can make something out of "
+                "a zero channel (a bias, an activation with f(0) != 0, a batch norm) and before "
+                "every layer that reads the channels"
+            )
+        alone = {
+            k: torch.cat([closed[k][:1], v[1:]])
+            if v.dim() and len(v) == len(ones[0])
+            else partly[k]
+            for k, v in before.items()
+        }
+        problem = self.difference(alone, partly, "the first sample's gate and all others'")
+        if problem:
+            return f"{problem}; give the gate the number of each row's sample as its graph"
+        return None
 
-
-def _check_symmetry(
-    model: Prunable,
-    groups: list[ChannelGroup],
-    batch: Any,
-    tolerance: float,
-    wanted: bool | None,
-) -> None:
-    """What holds for the dense model holds for the compact one."""
-    if wanted is None:
-        graphs = getattr(batch, "pos", None) is not None
-        wanted = graphs and equivariance_error(model, batch) <= tolerance
-    if wanted:
-        assert_equivariant(model, batch, tolerance=tolerance)
-        small = compact(_masked(model, _random_keep(groups, 0.5, seed=13)))
-        try:
-            assert_equivariant(small, batch, tolerance=tolerance)
-        except AssertionError as error:
-            raise AssertionError(f"after compaction: {error}") from error
+    def check_symmetry(self, wanted: bool | None) -> None:
+        """What holds for the dense model holds for the compact one."""
+        if wanted is None:
+            graphs = getattr(self.batch, "pos", None) is not None
+            wanted = graphs and equivariance_error(self.model, self.batch) <= self.tolerance
+        if wanted:
+            assert_equivariant(self.model, self.batch, tolerance=self.tolerance)
+            small = compact(self.masked(_random_keep(self.groups, 0.5, seed=13)))
+            try:
+                assert_equivariant(small, self.batch, tolerance=self.tolerance)
+            except AssertionError as error:
+                raise AssertionError(f"after compaction: {error}") from error
 
 
 def _random_keep(groups: Iterable[ChannelGroup], sparsity: float, seed: int) -> Keep:
@@ -214,12 +239,6 @@ def _random_keep(groups: Iterable[ChannelGroup], sparsity: float, seed: int) -> 
         keep[group.name] = torch.ones(group.n, dtype=torch.bool)
         keep[group.name][order[: min(round(sparsity * group.n), group.n - 1)]] = False
     return keep
-
-
-def _masked(model: Prunable, keep: Keep) -> Prunable:
-    masked = copy.deepcopy(model)
-    apply_masks(masked, keep)
-    return masked
 
 
 @torch.no_grad()
@@ -239,35 +258,6 @@ def _shaken(model: Prunable) -> Prunable:
             noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
             tensor *= 0.7 + 0.6 * noise.to(tensor)
     return model.eval()
-
-
-def _run(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return model_outputs(model(batch))
-
-
-def _difference(
-    expected: dict[str, Tensor], found: dict[str, Tensor], tolerance: float, who: str
-) -> str | None:
-    """How two results differ, if they do by more than rounding."""
-    for name, value in expected.items():
-        other = found[name]
-        if value.shape != other.shape and value.dim() == other.dim() > 1:
-            # an output may consist of channels that were removed
-            value = value[..., (value != 0).flatten(0, -2).any(0)]
-        if value.shape != other.shape:
-            return (
-                f"{name} of {who} has the shapes {tuple(value.shape)} and {tuple(other.shape)}; "
-                "leave channels that are returned out of the groups"
-            )
-        deviation = float((value - other).abs().max()) if value.numel() else 0.0
-        scale = output_scale(name, expected, None)
-        if not deviation <= tolerance * scale:
-            return (
-                f"{name} of {who} differs by {deviation / scale:.1e} of its scale "
-                f"(allowed: {tolerance:.0e})"
-            )
-    return None
 
 
 def _advice(model: nn.Module, group: ChannelGroup) -> str:

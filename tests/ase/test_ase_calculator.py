@@ -164,13 +164,13 @@ def test_a_cell_without_periodic_boundaries_is_ignored():
 
 
 def test_computes_only_when_the_atoms_change(monkeypatch):
-    calls, evaluate = [], TrainedModel.evaluate
+    calls, predict = [], TrainedModel.predict
 
     def counted(self, *arguments, **keywords):
         calls.append(1)
-        return evaluate(self, *arguments, **keywords)
+        return predict(self, *arguments, **keywords)
 
-    monkeypatch.setattr(TrainedModel, "evaluate", counted)
+    monkeypatch.setattr(TrainedModel, "predict", counted)
     atoms = with_calculator()
     atoms.get_forces(), atoms.get_potential_energy(), atoms.get_potential_energy(True)
     atoms.set_initial_charges(np.ones(9))
@@ -212,13 +212,13 @@ class Watched:
     def __getattr__(self, name: str):
         return getattr(self.model, name)
 
-    def evaluate(self, batch, forces=False, stress=False):
+    def predict(self, graphs, forces=False, stress=False):
         self.asked.append("stress" if stress else "forces" if forces else "energy")
-        return self.model.evaluate(batch, forces, stress)
+        return self.model.predict(graphs, forces=forces, stress=stress)
 
-    def member_forces(self, batch):
+    def member_forces(self, graph):
         self.asked.append("members")
-        return self.model.member_forces(batch)
+        return self.model.member_forces(graph)
 
 
 @pytest.mark.parametrize("kind", ["shallow", "dropout"])

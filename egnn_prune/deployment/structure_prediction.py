@@ -1,0 +1,86 @@
+"""What a model says of one structure, and whether to believe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch_geometric.data import Data
+
+from egnn_prune.deployment.training_domain import TrainingDomain, Unlike
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StructurePrediction:
+    """What a model says of one structure, in ``unit`` (forces, stress: per Angstrom, Angstrom^3).
+
+    Attributes:
+        unit: of the target, or ``""``.
+        mean: mean of the members.
+        std: standard deviation after calibration.
+        epistemic_std: its epistemic part; 0 where the method does not split it.
+        ood_score: what the threshold is compared with: the epistemic part, or all of it
+            where the method does not split it.
+        threshold: the largest score that counts as in distribution, or ``None``.
+        interval: the limits of the calibrated interval, where a coverage was asked for.
+        forces: ``[N, 3]``, the exact negative gradient of the mean, where asked for.
+        stress: ``[3, 3]`` with ASE's sign, where asked for.
+        graph: the structure.
+        domain: what the training structures looked like, or ``None``.
+    """
+
+    unit: str
+    mean: float
+    std: float
+    epistemic_std: float
+    ood_score: float
+    threshold: float | None
+    interval: tuple[float, float] | None
+    forces: Array | None
+    stress: Array | None
+    graph: Data
+    domain: TrainingDomain | None
+
+    @cached_property
+    def unlike(self) -> Unlike | None:
+        """How it is unlike the training structures; computed when first asked for."""
+        return self.domain.unlike(self.graph) if self.domain else None
+
+    @property
+    def beyond_threshold(self) -> bool:
+        """Whether the score is beyond the threshold (NaN is)."""
+        return self.threshold is not None and not self.ood_score <= self.threshold
+
+    @property
+    def in_distribution(self) -> bool | None:
+        """Within the threshold, and like the training structures; ``None`` where nobody knows."""
+        if self.beyond_threshold or (self.unlike and self.unlike.reason):
+            return False
+        return None if self.threshold is None else True
+
+    @property
+    def atoms_in_distribution(self) -> NDArray[np.bool_] | None:
+        """``[N]``, which atoms look like training atoms, where the model's file says so."""
+        return ~self.unlike.atoms.numpy() if self.unlike else None
+
+    @property
+    def reason(self) -> str:
+        """Why it is out of distribution, in a clause or two; ``""`` where it is not."""
+        said = []
+        if self.beyond_threshold:
+            said.append(f"its epistemic deviation is beyond {self.threshold:.3g} {self.unit}")
+        if self.unlike and self.unlike.reason:
+            said.append(self.unlike.reason)
+        return "; ".join(clause.rstrip() for clause in said)
+
+    def converted(self, factor: float, unit: str) -> StructurePrediction:
+        """The same in another unit, of which the present one is ``factor``."""
+        names = ("mean", "std", "epistemic_std", "ood_score", "threshold", "forces", "stress")
+        found = {name: getattr(self, name) for name in names}
+        numbers = {name: factor * value for name, value in found.items() if value is not None}
+        limits = self.interval and (factor * self.interval[0], factor * self.interval[1])
+        return replace(self, unit=unit, interval=limits, **numbers)
