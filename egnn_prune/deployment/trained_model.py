@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
+from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.deployment.checkpoint import load_estimator, read_header
 from egnn_prune.deployment.training_domain import TrainingDomain

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from egnn_prune import data
-from egnn_prune.data import xtb
+from egnn_prune.data.sources import xtb
 from egnn_prune.errors import DataError
 
 UNITS = {"energy": "eV", "atomisation_energy": "eV", "gap": "eV", "dipole_norm": "D"}
