@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction
 from egnn_prune.runs.result_store import Row, different
@@ -44,7 +45,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     (sparsity,) = settings.pruning.sparsities
 
     @cache
-    def start() -> tuple[nn.Module, Tensor, float]:
+    def start() -> tuple[TracedNetwork, Tensor, float]:
         model = copy.deepcopy(dense)
         if sparsity:
             bench.mask_neurons(model, sparsity)
