@@ -25,11 +25,7 @@ ARMS = (*(s for s in STRATEGIES if s not in ("loss", "diverse", "prototype", "th
 
 
 def check(settings: VisionSettings) -> None:
-    """Refuse settings that this experiment cannot use.
-
-    Raises:
-        ConfigError: says which, and what it may be.
-    """
+    """Refuse settings that this experiment cannot use."""
     s, found = settings.selection, settings.pruning.sparsities
     different("selection.strategies", s.strategies, ARMS)
     if len(found) != 1 or not 0 <= found[0] < 1:
