@@ -105,7 +105,7 @@ def copied(tmp_path, monkeypatch):
     original = xtb.embedded_file()
     for suffix in (".npz", ".sha256"):
         shutil.copy(original.with_suffix(suffix), folder)
-    monkeypatch.setattr(xtb, "__file__", str(tmp_path / "data" / "xtb.py"))
+    monkeypatch.setattr(xtb, "__file__", str(tmp_path / "data" / "sources" / "xtb.py"))
     return folder / original.name
 
 
