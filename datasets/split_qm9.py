@@ -2,8 +2,8 @@
 
     python datasets/split_qm9.py qm9_12k.npz qm9_aromatic_out.npz
 
-Reads and writes the flat ``.npz`` of ``egnn_prune/data/npz.py``. Molecules whose SMILES has an
-aromatic atom (a lower-case letter) become the ``ood`` split: their bonding is of a kind that
+Reads and writes the flat ``.npz`` of ``egnn_prune/data/sources/npz.py``. Molecules whose SMILES has
+an aromatic atom (a lower-case letter) become the ``ood`` split: their bonding is of a kind that
 training never shows. The others are split 80/10/10 at random, with a fixed seed.
 """
 

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.local import local_data
-from egnn_prune.data.qm9 import PROPERTIES, SAMPLE, load_qm9
+from egnn_prune.data.sources.qm9 import PROPERTIES, SAMPLE, load_qm9
 from egnn_prune.graphs import neighbours
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.style import (

@@ -24,8 +24,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from egnn_prune.data.nbody import FIRST, FRAME, LAST, SIZES
-from egnn_prune.data.particles import Array, ChargedParticles, Recording, energy, forces, simulate
+from egnn_prune.data.sources.nbody import FIRST, FRAME, LAST, SIZES
+from egnn_prune.data.sources.particles import (
+    Array,
+    ChargedParticles,
+    Recording,
+    energy,
+    forces,
+    simulate,
+)
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.style import (
     BLUE,

@@ -1,4 +1,4 @@
-"""Where graphs come from: one module a source, one registry."""
+"""Where graphs come from: one registry of sources, and what becomes of what they read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.errors import ConfigError
 
-#: Sources by name: each is the function ``load_NAME`` in a module of this package. Modules are
+#: Sources by name: each is the function ``load_NAME`` in a module of :mod:`.sources`. Modules are
 #: imported when they are asked for: ASE's readers alone take half a second.
 SOURCES: dict[str, str] = {
     "xtb": "xtb",
@@ -85,7 +85,7 @@ def load(
 
 
 def _source(name: str) -> Callable[..., GraphDataset]:
-    module = import_module(f"{__name__}.{SOURCES[name]}")
+    module = import_module(f"{__name__}.sources.{SOURCES[name]}")
     found: Callable[..., GraphDataset] = getattr(module, f"load_{name}")
     return found
 

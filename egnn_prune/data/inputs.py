@@ -7,9 +7,9 @@ from typing import Protocol
 
 from egnn_prune.data.cache import sha256
 from egnn_prune.data.local import local_data
-from egnn_prune.data.md17 import RELEASES, split_files
-from egnn_prune.data.qm9 import SAMPLE
-from egnn_prune.data.qm9_official import ARCHIVE, UNCHARACTERIZED
+from egnn_prune.data.sources.md17 import RELEASES, split_files
+from egnn_prune.data.sources.qm9 import SAMPLE
+from egnn_prune.data.sources.qm9_official import ARCHIVE, UNCHARACTERIZED
 
 
 class GraphSource(Protocol):

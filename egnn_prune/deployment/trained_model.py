@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.data.npz import UNDECLARED
 from egnn_prune.data.quantities import is_total_energy
+from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.deployment.checkpoint import read_estimator
 from egnn_prune.deployment.structure_prediction import StructurePrediction

@@ -134,10 +134,17 @@ class Cell:
     path: Path
 
     def predictions(self, build: Callable[[], Estimator]) -> dict[str, Prediction]:
-        """Of every split; made where they are not kept already."""
+        """Of every split, members pooled; made where they are not kept already."""
         if not self.path.exists():
             self.predict(build())
-        return self.saved()
+        with np.load(self.path, allow_pickle=False) as archive:
+            parts = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        found = {}
+        for split in SPLITS:
+            if f"{split}_mean" in parts:
+                mean, aleatoric, epistemic = (parts[f"{split}_{part}"] for part in PARTS)
+                found[split] = Prediction(mean, aleatoric, epistemic, mean[None], aleatoric[None])
+        return found
 
     def rows(self, predictions: dict[str, Prediction], dense: Prediction) -> list[Row]:
         """One row a split and recalibration.
@@ -189,17 +196,6 @@ class Cell:
                 for part in PARTS:
                     arrays[f"{split}_{part}"] = getattr(found, part).numpy()
         write_arrays(self.path, **arrays)
-
-    def saved(self) -> dict[str, Prediction]:
-        """The predictions of every split, members pooled."""
-        with np.load(self.path, allow_pickle=False) as archive:
-            parts = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        found = {}
-        for split in SPLITS:
-            if f"{split}_mean" in parts:
-                mean, aleatoric, epistemic = (parts[f"{split}_{part}"] for part in PARTS)
-                found[split] = Prediction(mean, aleatoric, epistemic, mean[None], aleatoric[None])
-        return found
 
 
 def scores(prediction: Prediction, y: Tensor) -> Row:

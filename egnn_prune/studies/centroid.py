@@ -14,7 +14,7 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.configs.settings import CentroidStudySettings
 from egnn_prune.data import GraphDataset
-from egnn_prune.data.centroid import load_centroid
+from egnn_prune.data.sources.centroid import load_centroid
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import (
     BATCH,

@@ -22,10 +22,17 @@ from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system.device import choose_device
 
 
-class StudySettings(Protocol):
+class Placed(Protocol):
+    """Settings of what has a folder for its results."""
+
+    @property
+    def out(self) -> str | None:
+        """The folder; without one that of a default."""
+
+
+class StudySettings(Placed, Protocol):
     """Settings of any study; most have those of the main job besides."""
 
-    out: str | None
     seeds: list[int]
     threads: int | None
 
@@ -95,7 +102,7 @@ class Study(Generic[S]):
         print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")
 
 
-def study_folder(settings: StudySettings) -> Path:
+def study_folder(settings: Placed) -> Path:
     """Where the study's results go: ``out``, or what that is by default."""
     return Path(str(settings.out or type(settings)().out)).expanduser()
 

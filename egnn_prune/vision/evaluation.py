@@ -84,10 +84,8 @@ def image_scores(
     }
     if ood is not None:
         outside, kinds = predict_images(single, ood, device)
-        scores, others = ood_scores(prediction), ood_scores(outside)
         names = {"max_probability": "auroc", "entropy": "auroc_entropy", "energy": "auroc_energy"}
-        for score, name in names.items():
-            found[name] = out_of_distribution_scores(scores[score], others[score])["auroc"]
+        found |= _areas(prediction, outside, names)
         classes = prediction.probabilities.shape[1]
         counts = torch.zeros(int(kinds.max()) + 1, classes, dtype=torch.int64)
         counts.index_put_((kinds, outside.label), torch.ones_like(kinds), accumulate=True)
@@ -98,11 +96,23 @@ def image_scores(
         found |= {f"dropout_{k}": v for k, v in _scores(doubtful, labels, bins).items()}
         if ood is not None:
             far, _ = predict_images(sampled, ood, device)
-            here, there = ood_scores(doubtful), ood_scores(far)
-            for score, name in {"mutual_information": "", "max_probability": "_max"}.items():
-                area = out_of_distribution_scores(here[score], there[score])["auroc"]
-                found[f"dropout_auroc{name}"] = area
+            names = {
+                "mutual_information": "dropout_auroc",
+                "max_probability": "dropout_auroc_max",
+            }
+            found |= _areas(doubtful, far, names)
     return found
+
+
+def _areas(
+    inside: ClassPrediction, outside: ClassPrediction, names: dict[str, str]
+) -> dict[str, float]:
+    """How well scores tell the two apart: the AUROC of each, by the name that it has in a row."""
+    scores, others = ood_scores(inside), ood_scores(outside)
+    return {
+        name: out_of_distribution_scores(scores[score], others[score])["auroc"]
+        for score, name in names.items()
+    }
 
 
 def _scores(prediction: ClassPrediction, labels: Tensor, bins: int) -> dict[str, float]:

@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from egnn_prune.configs.settings import register
-from egnn_prune.data import centroid, load
-from egnn_prune.data.centroid import GRAPHS, load_centroid
+from egnn_prune.data import load
+from egnn_prune.data.sources import centroid
+from egnn_prune.data.sources.centroid import GRAPHS, load_centroid
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.build import build_model
 from egnn_prune.pipeline.main_job import run

@@ -15,8 +15,8 @@ from egnn_prune import data
 from egnn_prune.data.dataset import random_splits
 from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.local import data_folder, local_data
+from egnn_prune.data.sources.trajectory import random_trajectory_splits
 from egnn_prune.data.store import GraphStore
-from egnn_prune.data.trajectory import random_trajectory_splits
 from egnn_prune.errors import DataError, SuspiciousDataWarning
 
 Structures = list[tuple[np.ndarray, np.ndarray]]

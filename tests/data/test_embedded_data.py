@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from egnn_prune import data
-from egnn_prune.data import xtb
+from egnn_prune.data.sources import xtb
 from egnn_prune.errors import DataError
 
 UNITS = {"energy": "eV", "atomisation_energy": "eV", "gap": "eV", "dipole_norm": "D"}
@@ -105,7 +105,7 @@ def copied(tmp_path, monkeypatch):
     original = xtb.embedded_file()
     for suffix in (".npz", ".sha256"):
         shutil.copy(original.with_suffix(suffix), folder)
-    monkeypatch.setattr(xtb, "__file__", str(tmp_path / "data" / "xtb.py"))
+    monkeypatch.setattr(xtb, "__file__", str(tmp_path / "data" / "sources" / "xtb.py"))
     return folder / original.name
 
 

@@ -17,8 +17,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Batch
 
 from egnn_prune import data
-from egnn_prune.data import extxyz
 from egnn_prune.data.local import data_folder, local_data
+from egnn_prune.data.sources import extxyz
 from egnn_prune.errors import DataError
 from egnn_prune.models import EGNNOptions, PropertyModel
 from egnn_prune.models.forces import energy_and_forces

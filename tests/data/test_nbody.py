@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from egnn_prune.data import nbody, particles
-from egnn_prune.data.particles import ChargedParticles, energy, forces, simulate
+from egnn_prune.data.sources import nbody, particles
+from egnn_prune.data.sources.particles import ChargedParticles, energy, forces, simulate
 from egnn_prune.errors import ConfigError
 from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN

@@ -10,9 +10,10 @@ import torch
 from torch_geometric.loader import DataLoader
 
 from egnn_prune import data
-from egnn_prune.data import download, qm9
+from egnn_prune.data import download
 from egnn_prune.data.local import local_data
-from egnn_prune.data.qm9 import PROPERTIES, load_qm9, qm9_splits
+from egnn_prune.data.sources import qm9
+from egnn_prune.data.sources.qm9 import PROPERTIES, load_qm9, qm9_splits
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import PropertyModel, TargetScale
 
@@ -205,7 +206,7 @@ def official(nowhere):
 
 @pytest.mark.parametrize("piece", [3, 1000])
 def test_official_files(official, monkeypatch, piece):
-    monkeypatch.setattr("egnn_prune.data.qm9_official.PIECE", piece)
+    monkeypatch.setattr("egnn_prune.data.sources.qm9_official.PIECE", piece)
     dataset = load_qm9(target="u0")
     assert (dataset.name, len(dataset.graphs)) == ("qm9", 10)
     kept = [1, *range(3, 12)]

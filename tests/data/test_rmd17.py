@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 from egnn_prune import data
 from egnn_prune.data.dataset import split_hash
 from egnn_prune.data.local import data_folder, local_data
-from egnn_prune.data.trajectory import random_trajectory_splits
+from egnn_prune.data.sources.trajectory import random_trajectory_splits
 from egnn_prune.errors import ConfigError, DataError
 
 COUNT, ATOMS = 40, 3

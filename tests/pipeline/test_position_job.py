@@ -34,7 +34,7 @@ NBODY = {
 @pytest.fixture(scope="module", autouse=True)
 def few_systems():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("egnn_prune.data.nbody.SIZES", {5: SYSTEMS})
+        patch.setattr("egnn_prune.data.sources.nbody.SIZES", {5: SYSTEMS})
         yield
 
 

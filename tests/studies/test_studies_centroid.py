@@ -11,8 +11,8 @@ import torch
 from torch_geometric.data import Batch
 
 from egnn_prune.configs.settings import CentroidStudySettings
-from egnn_prune.data import centroid
-from egnn_prune.data.centroid import load_centroid
+from egnn_prune.data.sources import centroid
+from egnn_prune.data.sources.centroid import load_centroid
 from egnn_prune.errors import ConfigError
 from egnn_prune.report.studies.centroid import centroid_plot, centroid_table
 from egnn_prune.studies import centroid as study

@@ -17,7 +17,6 @@ from egnn_prune.system.files import is_clutter
 from egnn_prune.vision.data.image_set import ImageSet
 from egnn_prune.vision.data.parts import Parts
 from egnn_prune.vision.data.pictures import MODES, check_mode, check_size, opened, pixels
-from egnn_prune.vision.data.stored import image_set
 
 BLOCK = 256
 #: Names of sub-folders that hold a part rather than a class.
@@ -70,7 +69,7 @@ def _part(folder: Path, size: int | None) -> ImageSet:
         if state() != before:
             raise DataError(f"{folder} changed while it was read; load it when it is complete")
 
-    return image_set(cached(samples[0][0], decode_folder, variant=f"{size}|{before}"))
+    return ImageSet.stored(cached(samples[0][0], decode_folder, variant=f"{size}|{before}"))
 
 
 def _samples(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:

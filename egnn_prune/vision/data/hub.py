@@ -20,7 +20,6 @@ from egnn_prune.vision.data.class_names import CIFAR10, CIFAR100
 from egnn_prune.vision.data.image_set import ImageSet
 from egnn_prune.vision.data.parts import Parts
 from egnn_prune.vision.data.pictures import MODES, check_mode, check_size, opened, pixels
-from egnn_prune.vision.data.stored import image_set
 
 BLOCK = 1024
 SPLITS = ("train", "test")
@@ -73,7 +72,7 @@ def _part(name: str, split: str, path: str | Path | None) -> ImageSet:
     def decode_shards(_: Path) -> Iterator[Arrays]:
         return decode(source, shards)
 
-    return image_set(cached(shards[0], decode_shards, variant=name, others=shards[1:]))
+    return ImageSet.stored(cached(shards[0], decode_shards, variant=name, others=shards[1:]))
 
 
 def find_shards(name: str, split: str, path: str | Path | None = None) -> list[Path]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from egnn_prune.data.cache import Arrays
 from egnn_prune.errors import DataError
 
 BLOCK = 4096
@@ -65,6 +67,12 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def stored(cls, arrays: Arrays) -> ImageSet:
+        """The ``images``, ``labels`` and names of ``classes`` that a parser put into the cache."""
+        images, labels = _tensor(arrays["images"]), _tensor(arrays["labels"])
+        return cls(images, labels, tuple(arrays["classes"].tolist()))
 
     def rows(self, index: Tensor) -> ImageSet:
         """The images at these positions (int64 ``[n]``, or bool ``[N]``), copied."""
@@ -144,3 +152,14 @@ def channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     mean = share @ values
     std = (share * (values - mean[:, None]).square()).sum(dim=1).sqrt()
     return mean.float(), torch.where(std > 0, std, 1.0).float()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """A tensor in the same memory.
+
+    torch refuses to believe in read-only arrays, so a mapped file is mapped once more, "copy on
+    write": what writes to the tensor changes its own memory and never the file.
+    """
+    if isinstance(array, np.memmap) and array.size and array.filename is not None:
+        array = np.memmap(array.filename, array.dtype, "c", array.offset, array.shape)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

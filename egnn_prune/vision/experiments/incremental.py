@@ -30,11 +30,7 @@ ARMS = ("baseline", "neurons", "connections")
 
 
 def check(settings: VisionSettings) -> None:
-    """Refuse settings that this experiment cannot use.
-
-    Raises:
-        ConfigError: says which, and what it may be.
-    """
+    """Refuse settings that this experiment cannot use."""
     t, p = settings.training, settings.pruning
     incremental(0, p.rate, p.every)
     if t.patience is not None or t.schedule != "constant":

@@ -20,11 +20,7 @@ STRATEGIES = ("one_shot", "shuffled", "rewound", "reinitialised", "iterative")
 
 
 def check(settings: VisionSettings) -> None:
-    """Refuse settings that this experiment cannot use.
-
-    Raises:
-        ConfigError: says which, and what it may be.
-    """
+    """Refuse settings that this experiment cannot use."""
     p = settings.pruning
     different("pruning.structures", p.structures, STRUCTURES)
     different("pruning.strategies", p.strategies, STRATEGIES)

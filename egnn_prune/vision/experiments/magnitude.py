@@ -19,11 +19,7 @@ ARMS = ("dense_longer", "magnitude", "random")
 
 
 def check(settings: VisionSettings) -> None:
-    """Refuse settings that this experiment cannot use.
-
-    Raises:
-        ConfigError: there is not exactly one sparsity in (0, 1).
-    """
+    """Refuse settings that this experiment cannot use."""
     found = settings.pruning.sparsities
     if len(found) != 1 or not 0 < found[0] < 1:
         raise ConfigError(f"pruning.sparsities needs one fraction in (0, 1) here, not {found}")

@@ -32,7 +32,7 @@ class Kind(Protocol):
     """What the module of an experiment has."""
 
     def check(self, settings: VisionSettings) -> None:
-        """Refuse settings that it cannot use."""
+        """Refuse settings that it cannot use, in one sentence about the first of them."""
 
     def rehearse(self, bench: Bench) -> None:
         """Do on untrained networks what could fail later."""

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import ClassPrediction
 from egnn_prune.runs.result_store import Row, different
@@ -24,11 +25,7 @@ ARMS = (*(s for s in STRATEGIES if s not in ("loss", "diverse", "prototype", "th
 
 
 def check(settings: VisionSettings) -> None:
-    """Refuse settings that this experiment cannot use.
-
-    Raises:
-        ConfigError: says which, and what it may be.
-    """
+    """Refuse settings that this experiment cannot use."""
     s, found = settings.selection, settings.pruning.sparsities
     different("selection.strategies", s.strategies, ARMS)
     if len(found) != 1 or not 0 <= found[0] < 1:
@@ -44,7 +41,7 @@ def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     (sparsity,) = settings.pruning.sparsities
 
     @cache
-    def start() -> tuple[nn.Module, Tensor, float]:
+    def start() -> tuple[TracedNetwork, Tensor, float]:
         model = copy.deepcopy(dense)
         if sparsity:
             bench.mask_neurons(model, sparsity)

@@ -25,11 +25,7 @@ LONGER, SHUFFLED, SCRATCH = "dense_longer", "shuffled", "scratch"
 
 
 def check(settings: VisionSettings) -> None:
-    """Refuse settings that this experiment cannot use.
-
-    Raises:
-        ConfigError: says which, and what it may be.
-    """
+    """Refuse settings that this experiment cannot use."""
     p = settings.pruning
     different("pruning.factors", p.factors)
     different("pruning.criteria", p.criteria, [*CRITERIA, SHUFFLED, SCRATCH])

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from egnn_prune.data.dataset import GraphDataset
-from egnn_prune.data.npz import load_npz
+from egnn_prune.data.sources.npz import load_npz
 from egnn_prune.errors import DataError
 
 FILE = "xtb_molecules.npz"
@@ -18,7 +18,7 @@ def embedded_file() -> Path:
     Raises:
         DataError: it is in neither place, or its checksum is wrong.
     """
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     places = [here / "embedded" / FILE, here.parents[1] / "datasets" / FILE]
     path = next((p for p in places if p.is_file()), None)
     if path is None:

@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.data.cache import cache_folder
 from egnn_prune.data.dataset import GraphDataset
-from egnn_prune.data.particles import Array, ChargedParticles, simulate
+from egnn_prune.data.sources.particles import Array, ChargedParticles, simulate
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.graphs import complete_edges
 from egnn_prune.system.files import write_arrays

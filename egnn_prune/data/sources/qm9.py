@@ -13,8 +13,8 @@ from torch import Tensor
 from egnn_prune.data.cache import Arrays
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.local import local_data
-from egnn_prune.data.npz import column_of, flat_store, own_or_random_splits, read_npz
-from egnn_prune.data.qm9_official import official_arrays
+from egnn_prune.data.sources.npz import column_of, flat_store, own_or_random_splits, read_npz
+from egnn_prune.data.sources.qm9_official import official_arrays
 from egnn_prune.errors import ConfigError, DataError
 
 HARTREE = ase.units.Hartree
@@ -105,7 +105,8 @@ def load_qm9(
     Source: Ramakrishnan et al. 2014 (doi:10.1038/sdata.2014.22); split: Schuett et al. 2018.
 
     Args:
-        path: a file in the layout of :func:`~egnn_prune.data.npz.load_npz` with QM9's columns.
+        path: a file in the layout of :func:`~egnn_prune.data.sources.npz.load_npz`, with the
+            columns of QM9.
         target: see the table.
         subset: without a path, ``"full"``: the official files, downloaded once (90 MB);
             ``"12k"``: the sample ``molecules/qm9_12k.npz`` in ``EGNN_PRUNE_DATA``. Unless given:

@@ -15,14 +15,14 @@ from egnn_prune.data.array_files import npz_arrays
 from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.data.duplicates import grouped_splits
 from egnn_prune.data.local import VARIABLE, local_data
-from egnn_prune.data.store import GraphStore
-from egnn_prune.data.trajectory import (
+from egnn_prune.data.sources.trajectory import (
     UNITS,
     Names,
     random_trajectory_splits,
     read_trajectory,
     trajectory_splits,
 )
+from egnn_prune.data.store import GraphStore
 from egnn_prune.errors import ConfigError, DataError
 
 MOLECULES = (

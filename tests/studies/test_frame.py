@@ -1,0 +1,106 @@
+"""What all studies share: refusals before any work, rows over seeds, files and what is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from egnn_prune.configs.settings import SanitySettings
+from egnn_prune.errors import ConfigError
+from egnn_prune.runs.result_store import Row, Rows, different
+from egnn_prune.studies.frame import Results, Study, study_folder
+from egnn_prune.studies.sanity_checks import run_checks
+
+
+@dataclass
+class Settings:
+    out: str | None = "runs/tiny"
+    seeds: list[int] = field(default_factory=lambda: [2, 1])
+    threads: int | None = None
+    least: int = 0
+
+
+def check(settings: Settings) -> None:
+    if settings.least < 0:
+        raise ConfigError("least counts from 0")
+
+
+def run_seed(settings: Settings, seed: int) -> list[Row]:
+    if seed < settings.least:
+        raise ConfigError(f"seed {seed} is too small")
+    return [{"seed": seed, "threads": torch.get_num_threads()}]
+
+
+def results(_: Settings, rows: list[Row]) -> Results:
+    figure = Figure() if len(rows) > 1 else None
+    return Results(rows, f"{len(rows)} rows", figure, ["threads"])
+
+
+study = Study("tiny", check, run_seed, results)
+
+
+def test_rows_tables_and_figures_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    try:
+        out = study(Settings(out=None, threads=1))
+    finally:
+        torch.set_num_threads(before)
+    assert out == Path("runs/tiny") == study_folder(Settings())
+    assert (out / "tiny.csv").read_text() == "threads,seed\n1,2\n1,1\n"
+    assert (out / "tiny.txt").read_text() == "2 rows\n"
+    assert (out / "tiny.png").read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert said == "2 rows\nWritten: tiny.csv, tiny.txt, tiny.png in runs/tiny\n"
+    assert study(Settings(str(tmp_path / "one"), seeds=[3])) == tmp_path / "one"
+    assert not (tmp_path / "one" / "tiny.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"seeds": []}, "seeds needs one or more different values"),
+        ({"seeds": [1, 1]}, "seeds needs one or more different values"),
+        ({"least": -1}, "least counts from 0"),
+        ({"least": 2}, "seed 1 is too small"),  # found while it ran
+    ],
+)
+def test_a_refused_study_leaves_nothing(tmp_path, changes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        study(Settings(str(tmp_path / "out"), **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_seed_must_be_one_that_the_main_job_can_have(tmp_path):
+    with pytest.raises(ConfigError, match="seed must lie between 0 and 4e"):
+        run_checks(SanitySettings(out=str(tmp_path / "out"), seeds=[0, -1]))
+
+
+def test_only_what_is_missing_is_found_out(tmp_path):
+    asked = []
+
+    def find_out(arm: str) -> Row:
+        asked.append(arm)
+        return {"error": len(arm)}
+
+    rows = Rows(tmp_path / "rows.json", {}, seed=4)
+    rows.fill([{"arm": "a"}], find_out)
+    again = Rows(tmp_path / "rows.json", {}, seed=4)
+    found = again.fill([{"arm": "bb"}, {"arm": "a"}], find_out)
+    assert asked == ["a", "bb"]
+    assert [list(row.items()) for row in found] == [
+        [("seed", 4), ("arm", "bb"), ("error", 2)],
+        [("seed", 4), ("arm", "a"), ("error", 1)],
+    ]
+
+
+def test_what_there_is_not_is_refused_by_name():
+    different("arms", ["a", "b"], ["b", "a", "c"])
+    with pytest.raises(ConfigError, match=r"^arms must be some of a, b, not \['x', 'y'\]: why$"):
+        different("arms", ["y", "a", "x"], ["a", "b"], ": why")
+    with pytest.raises(ConfigError, match="arms needs one or more different values"):
+        different("arms", [], ["a"])
