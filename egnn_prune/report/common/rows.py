@@ -132,8 +132,8 @@ def rows_of(specs: list[Spec], metrics: Metrics) -> list[Row]:
     return [found for spec in specs if (found := row(spec, metrics)) is not None]
 
 
-def _score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False) -> Spec:
-    """A quality of the error bars; `thirds`: with three decimals."""
+def score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False) -> Spec:
+    """A quality of the error bars, compared by difference; `thirds`: with three decimals."""
     text = fixed if thirds else significant
     ideal = None if sign else 0.9
     return Spec(key, label, unit, text, difference, sign, ideal, difference_ends)
@@ -142,20 +142,20 @@ def _score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool
 def calibration_specs(unit: str) -> list[Spec]:
     """Quality of the error bars on the test split, and how well they tell OOD graphs."""
     return [
-        _score("ence", "ENCE"),
-        _score("crps", "CRPS", unit),
-        _score("miscalibration_area", "Miscalibration area", thirds=True),
-        _score("coverage_90", "Coverage of 90 %", sign=0, thirds=True),
-        _score("ause", "AUSE"),
-        _score("ood_auroc", "OOD AUROC", sign=1, thirds=True),
+        score("ence", "ENCE"),
+        score("crps", "CRPS", unit),
+        score("miscalibration_area", "Miscalibration area", thirds=True),
+        score("coverage_90", "Coverage of 90 %", sign=0, thirds=True),
+        score("ause", "AUSE"),
+        score("ood_auroc", "OOD AUROC", sign=1, thirds=True),
     ]
 
 
 def ood_specs() -> list[Spec]:
     """Quality of the error bars on the out-of-distribution split."""
     return [
-        _score("ood_nll", "NLL, OOD", "nats"),
-        _score("ood_ence", "ENCE, OOD"),
-        _score("ood_miscalibration_area", "Miscalibration area, OOD", thirds=True),
-        _score("ood_coverage_90", "Coverage of 90 %, OOD", sign=0, thirds=True),
+        score("ood_nll", "NLL, OOD", "nats"),
+        score("ood_ence", "ENCE, OOD"),
+        score("ood_miscalibration_area", "Miscalibration area, OOD", thirds=True),
+        score("ood_coverage_90", "Coverage of 90 %, OOD", sign=0, thirds=True),
     ]

@@ -134,7 +134,7 @@ def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
         A figure with three axes per split.
 
     Raises:
-        ValueError: If an array is missing or has the wrong length.
+        DataError: If an array is missing or has the wrong length.
     """
     unit = metrics["dataset"]["unit"]
     splits = splits_present(predictions)
