@@ -77,8 +77,8 @@ def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) ->
         )
 
 
-def _reliability_panels(panels: Sequence[Axes], bars: Bars, splits: Sequence[str]) -> None:
-    drawn = []
+def _reliability_panels(panels: NDArray[Any], bars: Bars, splits: Sequence[str]) -> None:
+    drawn: list[Array] = []
     for axes, split in zip(panels, splits, strict=True):
         diagonal(axes, "-")
         for name in COMPARED:

@@ -79,7 +79,7 @@ def comparison_rows(metrics: Metrics) -> list[Row]:
         metrics: The content of ``metrics.json``; errors are in ``dataset.unit``.
 
     Returns:
-        One row per quantity; ``values`` and ``texts`` have a key per model present. Qualities of
+        One row per quantity; ``texts`` has a key per model present. Qualities of
         the error bar stand as ``before → after`` recalibration.
     """
     check_metrics(metrics)
