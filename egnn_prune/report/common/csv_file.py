@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,8 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[
     """
     names = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        values = [row.get(name) for name in names]
-        writer.writerow(
-            "" if isinstance(value, float) and math.isnan(value) else value for value in values
-        )
+        writer.writerow({key: value for key, value in row.items() if value == value})
     return write_atomic(Path(path), buffer.getvalue().encode("utf-8"))

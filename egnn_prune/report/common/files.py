@@ -35,7 +35,7 @@ def number(value: object) -> float:
     return float(value)
 
 
-def _mapping(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+def _mapping(parent: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
     value = parent.get(key)
     if not isinstance(value, Mapping):
         raise DataError(f"metrics: {where}{key} must be a mapping, got {type(value).__name__}")
@@ -59,10 +59,9 @@ def check_metrics(metrics: Metrics) -> Metrics:
     version = metrics.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(f"metrics: schema_version must be {SCHEMA_VERSION}, got {version!r}")
-    dataset = _mapping(metrics, "dataset", "")
-    if not isinstance(dataset.get("unit"), str):
+    if not isinstance(_mapping(metrics, "dataset").get("unit"), str):
         raise DataError("metrics: dataset.unit must be a string such as 'eV'")
-    models = _mapping(metrics, "models", "")
+    models = _mapping(metrics, "models")
     for name in REQUIRED_MODELS:
         model = _mapping(models, name, "models.")
         for key in ("test_mae", "params", "macs_per_graph"):
@@ -72,17 +71,15 @@ def check_metrics(metrics: Metrics) -> Metrics:
         _mapping(models, "scratch", "models.")
     _check_records(metrics.get("ledger"), "ledger", "layer")
     if metrics.get("pruning") is not None:
-        _check_records(_mapping(metrics, "pruning", "").get("groups"), "pruning.groups", "name")
+        _check_records(_mapping(metrics, "pruning").get("groups"), "pruning.groups", "name")
     return metrics
 
 
 def _check_records(records: object, where: str, key: str) -> None:
     """Checks that `records` is absent or a list of mappings that each have `key`."""
-    if records is None:
-        return
-    if not isinstance(records, list):
+    if records is not None and not isinstance(records, list):
         raise DataError(f"metrics: {where} must be a list, got {type(records).__name__}")
-    for i, record in enumerate(records):
+    for i, record in enumerate(records or []):
         if not isinstance(record, Mapping) or key not in record:
             raise DataError(f"metrics: {where}[{i}] must be a mapping with a {key!r}")
 

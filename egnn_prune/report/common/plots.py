@@ -50,9 +50,11 @@ def line(
     mean = np.array([s.mean for s in found])
     half = np.array(halves(found))
     ends = np.stack([scale(mean) - scale(mean - half), scale(mean + half) - scale(mean)])
-    error = {"xerr" if horizontal else "yerr": ends} if half.any() else {}
+    error: dict[str, Any] = {"xerr" if horizontal else "yerr": ends} if half.any() else {}
+    x, y = (scale(mean), x) if horizontal else (x, scale(mean))
     axes.errorbar(
-        *((scale(mean), x) if horizontal else (x, scale(mean))),
+        x,
+        y,
         **error,
         color=look[0],
         marker=look[1],
@@ -158,8 +160,12 @@ def model_bars(
             if errors and math.isfinite(errors[name][j]):
                 axes.errorbar(value, y, xerr=errors[name][j], color="black", lw=1, capsize=2)
                 end += errors[name][j]
-            text = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(texts[name][j], (end, y), fontsize=8.5, **text)
+            axes.annotate(
+                *(texts[name][j], (end, y), (4, 0)),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+            )
             extents.append(end)
     axes.set_yticks(range(len(groups)), groups)
     axes.tick_params(axis="y", length=0)
@@ -169,8 +175,8 @@ def model_bars(
 
 def legend_below(figure: Figure, *axes: Axes, columns: int = 7, size: float = 8.5) -> None:
     """One legend under all panels, of what the given ones show."""
-    shown = [each.get_legend_handles_labels() for each in axes]
-    handles, labels = ([one for both in shown for one in both[k]] for k in (0, 1))
+    shown = [both for each in axes for both in zip(*each.get_legend_handles_labels(), strict=True)]
+    handles, labels = zip(*shown, strict=True)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=size)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from egnn_prune.report.common.files import RECALIBRATED, Metrics, models_present, number
 from egnn_prune.report.common.formatting import MISSING, significant
@@ -18,27 +18,23 @@ class Row:
     Attributes:
         key: Name of the quantity in ``metrics.json``.
         label: Name for readers.
-        unit: Unit of `values`; empty for counts and for dimensionless quantities.
-        values: Value per model, NaN where it was not measured.
-        texts: The same as text with three significant digits; ``before → after`` where
+        unit: Unit; empty for counts and for dimensionless quantities.
+        texts: Value per model with three significant digits; ``before → after`` where
             recalibration changed the number.
         change: What pruning did, e.g. ``+3.1 %`` or ``2.9x fewer``; empty if not comparable.
         better: Whether the pruned model is better, recalibrated where it can be; None if equal, not
             comparable, or where the interval does not tell.
         interval: 95 % interval of the last number in `change`, such as ``[+0.2, +6.1]``; empty
             for what is exact, and where there is none.
-        recalibrated: Value per model after recalibration; empty for other quantities.
     """
 
     key: str
     label: str
     unit: str
-    values: Mapping[str, float]
     texts: Mapping[str, str]
     change: str
     better: bool | None
-    interval: str = ""
-    recalibrated: Mapping[str, float] = field(default_factory=dict)
+    interval: str
 
 
 @dataclass(frozen=True)
@@ -118,12 +114,10 @@ def row(spec: Spec, metrics: Metrics) -> Row | None:
         key=spec.key,
         label=spec.label,
         unit=spec.unit,
-        values=before,
         texts={name: arrow(spec.text(before[name]), spec.text(after[name])) for name in names},
         change=arrow(change, last),
         better=better,
         interval=spec.ends(*ends) if spec.ends and known else "",
-        recalibrated=after if recalibrated else {},
     )
 
 
@@ -132,8 +126,8 @@ def rows_of(specs: list[Spec], metrics: Metrics) -> list[Row]:
     return [found for spec in specs if (found := row(spec, metrics)) is not None]
 
 
-def _score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False) -> Spec:
-    """A quality of the error bars; `thirds`: with three decimals."""
+def score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False) -> Spec:
+    """A quality of the error bars, compared by difference; `thirds`: with three decimals."""
     text = fixed if thirds else significant
     ideal = None if sign else 0.9
     return Spec(key, label, unit, text, difference, sign, ideal, difference_ends)
@@ -142,20 +136,20 @@ def _score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool
 def calibration_specs(unit: str) -> list[Spec]:
     """Quality of the error bars on the test split, and how well they tell OOD graphs."""
     return [
-        _score("ence", "ENCE"),
-        _score("crps", "CRPS", unit),
-        _score("miscalibration_area", "Miscalibration area", thirds=True),
-        _score("coverage_90", "Coverage of 90 %", sign=0, thirds=True),
-        _score("ause", "AUSE"),
-        _score("ood_auroc", "OOD AUROC", sign=1, thirds=True),
+        score("ence", "ENCE"),
+        score("crps", "CRPS", unit),
+        score("miscalibration_area", "Miscalibration area", thirds=True),
+        score("coverage_90", "Coverage of 90 %", sign=0, thirds=True),
+        score("ause", "AUSE"),
+        score("ood_auroc", "OOD AUROC", sign=1, thirds=True),
     ]
 
 
 def ood_specs() -> list[Spec]:
     """Quality of the error bars on the out-of-distribution split."""
     return [
-        _score("ood_nll", "NLL, OOD", "nats"),
-        _score("ood_ence", "ENCE, OOD"),
-        _score("ood_miscalibration_area", "Miscalibration area, OOD", thirds=True),
-        _score("ood_coverage_90", "Coverage of 90 %, OOD", sign=0, thirds=True),
+        score("ood_nll", "NLL, OOD", "nats"),
+        score("ood_ence", "ENCE, OOD"),
+        score("ood_miscalibration_area", "Miscalibration area, OOD", thirds=True),
+        score("ood_coverage_90", "Coverage of 90 %, OOD", sign=0, thirds=True),
     ]

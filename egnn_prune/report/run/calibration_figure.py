@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,11 @@ from egnn_prune.report.common.style import (
     light_grid,
     new_figure,
 )
-from egnn_prune.report.run.calibration import LEVELS, coverage, reliability, sparsification
+from egnn_prune.report.run.calibration import LEVELS, Curve, coverage, reliability, sparsification
 from egnn_prune.report.run.error_bars import COMPARED, ErrorBars, error_bars, splits_present
 
 Array = NDArray[np.float64]
-Bars = dict[tuple[str, str], ErrorBars]  # by split and model
+Bars = Mapping[str, Mapping[str, ErrorBars]]  # by split and model
 
 _BEFORE: dict[str, Any] = {
     "linestyle": (0, (4, 2)),
@@ -38,16 +38,6 @@ _BEFORE: dict[str, Any] = {
 }
 _AFTER: dict[str, Any] = {"linestyle": "-", "linewidth": 1.9, "markersize": 4.5}
 _REFERENCE: dict[str, Any] = {"color": GREY, "linestyle": "-", "linewidth": 0.8, "zorder": 1}
-
-
-def _stds(bars: ErrorBars) -> list[tuple[Array, dict[str, Any]]]:
-    """Error bars before and after recalibration with the look of their line.
-
-    Without recalibration there is one line, drawn as the main one.
-    """
-    if bars.recalibrated is None:
-        return [(bars.std, _AFTER)]
-    return [(bars.std, _BEFORE), (bars.recalibrated, _AFTER)]
 
 
 def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) -> None:
@@ -77,47 +67,40 @@ def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) ->
         )
 
 
-def _reliability_panels(panels: Sequence[Axes], bars: Bars, splits: Sequence[str]) -> None:
+def _draw(
+    panels: Sequence[Axes],
+    bars: Bars,
+    curve: Callable[[Array, Array], Curve],
+    markers: bool = False,
+    oracle: bool = False,
+) -> list[Curve]:
+    """Draws a curve of each model before and after recalibration, one panel a split.
+
+    Without recalibration there is one line, drawn as the main one.
+
+    Args:
+        panels: Where.
+        bars: What to draw.
+        curve: From errors and standard deviations to x and y; empty or NaN: nothing is drawn.
+        markers: Whether points are marked.
+        oracle: Whether to draw the curve of a score that knows the errors, too.
+
+    Returns:
+        What was drawn, oracles aside.
+    """
     drawn = []
-    for axes, split in zip(panels, splits, strict=True):
-        diagonal(axes, "-")
-        for name in COMPARED:
-            each, marker = bars[split, name], MODEL_MARKERS[name]
-            for std, look in _stds(each):
-                curve = reliability(each.error, std)
-                axes.plot(*curve, color=MODEL_COLOURS[name], marker=marker, **look)
-                drawn += curve
-    square(panels, np.concatenate(drawn))
-
-
-def _coverage_panel(axes: Axes, bars: Bars, split: str) -> None:
-    diagonal(axes, "-")
-    for name in COMPARED:
-        each = bars[split, name]
-        for std, look in _stds(each):
-            # Error bars of zero width everywhere have no coverage: nothing is drawn.
-            observed = coverage(each.error, std)
-            axes.plot(LEVELS, observed, color=MODEL_COLOURS[name], **look)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 0.9), yticks=(0, 0.5, 0.9))
-
-
-def _sparsification_top(bars: Bars) -> float:
-    """Upper end of the sparsification axes: above 1 where the uncertain molecules are the good."""
-    curves = [sparsification(each.error, std) for each in bars.values() for std, _ in _stds(each)]
-    highest = max((left[removed <= 0.9].max(initial=1.0) for removed, left in curves), default=1.0)
-    return max(1.2, 1.05 * float(highest))
-
-
-def _sparsification_panel(axes: Axes, bars: Bars, split: str, top: float) -> None:
-    axes.axhline(1, **_REFERENCE)
-    for name in COMPARED:
-        each, colour = bars[split, name], MODEL_COLOURS[name]
-        oracle = sparsification(each.error, np.abs(each.error))
-        axes.plot(*oracle, color=colour, linestyle=":", linewidth=1.3)
-        for std, look in _stds(each):
-            axes.plot(*sparsification(each.error, std), color=colour, **look)
-    # A handful of molecules is left on the right, where the curve is noise.
-    axes.set(xlim=(0, 0.9), ylim=(0, top), xticks=(0, 0.3, 0.6, 0.9), yticks=(0, 0.5, 1))
+    for axes, models in zip(panels, bars.values(), strict=True):
+        for name, each in models.items():
+            line = {"color": MODEL_COLOURS[name], "marker": MODEL_MARKERS[name] if markers else ""}
+            if oracle:
+                ideal = curve(each.error, np.abs(each.error))
+                axes.plot(*ideal, color=MODEL_COLOURS[name], linestyle=":", linewidth=1.3)
+            if each.recalibrated is not None:
+                drawn.append(curve(each.error, each.std))
+                axes.plot(*drawn[-1], **line, **_BEFORE)
+            drawn.append(curve(each.error, each.final))
+            axes.plot(*drawn[-1], **line, **_AFTER)
+    return drawn
 
 
 @house_style()
@@ -134,21 +117,20 @@ def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
         A figure with three axes per split.
 
     Raises:
-        ValueError: If an array is missing or has the wrong length.
+        DataError: If an array is missing or has the wrong length.
     """
     unit = metrics["dataset"]["unit"]
-    splits = splits_present(predictions)
     bars = {
-        (split, name): error_bars(predictions, split, name) for split in splits for name in COMPARED
+        split: {name: error_bars(predictions, split, name) for name in COMPARED}
+        for split in splits_present(predictions)
     }
-    top = _sparsification_top(bars)
-    figure = new_figure(height=1.3 + 2.55 * len(splits))
-    grid = figure.subplots(len(splits), 3, squeeze=False, sharex="col", sharey="col")
-    _reliability_panels(grid[:, 0], bars, splits)
-    for row, split in zip(grid, splits, strict=True):
+    figure = new_figure(height=1.3 + 2.55 * len(bars))
+    grid = figure.subplots(len(bars), 3, squeeze=False, sharex="col", sharey="col")
+    for row, split in zip(grid, bars, strict=True):
+        diagonal(row[0], "-")
+        diagonal(row[1], "-")
+        row[2].axhline(1, **_REFERENCE)
         prefix = "" if split == "test" else "ood_"
-        _coverage_panel(row[1], bars, split)
-        _sparsification_panel(row[2], bars, split, top)
         _numbers(row[0], metrics, f"{prefix}ence", "ENCE", "lower right")
         area = f"{prefix}miscalibration_area"
         _numbers(row[1], metrics, area, "miscalibration area", "upper left")
@@ -158,6 +140,15 @@ def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
         for axes, name in zip(row, names, strict=True):
             axes.set_ylabel(f"{SPLIT_LABELS[split]}: {name}")
             light_grid(axes)
+    points = _draw(grid[:, 0], bars, reliability, markers=True)
+    square(grid[:, 0], np.concatenate([values for curve in points for values in curve]))
+    _draw(grid[:, 1], bars, lambda error, std: (LEVELS, coverage(error, std)))
+    grid[0, 1].set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 0.9), yticks=(0, 0.5, 0.9))
+    curves = _draw(grid[:, 2], bars, sparsification, oracle=True)
+    # Above 1 where the uncertain molecules are the good ones. A handful of molecules is left on the
+    # right, where the curve is noise.
+    top = max(1.2, *(1.05 * left[out <= 0.9].max(initial=1.0) for out, left in curves))
+    grid[0, 2].set(xlim=(0, 0.9), ylim=(0, top), xticks=(0, 0.3, 0.6, 0.9), yticks=(0, 0.5, 1))
     heads = (
         ("Are the error bars as long\nas the errors?", f"predicted std ({unit})"),
         ("Do intervals hold the truth\nas often as they say?", "stated share of the interval"),
@@ -166,7 +157,8 @@ def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
     for column, (title, label) in zip(grid.T, heads, strict=True):
         column[0].set_title(title)
         column[-1].set_xlabel(label)
-    _legend(figure, any(each.recalibrated is not None for each in bars.values()))
+    every = [each for models in bars.values() for each in models.values()]
+    _legend(figure, any(each.recalibrated is not None for each in every))
     return figure
 
 

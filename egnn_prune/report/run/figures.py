@@ -72,7 +72,7 @@ def _mae_half(metrics: Metrics, predictions: Predictions, split: str, name: str)
 
 def _calibration_panel(axes: Axes, metrics: Metrics, predictions: Predictions) -> None:
     unit = metrics["dataset"]["unit"]
-    drawn = []
+    drawn: list[np.ndarray] = []
     for name in models_present(metrics):
         bars = error_bars(predictions, "test", name)
         curve = reliability(bars.error, bars.std)

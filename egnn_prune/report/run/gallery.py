@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from egnn_prune.errors import DataError
-from egnn_prune.report.common.files import Metrics, Predictions
+from egnn_prune.report.common.files import Metrics, Predictions, has_split
 from egnn_prune.report.common.style import (
     BLUE,
     GREY,
@@ -73,7 +73,7 @@ def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
         DataError: If the arrays do not fit together; the message names the array.
     """
     prefix = f"gallery_{split}"
-    if f"{prefix}_row" not in predictions or splits_present(predictions).count(split) == 0:
+    if f"{prefix}_row" not in predictions or not has_split(predictions, split):
         return []
     for key in ("atoms", "z", "pos"):
         if f"{prefix}_{key}" not in predictions:
@@ -149,7 +149,6 @@ def _shortened(text: str) -> str:
 def _gauge(axes: Axes, each: Exhibit, reach: float, bottom: float, half: float) -> None:
     """Error bar and truth on a line under the drawing; `reach` in units of the data is `half`."""
     scale = half / reach
-    inside = each.off <= SIGMAS
     axes.plot([-half, half], [bottom, bottom], color="#D0D0D0", linewidth=0.8, zorder=1)
     for sigmas, width in ((SIGMAS, 2.0), (1.0, 5.0)):
         end = min(sigmas * each.std * scale, half)
@@ -157,12 +156,14 @@ def _gauge(axes: Axes, each: Exhibit, reach: float, bottom: float, half: float) 
             [-end, end], [bottom, bottom], color="#9A9A9A", linewidth=width, solid_capstyle="butt"
         )
     place = (each.target - each.mean) * scale
-    clipped = abs(place) > half
+    marker = "o" if each.off <= SIGMAS else "X"
+    if abs(place) > half:
+        marker = ">" if place > 0 else "<"
     axes.plot(
         np.clip(place, -half, half),
         bottom,
-        marker=((">" if place > 0 else "<") if clipped else ("o" if inside else "X")),
-        color=BLUE if inside else VERMILION,
+        marker=marker,
+        color=_colour(each),
         markeredgecolor="white",
         markeredgewidth=0.6,
         markersize=7,
@@ -174,21 +175,17 @@ def _gauge(axes: Axes, each: Exhibit, reach: float, bottom: float, half: float) 
 def _panel(axes: Axes, each: Exhibit, unit: str, reach: float, inches: float) -> None:
     """One molecule with three lines of text above and the gauge below."""
     (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
-    inside = each.off <= SIGMAS
     axes.set_axis_off()
     draw_molecule(axes, each.z, each.pos, points_per_angstrom=72 * inches / (right - left))
     _gauge(axes, each, reach, bottom + _GAUGE / 2, 0.86 * right)
     digits = _decimals(each.std)
+    number = f".{digits}f"
     lines = (
+        (f"true {each.target:{number}}, {_sigmas(each.off)}", "normal", _colour(each)),
+        (f"{each.mean:{number}} ± {each.std:{number}} {unit}", "normal", "black"),
         (_shortened(each.label), "bold", "black"),
-        (f"{each.mean:.{digits}f} ± {each.std:.{digits}f} {unit}", "normal", "black"),
-        (
-            f"true {each.target:.{digits}f}, {_sigmas(each.off)}",
-            "normal",
-            BLUE if inside else VERMILION,
-        ),
     )
-    for i, (text, weight, colour) in enumerate(reversed(lines)):
+    for i, (text, weight, colour) in enumerate(lines):
         axes.annotate(
             text,
             (0.5, 1.0),
@@ -202,6 +199,11 @@ def _panel(axes: Axes, each: Exhibit, unit: str, reach: float, inches: float) ->
             parse_math=False,
             annotation_clip=False,
         )
+
+
+def _colour(each: Exhibit) -> str:
+    """Of the true value: another one where it is not as expected."""
+    return BLUE if each.off <= SIGMAS else VERMILION
 
 
 def _sigmas(off: float) -> str:

@@ -80,10 +80,11 @@ def bonds(z: NDArray[np.int64], pos: Array) -> NDArray[np.int64]:
     return np.argwhere(np.triu(distance < BOND_FACTOR * (radii[:, None] + radii[None]), k=1))
 
 
-def _faded(colour: Array, depth: float) -> Array:
+def _faded(colour: Array, depth: float) -> tuple[float, float, float]:
     """Colour at `depth` (0 nearest, 1 farthest) seen through white haze."""
     # Mixed with white, not transparent: bonds behind an atom must not shine through.
-    return colour + (1 - colour) * _HAZE * depth
+    red, green, blue = colour + (1 - colour) * _HAZE * depth
+    return red, green, blue
 
 
 def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angstrom: float) -> None:

@@ -67,8 +67,8 @@ def _panel(axes: Axes, points: dict[str, tuple[Array, Array]], unit: str) -> Non
     axes.set_aspect("equal")
     light_grid(axes)
     if outside:
-        place = {"xycoords": "axes fraction", "ha": "right", "fontsize": 8.5}
-        axes.annotate(f"{outside} outside the axes", (0.98, 0.03), color=GREY, **place)
+        text = f"{outside} outside the axes"
+        axes.text(0.98, 0.03, text, transform=axes.transAxes, ha="right", color=GREY, fontsize=8.5)
 
 
 @house_style()

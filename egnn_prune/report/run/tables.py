@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 from egnn_prune.report.common.files import (
@@ -28,64 +29,43 @@ from egnn_prune.report.common.rows import (
     Row,
     Spec,
     calibration_specs,
-    difference,
-    difference_ends,
     ood_specs,
     rows_of,
+    score,
 )
 from egnn_prune.report.common.wording import words
 
 
-def _nll() -> Spec:
-    return Spec("nll", "NLL, test", "nats", significant, difference, -1, ends=difference_ends)
-
-
 def _specs(unit: str, batch: float, forces: bool) -> list[Spec]:
-    shorter = partial(times, less="shorter", more="longer")
-    fewer = partial(times, less="fewer", more="more")
+    def error(key: str, label: str, unit: str) -> Spec:
+        return Spec(key, label, unit, significant, percent_change, -1, ends=percent_ends)
+
+    def compared(less: str, more: str) -> Callable[[float, float], str]:
+        return partial(times, less=less, more=more)
+
     force, energy = f"{unit}/Angstrom", "energy " if forces else ""
-    error = (significant, percent_change, -1)
     latency = f"Latency, batch of {batch:.0f}" if math.isfinite(batch) else "Latency"
+    speed, fewer = compared("faster", "slower"), compared("fewer", "more")
     return [
         # what a potential is for: forces before energies
-        Spec("test_force_mae", "Test force MAE", force, *error, ends=percent_ends),
-        Spec("test_force_rmse", "Test force RMSE", force, *error, ends=percent_ends),
-        Spec("ood_force_mae", "OOD force MAE", force, *error, ends=percent_ends),
-        Spec("test_mae", f"Test {energy}MAE", unit, *error, ends=percent_ends),
-        Spec("test_rmse", f"Test {energy}RMSE", unit, *error, ends=percent_ends),
-        Spec("test_mse", "Test MSE", f"{unit}^2", *error, ends=percent_ends),
-        Spec("ood_mae", f"OOD {energy}MAE", unit, *error, ends=percent_ends),
-        _nll(),
-        Spec(
-            "spearman_error_uncertainty",
-            "Spearman |error|, std",
-            "",
-            significant,
-            difference,
-            1,
-            ends=difference_ends,
-        ),
+        error("test_force_mae", "Test force MAE", force),
+        error("test_force_rmse", "Test force RMSE", force),
+        error("ood_force_mae", "OOD force MAE", force),
+        error("test_mae", f"Test {energy}MAE", unit),
+        error("test_rmse", f"Test {energy}RMSE", unit),
+        error("test_mse", "Test MSE", f"{unit}^2"),
+        error("ood_mae", f"OOD {energy}MAE", unit),
+        score("nll", "NLL, test", "nats"),
+        score("spearman_error_uncertainty", "Spearman |error|, std", sign=1),
         *calibration_specs(unit),
         Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
         Spec("params", "Parameters", "", si, fewer, -1),
         Spec("macs_per_graph", "MACs per graph", "", si, fewer, -1),
+        Spec("latency_ms", latency, "ms", significant, speed, -1, ends=factor_ends),
+        Spec("train_seconds", "Training time", "s", significant, compared("shorter", "longer"), 0),
         Spec(
-            "latency_ms",
-            latency,
-            "ms",
-            significant,
-            partial(times, less="faster", more="slower"),
-            -1,
-            ends=factor_ends,
-        ),
-        Spec("train_seconds", "Training time", "s", significant, shorter, 0),
-        Spec(
-            "checkpoint_bytes",
-            "Checkpoint",
-            "",
-            partial(si, unit="B"),
-            partial(times, less="smaller", more="larger"),
-            -1,
+            *("checkpoint_bytes", "Checkpoint", "", partial(si, unit="B")),
+            *(compared("smaller", "larger"), -1),
         ),
     ]
 
@@ -99,11 +79,8 @@ def comparison_rows(metrics: Metrics) -> list[Row]:
         metrics: The content of ``metrics.json``; errors are in ``dataset.unit``.
 
     Returns:
-        One row per quantity; ``values`` and ``texts`` have a key per model present. Qualities of
+        One row per quantity; ``texts`` has a key per model present. Qualities of
         the error bar stand as ``before → after`` recalibration.
-
-    Raises:
-        ValueError: If `metrics` is malformed.
     """
     check_metrics(metrics)
     batch = number(metrics["models"]["dense"].get("latency_batch"))
@@ -111,14 +88,12 @@ def comparison_rows(metrics: Metrics) -> list[Row]:
 
 
 def calibration_rows(metrics: Metrics) -> list[Row]:
-    """Quality of the error bars on test and OOD, for the calibration section of the page.
-
-    Raises:
-        ValueError: If `metrics` is malformed.
-    """
+    """Quality of the error bars on test and OOD, for the calibration section of the page."""
     check_metrics(metrics)
     unit = metrics["dataset"]["unit"]
-    return rows_of([_nll(), *calibration_specs(unit), *ood_specs()], metrics)
+    return rows_of(
+        [score("nll", "NLL, test", "nats"), *calibration_specs(unit), *ood_specs()], metrics
+    )
 
 
 def has_forces(metrics: Metrics) -> bool:
@@ -150,22 +125,22 @@ def headline(metrics: Metrics, intervals: bool = True) -> str:
         return f"{change} {percent_ends(*interval(metrics, key))}" if known else change
 
     new_macs, old_macs = pair("macs_per_graph")
-    parts = []
-    if old_macs > 0:
-        parts.append(f"{100 * new_macs / old_macs:.0f} % of the MACs")
+    parts = [f"{100 * new_macs / old_macs:.0f} % of the MACs"] if old_macs > 0 else []
     speed = times(*pair("latency_ms"), less="faster", more="slower")
     if speed != MISSING:
         ends = interval(metrics, "latency_ms")
-        if intervals and math.isfinite(sum(ends)) and not certain(ends):
-            speed = "same"  # as far as these passes can tell
-        text = "same latency" if speed == "same" else speed
+        untold = intervals and math.isfinite(sum(ends)) and not certain(ends)
+        text = "same latency" if untold or speed == "same" else speed
         parts.append(f"{text} {factor_ends(*ends)}" if intervals else text)
-    if has_forces(metrics):
-        parts.append(f"test force error {error('test_force_mae')}")
-        parts.append(f"test energy error {error('test_mae')}")
-    else:
-        parts.append(f"test error {error('test_mae')}")
+    parts += [f"{name.removesuffix('MAE')}error {error(key)}" for key, name in _maes(metrics)]
     return ", ".join(parts)
+
+
+def _maes(metrics: Metrics) -> list[tuple[str, str]]:
+    """Key and name of the errors that matter most, the first one first."""
+    if has_forces(metrics):
+        return [("test_force_mae", "test force MAE"), ("test_mae", "test energy MAE")]
+    return [("test_mae", "test MAE")]
 
 
 def notes(metrics: Metrics) -> list[str]:
@@ -173,14 +148,11 @@ def notes(metrics: Metrics) -> list[str]:
     check_metrics(metrics)
     models, dataset = metrics["models"], metrics["dataset"]
     sentences = []
-    for key in ("test_force_mae", "test_mae") if has_forces(metrics) else ("test_mae",):
+    for key, name in _maes(metrics):
         pruned = number(models["pruned"].get(key))
         scratch = number((models.get("scratch") or {}).get(key))
         if not math.isfinite(scratch):
             continue
-        name = {"test_force_mae": "test force MAE"}.get(
-            key, "test energy MAE" if has_forces(metrics) else "test MAE"
-        )
         ends = interval(metrics, key + SCRATCH)
         if certain(ends):
             verdict = f"is {lower_or_higher(pruned, scratch)} that"
@@ -207,9 +179,6 @@ def comparison_table(metrics: Metrics) -> str:
 
     Returns:
         Several lines of plain text without a trailing newline.
-
-    Raises:
-        ValueError: If `metrics` is malformed.
     """
     rows = comparison_rows(metrics)
     names = models_present(metrics)
@@ -223,14 +192,8 @@ def comparison_table(metrics: Metrics) -> str:
 
 LEDGER_COUNTS = ("total", "pruned", "frozen", "trainable", "macs_dense", "macs_pruned")
 LEDGER_HEADER = (
-    "layer",
-    "parameters",
-    "pruned",
-    "frozen",
-    "trainable",
-    "MACs dense",
-    "MACs pruned",
-    "MACs kept",
+    *("layer", "parameters", "pruned", "frozen", "trainable"),
+    *("MACs dense", "MACs pruned", "MACs kept"),
 )
 
 
@@ -252,9 +215,5 @@ def ledger_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def ledger_table(metrics: Metrics) -> str:
-    """Where parameters and MACs went, layer by layer, as a terminal table.
-
-    Raises:
-        ValueError: If `metrics` is malformed.
-    """
+    """Where parameters and MACs went, layer by layer, as a terminal table."""
     return text_table(list(LEDGER_HEADER), ledger_rows(metrics))
