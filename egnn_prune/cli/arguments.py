@@ -39,7 +39,6 @@ class Parser(argparse.ArgumentParser):
             first = message.removeprefix(start).split()[0].partition("=")[0]
             meant = did_you_mean(first, self.options())
         fail(f"{message}; --help lists all arguments{meant}")
-        raise AssertionError  # fail() has left
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from egnn_prune.cli.suggest import did_you_mean
+from egnn_prune.cli.suggest import no_setting
 from egnn_prune.configs.settings import described
 from egnn_prune.errors import ConfigError
 
@@ -59,10 +59,7 @@ def overrides_of(
     found = []
     for name, value in _leaves(_read(path)):
         if name not in known and not (name in groups and isinstance(value, str)):
-            meant = did_you_mean(name, [*known, *groups])
-            raise ConfigError(
-                f"{path}: there is no setting {name!r}; --help lists all settings{meant}"
-            )
+            raise ConfigError(f"{path}: {no_setting(name, [*known, *groups])}")
         if name in taken or {name, name.partition(".")[0]} & chosen.keys():
             continue
         found.append(f"{name}={value if name in groups else _written(value, name, path)}")

@@ -37,6 +37,8 @@ def parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do it."""
+    from torch import nn
+
     from egnn_prune.deployment.export import export_onnx, export_program
     from egnn_prune.deployment.trained_model import TrainedModel
     from egnn_prune.errors import ConfigError
@@ -46,7 +48,7 @@ def work(arguments: argparse.Namespace) -> None:
     if write is None:
         raise ConfigError(f"FILE must end in .pt2 or .onnx, not {arguments.file}")
     model = TrainedModel.load(arguments.model, "dense" if arguments.dense else "pruned", "cpu")
-    exported = model.estimator
+    exported: nn.Module = model.estimator
     if isinstance(model.method, MCDropout):
         if not arguments.single_pass:
             raise ConfigError(

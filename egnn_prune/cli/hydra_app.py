@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from egnn_prune.cli.config_file import overrides_of, split_config
 from egnn_prune.cli.script import fail, one_sentence
 from egnn_prune.cli.streams import FLAGS_HELP, streams, verbosity
-from egnn_prune.cli.suggest import did_you_mean
+from egnn_prune.cli.suggest import no_setting
 from egnn_prune.configs.settings import described
 from egnn_prune.errors import ConfigError, InputError
 
@@ -86,7 +86,8 @@ def check(schema: type, config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: says what is wrong.
     """
     ConfigStore.instance().store(name=f"base_{config_name}", node=schema)
-    stated = [a for a in arguments if not a.startswith("-")]
+    _, given = split_config(arguments)
+    stated = [a for a in given if not a.startswith("-")]
     with _refusing(schema, stated):
         OmegaConf.to_object(_composed(config_name, stated))
 
@@ -192,12 +193,6 @@ def _through_hydra(
     )()
 
 
-def no_setting(name: str, schema: type) -> str:
-    """That there is no such setting, and which one was probably meant."""
-    meant = did_you_mean(name, (n for n, _, _ in described(schema())))
-    return f"there is no setting {name!r}; --help lists all settings{meant}"
-
-
 def _one_sentence(error: Exception, schema: type, stated: Sequence[str]) -> str:
     """Hydra's and OmegaConf's messages without their hints on Hydra's syntax."""
     text = str(error.__cause__ or error)
@@ -205,9 +200,9 @@ def _one_sentence(error: Exception, schema: type, stated: Sequence[str]) -> str:
     if unknown:
         full = re.search(r"full_key: (\S+)", text)
         name = full.group(1) if full else unknown.group(1)
-        names = (a.partition("=")[0] for a in stated)  # Hydra knows only where it went wrong
-        name = next((n for n in names if n.startswith(f"{name}.")), name)
-        return no_setting(name, schema)
+        given = (a.partition("=")[0] for a in stated)  # Hydra knows only where it went wrong
+        name = next((n for n in given if n.startswith(f"{name}.")), name)
+        return no_setting(name, [n for n, _, _ in described(schema())])
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     options = re.search(r"Available options in '(\w+)':\n((?:\t.+\n?)+)", text)
     if options:

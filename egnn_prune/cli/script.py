@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from egnn_prune.cli.streams import NORMAL, TRACES, streams
 from egnn_prune.errors import InputError, out_of_memory_sentence
@@ -59,7 +60,7 @@ def one_sentence(level: int = NORMAL, resumable: bool = False) -> Iterator[None]
         fail(f"{sentence}; {again}" if resumable else sentence, traces=level >= TRACES)
 
 
-def fail(message: str, traces: bool = False) -> None:
+def fail(message: str, traces: bool = False) -> NoReturn:
     """Print one sentence, after the stack trace where that is asked for, and exit with code 2."""
     if traces:
         traceback.print_exc()

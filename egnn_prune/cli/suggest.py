@@ -13,3 +13,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not near:  # a setting without its section
         near = [k for k in known if k.rpartition(".")[2] == name][:1]
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def no_setting(name: str, known: Iterable[str]) -> str:
+    """That there is no such setting, and which one was probably meant."""
+    return f"there is no setting {name!r}; --help lists all settings{did_you_mean(name, known)}"

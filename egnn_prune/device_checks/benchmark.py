@@ -195,7 +195,7 @@ def ours_and_textbook(arguments: argparse.Namespace) -> bool:
     said = "agree" if worst < 1e-4 else "DO NOT AGREE"
     print(f"outputs {said}: largest difference {worst:.1e} of their scale")
 
-    cases = {
+    cases: dict[str, dict[str, Callable[[], object]]] = {
         "training step": {
             "ours": stepper(ours, run_ours),
             "textbook": stepper(textbook, run_textbook),

@@ -64,12 +64,10 @@ class TextbookEGNN(nn.Module):
         self.to(ours.embedding.weight.device, ours.embedding.weight.dtype)
         self.embedding.load_state_dict(ours.embedding.state_dict())
         for theirs, layer in zip(self.layers, ours.layers, strict=True):
-            theirs.phi_e[0].load_state_dict(layer.edge_in.state_dict())
-            theirs.phi_e[2].load_state_dict(layer.edge_out.state_dict())
-            theirs.phi_x[0].load_state_dict(layer.position_in.state_dict())
-            theirs.phi_x[2].load_state_dict(layer.position_out.state_dict())
-            theirs.phi_h[0].load_state_dict(layer.node_in.state_dict())
-            theirs.phi_h[2].load_state_dict(layer.node_out.state_dict())
+            for mlp, name in (("phi_e", "edge"), ("phi_x", "position"), ("phi_h", "node")):
+                for index, end in (("0", "in"), ("2", "out")):
+                    weights = layer.get_submodule(f"{name}_{end}").state_dict()
+                    theirs.get_submodule(f"{mlp}.{index}").load_state_dict(weights)
 
     def forward(
         self, x: Tensor, pos: Tensor, edge_index: Tensor, attr: Tensor | None = None
