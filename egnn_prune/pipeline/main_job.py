@@ -134,16 +134,8 @@ class Job(Workbench):
             with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
                 selected, weights = archive["selected"].tolist(), archive["weights"]
             rounds = PruningCallback(
-                s.criterion,
-                s.sparsity,
-                schedule=s.schedule,
-                rounds=s.rounds,
-                until=s.until,
-                scope=s.scope,
+                self.pruning,
                 batches=DataLoader([self.train[i] for i in selected], 64),
-                round_to=s.round_to,
-                freezing=s.freeze,
-                freeze_fraction=s.freeze_fraction,
                 seed=self.settings.seed,
                 loss=self.losses,
             )

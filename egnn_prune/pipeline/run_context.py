@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +37,7 @@ from egnn_prune.training import (
     ForceLosses,
     KeepBest,
     LearningCurve,
+    Pruning,
     PruningCallback,
     RegressionTask,
     Reselection,
@@ -155,6 +157,12 @@ class Workbench:
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
+
+    @property
+    def pruning(self) -> Pruning:
+        """What the settings prune, in the words of the callback."""
+        how = asdict(self.settings.pruning)
+        return Pruning(freezing=how.pop("freeze"), **how)
 
     @property
     def losses(self) -> Losses:

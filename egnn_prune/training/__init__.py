@@ -10,7 +10,7 @@ from egnn_prune.training.loss import (
     nll_losses,
     squared_losses,
 )
-from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
+from egnn_prune.training.pruning_callback import IncrementalPruning, Pruning, PruningCallback
 from egnn_prune.training.reselection import Reselection
 from egnn_prune.training.task import FitSettings, RegressionTask, Task, fit, graph_batches
 from egnn_prune.training.unfreezing import GradualUnfreezing
@@ -24,6 +24,7 @@ __all__ = [
     "IncrementalPruning",
     "KeepBest",
     "LearningCurve",
+    "Pruning",
     "PruningCallback",
     "RegressionTask",
     "Reselection",
