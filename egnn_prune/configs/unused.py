@@ -31,18 +31,20 @@ Reasons = dict[str, str]
 
 ENSEMBLES = ("shallow", "deep", "snapshot", "bootstrap")
 GRAPH_NETWORK = ("update_positions", "attention", "radial", "normalise", "aggregation")
-ONE_SHOT = dict.fromkeys(
-    [f"pruning.{n}" for n in ("schedule", "rounds", "until", "freeze", "freeze_fraction")],
-    "this job prunes in one shot and freezes nothing",
-)
+#: What a job over several seeds reads from settings of its own, or not at all.
 SEVERAL = {
     "seed": "this job has seeds=[...]",
     "name": "this job names its folder by out",
     "training.scratch": "this job has no arm of that kind",
     "selection.rounds": "this job selects once",
     "uncertainty.calibration": "this job does not calibrate by it",
-}
-STEPS = {"training.finetune_epochs": "this job has steps"}
+    "training.finetune_epochs": "this job has steps",
+    "pruning.sparsity": "this job has sparsities=[...]",
+    "pruning.criterion": "this job has criteria=[...]",
+} | dict.fromkeys(
+    [f"pruning.{n}" for n in ("schedule", "rounds", "until", "freeze", "freeze_fraction")],
+    "this job prunes in one shot and freezes nothing",
+)
 
 
 def refuse_unused(settings: Any, unused: Reasons | None = None) -> None:
@@ -144,41 +146,34 @@ def _main(s: Settings) -> Reasons:
     return _network(s) | _error_bars(s) | _selection([s.selection.strategy]) | _pruning(s)
 
 
+def _several(*read: str) -> Reasons:
+    """What a job over several seeds has no use for, but for what it reads all the same."""
+    return {name: why for name, why in SEVERAL.items() if name not in read}
+
+
 def _comparison(s: Settings) -> Reasons:
     arm = deepcopy(s)  # whose criterion and strategy are none that has settings of its own
     arm.pruning.criterion, arm.selection.strategy = "taylor", "top"
-    return _main(arm) | {
-        "seed": SEVERAL["seed"],
-        "name": SEVERAL["name"],
-        "pruning.sparsity": "this job has sparsities=[...]",
-        "pruning.criterion": "this job has arms=[...]",
-        "selection.strategy": "this job has arms=[...]",
-    }
+    arms = dict.fromkeys(("pruning.criterion", "selection.strategy"), "this job has arms=[...]")
+    several = {n: SEVERAL[n] for n in ("seed", "name", "pruning.sparsity")}
+    return _main(arm) | several | arms
 
 
 def _sweep(s: Settings) -> Reasons:
-    cells = {
-        "pruning.sparsity": "this job has sparsities=[...]",
-        "pruning.criterion": "this job has criteria=[...]",
-    }
-    parts = _network(s) | _error_bars(s) | _selection([s.selection.strategy])
-    return parts | SEVERAL | STEPS | ONE_SHOT | cells
+    return _network(s) | _error_bars(s) | _selection([s.selection.strategy]) | _several()
 
 
 def _sanity(s: Settings) -> Reasons:
     parts = _network(s) | _error_bars(s) | _selection([s.selection.strategy])
+    read = ("training.finetune_epochs", "pruning.sparsity", "pruning.criterion")
     draws = {"selection.replay": "this job trains its arms on all graphs"}
-    return parts | SEVERAL | ONE_SHOT | draws
+    return parts | _several(*read) | draws
 
 
 def _calibration(s: CalibrationStudySettings) -> Reasons:
-    found = {
-        **_network(s),
-        **SEVERAL,
-        **STEPS,
-        **ONE_SHOT,
+    found = _network(s) | _several()
+    found |= {
         "uncertainty.method": "this job has recipes=[...]",
-        "pruning.sparsity": "this job has sparsities=[...]",
         "pruning.criterion": "this job prunes by the taylor criterion",
         "selection.*": "this job trains on all graphs",
     }
@@ -191,36 +186,29 @@ def _calibration(s: CalibrationStudySettings) -> Reasons:
 
 
 def _selection_study(s: SelectionStudySettings) -> Reasons:
-    return {
-        **_network(s),
-        **_selection(s.strategies),
-        **SEVERAL,
-        **STEPS,
-        **ONE_SHOT,
-        "uncertainty.method": "this job's networks have Monte Carlo dropout",
-        "uncertainty.members": "this job's networks have Monte Carlo dropout",
+    dropout = "this job's networks have Monte Carlo dropout"
+    found = _network(s) | _selection(s.strategies)
+    found |= _several("pruning.sparsity", "pruning.criterion")
+    return found | {
+        "uncertainty.method": dropout,
+        "uncertainty.members": dropout,
         "selection.strategy": "this job has strategies=[...]",
         "selection.replay": "this job has replays=[...]",
     }
 
 
 def _acquisition(s: AcquisitionSettings) -> Reasons:
-    found = {
-        **_network(s),
-        **_error_bars(s),
-        **SEVERAL,
+    found = _network(s) | _error_bars(s) | _selection(s.strategies)
+    found |= _several(*(name for name in SEVERAL if name.startswith("pruning.")))
+    found |= {
         "reuse": "this job has no stages",
         "pruning.*": "this job prunes nothing",
         "selection.strategy": "this job has strategies=[...]",
         "training.max_epochs": "this job has first_steps",
-        "training.finetune_epochs": "this job has steps",
         "training.best_by": "this job looks at no validation",
     }
     rest = ("fraction", "threshold", "replay")
-    found |= {f"selection.{n}": "this job labels a number of graphs (added)" for n in rest}
-    if "band" not in s.strategies:
-        found["selection.band"] = "the strategy band is not among strategies"
-    return found
+    return found | {f"selection.{n}": "this job labels a number of graphs (added)" for n in rest}
 
 
 JOBS: dict[type, Callable[[Any], Reasons]] = {

@@ -18,7 +18,7 @@ from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError
 from egnn_prune.evaluation.model_comparison import evaluate
 from egnn_prune.pipeline.check_settings import validate
-from egnn_prune.pipeline.run_context import Workbench
+from egnn_prune.pipeline.run_context import Facts, Workbench, stage
 from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_report
 from egnn_prune.report.common.intervals import change_intervals
@@ -34,6 +34,8 @@ from egnn_prune.uncertainty.calibration import FEWEST
 DENSE = ("data", "model", "uncertainty", "training")
 SELECTED = (*DENSE, "selection")
 PRUNED = (*SELECTED, "pruning")
+TRAINED, CHOSEN = "stages/trained.safetensors", "stages/selection.npz"
+SCRATCH = "stages/scratch.safetensors"
 
 
 def run(settings: Settings) -> Path:
@@ -66,9 +68,13 @@ def run(settings: Settings) -> Path:
     job.select_uncertain_graphs()
     job.prune_and_finetune()
     job.continue_dense()
-    job.train_scratch()
+    if settings.training.scratch:
+        job.train_scratch()
     job.evaluate()
     job.report()
+    metrics = files.read_json(folder.path / "metrics.json")
+    print(f"\n{comparison_table(metrics)}\n\n{headline(metrics)}")
+    print(f"Report: {folder.path / 'report.html'}")
     return folder.path
 
 
@@ -86,211 +92,154 @@ class Job(Workbench):
 
     # ------------------------------------------------------------------ the stages
 
-    def train_dense(self) -> None:
-        """Stage 1: the dense network."""
+    @stage(1, "dense", "Training the dense model", DENSE, TRAINED)
+    def train_dense(self) -> Facts:
+        """The dense network."""
+        model, seconds = self.trained()
+        self.save(model, TRAINED)
+        return {"train_seconds": seconds}
 
-        def work() -> dict[str, Any]:
-            model, seconds = self.trained()
-            self.save(model, "stages/trained.safetensors")
-            return {"train_seconds": seconds}
-
-        self.stage(
-            1, "dense", "Training the dense model", DENSE, ("stages/trained.safetensors",), work
-        )
-
-    def select_uncertain_graphs(self) -> None:
-        """Stage 2: score every training graph, choose those to fine-tune on."""
+    @stage(2, "selection", "Scoring the training graphs", SELECTED, CHOSEN)
+    def select_uncertain_graphs(self) -> Facts:
+        """Score every training graph, choose those to fine-tune on."""
         s = self.settings.selection
-
-        def work() -> dict[str, Any]:
-            evidence = self.evidence(self.load("stages/trained.safetensors"))
-            chosen = self.select(evidence)
-            weights = replay_weights(chosen, len(self.train), s.replay)
-            files.write_arrays(
-                self.folder.path / "stages/selection.npz",
-                uncertainty=evidence.uncertainty.numpy(),
-                selected=chosen.numpy(),
-                weights=weights.numpy(),
-            )
-            return {
-                "strategy": s.strategy,
-                "uncertainty": self.settings.uncertainty.method,
-                "selected": len(chosen),
-                "replay": s.replay,
-                "mean_epistemic_std_all": float(evidence.uncertainty.mean()),
-                "mean_epistemic_std_selected": float(evidence.uncertainty[chosen].mean()),
-            }
-
-        self.stage(
-            2, "selection", "Scoring the training graphs", SELECTED, ("stages/selection.npz",), work
+        evidence = self.evidence(self.load(TRAINED))
+        chosen = self.select(evidence)
+        files.write_arrays(
+            self.folder.path / CHOSEN,
+            uncertainty=evidence.uncertainty.numpy(),
+            selected=chosen.numpy(),
+            weights=replay_weights(chosen, len(self.train), s.replay).numpy(),
         )
+        return {
+            "strategy": s.strategy,
+            "uncertainty": self.settings.uncertainty.method,
+            "selected": len(chosen),
+            "replay": s.replay,
+            "mean_epistemic_std_all": float(evidence.uncertainty.mean()),
+            "mean_epistemic_std_selected": float(evidence.uncertainty[chosen].mean()),
+        }
 
-    def prune_and_finetune(self) -> None:
-        """Stage 3: prune in rounds while fine-tuning on the selected graphs, then compact."""
-        s = self.settings.pruning
-
-        def work() -> dict[str, Any]:
-            model = self.load("stages/trained.safetensors")
-            with np.load(self.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
-                selected, weights = archive["selected"].tolist(), archive["weights"]
-            rounds = PruningCallback(
-                s.criterion,
-                s.sparsity,
-                schedule=s.schedule,
-                rounds=s.rounds,
-                until=s.until,
-                scope=s.scope,
-                batches=DataLoader([self.train[i] for i in selected], 64),
-                round_to=s.round_to,
-                freezing=s.freeze,
-                freeze_fraction=s.freeze_fraction,
-                seed=self.settings.seed,
-                loss=self.losses,
-            )
-            seconds = self.fit(
-                "pruned",
-                model,
-                self.train,
-                self.settings.training.finetune_epochs,
-                [rounds, *self.reselection()],
-                lr=self.settings.training.finetune_lr,
-                weights=torch.from_numpy(weights),
-            )
-            apply_masks(model, rounds.keep)  # freeze=none let channels grow back
-            small = compact(model)
-            self.save(self.calibrated(small), "pruned.safetensors")
-            batch = Batch.from_data_list(self.dataset.split("test"))
-            groups = model.channel_groups()
-            keep = keep_masks(model, groups)
-            counts: list[dict[str, Any]] = [
-                {"name": g.name, "kind": g.kind, "total": g.n, "kept": int(keep[g.name].sum())}
-                for g in groups
-            ]
-            total, kept = sum(c["total"] for c in counts), sum(c["kept"] for c in counts)
-            rows_of_ledger = ledger(model, small, lambda m: m(batch))
-            for row in rows_of_ledger:
-                for key in ("macs_dense", "macs_pruned"):
-                    row[key] = round(row[key] / batch.num_graphs)
-            return {
-                "train_seconds": seconds,
-                "ledger": rows_of_ledger,
-                "pruning": {
-                    **asdict(s),
-                    "channels_total": total,
-                    "channels_removed": total - kept,
-                    "groups": counts,
-                },
-            }
-
-        self.stage(3, "pruned", "Pruning and fine-tuning", PRUNED, ("pruned.safetensors",), work)
-
-    def continue_dense(self) -> None:
-        """Stage 4: the baseline, with the same extra steps on randomly drawn training graphs."""
-
-        def work() -> dict[str, Any]:
-            model = self.load("stages/trained.safetensors")
-            t = self.settings.training
-            seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
-            self.save(self.calibrated(model), "dense.safetensors")
-            return {"train_seconds": seconds}
-
-        self.stage(
-            4, "baseline", "Training the baseline further", DENSE, ("dense.safetensors",), work
+    @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, "pruned.safetensors")
+    def prune_and_finetune(self) -> Facts:
+        """Prune in rounds while fine-tuning on the selected graphs, then compact."""
+        model = self.load(TRAINED)
+        with np.load(self.folder.path / CHOSEN, allow_pickle=False) as archive:
+            selected, weights = archive["selected"].tolist(), archive["weights"]
+        rounds = PruningCallback(
+            self.pruning,
+            batches=DataLoader([self.train[i] for i in selected], 64),
+            seed=self.settings.seed,
+            loss=self.losses,
         )
+        seconds = self.fit(
+            "pruned",
+            model,
+            self.train,
+            self.settings.training.finetune_epochs,
+            [rounds, *self.reselection()],
+            lr=self.settings.training.finetune_lr,
+            weights=torch.from_numpy(weights),
+        )
+        apply_masks(model, rounds.keep)  # freeze=none let channels grow back
+        small = compact(model)
+        self.save(self.calibrated(small), "pruned.safetensors")
+        batch = Batch.from_data_list(self.dataset.split("test"))
+        groups = model.channel_groups()
+        keep = keep_masks(model, groups)
+        counts: list[dict[str, Any]] = [
+            {"name": g.name, "kind": g.kind, "total": g.n, "kept": int(keep[g.name].sum())}
+            for g in groups
+        ]
+        total, kept = sum(c["total"] for c in counts), sum(c["kept"] for c in counts)
+        rows_of_ledger = ledger(model, small, lambda m: m(batch))
+        for row in rows_of_ledger:
+            for key in ("macs_dense", "macs_pruned"):
+                row[key] = round(row[key] / batch.num_graphs)
+        return {
+            "train_seconds": seconds,
+            "ledger": rows_of_ledger,
+            "pruning": {
+                **asdict(self.settings.pruning),
+                "channels_total": total,
+                "channels_removed": total - kept,
+                "groups": counts,
+            },
+        }
 
-    def train_scratch(self) -> None:
-        """Stage 5: the compact shape, trained from scratch for all the steps."""
+    @stage(4, "baseline", "Training the baseline further", DENSE, "dense.safetensors")
+    def continue_dense(self) -> Facts:
+        """The baseline, with the same extra steps on randomly drawn training graphs."""
+        model, t = self.load(TRAINED), self.settings.training
+        seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
+        self.save(self.calibrated(model), "dense.safetensors")
+        return {"train_seconds": seconds}
+
+    @stage(5, "scratch", "Training the pruned shape from scratch", PRUNED, SCRATCH)
+    def train_scratch(self) -> Facts:
+        """The compact shape, trained from scratch for all the steps."""
         t = self.settings.training
-        if not t.scratch:
-            return
+        model = checkpoint.rebuilt(self.load("pruned.safetensors")).to(self.dtype)
+        seconds = self.fit("scratch", model, self.train, t.max_epochs)
+        more, lr = t.finetune_epochs, t.finetune_lr
+        seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
+        self.save(self.calibrated(model), SCRATCH)
+        return {"train_seconds": seconds}
 
-        def work() -> dict[str, Any]:
-            small = self.load("pruned.safetensors")
-            model = checkpoint.rebuilt(small).to(self.dtype)
-            seconds = self.fit("scratch", model, self.train, t.max_epochs)
-            more, lr = t.finetune_epochs, t.finetune_lr
-            seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
-            self.save(self.calibrated(model), "stages/scratch.safetensors")
-            return {"train_seconds": seconds}
-
-        self.stage(
-            5,
-            "scratch",
-            "Training the pruned shape from scratch",
-            PRUNED,
-            ("stages/scratch.safetensors",),
-            work,
-        )
-
-    def evaluate(self) -> None:
-        """Stage 6: all models on the same test split, latencies in one run."""
+    @stage(6, "evaluation", "Evaluating", PRUNED, "metrics.json", "predictions.npz")
+    def evaluate(self) -> Facts:
+        """All models on the same test split, latencies in one run."""
         places = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
+        dense, selection, pruned = (self.facts(n) for n in ("dense", "selection", "pruned"))
         seconds = {
-            "dense": self.facts("dense")["train_seconds"] + self.facts("baseline")["train_seconds"],
-            "pruned": self.facts("dense")["train_seconds"]
-            + self.facts("selection")["seconds"]
-            + self.facts("pruned")["train_seconds"],
+            "dense": dense["train_seconds"] + self.facts("baseline")["train_seconds"],
+            "pruned": dense["train_seconds"] + selection["seconds"] + pruned["train_seconds"],
         }
         if self.settings.training.scratch:
-            places["scratch"] = "stages/scratch.safetensors"
+            places["scratch"] = SCRATCH
             seconds["scratch"] = self.facts("scratch")["train_seconds"]
-
-        def work() -> dict[str, Any]:
-            paths = {name: self.folder.path / place for name, place in places.items()}
-            models = {name: self.load_calibrated(place) for name, place in places.items()}
-            results, arrays = evaluate(models, self.dataset, self.settings, self.device)
-            for name, result in results.items():
-                result["train_seconds"] = seconds[name]
-                result["checkpoint_bytes"] = paths[name].stat().st_size
-            files.write_arrays(self.folder.path / "predictions.npz", **arrays)
-            selection = self.facts("selection")
-            pruned = self.facts("pruned")
-            reference = arrays["test_target"] - arrays["test_reference"]
-            files.write_json(
-                self.folder.path / "metrics.json",
-                {
-                    "schema_version": 1,
-                    "config_hash": self.folder.hash,
-                    "git_commit": git_commit(),
-                    "seed": self.settings.seed,
-                    "device": str(self.device),
-                    "threads": torch.get_num_threads(),
-                    "dataset": {
-                        "name": self.dataset.name,
-                        "target": self.dataset.target,
-                        "unit": self.dataset.unit,
-                        "split_hash": split_hash(self.dataset.splits),
-                        **{k: len(v) for k, v in self.dataset.splits.items()},
-                        "mean_predictor_mae": float(np.abs(reference).mean()),
-                        "per_element_fit": self.dataset.extensive,
-                    },
-                    "uncertainty": {
-                        "method": self.settings.uncertainty.method,
-                        "calibration": self.settings.uncertainty.calibration,
-                        "fitted_on": "val",
-                        "points": len(self.val),
-                    },
-                    "models": results,
-                    "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
-                    "selection": {
-                        k: v for k, v in selection.items() if k not in ("key", "seconds")
-                    },
-                    "pruning": pruned["pruning"],
-                    "ledger": pruned["ledger"],
+        models = {name: self.load_calibrated(place) for name, place in places.items()}
+        results, arrays = evaluate(models, self.dataset, self.settings, self.device)
+        for name, result in results.items():
+            result["train_seconds"] = seconds[name]
+            result["checkpoint_bytes"] = (self.folder.path / places[name]).stat().st_size
+        files.write_arrays(self.folder.path / "predictions.npz", **arrays)
+        reference = arrays["test_target"] - arrays["test_reference"]
+        files.write_json(
+            self.folder.path / "metrics.json",
+            {
+                "schema_version": 1,
+                "config_hash": self.folder.hash,
+                "git_commit": git_commit(),
+                "seed": self.settings.seed,
+                "device": str(self.device),
+                "threads": torch.get_num_threads(),
+                "dataset": {
+                    "name": self.dataset.name,
+                    "target": self.dataset.target,
+                    "unit": self.dataset.unit,
+                    "split_hash": split_hash(self.dataset.splits),
+                    **{k: len(v) for k, v in self.dataset.splits.items()},
+                    "mean_predictor_mae": float(np.abs(reference).mean()),
+                    "per_element_fit": self.dataset.extensive,
                 },
-            )
-            return {}
+                "uncertainty": {
+                    "method": self.settings.uncertainty.method,
+                    "calibration": self.settings.uncertainty.calibration,
+                    "fitted_on": "val",
+                    "points": len(self.val),
+                },
+                "models": results,
+                "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
+                "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
+                "pruning": pruned["pruning"],
+                "ledger": pruned["ledger"],
+            },
+        )
+        return {}
 
-        self.stage(6, "evaluation", "Evaluating", PRUNED, ("metrics.json", "predictions.npz"), work)
-
-    def report(self) -> None:
-        """Stage 7: figures, page, table."""
-
-        def work() -> dict[str, Any]:
-            write_report(self.folder.path)
-            return {}
-
-        self.stage(7, "report", "Writing the report", PRUNED, ("report.html",), work)
-        metrics = files.read_json(self.folder.path / "metrics.json")
-        print(f"\n{comparison_table(metrics)}\n\n{headline(metrics)}")
-        print(f"Report: {self.folder.path / 'report.html'}")
+    @stage(7, "report", "Writing the report", PRUNED, "report.html")
+    def report(self) -> Facts:
+        """Figures, page, table."""
+        write_report(self.folder.path)
+        return {}

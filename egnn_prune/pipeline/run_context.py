@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import Any
+from dataclasses import asdict
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -37,6 +38,7 @@ from egnn_prune.training import (
     ForceLosses,
     KeepBest,
     LearningCurve,
+    Pruning,
     PruningCallback,
     RegressionTask,
     Reselection,
@@ -46,6 +48,34 @@ from egnn_prune.training import (
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
+
+Facts = dict[str, Any]
+W = TypeVar("W", bound="Workbench")
+
+
+def stage(
+    number: int, name: str, title: str, sections: tuple[str, ...], *made: str
+) -> Callable[[Callable[[W], Facts]], Callable[[W], None]]:
+    """A method that is a stage of a job: seeded, and done once, see :meth:`RunFolder.stage`.
+
+    Args:
+        number: of the stages, in their order; it seeds.
+        name: of the file with the facts that the method returns.
+        title: what is printed.
+        sections: the settings that the result depends on.
+        *made: what the method leaves in the folder.
+    """
+
+    def decorated(work: Callable[[W], Facts]) -> Callable[[W], None]:
+        @wraps(work)
+        def done_once(job: W) -> None:
+            say(f"[{number}/7] {title}")
+            seed_stage(job.settings.seed, number)
+            job.folder.stage(name, sections, made, lambda: work(job))
+
+        return done_once
+
+    return decorated
 
 
 class Workbench:
@@ -107,23 +137,9 @@ class Workbench:
         s = self.settings.pruning
         choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
 
-    def facts(self, stage: str) -> dict[str, Any]:
+    def facts(self, stage: str) -> Facts:
         """What a finished stage wrote down."""
         return read_json(self.folder.path / "stages" / f"{stage}.json")
-
-    def stage(
-        self,
-        number: int,
-        name: str,
-        title: str,
-        sections: tuple[str, ...],
-        made: tuple[str, ...],
-        work: Callable[[], dict[str, Any]],
-    ) -> None:
-        """Seed and do one stage, see :meth:`RunFolder.stage`."""
-        say(f"[{number}/7] {title}")
-        seed_stage(self.settings.seed, number)
-        self.folder.stage(name, sections, made, work)
 
     def fit(
         self,
@@ -156,6 +172,12 @@ class Workbench:
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
+
+    @property
+    def pruning(self) -> Pruning:
+        """What the settings prune, in the words of the callback."""
+        how = asdict(self.settings.pruning)
+        return Pruning(freezing=how.pop("freeze"), **how)
 
     @property
     def losses(self) -> Losses:

@@ -18,7 +18,7 @@ from egnn_prune.training.variance import predictive_variance
 if TYPE_CHECKING:
     from egnn_prune.training.curve import LearningCurve
     from egnn_prune.training.keep_best import KeepBest
-    from egnn_prune.training.pruning_callback import IncrementalPruning, PruningCallback
+    from egnn_prune.training.pruning_callback import IncrementalPruning, Pruning, PruningCallback
     from egnn_prune.training.reselection import Reselection
     from egnn_prune.training.task import FitSettings, RegressionTask, Task, fit, graph_batches
     from egnn_prune.training.unfreezing import GradualUnfreezing
@@ -28,7 +28,7 @@ else:  # Lightning, which scoring channels by a loss does not need
         {
             "curve": ("LearningCurve",),
             "keep_best": ("KeepBest",),
-            "pruning_callback": ("IncrementalPruning", "PruningCallback"),
+            "pruning_callback": ("IncrementalPruning", "Pruning", "PruningCallback"),
             "reselection": ("Reselection",),
             "task": ("FitSettings", "RegressionTask", "Task", "fit", "graph_batches"),
             "unfreezing": ("GradualUnfreezing",),
@@ -43,6 +43,7 @@ __all__ = [
     "IncrementalPruning",
     "KeepBest",
     "LearningCurve",
+    "Pruning",
     "PruningCallback",
     "RegressionTask",
     "Reselection",

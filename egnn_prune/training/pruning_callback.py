@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -34,6 +35,48 @@ from egnn_prune.training.batch_losses import default_loss
 from egnn_prune.training.variance import predictive_variance
 
 
+@dataclass(frozen=True)
+class Pruning:
+    """Which channels go, how many, when, and what no longer learns: one value, handed through.
+
+    Attributes:
+        criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or ``(group, context) -> [n]``.
+        sparsity: the final fraction of channels removed, in [0, 1).
+        schedule: how it grows, see :func:`egnn_prune.pruning.sparsities`.
+        rounds: in how many rounds.
+        until: share of the fit after which the last round is over.
+        scope: what is ranked together, see :func:`egnn_prune.pruning.choose`.
+        round_to: widths become multiples of this.
+        freezing: see :func:`egnn_prune.pruning.freeze`; applied after the last round.
+        freeze_fraction: for ``freezing="important"``.
+
+    Raises:
+        ConfigError: a value is out of range: now, not in the middle of a fit.
+    """
+
+    criterion: str | Criterion = "taylor"
+    sparsity: float = 0.5
+    schedule: str | Schedule = "iterative"
+    rounds: int = 4
+    until: float = 0.3
+    scope: str = "global"
+    round_to: int = 1
+    freezing: str = "pruned"
+    freeze_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        sparsities(self.schedule, self.sparsity, self.rounds)
+        for name, known in (("criterion", CRITERIA), ("scope", SCOPES), ("freezing", MODES)):
+            value = getattr(self, name)
+            if isinstance(value, str) and value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        if not 0 <= self.until <= 1 or not 0 <= self.freeze_fraction <= 1 or self.round_to < 1:
+            raise ConfigError(
+                "until and freeze_fraction are shares in [0, 1] and round_to is at least 1, not "
+                f"{self.until}, {self.freeze_fraction} and {self.round_to}"
+            )
+
+
 class PruningCallback(Callback):
     """Prunes while a model trains: scores its channels, masks the lowest, round after round.
 
@@ -43,23 +86,17 @@ class PruningCallback(Callback):
     goes on where it stopped. Under DDP the masks of the first process count.
 
     Args:
-        criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or ``(group, context) -> [n]``.
-        sparsity: the final fraction of channels removed, in [0, 1).
-        schedule: how it grows, see :func:`egnn_prune.pruning.sparsities`.
-        rounds: in how many rounds.
-        until: share of the fit after which the last round is over.
-        scope: what is ranked together, see :func:`egnn_prune.pruning.choose`.
+        criterion: of a :class:`Pruning`, or all of it.
+        sparsity: of a :class:`Pruning`.
         batches: what the criterion looks at; iterated anew in every round.
         loss: ``loss(model, batch) -> [samples]``; by default as for :func:`egnn_prune.prune`.
         variance: ``variance(model, batch) -> [samples]``, for the uncertainty criterion.
-        round_to: widths become multiples of this.
-        freezing: see :func:`egnn_prune.pruning.freeze`; applied after the last round.
-        freeze_fraction: for ``freezing="important"``.
         after_round: called with the masked model after every round, such as
             ``lambda m: rewind(m, start)``.
         seed: of criteria that draw.
         network: dotted name of the network in the Lightning module; by default the module itself,
             its ``model``, or the only part of it that declares channel groups.
+        **rest: the rest of a :class:`Pruning`, such as ``schedule="cubic", rounds=8``.
 
     Attributes:
         keep: the masks after the latest round, ``{group name: boolean [n]}``.
@@ -70,41 +107,23 @@ class PruningCallback(Callback):
 
     def __init__(
         self,
-        criterion: str | Criterion = "taylor",
+        criterion: str | Criterion | Pruning = "taylor",
         sparsity: float = 0.5,
         *,
-        schedule: str | Schedule = "iterative",
-        rounds: int = 4,
-        until: float = 0.3,
-        scope: str = "global",
         batches: Iterable[Any] | None = None,
         loss: Callable[[nn.Module, Any], Tensor] | None = None,
         variance: Callable[[nn.Module, Any], Tensor] = predictive_variance,
-        round_to: int = 1,
-        freezing: str = "pruned",
-        freeze_fraction: float = 0.25,
         after_round: Callable[[nn.Module], None] | None = None,
         seed: int = 0,
         network: str | None = None,
+        **rest: Any,
     ) -> None:
-        # refuse what is out of range now, not in the middle of a fit
-        sparsities(schedule, sparsity, rounds)
-        _one_of("scope", scope, SCOPES)
-        _one_of("freezing", freezing, MODES)
-        if isinstance(criterion, str):
-            _one_of("criterion", criterion, CRITERIA)
-        if not 0 <= until <= 1 or not 0 <= freeze_fraction <= 1 or round_to < 1:
-            raise ConfigError(
-                "until and freeze_fraction are shares in [0, 1] and round_to is at least 1, not "
-                f"{until}, {freeze_fraction} and {round_to}"
-            )
-        self.criterion, self.sparsity, self.schedule = criterion, sparsity, schedule
-        self.rounds, self.until, self.scope, self.round_to = rounds, until, scope, round_to
+        whole = isinstance(criterion, Pruning)
+        self.pruning = criterion if whole else Pruning(criterion, sparsity, **rest)
         self.batches, self.loss, self.variance = batches, loss, variance
-        self.freezing, self.freeze_fraction = freezing, freeze_fraction
         self.after_round, self.network = after_round, network
         self.generator = torch.Generator().manual_seed(seed)
-        self.movement = Movement() if criterion == "movement" else None
+        self.movement = Movement() if self.pruning.criterion == "movement" else None
         self.keep: dict[str, Tensor] = {}
         self.done = 0
         self._plan: list[tuple[int, float]] = []
@@ -126,14 +145,14 @@ class PruningCallback(Callback):
             steps_per_epoch: optimiser steps in a pass over the data.
         """
         first = 0 if self.movement is None else min(1, steps - 1)
-        rounds = min(self.rounds, steps - first)
-        last = int(self.until * (steps - 1))
+        p, rounds = self.pruning, min(self.pruning.rounds, steps - first)
+        last = int(p.until * (steps - 1))
         if self.movement is not None:
             first = max(first, last // max(1, rounds))
         if last - first + 1 < rounds:
             last = first + rounds - 1  # a short fit: one round a step
         when = [first + round(k * (last - first) / max(1, rounds - 1)) for k in range(rounds)]
-        return list(zip(when, sparsities(self.schedule, self.sparsity, rounds), strict=True))
+        return list(zip(when, sparsities(p.schedule, p.sparsity, rounds), strict=True))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make all parameters holdable, before the optimiser or DDP looks at the model."""
@@ -158,7 +177,8 @@ class PruningCallback(Callback):
             groups = pruned_part(pl_module, self.network).channel_groups()
             zeros = {g.name: torch.zeros(g.n) for g in groups}
             for _step, sparsity in self._plan:  # refuse now what a later round could not do
-                choose(zeros, sparsity, self.scope, groups=groups, round_to=self.round_to)
+                p = self.pruning
+                choose(zeros, sparsity, p.scope, groups=groups, round_to=p.round_to)
         while self.done < len(self._plan) and self._plan[self.done][0] <= trainer.global_step:
             self._round(trainer, pl_module, self._plan[self.done][1])
             self.done += 1
@@ -205,20 +225,14 @@ class PruningCallback(Callback):
             variance=self.variance,
             movement=self.movement,
         )
-        scores = score_channels(self.criterion, context)
-        keep = choose(
-            scores, sparsity, self.scope, self.keep, groups=groups, round_to=self.round_to
-        )
+        p = self.pruning
+        scores = score_channels(p.criterion, context)
+        keep = choose(scores, sparsity, p.scope, self.keep, groups=groups, round_to=p.round_to)
         self.keep = trainer.strategy.broadcast(keep)
         apply_masks(model, self.keep, groups)
         if self.done == len(self._plan) - 1:
-            freeze(
-                model,
-                self.freezing,
-                scores=scores,
-                keep=self.keep,
-                fraction=self.freeze_fraction,
-            )
+            fraction = p.freeze_fraction
+            freeze(model, p.freezing, scores=scores, keep=self.keep, fraction=fraction)
         if self.after_round is not None:
             self.after_round(model)
 
@@ -255,18 +269,12 @@ class IncrementalPruning(PruningCallback):
     def plan(self, steps: int, steps_per_epoch: int) -> list[tuple[int, float]]:
         """A round after every ``every`` epochs but the last."""
         found: list[tuple[int, float]] = []
+        limit = self.pruning.sparsity
         for epoch in range(self.every, -(-steps // steps_per_epoch), self.every):
-            used_up = self.of == "original" and self.rate * (epoch // self.every) >= self.sparsity
-            sparsity = (
-                self.sparsity if used_up else incremental(epoch, self.rate, self.every, self.of)
-            )
-            found.append((epoch * steps_per_epoch, min(sparsity, self.sparsity)))
+            used_up = self.of == "original" and self.rate * (epoch // self.every) >= limit
+            sparsity = limit if used_up else incremental(epoch, self.rate, self.every, self.of)
+            found.append((epoch * steps_per_epoch, min(sparsity, limit)))
         return found
-
-
-def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def pruned_part(pl_module: L.LightningModule, name: str | None = None) -> Prunable:
