@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) ->
 
 
 def _draw(
-    panels: Sequence[Axes],
+    panels: NDArray[Any],
     bars: Bars,
     curve: Callable[[Array, Array], Curve],
     markers: bool = False,
@@ -79,7 +79,7 @@ def _draw(
     Without recalibration there is one line, drawn as the main one.
 
     Args:
-        panels: Where.
+        panels: The axes, one a split.
         bars: What to draw.
         curve: From errors and standard deviations to x and y; empty or NaN: nothing is drawn.
         markers: Whether points are marked.
@@ -91,15 +91,17 @@ def _draw(
     drawn = []
     for axes, models in zip(panels, bars.values(), strict=True):
         for name, each in models.items():
-            line = {"color": MODEL_COLOURS[name], "marker": MODEL_MARKERS[name] if markers else ""}
+            look: dict[str, Any] = {"color": MODEL_COLOURS[name]}
+            if markers:
+                look["marker"] = MODEL_MARKERS[name]
             if oracle:
                 ideal = curve(each.error, np.abs(each.error))
-                axes.plot(*ideal, color=MODEL_COLOURS[name], linestyle=":", linewidth=1.3)
+                axes.plot(*ideal, **look, linestyle=":", linewidth=1.3)
             if each.recalibrated is not None:
                 drawn.append(curve(each.error, each.std))
-                axes.plot(*drawn[-1], **line, **_BEFORE)
+                axes.plot(*drawn[-1], **look, **_BEFORE)
             drawn.append(curve(each.error, each.final))
-            axes.plot(*drawn[-1], **line, **_AFTER)
+            axes.plot(*drawn[-1], **look, **_AFTER)
     return drawn
 
 
