@@ -264,7 +264,7 @@ class PrunedCalculator(Calculator):
             raise UncertaintyExceeded(message)
         if self.on_uncertain == "warn" and not self._warned:
             self._warned = True
-            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=4)
+            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=5)
 
 
 class UncertaintyGuard:
