@@ -314,7 +314,8 @@ class UncertaintyGuard:
         assert self.threshold is not None
         calculator = _calculator(self.atoms)
         calculator.get_property("energy_doubt", self.atoms)
-        said = complaints(replace(calculator.results.prediction, threshold=self.threshold))
+        results: Any = calculator.results
+        said = complaints(replace(results.prediction, threshold=self.threshold))
         if not said:
             return
         self.exceeded += 1
