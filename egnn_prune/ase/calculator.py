@@ -264,7 +264,7 @@ class PrunedCalculator(Calculator):
             raise UncertaintyExceeded(message)
         if self.on_uncertain == "warn" and not self._warned:
             self._warned = True
-            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=4)
+            warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=5)
 
 
 class UncertaintyGuard:
@@ -314,7 +314,8 @@ class UncertaintyGuard:
         assert self.threshold is not None
         calculator = _calculator(self.atoms)
         calculator.get_property("energy_doubt", self.atoms)
-        said = complaints(replace(calculator.results.prediction, threshold=self.threshold))
+        results: Any = calculator.results
+        said = complaints(replace(results.prediction, threshold=self.threshold))
         if not said:
             return
         self.exceeded += 1

@@ -32,6 +32,8 @@ from egnn_prune.uncertainty import (
 from egnn_prune.uncertainty.calibration.base import NoCalibration
 from egnn_prune.uncertainty.estimator import finite
 
+NUMBERS = ("mean", "std", "epistemic_std", "ood_score")
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -219,8 +221,8 @@ class TrainedModel:
         parts = slopes[0].double().cpu().split([len(g.pos) for g in graphs]) if slopes else None
         return [
             StructurePrediction(
-                self.unit,
-                *numbers[i],
+                unit=self.unit,
+                **dict(zip(NUMBERS, numbers[i], strict=True)),
                 threshold=self.doubt_limit if threshold is None else threshold,
                 interval=(float(limits[0][i]), float(limits[1][i])) if limits else None,
                 forces=parts[i].numpy() if parts else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -87,57 +87,56 @@ def deviation(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
 
 
+def cases(bench: Bench, full: int) -> Iterator[tuple[str, str, PropertyModel, Batch]]:
+    """Every network in both precisions: its name, the precision's, it and a batch, on the CPU."""
+    for name, build in NETWORKS.items():
+        for dtype in TOLERANCE:
+            batch = batch_of(bench, full=full)
+            batch = batch.apply(lambda t, d=dtype: t.to(d) if t.is_floating_point() else t)
+            yield name, str(dtype).removeprefix("torch."), build(bench).to(dtype), batch
+
+
 def same_numbers(bench: Bench, found: Found) -> None:
     """Energies, forces and gradients of the loss equal those of the CPU; so do those of a step."""
     found["tolerance"] = TOLERANCE[torch.float32]
     wrong = []
-    for name, build in NETWORKS.items():
-        for dtype in (torch.float32, torch.float64):
-            batch = batch_of(bench, full=64)
-            batch = batch.apply(lambda t, d=dtype: t.to(d) if t.is_floating_point() else t)
-            here = build(bench).to(dtype)
-            there = copy.deepcopy(here).to(bench.device)
-            moved = batch.clone().to(bench.device)
-            expected, computed = energy_and_forces(here, batch), energy_and_forces(there, moved)
-            graph_losses(here, batch).mean().backward()
-            graph_losses(there, moved).mean().backward()
-            gradients = [
-                torch.cat([p.grad.flatten().cpu() for p in m.parameters() if p.grad is not None])
-                for m in (there, here)
-            ]
-            values = {
-                "energy": (deviation(computed[0].mean, expected[0].mean), TOLERANCE),
-                "forces": (deviation(computed[1], expected[1]), TOLERANCE),
-                "gradient": (deviation(*gradients), GRADIENT_TOLERANCE),
-            }
-            for quantity, (value, limits) in values.items():
-                label = f"{name} {quantity} {str(dtype).removeprefix('torch.')}"
-                found[label] = value
-                if not value <= limits[dtype]:
-                    wrong.append(f"{label} differs by {value:.1e}, allowed {limits[dtype]:.0e}")
+    for name, precision, here, batch in cases(bench, 64):
+        there, moved = copy.deepcopy(here).to(bench.device), batch.clone().to(bench.device)
+        expected, computed = energy_and_forces(here, batch), energy_and_forces(there, moved)
+        graph_losses(here, batch).mean().backward()
+        graph_losses(there, moved).mean().backward()
+        gradients = [
+            torch.cat([p.grad.flatten().cpu() for p in m.parameters() if p.grad is not None])
+            for m in (there, here)
+        ]
+        values = {
+            "energy": (deviation(computed[0].mean, expected[0].mean), TOLERANCE),
+            "forces": (deviation(computed[1], expected[1]), TOLERANCE),
+            "gradient": (deviation(*gradients), GRADIENT_TOLERANCE),
+        }
+        for quantity, (value, limits) in values.items():
+            label, limit = f"{name} {quantity} {precision}", limits[batch.pos.dtype]
+            found[label] = value
+            if not value <= limit:
+                wrong.append(f"{label} differs by {value:.1e}, allowed {limit:.0e}")
     require(not wrong, "; ".join(wrong))
 
 
 def symmetry_and_compaction(bench: Bench, found: Found) -> None:
     """Networks turn with their molecules, and the compact one computes what the masked one did."""
-    for name, build in NETWORKS.items():
-        for dtype in (torch.float32, torch.float64):
-            batch = batch_of(bench, full=32).to(bench.device)
-            batch = batch.apply(lambda t, d=dtype: t.to(d) if t.is_floating_point() else t)
-            model = build(bench).to(bench.device, dtype)
-            assert_equivariant(model, batch)
-            assert_prunable(model, batch)
-            kind = str(dtype).removeprefix("torch.")
-            found[f"{name} {kind}"] = equivariance_error(model, batch)
-            masked = copy.deepcopy(model)
-            groups = masked.channel_groups()
-            apply_masks(masked, {g.name: torch.arange(g.n) % 3 != 0 for g in groups})
-            small = api.compact(masked)
-            require(next(small.parameters()).device == batch.pos.device, "compact left the device")
-            with torch.no_grad():
-                difference = deviation(small(batch).mean, masked(batch).mean)
-            found[f"{name} masked - compact {kind}"] = difference
-            require(difference <= TOLERANCE[dtype], f"{name}: masked and compact differ: {found}")
+    for name, precision, model, batch in cases(bench, 32):
+        model, batch = model.to(bench.device), batch.to(bench.device)
+        assert_equivariant(model, batch)
+        assert_prunable(model, batch)
+        found[f"{name} {precision}"] = equivariance_error(model, batch)
+        apply_masks(model, {g.name: torch.arange(g.n) % 3 != 0 for g in model.channel_groups()})
+        small = api.compact(model)
+        require(next(small.parameters()).device == batch.pos.device, "compact left the device")
+        with torch.no_grad():
+            difference = deviation(small(batch).mean, model(batch).mean)
+        found[f"{name} masked - compact {precision}"] = difference
+        limit = TOLERANCE[batch.pos.dtype]
+        require(difference <= limit, f"{name}: masked and compact differ: {found}")
 
 
 def criteria(bench: Bench, found: Found) -> None:

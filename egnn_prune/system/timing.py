@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def milliseconds(
 
 
 def alternating_times(
-    runs: dict[str, Callable[[], object]],
+    runs: Mapping[str, Callable[[], object]],
     repeats: int,
     warmup: int,
     device: str | torch.device,
