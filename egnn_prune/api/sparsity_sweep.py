@@ -77,7 +77,7 @@ def sparsity_sweep(
     """
     if isinstance(data, Iterator):  # every cell needs it anew
         data = list(data)
-    how = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+    how: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
     which: dict[str, Any] = {"scope": scope, "round_to": round_to, "seed": seed}
     asked = {"steps": steps, **how, **which}
     rows = _saved(save, asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -87,7 +87,7 @@ class PruningCallback(Callback):
 
     Args:
         criterion: of a :class:`Pruning`, or all of it.
-        sparsity: of a :class:`Pruning`.
+        sparsity: of a :class:`Pruning`, where it is not given as a whole.
         batches: what the criterion looks at; iterated anew in every round.
         loss: ``loss(model, batch) -> [samples]``; by default as for :func:`egnn_prune.prune`.
         variance: ``variance(model, batch) -> [samples]``, for the uncertainty criterion.
@@ -118,8 +118,10 @@ class PruningCallback(Callback):
         network: str | None = None,
         **rest: Any,
     ) -> None:
-        whole = isinstance(criterion, Pruning)
-        self.pruning = criterion if whole else Pruning(criterion, sparsity, **rest)
+        if isinstance(criterion, Pruning):
+            self.pruning = replace(criterion, **rest)
+        else:
+            self.pruning = Pruning(criterion, sparsity, **rest)
         self.batches, self.loss, self.variance = batches, loss, variance
         self.after_round, self.network = after_round, network
         self.generator = torch.Generator().manual_seed(seed)

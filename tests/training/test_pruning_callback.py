@@ -18,7 +18,7 @@ from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import CRITERIA, compact, effective_sparsity, keep_masks, rewind, snapshot
 from egnn_prune.pruning.masks import freeze_entries
-from egnn_prune.training import GradualUnfreezing, IncrementalPruning, PruningCallback
+from egnn_prune.training import GradualUnfreezing, IncrementalPruning, Pruning, PruningCallback
 
 
 class Perceptron(nn.Module):
@@ -303,3 +303,12 @@ def test_what_was_frozen_before_is_not_thawed(loader):
 def test_bad_settings_are_refused_before_the_fit(keywords, words):
     with pytest.raises(ConfigError, match=words):
         PruningCallback(**keywords)
+
+
+def test_a_pruning_is_handed_through_as_one_value():
+    how = Pruning("magnitude", 0.6, rounds=2, scope="layer")
+    assert PruningCallback(how).pruning == how
+    assert PruningCallback("magnitude", 0.6, rounds=2, scope="layer").pruning == how
+    assert PruningCallback(how, rounds=3).pruning.rounds == 3
+    with pytest.raises(TypeError, match="widths"):
+        PruningCallback(how, widths=3)
