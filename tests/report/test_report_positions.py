@@ -12,7 +12,7 @@ from egnn_prune.report.common.wording import words
 from egnn_prune.report.run.calibration import mae_half_interval
 from egnn_prune.report.run.calibration_page import calibration_section
 from egnn_prune.report.run.error_bars import graphs_of
-from egnn_prune.report.run.glossary import glossary
+from egnn_prune.report.run.html import glossary
 from egnn_prune.report.run.tables import notes
 
 

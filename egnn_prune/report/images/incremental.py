@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from egnn_prune.report.common.statistics import Summary, summarise
 from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
+from egnn_prune.report.common.tables import Table, joined, without_empty
 from egnn_prune.report.images.drawing import band, end_labels, frame, halves, looks, name
 from egnn_prune.report.images.history import curve, rate
 from egnn_prune.report.images.rows import (
@@ -34,7 +35,6 @@ from egnn_prune.report.images.rows import (
     untold,
     values,
 )
-from egnn_prune.report.images.tables import Table, joined, without_empty
 
 REQUIRED = ("accuracy",)
 CELL = ("arm",)

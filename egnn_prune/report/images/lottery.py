@@ -18,6 +18,7 @@ from egnn_prune.errors import InputError
 from egnn_prune.report.common.files import number
 from egnn_prune.report.common.statistics import Summary
 from egnn_prune.report.common.style import GREY, PURPLE, house_style, light_grid, new_figure
+from egnn_prune.report.common.tables import Table, joined, without_empty
 from egnn_prune.report.images import dropout, ood_classes, reliability
 from egnn_prune.report.images.drawing import frame, line, looks, name, reference
 from egnn_prune.report.images.lottery_rows import (
@@ -50,7 +51,6 @@ from egnn_prune.report.images.rows import (
     summary,
     untold,
 )
-from egnn_prune.report.images.tables import Table, joined, without_empty
 
 REQUIRED = ("accuracy",)
 CELL = ("structure", "strategy", "sparsity")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from egnn_prune.report.common.formatting import significant
 from egnn_prune.report.common.statistics import summarise
 from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
+from egnn_prune.report.common.tables import Table, joined, without_empty
 from egnn_prune.report.images.drawing import halves, looks, name, reference
 from egnn_prune.report.images.history import curve, epochs
 from egnn_prune.report.images.rows import (
@@ -34,7 +35,6 @@ from egnn_prune.report.images.rows import (
     untold,
     values,
 )
-from egnn_prune.report.images.tables import Table, joined, without_empty
 
 REQUIRED = ("accuracy",)
 CELL = ("arm",)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from egnn_prune.errors import InputError
+from egnn_prune.report.common import page
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import number, write_atomic
-from egnn_prune.report.common.formatting import significant
+from egnn_prune.report.common.page import Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.common.tables import Table
 from egnn_prune.report.images import incremental, lottery, magnitude, selection, structured
-from egnn_prune.report.images.glossary import glossary
 from egnn_prune.report.images.rows import Metrics, Row, check, seeds_note
-from egnn_prune.report.images.tables import Table
 from egnn_prune.system.files import read_json
 
 REPORT_NAME, TABLE_NAME, ROWS_NAME = "report.html", "table.txt", "rows.csv"
@@ -116,14 +114,14 @@ def write_image_report(folder: Path) -> Path:
         }
         config = folder / "config.yaml"
         settings = config.read_text(encoding="utf-8") if config.exists() else ""
-        page = render(metrics, kind, drawn, settings)
+        html = render(metrics, kind, drawn, settings)
     except InputError as error:
         raise InputError(f"{folder / 'metrics.json'}: {error}") from None
     write_rows([_scalars(row) for row in metrics["rows"]], folder / ROWS_NAME)
     write_atomic(folder / TABLE_NAME, (text + "\n").encode("utf-8"))
     for name, (png, _) in drawn.items():
         write_atomic(folder / f"{name}.png", png)
-    return write_atomic(folder / REPORT_NAME, page.encode("utf-8"))
+    return write_atomic(folder / REPORT_NAME, html.encode("utf-8"))
 
 
 def render(
@@ -137,54 +135,33 @@ def render(
         drawn: PNG and caption by name of the figure.
         config: The text of ``config.yaml``, shown as it is.
     """
-    environment = Environment(
-        loader=PackageLoader("egnn_prune.report.images", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    images = [
-        ("data:image/png;base64," + base64.b64encode(png).decode("ascii"), caption)
-        for png, caption in drawn.values()
-    ]
-    return environment.get_template("page.html.j2").render(
-        title=str(metrics.get("title") or f"{metrics['experiment']} experiment"),
-        headline=kind.headline(metrics),
-        seeds=seeds_note(metrics["rows"]),
-        images=images,
-        tables=kind.tables(metrics),
-        data=_data(metrics.get("data") or {}),
-        network=_pairs(metrics.get("network") or {}),
-        provenance=_provenance(metrics),
-        glossary=glossary(metrics["experiment"]),
+    pictures = [Picture(png, caption, [("", caption)]) for png, caption in drawn.values()]
+    seeds = seeds_note(metrics["rows"])
+    sections = {
+        "Figures": pictures,
+        "Numbers": kind.tables(metrics),
+        "Data set": _listed(_data(metrics.get("data") or {})),
+        "Network": _listed(pairs(metrics.get("network"), compact=True)),
+        "Provenance": [Pairs(_provenance(metrics), single=True)],
+    }
+    title = str(metrics.get("title") or f"{metrics['experiment']} experiment")
+    return page.render(
+        title,
+        kind.headline(metrics),
+        [Section(heading, blocks) for heading, blocks in sections.items()],
         config=config,
+        terms=page.glossary(metrics["experiment"]),
+        above=title,
+        below=[Text(f"{seeds[0].upper()}{seeds[1:]}.", soft=True)],
     )
+
+
+def _listed(items: Sequence[tuple[str, str]]) -> list[Pairs]:
+    return [Pairs(items, single=True)] if items else []
 
 
 def _scalars(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not isinstance(value, list | dict)}
-
-
-def _text(value: object) -> str:
-    """Any JSON value as readable text; long lists are cut."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return significant(value)
-    if isinstance(value, list | tuple):
-        more = f" and {len(value) - 12} more" if len(value) > 12 else ""
-        return ", ".join(_text(item) for item in value[:12]) + more
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
-    return str(value)
-
-
-def _pairs(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = ((str(key).replace("_", " "), value) for key, value in mapping.items())
-    return [(key, _text(value)) for key, value in found if value is not None]
 
 
 def _data(data: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -200,7 +177,7 @@ def _data(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         **data,
         "shape": " × ".join(map(str, shape)) if isinstance(shape, Sequence) else shape,
     }
-    return _pairs({names.get(key, key): value for key, value in shown.items()})
+    return pairs({names.get(key, key): value for key, value in shown.items()}, compact=True)
 
 
 def _provenance(metrics: Metrics) -> list[tuple[str, str]]:
@@ -215,7 +192,7 @@ def _provenance(metrics: Metrics) -> list[tuple[str, str]]:
         "time": None if math.isnan(seconds) else _duration(seconds),
         "schema version": metrics.get("schema_version"),
     }
-    return _pairs(shown)
+    return pairs(shown, compact=True)
 
 
 def _duration(seconds: float) -> str:

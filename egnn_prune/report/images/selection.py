@@ -22,6 +22,7 @@ from egnn_prune.report.common.style import (
     light_grid,
     new_figure,
 )
+from egnn_prune.report.common.tables import Table, joined, without_empty
 from egnn_prune.report.images.drawing import halves, name
 from egnn_prune.report.images.rows import (
     ACCURACY,
@@ -42,7 +43,6 @@ from egnn_prune.report.images.rows import (
     untold,
     values,
 )
-from egnn_prune.report.images.tables import Table, joined, without_empty
 
 REQUIRED = ("accuracy", "sparsity")
 CELL = ("strategy", "sparsity")

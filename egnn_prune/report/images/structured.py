@@ -17,6 +17,7 @@ from egnn_prune.report.common.files import number
 from egnn_prune.report.common.formatting import factor as factor_text
 from egnn_prune.report.common.statistics import Summary
 from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
+from egnn_prune.report.common.tables import Table, joined, without_empty
 from egnn_prune.report.images.drawing import frame, line, looks, name, reference
 from egnn_prune.report.images.rows import (
     ACCURACY,
@@ -35,7 +36,6 @@ from egnn_prune.report.images.rows import (
     untold,
     values,
 )
-from egnn_prune.report.images.tables import Table, joined, without_empty
 
 REQUIRED = ("accuracy", "macs")
 CELL = ("arm", "factor")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from egnn_prune.errors import InputError
+from egnn_prune.report.common import page
 from egnn_prune.report.common.files import (
     Metrics,
     Predictions,
@@ -18,13 +17,15 @@ from egnn_prune.report.common.files import (
     number,
     write_atomic,
 )
-from egnn_prune.report.common.formatting import si, significant
+from egnn_prune.report.common.formatting import si
 from egnn_prune.report.common.intervals import with_intervals
-from egnn_prune.report.common.wording import words
-from egnn_prune.report.run.calibration_page import calibration_section
+from egnn_prune.report.common.page import Bars, Block, Pairs, Picture, Section, Text, pairs
+from egnn_prune.report.common.rows import Row
+from egnn_prune.report.common.tables import Cell, Table
+from egnn_prune.report.common.wording import Words, words
+from egnn_prune.report.run.calibration_page import CalibrationSection, calibration_section
 from egnn_prune.report.run.figures import write_figures
 from egnn_prune.report.run.gallery import gallery_notes
-from egnn_prune.report.run.glossary import glossary
 from egnn_prune.report.run.molecule import BOND_FACTOR
 from egnn_prune.report.run.tables import (
     LEDGER_HEADER,
@@ -36,24 +37,30 @@ from egnn_prune.report.run.tables import (
 
 REPORT_NAME = "report.html"
 
+_ABOUT = (
+    "Errors are those of one deterministic pass, and the mean absolute error (MAE) is this one "
+    "everywhere on the page. A change is coloured where its 95 % interval says whether it is "
+    "better or worse; without an interval, or where it holds both, this cannot be told."
+)
+_PROVENANCE = {
+    "config_hash": "configuration hash",
+    "git_commit": "git commit",
+    "seed": "seed",
+    "device": "device",
+    "threads": "threads",
+    "schema_version": "schema version",
+}
 
-def _text(value: object) -> str:
-    """Any JSON value as readable text."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return significant(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
 
-
-def _pairs(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    return [(str(key).replace("_", " "), _text(value)) for key, value in (mapping or {}).items()]
+def glossary(run: Words) -> list[tuple[str, str]]:
+    """Every term with its meaning, in the words of the run."""
+    change = (
+        "How far the predicted positions are from turning and moving with the graph."
+        if run.positions
+        else "How much the prediction changes when the molecule is rotated, reflected or moved."
+    )
+    kind = "positions" if run.positions else "molecules"
+    return page.glossary(kind, graph=run.graph, value=run.value, equivariance=change)
 
 
 def _dataset(metrics: Metrics) -> list[tuple[str, str]]:
@@ -65,7 +72,7 @@ def _dataset(metrics: Metrics) -> list[tuple[str, str]]:
             for key, value in dataset.items()
             if key != "per_element_fit"
         }
-    return _pairs(dataset)
+    return pairs(dataset)
 
 
 def _groups(metrics: Metrics) -> list[dict[str, Any]]:
@@ -75,7 +82,7 @@ def _groups(metrics: Metrics) -> list[dict[str, Any]]:
     for group in pruning.get("groups") or []:
         total, kept = number(group.get("total")), number(group.get("kept"))
         if not total > 0 or not 0 <= kept <= total:
-            raise ValueError(
+            raise InputError(
                 f"metrics: pruning group {group['name']!r} needs 0 <= kept <= total and total > 0, "
                 f"got kept={group.get('kept')!r}, total={group.get('total')!r}"
             )
@@ -91,20 +98,87 @@ def _groups(metrics: Metrics) -> list[dict[str, Any]]:
     return bars
 
 
-def _provenance(metrics: Metrics) -> list[tuple[str, str]]:
-    keys = {
-        "config_hash": "configuration hash",
-        "git_commit": "git commit",
-        "seed": "seed",
-        "device": "device",
-        "threads": "threads",
-        "schema_version": "schema version",
+def _comparison(names: Sequence[str], rows: Sequence[Row]) -> Table:
+    """The models beside each other; a change is coloured where it is better or worse."""
+    body = []
+    for row in rows:
+        colour = "" if row.better is None else "good" if row.better else "bad"
+        body.append(
+            [
+                Cell(row.label, unit=row.unit),
+                *(row.texts[name] for name in names),
+                Cell(row.change, colour),
+                Cell(row.interval, "soft"),
+            ]
+        )
+    return Table("", ["quantity", *names, "pruned vs dense", "95 % interval"], body)
+
+
+def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block]:
+    shown = {
+        "pruned_vs_baseline": (
+            f"Error, calibration and cost of the models: {summary}",
+            f"Error with the 95 % interval over {graph}s; reliability of the predicted standard "
+            "deviation in bins of equal count (on the dashed line the prediction is as uncertain "
+            "as it is wrong); cost relative to the dense model.",
+        ),
+        "parity": (
+            "Predicted against true values for the dense and the pruned model",
+            "Predicted against true. On the dashed line the prediction is exact.",
+        ),
+        "training": (
+            "Validation error against optimiser steps for every model",
+            "Learning curves. Pruning happens in the first part of the red line; the baseline "
+            "takes the same extra steps.",
+        ),
     }
-    return [(label, _text(metrics.get(key))) for key, label in keys.items()]
+    return [
+        Picture(images[name].read_bytes(), alt, [("", caption)])
+        for name, (alt, caption) in shown.items()
+        if name != "training" or name in images
+    ]
 
 
-def _image(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def _calibration(
+    section: CalibrationSection, names: Sequence[str], images: Mapping[str, Path]
+) -> list[Block]:
+    if section.missing:
+        return [Text(f"Calibration is {section.missing}", soft=True)]
+    alt = "Reliability, coverage and sparsification of the dense and the pruned model"
+    return [
+        *map(Text, section.verdict),
+        Picture(images["calibration"].read_bytes(), alt, section.panels),
+        _comparison(names, section.rows),
+    ]
+
+
+def _gallery(notes: Sequence[str], images: Mapping[str, Path]) -> list[Block]:
+    if not notes:
+        return [Text("The gallery is left out: this run holds no molecules for it.", soft=True)]
+    caption = (
+        "The molecules to which the pruned model gives the longest error bars, the longest first. "
+        "All drawings have one scale; farther atoms are smaller and paler; two atoms are bonded if "
+        f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii."
+    )
+    alt = (
+        "Drawings of the molecules that the pruned model is least certain about, with predicted "
+        "and true values"
+    )
+    return [*map(Text, notes), Picture(images["gallery"].read_bytes(), alt, [("", caption)])]
+
+
+def _channels(metrics: Metrics) -> list[Block]:
+    groups, pruning = _groups(metrics), metrics.get("pruning") or {}
+    if not groups:
+        return []
+    removed, channels = (
+        si(number(pruning.get(key))) for key in ("channels_removed", "channels_total")
+    )
+    return [Text(f"{removed} of {channels} prunable channels were removed."), Bars(groups)]
+
+
+def _listed(items: Sequence[tuple[str, str]]) -> list[Block]:
+    return [Pairs(items)] if items else []
 
 
 def render(
@@ -121,43 +195,38 @@ def render(
     Returns:
         The HTML document.
     """
-    environment = Environment(
-        loader=PackageLoader("egnn_prune.report.run", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pruning = metrics.get("pruning") or {}
-    removed, channels = (
-        number(pruning.get("channels_removed")),
-        number(pruning.get("channels_total")),
-    )
     metrics = with_intervals(metrics, predictions)
+    run, names, summary = words(metrics), models_present(metrics), headline(metrics)
     calibration = calibration_section(metrics, predictions)
     # NLL stays in the comparison too: it judges the prediction as a whole.
     own = {row.key for row in calibration.rows} - {"nll"}
-    return environment.get_template("report.html.j2").render(
-        headline=headline(metrics),
-        dataset=_dataset(metrics),
-        models=models_present(metrics),
-        rows=[row for row in comparison_rows(metrics) if calibration.missing or row.key not in own],
-        calibration=calibration,
-        gallery=gallery_notes(metrics, predictions),
-        bond_factor=BOND_FACTOR,
-        notes=notes(metrics),
-        images={name: _image(path) for name, path in images.items()},
-        groups=_groups(metrics),
-        pruning=[pair for pair in _pairs(pruning) if pair[0] != "groups"],
-        removed=si(removed),
-        channels=si(channels),
-        ledger_header=LEDGER_HEADER,
-        ledger=ledger_rows(metrics),
-        selection=_pairs(metrics.get("selection")),
-        provenance=_provenance(metrics),
-        glossary=glossary(words(metrics)),
-        words=words(metrics),
+    rows = [row for row in comparison_rows(metrics) if calibration.missing or row.key not in own]
+    ledger = ledger_rows(metrics)
+    provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
+    pruning = {k: v for k, v in (metrics.get("pruning") or {}).items() if k != "groups"}
+    gallery = [] if run.positions else _gallery(gallery_notes(metrics, predictions), images)
+    sections = {
+        "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
+        "Figures": _figures(summary, images, run.graph),
+        "Calibration": _calibration(calibration, names, images),
+        "Least certain molecules": gallery,
+        "Channels kept": _channels(metrics),
+        "Ledger": [Table("", LEDGER_HEADER, ledger, total=True)] if ledger else [],
+        "Data set": [Pairs(_dataset(metrics))],
+        "Selection": _listed(pairs(metrics.get("selection"))),
+        "Pruning": _listed(pairs(pruning)),
+        "Provenance": [Pairs(pairs(provenance), single=True)],
+    }
+    return page.render(
+        "Pruned against dense",
+        summary,
+        [Section(title, blocks) for title, blocks in sections.items()],
         config=config,
+        terms=glossary(run),
+        below=[
+            Text("Pruned against dense E(n)-equivariant network.", soft=True),
+            *map(Text, notes(metrics)),
+        ],
     )
 
 
@@ -172,12 +241,12 @@ def write_report(run: Path) -> Path:
         Path of the page.
 
     Raises:
-        ValueError: If a file of the run is malformed.
+        InputError: If a file of the run is malformed.
         FileNotFoundError: If a file of the run is missing.
     """
     run = Path(run)
     metrics = load_metrics(run / "metrics.json")
     config = (run / "config.yaml").read_text(encoding="utf-8")
     predictions = load_predictions(run / "predictions.npz")
-    page = render(metrics, predictions, config, write_figures(run))
-    return write_atomic(run / REPORT_NAME, page.encode("utf-8"))
+    html = render(metrics, predictions, config, write_figures(run))
+    return write_atomic(run / REPORT_NAME, html.encode("utf-8"))

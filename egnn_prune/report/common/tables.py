@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from egnn_prune.report.common.formatting import text_table
+
+
+class Cell(NamedTuple):
+    """A cell of a page's table that is more than text.
+
+    Attributes:
+        text: What it says.
+        style: ``good``, ``bad``, ``soft`` or empty.
+        unit: Shown behind the text, softly.
+    """
+
+    text: str
+    style: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -13,18 +28,21 @@ class Table:
     """One table.
 
     Attributes:
-        title: What it shows, with how the numbers are summarised.
+        title: What it shows, with how the numbers are summarised; may be empty.
         header: Column titles.
         body: Rows with one cell per column.
         left: How many leading columns are names.
         note: A sentence below it; may be empty.
+        total: Whether the last row sums the others.
     """
 
+    kind: ClassVar[str] = "table"
     title: str
-    header: list[str]
-    body: list[list[str]]
+    header: Sequence[str]
+    body: Sequence[Sequence[str | Cell]]
     left: int = 1
     note: str = ""
+    total: bool = False
 
     def text(self) -> str:
         """Plain text without a trailing newline."""
