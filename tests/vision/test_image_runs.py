@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from egnn_prune.cli.hydra_app import fail
+from egnn_prune.cli.jobs import VISION
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.vision.experiments.run import KINDS, run_experiment
 from egnn_prune.vision.experiments.seed_run import Bench
@@ -143,8 +144,8 @@ def test_damaged_rows_are_said(settings, text):
         Bench(chosen, 0)
 
 
-def test_every_experiment_of_the_help_has_a_configuration(settings, load_script):
-    text = load_script("run_vision").PURPOSE
+def test_every_experiment_of_the_help_has_a_configuration(settings):
+    text = VISION.purpose
     names = text[text.index("experiment=NAME:") : text.index("Writes")]
     for part in names.split(":", 1)[1].replace(".", "").split(","):
         name = part.split("(")[0].strip()
