@@ -46,7 +46,8 @@ class Table:
 
     def text(self) -> str:
         """Plain text without a trailing newline."""
-        lines = [self.title, text_table(self.header, self.body, self.left)]
+        plain = [[c if isinstance(c, str) else c.text for c in row] for row in self.body]
+        lines = [self.title, text_table(list(self.header), plain, self.left)]
         return "\n".join([*lines, self.note] if self.note else lines)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from egnn_prune.report.common.statistics import Summary
 from egnn_prune.report.common.style import (
@@ -135,6 +137,79 @@ def frame(axes: Axes, found: Sequence[Summary], floor: float = 0.0, more: float 
     top = min(high + room, max(s.mean + h for s, h in zip(seen, wide, strict=True)))
     margin = 0.06 * (top - bottom) or 0.05 * abs(top) or 0.05
     axes.set_ylim(max(floor, bottom - margin), top + margin)
+
+
+def legend(figure: Figure, panels: Iterable[Axes], most: int) -> None:
+    """One legend below the figure for all its `panels`, each name once, in up to `most` columns."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    columns = min(most, len(found) or 1)
+    figure.legend([*found.values()], [*found], loc="outside lower center", ncols=columns)
+
+
+def title(figure: Figure, text: str, *asides: str) -> None:
+    """The title of a figure at its left, with remarks in brackets behind it."""
+    figure.suptitle(f"{text}  ({', '.join(filter(None, asides))})", x=0.01, ha="left")
+
+
+def dots(
+    axes: Axes,
+    found: Sequence[Summary],
+    at: Sequence[float],
+    look: tuple[str, str],
+    label: str,
+    logarithmic: bool = False,
+) -> list[float]:
+    """Means with 95 % intervals along x at the heights `at`; where they are drawn.
+
+    Args:
+        axes: Where.
+        found: What was measured, all of it; of logarithms of what is drawn if `logarithmic`.
+        at: A height for each.
+        look: Colour and marker.
+        label: In the legend.
+        logarithmic: Whether `found` holds logarithms.
+    """
+    wide = np.array(halves(found))
+    centre = np.array([s.mean for s in found])
+    bars = np.array([wide, wide])
+    if logarithmic:
+        centre = np.exp(centre)
+        bars = centre * np.array([1 - np.exp(-wide), np.exp(np.minimum(wide, 5)) - 1])
+    axes.errorbar(
+        centre,
+        at,
+        xerr=bars,
+        color=look[0],
+        marker=look[1],
+        linestyle="none",
+        capsize=2.5,
+        elinewidth=1.2,
+        label=label,
+    )
+    return centre.tolist()
+
+
+def published(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    label: str,
+    marker: str = "o",
+    size: float = 6,
+) -> None:
+    """Open grey markers at published numbers."""
+    axes.plot(
+        *zip(*points, strict=True),
+        linestyle="none",
+        marker=marker,
+        markerfacecolor="none",
+        markeredgecolor=GREY,
+        markersize=size,
+        zorder=4,
+        label=label,
+    )
 
 
 def end_labels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from egnn_prune.report.common.style import BLUE, VERMILION, house_style, light_grid, new_figure
+from egnn_prune.report.images import drawing
 from egnn_prune.report.images.drawing import frame, line
 from egnn_prune.report.images.lottery_rows import described, path_of_one
 from egnn_prune.report.images.rows import (
@@ -51,10 +52,8 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
             if k + 2 >= len(pairs):
                 axes.xaxis.set_tick_params(labelbottom=True)
                 axes.set_xlabel("sparsity (%; 0: the dense network)")
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        aside = ", ".join(part for part in (described(path), seeds_note(rows)) if part)
-        figure.suptitle(f"Does Monte Carlo dropout help?  ({aside})", x=0.01, ha="left")
+        drawing.legend(figure, [grid[0, 0]], 2)
+        drawing.title(figure, "Does Monte Carlo dropout help?", described(path), seeds_note(rows))
     return {
         "dropout": (
             figure,

@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from egnn_prune.report.common.statistics import Summary, summarise
 from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
-from egnn_prune.report.common.tables import Table, joined, without_empty
-from egnn_prune.report.images.drawing import band, end_labels, frame, halves, looks, name
+from egnn_prune.report.common.tables import Table, without_empty
+from egnn_prune.report.images import drawing
+from egnn_prune.report.images.drawing import band, end_labels, frame, looks, name
 from egnn_prune.report.images.history import curve, rate
 from egnn_prune.report.images.rows import (
     ACCURACY,
@@ -117,7 +118,7 @@ def _phases(rows: Sequence[Row]) -> Figure:
                 [colour for *_, colour in ends],
             )
         panels[-1].set_xlabel("epoch")
-        figure.suptitle(f"Pruned while training  ({seeds_note(rows)})", x=0.01, ha="left")
+        drawing.title(figure, "Pruned while training", seeds_note(rows))
     return figure
 
 
@@ -152,9 +153,8 @@ def _costs(rows: Sequence[Row]) -> Figure:
         right.set_xlabel("times the baseline's (dashed: the same)")
         for axes in (left, right):
             light_grid(axes, "x")
-        handles, labels = right.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        figure.suptitle(f"What it costs and what it saves  ({seeds_note(rows)})", x=0.01, ha="left")
+        drawing.legend(figure, [right], len(arms))
+        drawing.title(figure, "What it costs and what it saves", seeds_note(rows))
     return figure
 
 
@@ -171,25 +171,8 @@ def _dots(
     kept = [(s, y, t) for s, y, t in zip(found, at, texts, strict=True) if s.n]
     if not kept:
         return
-    centre = [math.exp(s.mean) if logarithmic else s.mean for s, *_ in kept]
-    wide = halves([s for s, *_ in kept])
-    bars = [wide, wide]
-    if logarithmic:
-        bars = [
-            [c * (1 - math.exp(-h)) for c, h in zip(centre, wide, strict=True)],
-            [c * (math.exp(min(h, 5)) - 1) for c, h in zip(centre, wide, strict=True)],
-        ]
-    axes.errorbar(
-        centre,
-        [y for _, y, _ in kept],
-        xerr=bars,
-        color=look[0],
-        marker=look[1],
-        linestyle="none",
-        capsize=2.5,
-        elinewidth=1.2,
-        label=label,
-    )
+    heights = [y for _, y, _ in kept]
+    centre = drawing.dots(axes, [s for s, *_ in kept], heights, look, label, logarithmic)
     for x, (_, y, text) in zip(centre, kept, strict=True):
         axes.annotate(
             text,
@@ -259,11 +242,6 @@ def tables(metrics: Metrics) -> list[Table]:
             )
         )
     return made
-
-
-def table(metrics: Metrics) -> str:
-    """The tables as plain text."""
-    return joined(tables(metrics))
 
 
 def headline(metrics: Metrics) -> str:

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from egnn_prune.errors import InputError
 from egnn_prune.report.common.files import number
 from egnn_prune.report.common.statistics import Summary
-from egnn_prune.report.common.style import GREY, PURPLE, house_style, light_grid, new_figure
-from egnn_prune.report.common.tables import Table, joined, without_empty
-from egnn_prune.report.images import dropout, ood_classes, reliability
+from egnn_prune.report.common.style import PURPLE, house_style, light_grid, new_figure
+from egnn_prune.report.common.tables import Table, without_empty
+from egnn_prune.report.images import drawing, dropout, ood_classes, reliability
 from egnn_prune.report.images.drawing import frame, line, looks, name, reference
 from egnn_prune.report.images.lottery_rows import (
     DENSE,
@@ -118,18 +118,9 @@ def _sparsity_figure(metrics: Metrics) -> Figure:
                 axes.set_xlim(-4, right + 6)
                 light_grid(axes)
             frame(panels[0], drawn)
-        handles: dict[str, Any] = {}
-        for panels in places:
-            for axes in panels:
-                for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                    handles.setdefault(label, handle)
-        figure.legend(
-            [*handles.values()], [*handles], loc="outside lower center", ncols=min(4, len(handles))
-        )
+        drawing.legend(figure, [axes for panels in places for axes in panels], 4)
         of = (metrics.get("data") or {}).get("name")
-        figure.suptitle(
-            f"What pruning does{f' on {of}' if of else ''}  ({seeds_note(rows)})", x=0.01, ha="left"
-        )
+        drawing.title(figure, f"What pruning does{f' on {of}' if of else ''}", seeds_note(rows))
     return figure
 
 
@@ -160,16 +151,7 @@ def _published(axes: Axes, metrics: Metrics, quantity: Quantity) -> list[Summary
     points = [(100 * number(row["sparsity"]), read(row.get(quantity.key))) for row in rows]
     points = [(x, quantity.scale * y) for x, y in points if math.isfinite(x + y)]
     if points:
-        axes.plot(
-            *zip(*points, strict=True),
-            linestyle="none",
-            marker="o",
-            markerfacecolor="none",
-            markeredgecolor=GREY,
-            markersize=6,
-            zorder=4,
-            label=str(rows[0].get("label", "published")),
-        )
+        drawing.published(axes, points, str(rows[0].get("label", "published")))
     return [Summary(1, y, math.nan, math.nan) for _, y in points]
 
 
@@ -206,11 +188,6 @@ def _published_row(row: Row) -> list[str]:
         spread *= 1 if number(row["accuracy"]) > 1 else 100
         texts[1] += f" ± {spread:.2f}"
     return ["published", str(row.get("label", "")), f"{number(row.get('sparsity')):g}", *texts]
-
-
-def table(metrics: Metrics) -> str:
-    """The table as plain text."""
-    return joined(tables(metrics))
 
 
 def headline(metrics: Metrics) -> str:

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from egnn_prune.report.common.formatting import significant
 from egnn_prune.report.common.statistics import summarise
 from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
-from egnn_prune.report.common.tables import Table, joined, without_empty
+from egnn_prune.report.common.tables import Table, without_empty
+from egnn_prune.report.images import drawing
 from egnn_prune.report.images.drawing import halves, looks, name, reference
 from egnn_prune.report.images.history import curve, epochs
 from egnn_prune.report.images.rows import (
@@ -76,7 +77,7 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
         time.set_title("Forward pass  ← better")
         accuracy.set_yticks(range(len(arms)), [name(arm) for arm in arms])
         accuracy.invert_yaxis()
-        figure.suptitle(f"{_title(metrics)}  ({seeds_note(rows)})", x=0.01, ha="left")
+        drawing.title(figure, _title(metrics), seeds_note(rows))
     return {
         "magnitude": (
             figure,
@@ -215,11 +216,6 @@ def tables(metrics: Metrics) -> list[Table]:
         ["arm", *(q.name for q in _COLUMNS), "points minus dense [95 %]"], body
     )
     return [Table(f"Magnitude pruning: {means_note(rows)}", header, body, note=HONEST)]
-
-
-def table(metrics: Metrics) -> str:
-    """The table as plain text."""
-    return joined(tables(metrics))
 
 
 def headline(metrics: Metrics) -> str:

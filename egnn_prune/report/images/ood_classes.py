@@ -23,6 +23,7 @@ from egnn_prune.report.common.style import (
     light_grid,
     new_figure,
 )
+from egnn_prune.report.images import drawing
 from egnn_prune.report.images.drawing import end_labels, line
 from egnn_prune.report.images.lottery_rows import DENSE, described, path_of_one
 from egnn_prune.report.images.rows import Metrics, Row, seeds_note
@@ -77,8 +78,8 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
             [f"{unknown[i]} → {known[j]}" for i, j in pairs],
             [look[0] for look in _LOOKS],
         )
-        aside = ", ".join(part for part in (described(path), seeds_note(rows)) if part)
-        figure.suptitle(f"What unknown images are taken for  ({aside})", x=0.01, ha="left")
+        about = described(path), seeds_note(rows)
+        drawing.title(figure, "What unknown images are taken for", *about)
     return {
         "ood_classes": (
             figure,

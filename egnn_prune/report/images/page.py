@@ -13,9 +13,9 @@ from egnn_prune.errors import InputError
 from egnn_prune.report.common import page
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import number, write_atomic
-from egnn_prune.report.common.page import Pairs, Picture, Section, Text, pairs
+from egnn_prune.report.common.page import Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.style import png_bytes
-from egnn_prune.report.common.tables import Table
+from egnn_prune.report.common.tables import Table, joined
 from egnn_prune.report.images import incremental, lottery, magnitude, selection, structured
 from egnn_prune.report.images.rows import Metrics, Row, check, seeds_note
 from egnn_prune.system.files import read_json
@@ -39,9 +39,6 @@ class Kind(Protocol):
 
     def tables(self, metrics: Metrics) -> list[Table]:
         """The tables of the page."""
-
-    def table(self, metrics: Metrics) -> str:
-        """The same as plain text."""
 
     def headline(self, metrics: Metrics) -> str:
         """One sentence."""
@@ -86,7 +83,7 @@ def image_table(metrics: Metrics) -> str:
     Raises:
         InputError: If the kind of experiment is unknown or the rows are malformed.
     """
-    return kind_of(metrics).table(metrics)
+    return joined(kind_of(metrics).tables(metrics))
 
 
 def write_image_report(folder: Path) -> Path:
@@ -107,7 +104,7 @@ def write_image_report(folder: Path) -> Path:
     metrics = read_json(folder / "metrics.json")
     try:
         kind = kind_of(metrics)
-        text = kind.table(metrics)
+        text = joined(kind.tables(metrics))
         drawn = {
             name: (png_bytes(figure), caption)
             for name, (figure, caption) in kind.figures(metrics).items()
@@ -137,7 +134,7 @@ def render(
     """
     pictures = [Picture(png, caption, [("", caption)]) for png, caption in drawn.values()]
     seeds = seeds_note(metrics["rows"])
-    sections = {
+    sections: dict[str, Sequence[Block]] = {
         "Figures": pictures,
         "Numbers": kind.tables(metrics),
         "Data set": _listed(_data(metrics.get("data") or {})),

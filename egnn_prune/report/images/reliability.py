@@ -21,6 +21,7 @@ from egnn_prune.report.common.style import (
     light_grid,
     new_figure,
 )
+from egnn_prune.report.images import drawing
 from egnn_prune.report.images.lottery_rows import described, path_of_one
 from egnn_prune.report.images.rows import ECE, Metrics, Row, summary, values
 
@@ -57,8 +58,7 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
             axes.xaxis.set_tick_params(labelbottom=True)
         seeds = len(values(rows, "seed"))
         over = f"pooled over {seeds} seeds" if seeds > 1 else "one seed"
-        aside = ", ".join(part for part in (described(path), over) if part)
-        figure.suptitle(f"Is it right as often as it says?  ({aside})", x=0.01, ha="left")
+        drawing.title(figure, "Is it right as often as it says?", described(path), over)
     return {
         "reliability": (
             figure,

@@ -22,8 +22,9 @@ from egnn_prune.report.common.style import (
     light_grid,
     new_figure,
 )
-from egnn_prune.report.common.tables import Table, joined, without_empty
-from egnn_prune.report.images.drawing import halves, name
+from egnn_prune.report.common.tables import Table, without_empty
+from egnn_prune.report.images import drawing
+from egnn_prune.report.images.drawing import name
 from egnn_prune.report.images.rows import (
     ACCURACY,
     AUROC,
@@ -69,11 +70,10 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
         panels[0].set_ylim(len(others) - 0.4, -0.6)
         sparsities = values(rows, "sparsity")
         if len(sparsities) > 1:
-            handles, labels = panels[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+            drawing.legend(figure, [panels[0]], len(sparsities))
         steps = ", ".join(f"{s}" for s in dict.fromkeys(r.get("steps") for r in rows) if s)
         aside = "; ".join([*([f"{steps} steps each"] if steps else []), seeds_note(rows)])
-        figure.suptitle(f"Which images to fine-tune on?  ({aside})", x=0.01, ha="left")
+        drawing.title(figure, "Which images to fine-tune on?", aside)
     return {
         "selection": (
             figure,
@@ -98,17 +98,12 @@ def _panel(axes: Axes, rows: Sequence[Row], quantity: Quantity, others: Sequence
             for i, s in enumerate(others)
         ]
         found = [(i, change) for i, change in found if change.n]
-        colour, marker = _LOOKS[k % len(_LOOKS)]
-        axes.errorbar(
-            [change.mean for _, change in found],
+        drawing.dots(
+            axes,
+            [change for _, change in found],
             [i + aside for i, _ in found],
-            xerr=halves([change for _, change in found]),
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            capsize=2.5,
-            elinewidth=1.2,
-            label=f"sparsity {sparsity:g}",
+            _LOOKS[k % len(_LOOKS)],
+            f"sparsity {sparsity:g}",
         )
     axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
     axes.margins(x=0.12)
@@ -140,11 +135,6 @@ def tables(metrics: Metrics) -> list[Table]:
         header += [quantity.name, "- random [95 %]"]
     title = f"Which images to fine-tune on: {means_note(rows)}"
     return [Table(title, *without_empty([*header, "before fine-tuning (%)"], body))]
-
-
-def table(metrics: Metrics) -> str:
-    """The table as plain text."""
-    return joined(tables(metrics))
 
 
 def headline(metrics: Metrics) -> str:

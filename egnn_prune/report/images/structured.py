@@ -17,7 +17,8 @@ from egnn_prune.report.common.files import number
 from egnn_prune.report.common.formatting import factor as factor_text
 from egnn_prune.report.common.statistics import Summary
 from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
-from egnn_prune.report.common.tables import Table, joined, without_empty
+from egnn_prune.report.common.tables import Table, without_empty
+from egnn_prune.report.images import drawing
 from egnn_prune.report.images.drawing import frame, line, looks, name, reference
 from egnn_prune.report.images.rows import (
     ACCURACY,
@@ -92,15 +93,9 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
         left, right = figure.subplots(1, 2)
         _accuracy(left, rows)
         _change(right, rows, points)
-        found: dict[str, Any] = {}
-        for axes in (left, right):
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                found.setdefault(label, handle)
-        figure.legend(
-            [*found.values()], [*found], loc="outside lower center", ncols=min(3, len(found) or 1)
-        )
+        drawing.legend(figure, (left, right), 3)
         network = (metrics.get("network") or {}).get("name") or "network"
-        figure.suptitle(f"A smaller {network}  ({seeds_note(rows)})", x=0.01, ha="left")
+        drawing.title(figure, f"A smaller {network}", seeds_note(rows))
     caption = (
         "Left: test accuracy against the multiply-accumulate operations that are left. Right: "
         "change of accuracy to the own dense network, paired by seed. Bars are 95 % t-intervals"
@@ -140,16 +135,7 @@ def _change(axes: Axes, rows: Sequence[Row], points: Sequence[tuple[str, float, 
     labels = list(dict.fromkeys(label for label, *_ in points))
     for marker, label in zip(_OPEN * len(labels), labels, strict=False):
         here = [(at, change) for own, at, change in points if own == label]
-        axes.plot(
-            *zip(*here, strict=True),
-            linestyle="none",
-            marker=marker,
-            markerfacecolor="none",
-            markeredgecolor=GREY,
-            markersize=7,
-            zorder=4,
-            label=label,
-        )
+        drawing.published(axes, here, label, marker, 7)
     others = [Summary(1, y, math.nan, math.nan) for *_, y in points]
     frame(axes, [*drawn, *others, Summary(1, 0.0, math.nan, math.nan)], floor=-math.inf)
     axes.margins(x=0.08)
@@ -189,11 +175,6 @@ def _published_row(row: Row) -> list[str]:
         f"{found:.2f}",
         f"{found - dense:+.2f}",
     ]
-
-
-def table(metrics: Metrics) -> str:
-    """The tables as plain text."""
-    return joined(tables(metrics))
 
 
 def headline(metrics: Metrics) -> str:

@@ -100,7 +100,7 @@ def _groups(metrics: Metrics) -> list[dict[str, Any]]:
 
 def _comparison(names: Sequence[str], rows: Sequence[Row]) -> Table:
     """The models beside each other; a change is coloured where it is better or worse."""
-    body = []
+    body: list[list[str | Cell]] = []
     for row in rows:
         colour = "" if row.better is None else "good" if row.better else "bad"
         body.append(
@@ -205,7 +205,7 @@ def render(
     provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
     pruning = {k: v for k, v in (metrics.get("pruning") or {}).items() if k != "groups"}
     gallery = [] if run.positions else _gallery(gallery_notes(metrics, predictions), images)
-    sections = {
+    sections: dict[str, Sequence[Block]] = {
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
         "Figures": _figures(summary, images, run.graph),
         "Calibration": _calibration(calibration, names, images),
