@@ -83,17 +83,11 @@ def over_seeds(
         settings: of the study; where ``threads`` is not set, workers share the cores.
         seeds: one call each.
         workers: processes that work at the same time.
-
-    Raises:
-        ConfigError: there is no seed, one is there twice, or there is no worker.
     """
-    different("seeds", seeds)
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}")
     if workers == 1:
         parts = [_on_threads(work, settings, seed) for seed in seeds]
     else:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # see command_line.py
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # torch-geometric's
         os.environ["TQDM_DISABLE"] = "1"  # bars of several workers would overwrite each other
         if settings.threads is None:
             settings.threads = max(1, (os.cpu_count() or 1) // workers)
@@ -107,22 +101,3 @@ def _on_threads(work: Callable[[S, int], list[Row]], settings: S, seed: int) -> 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     return work(settings, seed)
-
-
-def different(name: str, values: Sequence[Any], allowed: Iterable[str] = (), why: str = "") -> None:
-    """Refuse a setting that names nothing, the same value twice, or what there is not.
-
-    Args:
-        name: of the setting.
-        values: that it names.
-        allowed: what there is to choose from; where it is empty, everything.
-        why: what the refusal of an unknown value says besides.
-
-    Raises:
-        ConfigError: it does.
-    """
-    known = list(allowed)
-    if known and (unknown := sorted(set(values) - set(known))):
-        raise ConfigError(f"{name} must be some of {', '.join(known)}, not {unknown}{why}")
-    if not values or len(set(values)) < len(values):
-        raise ConfigError(f"{name} needs one or more different values, not {list(values)}")

@@ -14,8 +14,8 @@ from egnn_prune.evaluation.predict import BATCH, predict_all
 from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.studies.learning_curve import learning_curve_plot, learning_curve_table
-from egnn_prune.runs.result_store import Row, Rows, different
-from egnn_prune.selection import STRATEGIES, gather, select
+from egnn_prune.runs.result_store import Row, Rows
+from egnn_prune.selection import gather, select
 from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import errors
 from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches
@@ -23,17 +23,10 @@ from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches
 #: The network of round 0, which all strategies share.
 FIRST = "first.safetensors"
 #: Strategies that label a pool: they choose a given number, and not by labels.
-POOL_STRATEGIES = tuple(name for name in STRATEGIES if name not in ("loss", "threshold"))
 
 
 def check(settings: AcquisitionSettings) -> None:
-    """Refuse what cannot label a pool, and numbers out of range."""
-    why = ": a pool has no labels, and every round adds equally many"
-    different("strategies", settings.strategies, POOL_STRATEGIES, why)
-    for name in ("initial", "added", "rounds", "first_steps", "steps"):
-        least = 2 if name == "initial" else 1
-        if getattr(settings, name) < least:
-            raise ConfigError(f"{name} must be at least {least}, not {getattr(settings, name)}")
+    """Refuse what cannot label a pool."""
     if settings.uncertainty.method in ("snapshot", "bootstrap"):
         raise ConfigError(
             "acquisition trains one network (or a deep ensemble) on, so uncertainty.method="
@@ -173,4 +166,4 @@ def acquired(
 
 
 #: Learning curves of all strategies.
-run_acquisition = Study("acquisition", check, run_seed, results)
+run_acquisition = Study("acquisition", run_seed, results, check)

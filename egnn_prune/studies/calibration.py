@@ -19,9 +19,9 @@ from egnn_prune.evaluation.predict import predict_all, targets
 from egnn_prune.pipeline.run_context import Workbench
 from egnn_prune.prediction import Prediction
 from egnn_prune.report.studies.calibration_study import answer_table, study_plot, study_table
-from egnn_prune.runs.result_store import Row, different
+from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import Results, Study
-from egnn_prune.studies.networks import RECIPES, network_job, train_networks
+from egnn_prune.studies.networks import network_job, train_networks
 from egnn_prune.system.files import write_arrays
 from egnn_prune.uncertainty import (
     CALIBRATIONS,
@@ -58,16 +58,10 @@ STRIDE = 5
 
 
 def check(settings: CalibrationStudySettings) -> None:
-    """Refuse recipes that there are not, and numbers out of range."""
-    different("sparsities", settings.sparsities)
-    different("recipes", settings.recipes, RECIPES)
-    if not all(0 < s < 1 for s in settings.sparsities):
-        raise ConfigError(f"sparsities lie between 0 and 1, not {settings.sparsities}")
-    if settings.steps < 1:
-        raise ConfigError(f"steps must be at least 1, not {settings.steps}")
+    """Refuse deep ensembles that cannot be trained."""
     if settings.deep_members and "single" not in settings.recipes:
         raise ConfigError("a deep ensemble has members of the recipe single; add it to recipes")
-    if settings.deep_members == 1 or settings.deep_members < 0:
+    if settings.deep_members == 1:
         raise ConfigError("deep_members must be at least 2, or 0 for no deep ensemble")
     if settings.deep_members and max(settings.seeds) - min(settings.seeds) >= STRIDE:
         raise ConfigError(f"with deep_members the seeds must lie within {STRIDE} of each other")
@@ -222,4 +216,4 @@ def scores(prediction: Prediction, y: Tensor) -> Row:
 
 
 #: Trains, prunes and scores the networks of every seed.
-run_calibration_study = Study("calibration", check, run_seed, results)
+run_calibration_study = Study("calibration", run_seed, results, check)

@@ -15,7 +15,6 @@ from torch_geometric.loader import DataLoader
 from egnn_prune.configs.settings import CentroidStudySettings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.sources.centroid import load_centroid
-from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import (
     BATCH,
     graph_means,
@@ -27,7 +26,7 @@ from egnn_prune.models import EGNNOptions
 from egnn_prune.models.position_model import PositionModel
 from egnn_prune.pruning import compact
 from egnn_prune.report.studies.centroid import BASELINE, centroid_plot, centroid_table
-from egnn_prune.runs.result_store import Row, Rows, different
+from egnn_prune.runs.result_store import Row, Rows
 from egnn_prune.selection import select
 from egnn_prune.studies.frame import Results, Study, study_folder
 from egnn_prune.training import FitSettings, PruningCallback, RegressionTask, fit, graph_batches
@@ -41,17 +40,6 @@ ARMS = {"uncertain": "top", "random": "random"}
 #: read-out of 11 weights, ours one of 121 for the variance, and neither moves a node.
 NETWORK = EGNNOptions(aggregation="mean", residual=False, dropout=0.3)
 LR = 1e-3
-
-
-def check(settings: CentroidStudySettings) -> None:
-    """Refuse numbers out of range."""
-    different("steps", settings.steps)
-    different("sparsities", settings.sparsities)
-    if min(settings.steps) < 1 or not 0 <= min(settings.sparsities) <= max(settings.sparsities) < 1:
-        raise ConfigError(
-            f"steps must be at least 1 and sparsities lie in [0, 1), not {settings.steps} and "
-            f"{settings.sparsities}"
-        )
 
 
 def results(_: CentroidStudySettings, rows: list[Row]) -> Results:
@@ -182,4 +170,4 @@ def errors(model: nn.Module, dataset: GraphDataset) -> Row:
 
 
 #: All arms over seeds.
-run_centroid_study = Study("centroid", check, run_seed, results)
+run_centroid_study = Study("centroid", run_seed, results)

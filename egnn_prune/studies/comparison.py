@@ -8,7 +8,7 @@ from egnn_prune.configs.settings import ComparisonSettings, Settings
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.report.studies.comparison import COLUMNS, comparison_plot, summary_table
-from egnn_prune.runs.result_store import Row, different
+from egnn_prune.runs.result_store import Row
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.studies.frame import Results, Study, seed_settings
 from egnn_prune.system.files import read_json
@@ -27,8 +27,6 @@ ARMS: dict[str, dict[str, str]] = {
 
 def check(settings: ComparisonSettings) -> None:
     """Refuse what the arms cannot use."""
-    different("arms", settings.arms, ARMS)
-    different("sparsities", settings.sparsities)
     for job in jobs_of_seed(settings, settings.seeds[0]):
         validate(job)
 
@@ -73,4 +71,4 @@ def run_seed(settings: ComparisonSettings, seed: int) -> list[Row]:
 
 
 #: Runs the jobs, or re-uses finished ones, and compares their models.
-compare = Study("comparison", check, run_seed, results)
+compare = Study("comparison", run_seed, results, check)

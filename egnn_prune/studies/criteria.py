@@ -10,26 +10,14 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.sparsity_sweep import sparsity_sweep
 from egnn_prune.configs.settings import SweepSettings
-from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import predict_all, targets
 from egnn_prune.pipeline.main_job import Job
-from egnn_prune.pruning.criteria import CRITERIA
 from egnn_prune.report.studies.comparison import COLUMNS
 from egnn_prune.report.studies.sweep import rivals_table, sweep_plot, sweep_table
-from egnn_prune.runs.result_store import Row, different
+from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import BATCH, TRAINED, errors, selected
 from egnn_prune.uncertainty.metrics import nll
-
-
-def check(settings: SweepSettings) -> None:
-    """Refuse what a sweep cannot use."""
-    if "movement" in settings.criteria:
-        raise ConfigError("movement watches training and so cannot be swept; leave it out")
-    different("criteria", settings.criteria, [name for name in CRITERIA if name != "movement"])
-    different("sparsities", settings.sparsities)
-    if settings.steps < 0:
-        raise ConfigError(f"steps must be at least 0, not {settings.steps}")
 
 
 def results(settings: SweepSettings, rows: list[Row]) -> Results:
@@ -91,4 +79,4 @@ def evaluator(job: Job) -> Callable[[nn.Module], Row]:
 
 
 #: Sweeps all criteria and sparsities for every seed.
-run_sweep = Study("sweep", check, run_seed, results)
+run_sweep = Study("sweep", run_seed, results)

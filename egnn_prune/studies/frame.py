@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
 
-from egnn_prune.configs.settings import Settings, main_job
+from egnn_prune.configs.settings import Settings, check, main_job
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.main_job import Job
@@ -17,7 +17,7 @@ from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.style import png_bytes
 from egnn_prune.runs.folder_lock import alone_in
-from egnn_prune.runs.result_store import Row, different, over_seeds
+from egnn_prune.runs.result_store import Row, over_seeds
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system.device import choose_device
 
@@ -65,15 +65,15 @@ class Study(Generic[S]):
 
     Attributes:
         name: of the files.
-        check: refuses what only this study cannot use.
         run_seed: all rows of a seed; a function of a module, which keeps what is finished.
         results: of the rows of all seeds.
+        check: refuses what only this study cannot use.
     """
 
     name: str
-    check: Callable[[S], None]
     run_seed: Callable[[S, int], list[Row]]
     results: Callable[[S, list[Row]], Results]
+    check: Callable[[S], None] = check
 
     def __call__(self, settings: S) -> Path:
         """Run all seeds and write ``NAME.csv``, ``.txt`` and ``.png``; returns their folder.
@@ -81,7 +81,7 @@ class Study(Generic[S]):
         Raises:
             ConfigError: one sentence about the first wrong setting.
         """
-        different("seeds", settings.seeds)
+        check(settings)
         self.check(settings)
         if isinstance(settings, Settings):
             for seed in settings.seeds:

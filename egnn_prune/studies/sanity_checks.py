@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from egnn_prune.api.pruning import compact
 from egnn_prune.channels import Prunable
@@ -82,16 +83,16 @@ def run_seed(settings: SanitySettings, seed: int) -> list[Row]:
     pruned = pruned_on(graphs, dense, job)
 
     def find_out(arm: str) -> Row:
-        model = dense
+        model: nn.Module = dense
         if arm != "dense":
             print(f"seed {seed}: {arm}", flush=True)
-            model = arm_model(arm, dense, pruned, start, seed)
+            masked = arm_model(arm, dense, pruned, start, seed)
             torch.manual_seed(seed)
             if ARMS[arm]:
                 start_over = f"{arm}, from the start"
-                job.fit(start_over, model, job.train, s.training.max_epochs, lr=s.training.lr)
-            job.fit(arm, model, job.train, s.training.finetune_epochs, lr=s.training.finetune_lr)
-            model = compact(model)
+                job.fit(start_over, masked, job.train, s.training.max_epochs, lr=s.training.lr)
+            job.fit(arm, masked, job.train, s.training.finetune_epochs, lr=s.training.finetune_lr)
+            model = compact(masked)
         return errors(model, job, ["test"])
 
     saved = Rows(job.folder.path / "sanity.json", {}, seed=seed)
@@ -126,4 +127,4 @@ def arm_model(
 
 
 #: Trains all arms of all seeds; ``pruning`` is one-shot here, and there is no figure.
-run_checks = Study("sanity", check, run_seed, results)
+run_checks = Study("sanity", run_seed, results, check)

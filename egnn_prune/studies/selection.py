@@ -18,21 +18,13 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import BATCH
 from egnn_prune.pipeline.main_job import DENSE, Job
 from egnn_prune.report.studies.selection import selection_plot, selection_table
-from egnn_prune.runs.result_store import Row, Rows, different
-from egnn_prune.selection import STRATEGIES, Evidence, replay_weights
+from egnn_prune.runs.result_store import Row, Rows
+from egnn_prune.selection import Evidence, replay_weights
 from egnn_prune.studies.frame import Results, Study
 from egnn_prune.studies.networks import TRAINED, errors, fine_tuned, network_job, pruned_on
 
 #: The control that selects nothing: all training graphs, drawn equally often.
 ALL = "all"
-
-
-def check(settings: SelectionStudySettings) -> None:
-    """Refuse strategies that there are not, and no step."""
-    different("strategies", settings.strategies, [*STRATEGIES, ALL])
-    different("replays", settings.replays)
-    if settings.steps < 1:
-        raise ConfigError(f"steps must be at least 1, not {settings.steps}")
 
 
 def results(settings: SelectionStudySettings, rows: list[Row]) -> Results:
@@ -128,4 +120,4 @@ def trained_on(pruned: nn.Module, weights: Tensor, steps: int, job: Job) -> nn.M
 
 
 #: Compares strategies after equally many steps.
-run_selection_study = Study("selection", check, run_seed, results)
+run_selection_study = Study("selection", run_seed, results)

@@ -27,7 +27,7 @@ from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pruning import CRITERIA, SCHEDULES, SCOPES, WEIGHT_CRITERIA
 from egnn_prune.pruning.freezing import MODES
 from egnn_prune.selection import STRATEGIES
-from egnn_prune.studies import acquisition, calibration, comparison, selection
+from egnn_prune.studies import calibration, comparison, selection
 from egnn_prune.studies import criteria as criteria_sweep
 from egnn_prune.training.loss import LOSSES
 from egnn_prune.uncertainty import CALIBRATIONS
@@ -62,7 +62,7 @@ OTHERS: list[tuple[type, str, Iterable[str]]] = [
     (SweepSettings, "criteria", ONE_SHOT),
     (CalibrationStudySettings, "recipes", calibration.RECIPES),
     (SelectionStudySettings, "strategies", (*STRATEGIES, selection.ALL)),
-    (AcquisitionSettings, "strategies", acquisition.POOL_STRATEGIES),
+    (AcquisitionSettings, "strategies", [s for s in STRATEGIES if s not in ("loss", "threshold")]),
     (VisionSettings, "kind", KINDS),
     (VisionSettings, "data.name", IMAGES),
     (VisionSettings, "data.augmentation", AUGMENTATIONS),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from egnn_prune.configs.settings import SanitySettings
 from egnn_prune.errors import ConfigError
-from egnn_prune.runs.result_store import Row, Rows, different
+from egnn_prune.runs.result_store import Row, Rows
 from egnn_prune.studies.frame import Results, Study, study_folder
 from egnn_prune.studies.sanity_checks import run_checks
 
@@ -96,11 +96,3 @@ def test_only_what_is_missing_is_found_out(tmp_path):
         [("seed", 4), ("arm", "bb"), ("error", 2)],
         [("seed", 4), ("arm", "a"), ("error", 1)],
     ]
-
-
-def test_what_there_is_not_is_refused_by_name():
-    different("arms", ["a", "b"], ["b", "a", "c"])
-    with pytest.raises(ConfigError, match=r"^arms must be some of a, b, not \['x', 'y'\]: why$"):
-        different("arms", ["y", "a", "x"], ["a", "b"], ": why")
-    with pytest.raises(ConfigError, match="arms needs one or more different values"):
-        different("arms", [], ["a"])

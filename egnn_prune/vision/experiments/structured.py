@@ -16,7 +16,7 @@ from egnn_prune.pruning import (
     score_channels,
     shuffle_masks,
 )
-from egnn_prune.runs.result_store import Row, different
+from egnn_prune.runs.result_store import Row
 from egnn_prune.vision.experiments.seed_run import FRESH, Bench, smaller
 from egnn_prune.vision.settings import VisionSettings
 
@@ -27,10 +27,6 @@ LONGER, SHUFFLED, SCRATCH = "dense_longer", "shuffled", "scratch"
 def check(settings: VisionSettings) -> None:
     """Refuse settings that this experiment cannot use."""
     p = settings.pruning
-    different("pruning.factors", p.factors)
-    different("pruning.criteria", p.criteria, [*CRITERIA, SHUFFLED, SCRATCH])
-    if min(p.factors) <= 1:
-        raise ConfigError(f"pruning.factors say how many times fewer MACs, above 1: {p.factors}")
     if p.criteria[0] in (SHUFFLED, SCRATCH):
         raise ConfigError("pruning.criteria begins with a criterion, which finds the widths")
 
