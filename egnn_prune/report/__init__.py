@@ -1,7 +1,7 @@
 """Tables, figures and the self-contained HTML page made from the files of one run.
 
 The package reads what the training job left (``metrics.json``, ``predictions.npz``,
-``config.yaml``) and imports nothing else of ``egnn_prune``, so a report can be redrawn on
+``config.yaml``) and needs no network, so a report can be redrawn on
 a machine without PyTorch.
 """
 
