@@ -14,7 +14,7 @@ import torch
 from egnn_prune import data, save
 from egnn_prune.cli.arguments import Tool
 from egnn_prune.cli.jobs import Job
-from egnn_prune.cli.main import COMMANDS, NAME
+from egnn_prune.cli.registry import COMMANDS, NAME
 from egnn_prune.configs.settings import Settings, described
 from egnn_prune.models import EGNNOptions, PropertyModel
 from egnn_prune.training import PruningCallback

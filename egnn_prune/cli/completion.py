@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egnn_prune.cli.main import COMMANDS, NAME, SHELLS
+from egnn_prune.cli.registry import COMMANDS, NAME, SHELLS
 
 BASH = """\
 # completion of {name} for bash: eval "$({name} --completion bash)"

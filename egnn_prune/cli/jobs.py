@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egnn_prune.cli.hydra_app import check, choices, command
+from egnn_prune.cli.script import one_sentence
 from egnn_prune.configs.settings import (
     AcquisitionSettings,
     CalibrationStudySettings,
@@ -39,14 +39,20 @@ class Job:
 
     def __call__(self) -> None:
         """Run it with the process's arguments; never returns."""
+        with one_sentence():  # hydra may be missing
+            from egnn_prune.cli.hydra_app import command
         command(self._run, self.schema, self.config, self.purpose)
 
     def check(self, arguments: Sequence[str]) -> None:
         """Refuse arguments that the command does not know, without running it."""
+        from egnn_prune.cli.hydra_app import check
+
         check(self.schema, self.config, arguments)
 
     def words(self) -> list[str]:
         """What can stand behind the command, for completion."""
+        from egnn_prune.cli.hydra_app import choices
+
         groups = choices(self.config)
         options = ["--config", "--help", "--multirun", "--cfg", "--quiet", "--verbose"]
         settings = [f"{name}=" for name, _, _ in described(self.schema())]

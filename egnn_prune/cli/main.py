@@ -1,55 +1,15 @@
-"""The command ``egnn-prune``: which commands there are, and where each is."""
+"""The command ``egnn-prune``: hands over to the command that is named."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from egnn_prune import __version__
+from egnn_prune.cli.registry import COMMANDS, NAME, SHELLS
 from egnn_prune.cli.script import fail
 from egnn_prune.cli.streams import FLAGS, FLAGS_HELP
 from egnn_prune.cli.suggest import did_you_mean
-
-NAME = "egnn-prune"
-
-
-class Entry(NamedTuple):
-    """A command.
-
-    Attributes:
-        home: ``module:name`` in ``egnn_prune.cli``: a Job or a Tool, imported when it is called.
-        summary: one line for ``--help``.
-    """
-
-    home: str
-    summary: str
-
-    def load(self) -> Any:
-        """The :class:`~egnn_prune.cli.jobs.Job` or :class:`~egnn_prune.cli.arguments.Tool`."""
-        module, _, name = self.home.partition(":")
-        return getattr(importlib.import_module(f"egnn_prune.cli.{module}"), name)
-
-
-COMMANDS = {
-    "train": Entry("jobs:TRAIN", "train, select, prune, fine-tune, compact, compare: the main job"),
-    "compare": Entry("jobs:COMPARE", "criteria against the dense baseline, over seeds"),
-    "predict": Entry("predict:main", "predict a file of structures, each with its error bar"),
-    "md": Entry("md:main", "molecular dynamics with a trained model"),
-    "vision": Entry("jobs:VISION", "the same engine on images"),
-    "study criteria": Entry("jobs:CRITERIA", "error against sparsity for several criteria"),
-    "study sanity": Entry("jobs:SANITY", "controls that a pruning method has to beat"),
-    "study calibration": Entry("jobs:CALIBRATION", "error bars of dense and pruned networks"),
-    "study selection": Entry("jobs:SELECTION", "which graphs to fine-tune a pruned network on"),
-    "study acquisition": Entry("jobs:ACQUISITION", "which structures to label next"),
-    "study centroid": Entry("jobs:CENTROID", "training on uncertain graphs, on a toy"),
-    "sweep": Entry("jobs:CRITERIA", "short for study criteria"),
-    "bench": Entry("bench:main", "time training steps, pruned networks, and error bars"),
-    "export": Entry("export:main", "write a model as a torch.export program or as ONNX"),
-    "report": Entry("report:main", "draw a run's tables, figures and page again, without torch"),
-}
-SHELLS = ("bash", "zsh", "fish")
 
 
 def help_text() -> str:

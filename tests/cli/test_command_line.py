@@ -17,7 +17,8 @@ import egnn_prune
 from egnn_prune.cli import jobs
 from egnn_prune.cli.completion import script as completion
 from egnn_prune.cli.jobs import Job
-from egnn_prune.cli.main import COMMANDS, SHELLS, main
+from egnn_prune.cli.main import main
+from egnn_prune.cli.registry import COMMANDS, SHELLS
 from egnn_prune.cli.script import run_script
 from egnn_prune.cli.streams import NORMAL, QUIET, TRACES, VERBOSE, PlainLines, streams, verbosity
 from egnn_prune.cli.suggest import did_you_mean
@@ -69,7 +70,7 @@ def test_version(call):
 def test_help_does_not_wait_for_torch():
     """In a process of its own: here torch is loaded already."""
     code = (
-        "import sys; from egnn_prune.cli.main import COMMANDS, main\n"
+        "import sys; from egnn_prune.cli.main import main; from egnn_prune.cli.registry import COMMANDS\n"
         "for entry in COMMANDS.values(): entry.load().words()\n"
         "sys.argv = ['egnn-prune', 'train', '--help']\n"
         "try: main()\n"

@@ -54,6 +54,8 @@ _LOOKS = {
     "least": (BLUE, "o"),
     "all": (GREEN, "D"),
 }
+_TITLE = 90
+"""Characters of a figure's title that fit on one line."""
 _SPARE = ((PURPLE, "P"), (BLACK, "h"), (SKY, "p"), (GREEN, "*"), (BLUE, "<"))
 
 
@@ -151,7 +153,9 @@ def legend(figure: Figure, panels: Iterable[Axes], most: int) -> None:
 
 def title(figure: Figure, text: str, *asides: str) -> None:
     """The title of a figure at its left, with remarks in brackets behind it."""
-    figure.suptitle(f"{text}  ({', '.join(filter(None, asides))})", x=0.01, ha="left")
+    aside = f"({', '.join(filter(None, asides))})"
+    between = "  " if len(text + aside) <= _TITLE else "\n"
+    figure.suptitle(f"{text}{between}{aside}", x=0.01, ha="left")
 
 
 def dots(

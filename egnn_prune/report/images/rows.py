@@ -51,7 +51,7 @@ NLL = Quantity("nll", "NLL", "lower")
 ECE = Quantity("ece", "ECE", "lower")
 UCE = Quantity("uce", "UCE", "lower")
 AUROC = Quantity("auroc", "OOD AUROC", "higher")
-EPOCHS = Quantity("epochs", "epochs of the last fit until it stopped", places=1)
+EPOCHS = Quantity("epochs", "epochs of the last fit", places=1)
 PARAMETERS = Quantity("parameters", "parameters", places=0)
 
 
