@@ -156,7 +156,7 @@ def _network(
     header: dict[str, Any],
     tensors: dict[str, Tensor],
     into: nn.Module | None = None,
-) -> nn.Module:
+) -> Prunable:
     """The network that a file's content describes, once all of it is checked."""
     if (header["class"] == TRACED) != (into is not None):
         raise InputError(

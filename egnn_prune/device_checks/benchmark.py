@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune import compact, data
+from egnn_prune import data
+from egnn_prune.api import compact
 from egnn_prune.device_checks.speed import silent, states
 from egnn_prune.graphs import complete_edges, with_edges
 from egnn_prune.models import EGNN, EGNNOptions, IrrepsNet, PropertyModel

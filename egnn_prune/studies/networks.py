@@ -16,6 +16,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.pruning import compact, fine_tune, prune
+from egnn_prune.channels import Prunable
 from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
@@ -109,7 +110,7 @@ def selected(job: Job) -> tuple[list[Data], list[float]]:
     return [job.train[i] for i in rows], weights
 
 
-def pruned_on(graphs: Sequence[Data], dense: nn.Module, job: Job, batch: int = BATCH) -> nn.Module:
+def pruned_on(graphs: Sequence[Data], dense: nn.Module, job: Job, batch: int = BATCH) -> Prunable:
     """A masked copy of the dense network, its channels scored on all of these graphs."""
     p, scored = job.settings.pruning, DataLoader(graphs, batch)
     return prune(

@@ -70,7 +70,9 @@ def test_version(call):
 def test_help_does_not_wait_for_torch():
     """In a process of its own: here torch is loaded already."""
     code = (
-        "import sys; from egnn_prune.cli.main import main; from egnn_prune.cli.registry import COMMANDS\n"
+        "import sys\n"
+        "from egnn_prune.cli.main import main\n"
+        "from egnn_prune.cli.registry import COMMANDS\n"
         "for entry in COMMANDS.values(): entry.load().words()\n"
         "sys.argv = ['egnn-prune', 'train', '--help']\n"
         "try: main()\n"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+from egnn_prune.configs.declaration import setting
 from egnn_prune.configs.settings import SanitySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.runs.result_store import Row, Rows
@@ -18,10 +19,10 @@ from egnn_prune.studies.sanity_checks import run_checks
 
 @dataclass
 class Settings:
-    out: str | None = "runs/tiny"
-    seeds: list[int] = field(default_factory=lambda: [2, 1])
-    threads: int | None = None
-    least: int = 0
+    out: str | None = setting("runs/tiny", "where to")
+    seeds: list[int] = setting([2, 1], "of what")
+    threads: int | None = setting(None, "of each")
+    least: int = setting(0, "the least seed")
 
 
 def check(settings: Settings) -> None:
@@ -40,7 +41,7 @@ def results(_: Settings, rows: list[Row]) -> Results:
     return Results(rows, f"{len(rows)} rows", figure, ["threads"])
 
 
-study = Study("tiny", check, run_seed, results)
+study = Study("tiny", run_seed, results, check)
 
 
 def test_rows_tables_and_figures_are_written(tmp_path, monkeypatch, capsys):
@@ -76,7 +77,7 @@ def test_a_refused_study_leaves_nothing(tmp_path, changes, complaint):
 
 
 def test_every_seed_must_be_one_that_the_main_job_can_have(tmp_path):
-    with pytest.raises(ConfigError, match="seed must lie between 0 and 4e"):
+    with pytest.raises(ConfigError, match="seeds must lie between 0 and 4e"):
         run_checks(SanitySettings(out=str(tmp_path / "out"), seeds=[0, -1]))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from egnn_prune.configs.settings import check
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import snapshot
 from egnn_prune.pruning.tensors import get_tensor
@@ -334,7 +335,7 @@ def test_uncertain_images_are_the_ones_that_are_drawn(settings, monkeypatch):
             "pruning.structures=[blocks]",
             r"structured, unstructured, not \['blocks'\]",
         ),
-        (lottery, "digits", "pruning.sparsities=[0.5,1.0]", "lie between 0 and 1"),
+        (lottery, "digits", "pruning.sparsities=[0.5,1.0]", "at least 0 and below 1"),
         (lottery, "digits", "pruning.sparsities=[0.5,0.5]", "different values"),
         (lottery, "digits", "pruning.rounds=0", "round"),
         (magnitude, "resnet101_magnitude", "pruning.sparsities=[0.2,0.3]", "one fraction"),
@@ -349,5 +350,7 @@ def test_uncertain_images_are_the_ones_that_are_drawn(settings, monkeypatch):
     ],
 )
 def test_settings_that_an_experiment_cannot_use(settings, module, experiment, override, message):
+    asked = settings(experiment, override)
     with pytest.raises(ConfigError, match=message):
-        module.check(settings(experiment, override))
+        check(asked)  # as run_experiment does before
+        module.check(asked)
