@@ -20,7 +20,7 @@ from egnn_prune.studies.sanity_checks import run_checks
 @dataclass
 class Settings:
     out: str | None = setting("runs/tiny", "where to")
-    seeds: list[int] = setting([2, 1], "of what")
+    seeds: list[int] = setting([2, 1], "of what")  # noqa: RUF009
     threads: int | None = setting(None, "of each")
     least: int = setting(0, "the least seed")
 
