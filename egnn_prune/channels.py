@@ -138,8 +138,8 @@ class ChannelGate(nn.Module):
         self.opened: Tensor | None = None  # [graphs, width]
 
     @property
-    def thinning(self) -> Tensor | None:
-        """The masks ``[S, width]`` of the call that is under way, see :func:`thinning_by`."""
+    def dropout_mask(self) -> Tensor | None:
+        """The masks ``[S, width]`` of the call that is under way, see :func:`dropout_masks`."""
         return _CALL.masks.get(self)
 
     def draw(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
@@ -155,16 +155,16 @@ class ChannelGate(nn.Module):
             x: ``[S * rows, width, ...]``.
             graph: ``[S * rows]``, the graph that each row belongs to, counted on over the samples.
         """
-        thinning = self.thinning
-        if thinning is None and self.training and self.p > 0:
-            thinning = self.draw(1)
+        dropout_mask = self.dropout_mask
+        if dropout_mask is None and self.training and self.p > 0:
+            dropout_mask = self.draw(1)
         rest = (1,) * (x.dim() - 2)
-        if thinning is not None and len(thinning) == 1:
-            mask = thinning.to(x.dtype).unflatten(-1, (-1, *rest))
+        if dropout_mask is not None and len(dropout_mask) == 1:
+            mask = dropout_mask.to(x.dtype).unflatten(-1, (-1, *rest))
             x = x.mul_(mask) if self.inplace and not torch.is_grad_enabled() else x * mask
-        elif thinning is not None:
-            rows = x.unflatten(0, (len(thinning), len(x) // len(thinning)))
-            x = (rows * thinning.to(x.dtype)[:, None].unflatten(-1, (-1, *rest))).flatten(0, 1)
+        elif dropout_mask is not None:
+            rows = x.unflatten(0, (len(dropout_mask), len(x) // len(dropout_mask)))
+            x = (rows * dropout_mask.to(x.dtype)[:, None].unflatten(-1, (-1, *rest))).flatten(0, 1)
         if self.opened is not None:
             # the samples of a graph share its gates
             opened = self.opened.index_select(0, graph % len(self.opened))
@@ -198,7 +198,7 @@ _CALL = _Call()
 
 
 @contextmanager
-def thinning_by(masks: Mapping[ChannelGate, Tensor | None]) -> Iterator[None]:
+def dropout_masks(masks: Mapping[ChannelGate, Tensor | None]) -> Iterator[None]:
     """Within this context, and this thread, gates are thinned by masks ``[S, width]``.
 
     Args:

@@ -14,9 +14,9 @@ from egnn_prune.errors import InputError
 
 @dataclass(frozen=True)
 class Prediction:
-    r"""A prediction with an error bar, split by where the doubt comes from.
+    r"""A prediction with an error bar, split by where the uncertainty comes from.
 
-    Members are draws from the distribution over models (thinned networks, ensemble members,
+    Members are draws from the distribution over models (MC-dropout samples, ensemble members,
     read-out heads). With member means :math:`\mu_m` and member variances :math:`\sigma_m^2`,
 
     .. math::
@@ -107,12 +107,14 @@ class Prediction:
         return self.aleatoric + self.epistemic
 
     @property
-    def doubt(self) -> Tensor:
+    def ood_variance(self) -> Tensor:
         """What chooses graphs and flags what is out of distribution, ``[...]``.
 
         The epistemic variance; the total one where the method has no epistemic part.
         """
         return self.epistemic if bool((self.epistemic > 0).any()) else self.variance
+
+    doubt = ood_variance  # its name before
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class Predictor(Prunable):
         """The submodules that freezing message passing locks."""
         raise NotImplementedError
 
-    def architecture(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What builds this network again, as plain JSON."""
         raise NotImplementedError
 

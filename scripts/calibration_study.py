@@ -1,4 +1,4 @@
-"""Uncertainty methods on dense and pruned networks, before and after recalibration."""
+"""Uncertainty methods on dense and pruned networks, before and after calibration."""
 
 from egnn_prune.cli.jobs import CALIBRATION as main
 

@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
 def check(arguments: argparse.Namespace) -> None:
     import torch
 
-    from egnn_prune.device_checks import CHECKS, Bench, DeviceLost, table, work_through
+    from egnn_prune.device_checks import CHECKS, CheckContext, DeviceLost, table, work_through
     from egnn_prune.errors import ConfigError
     from egnn_prune.system.device import choose_device
     from egnn_prune.system.files import atomic
@@ -57,8 +57,8 @@ def check(arguments: argparse.Namespace) -> None:
     report = arguments.out / "check_cuda.json"
     try:
         with tempfile.TemporaryDirectory(prefix="check_cuda_") as folder:
-            bench = Bench(device, arguments.quick, Path(folder))
-            outcomes = work_through(checks, bench, report, arguments.minutes, arguments.resume)
+            context = CheckContext(device, arguments.quick, Path(folder))
+            outcomes = work_through(checks, context, report, arguments.minutes, arguments.resume)
     except DeviceLost:  # nothing more can be computed in this process
         again = [a for a in sys.argv[1:] if a != "--resume"]
         os.execv(sys.executable, [sys.executable, __file__, *again, "--resume"])

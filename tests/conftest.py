@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import gates, thinning_by
+from egnn_prune.channels import dropout_masks, gates
 from egnn_prune.graphs import complete_edges
 from egnn_prune.models import EGNN, EGNNOptions, PropertyModel
 
@@ -190,7 +190,7 @@ def make_property_model(dtype: torch.dtype) -> Callable[..., PropertyModel]:
 
 @pytest.fixture
 def draw_thinning() -> Iterator[Callable[..., None]]:
-    """``draw_thinning(model, samples, seed)``: the same seed draws the same thinned networks.
+    """``draw_thinning(model, samples, seed)``: the same seed draws the same MC-dropout samples.
 
     They stay until the test ends.
     """
@@ -199,7 +199,7 @@ def draw_thinning() -> Iterator[Callable[..., None]]:
         def draw(model: nn.Module, samples: int, seed: int = 0) -> None:
             generator = torch.Generator().manual_seed(seed)
             masks = {gate: gate.draw(samples, generator) for _, gate in gates(model)}
-            stack.enter_context(thinning_by(masks))
+            stack.enter_context(dropout_masks(masks))
 
         yield draw
 

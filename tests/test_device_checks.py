@@ -12,41 +12,41 @@ from egnn_prune import device_checks
 from egnn_prune.cli.hydra_app import command
 from egnn_prune.cli.script import run_script
 from egnn_prune.configs.settings import Settings
-from egnn_prune.device_checks import CHECKS, Bench, Check, DeviceLost, table, work_through
+from egnn_prune.device_checks import CHECKS, Check, CheckContext, DeviceLost, table, work_through
 from egnn_prune.device_checks.checking import Skipped, answers, at_most
 from egnn_prune.errors import InputError, out_of_memory_sentence
 
 
 @pytest.fixture
-def bench(tmp_path) -> Bench:
-    return Bench(torch.device("cpu"), True, tmp_path)
+def context(tmp_path) -> CheckContext:
+    return CheckContext(torch.device("cpu"), True, tmp_path)
 
 
-def fine(bench, found):
+def fine(context, found):
     found["deviation"] = 1.5e-7
 
 
-def wrong(bench, found):
+def wrong(context, found):
     found["seen"] = 3
     raise AssertionError("values |differ|\nby a lot")
 
 
-def leaves(bench, found):
+def leaves(context, found):
     raise SystemExit(2)
 
 
-def endless(bench, found):
+def endless(context, found):
     while True:
         time.sleep(0.01)
 
 
-def elsewhere(bench, found):
+def elsewhere(context, found):
     raise Skipped("needs a GPU")
 
 
-def test_each_check_stands_alone(bench, tmp_path):
+def test_each_check_stands_alone(context, tmp_path):
     checks = [Check(f.__name__, f, 1) for f in (wrong, leaves, elsewhere, fine)]
-    found = work_through(checks, bench, tmp_path / "report.json", minutes=1)
+    found = work_through(checks, context, tmp_path / "report.json", minutes=1)
     assert [o.result for o in found] == ["FAILED", "FAILED", "skipped", "ok"]
     assert found[0].sentence == "AssertionError: values |differ| by a lot"
     content = json.loads((tmp_path / "report.json").read_text())
@@ -57,15 +57,15 @@ def test_each_check_stands_alone(bench, tmp_path):
     assert "seen 3" in rows[2] and "deviation 1.5e-07" in rows[-1] and "needs a GPU" in rows[4]
 
 
-def test_a_check_that_never_ends_is_stopped(bench, tmp_path):
+def test_a_check_that_never_ends_is_stopped(context, tmp_path):
     checks = [Check("endless", endless, 1), Check("fine", fine, 1)]
-    found = work_through(checks, bench, tmp_path / "report.json", minutes=0.05)
+    found = work_through(checks, context, tmp_path / "report.json", minutes=0.05)
     assert [o.result for o in found] == ["out of time", "ok"]
     assert found[0].sentence.startswith("stopped after") and found[0].seconds < 10
 
 
-def test_without_time_nothing_is_begun(bench, tmp_path):
-    (found,) = work_through([Check("endless", endless, 1)], bench, tmp_path / "r.json", minutes=0)
+def test_without_time_nothing_is_begun(context, tmp_path):
+    (found,) = work_through([Check("endless", endless, 1)], context, tmp_path / "r.json", minutes=0)
     assert found.result == "out of time" and found.seconds == 0
 
 
@@ -79,14 +79,14 @@ def test_the_alarm_is_put_back():
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_after_a_lost_device_a_new_process_goes_on(bench, tmp_path, monkeypatch):
+def test_after_a_lost_device_a_new_process_goes_on(context, tmp_path, monkeypatch):
     checks = [Check(f.__name__, f, 1) for f in (fine, wrong, fine)]
     monkeypatch.setattr(device_checks.checking, "answers", lambda device: False)
     report = tmp_path / "report.json"
     with pytest.raises(DeviceLost):
-        work_through(checks, bench, report, minutes=1)
+        work_through(checks, context, report, minutes=1)
     assert [c["result"] for c in json.loads(report.read_text())["checks"]] == ["ok", "FAILED"]
-    found = work_through(checks, bench, report, minutes=1, resume=True)
+    found = work_through(checks, context, report, minutes=1, resume=True)
     assert [o.result for o in found] == ["ok", "FAILED", "ok"]
 
 

@@ -147,7 +147,7 @@ def runs(molecules, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     val = Batch.from_data_list(molecules.split("val")[:40])
     about = {"target": "energy", "unit": "eV", "units": {"pos": "Angstrom"}}
-    about["validation_doubt"] = {"q99": 100.0, "max": 200.0}
+    about["validation_epistemic_std"] = {"q99": 100.0, "max": 200.0}
     for name, method in {
         "demo": MCDropout(network(molecules, readout_dropout=0.1), samples=3),
         "ethanol": SinglePass(network(molecules, members=2)),

@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from egnn_prune.adapters.propagation import WAY_OUT, Item, Reached, trace
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.masks import release
+from egnn_prune.pruning.masks import remove_masks
 from egnn_prune.pruning.tensors import get_tensor, owner_of
 
 #: Operations of the graph that leave every channel on its own, as Torch-Pruning calls them.
@@ -67,7 +67,7 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
             f"layers of another kind, {WAY_OUT}"
         )
     traced = copy.deepcopy(network)
-    release(traced)
+    remove_masks(traced)
     modules_of: list[Any] = list(traced.modules())
     for module in modules_of:
         if is_graph_linear(module):  # the tracer knows torch's class only

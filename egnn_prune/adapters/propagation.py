@@ -90,7 +90,7 @@ def trace(network: nn.Module, inputs: tuple[Any, ...]) -> list[Reached]:
         warnings.simplefilter("ignore")  # unwrapped parameters: they are looked at later
         try:
             run(network, inputs)
-        except Exception as error:  # whatever a stranger's code raises
+        except Exception as error:  # whatever third-party code raises
             raise ConfigError(
                 f"{kind} cannot be run on the example inputs: {first_line(error)} (batches are PyG "
                 "batches, or pairs (inputs, targets) where a tuple of inputs is spread out)"

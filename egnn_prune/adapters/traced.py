@@ -21,7 +21,7 @@ from egnn_prune.adapters.refitting import cut, refit
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, Prunable, gate_members, gates
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.calling import call, doubled, rows
-from egnn_prune.pruning.masks import release
+from egnn_prune.pruning.masks import remove_masks
 from egnn_prune.pruning.tensors import get_tensor, owner_of, set_tensor, spread, weight_members
 
 
@@ -185,7 +185,7 @@ class TracedNetwork(Prunable):
     def resized(self, keep: dict[str, Tensor]) -> TracedNetwork:
         """A copy, without masks, that has only the channels ``keep[group name]`` (indices)."""
         small = copy.deepcopy(self)
-        release(small)
+        remove_masks(small)
         alive: dict[tuple[str, int], Tensor] = {}
         views: dict[str, tuple[int, ...] | None] = {}
         for group in small._groups:
@@ -214,7 +214,7 @@ class TracedNetwork(Prunable):
 def _busy(gate: ChannelGate) -> bool:
     """Whether a gate does anything: thins, scales, or is being listened to."""
     listened = bool(gate._forward_hooks or gate._forward_pre_hooks)
-    scales = gate.opened is not None or gate.thinning is not None
+    scales = gate.opened is not None or gate.dropout_mask is not None
     return scales or listened or (gate.training and gate.p > 0)
 
 
@@ -334,7 +334,7 @@ def _removable(network: nn.Module, groups: list[ChannelGroup], inputs: tuple[Any
     probe = TracedNetwork.__new__(TracedNetwork)
     nn.Module.__init__(probe)
     probe._assemble(copy.deepcopy(network), groups, 0.0, {})
-    release(probe)
+    remove_masks(probe)
     generator = torch.Generator().manual_seed(0)
     _scramble(probe, generator)
     keep = {}
@@ -353,7 +353,7 @@ def _removable(network: nn.Module, groups: list[ChannelGroup], inputs: tuple[Any
         masked, tolerance = _numbers(probe(*inputs)), 1e-3
     try:
         small = _numbers(probe.resized(keep)(*inputs))
-    except Exception:  # whatever a stranger's code raises when a width is not what it expected
+    except Exception:  # whatever third-party code raises when a width is not what it expected
         return False
     if [m.shape for m in masked] != [s.shape for s in small]:
         return False

@@ -68,7 +68,8 @@ class Results(dict[str, Any]):
 #: What this calculator says beyond the properties of ASE.
 EXTRAS = (
     "energy_uncertainty",
-    "energy_doubt",
+    "energy_epistemic_std",
+    "energy_doubt",  # its name before, which people's files hold
     "forces_uncertainty",
     "in_distribution",
     "atoms_in_distribution",
@@ -87,11 +88,11 @@ class PrunedCalculator(Calculator):
     directions), its derivative by the strain, in eV/Angstrom^3.
 
     ``extras``, by name also from ``results[name]`` and ``get_property(name)``:
-    ``energy_uncertainty``, the standard deviation of the recalibrated prediction;
-    ``energy_doubt``, its epistemic part (all of it where the method does not split it), which
-    ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the standard deviation of the
-    members' forces, not recalibrated (nothing was fitted on forces; absent for a single member;
-    one pass back per member); ``in_distribution``, whether the doubt is within the threshold and
+    ``energy_uncertainty``, the standard deviation of the calibrated prediction;
+    ``energy_epistemic_std``, its epistemic part (all of it where the method does not split it),
+    which ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the standard deviation of the
+    members' forces, not calibrated (nothing was fitted on forces; absent for a single member;
+    one pass back per member); ``in_distribution``, whether that is within the threshold and
     the structure looks like the training structures (absent where nothing is known of either);
     ``atoms_in_distribution [N]``, which atoms do; ``out_of_distribution_reason``, a clause.
 
@@ -100,8 +101,8 @@ class PrunedCalculator(Calculator):
 
     Args:
         model: the folder of a run, a ``.safetensors`` file, or an estimator.
-        threshold: largest doubt in eV; by default the one that 99 % of the validation structures
-            stayed below, where the file holds it.
+        threshold: largest epistemic deviation in eV; by default the one that 99 % of the
+            validation structures stayed below, where the file holds it.
         on_uncertain: beyond the threshold, or for structures unlike the training structures,
             ``"warn"`` (the first time), ``"raise"``, or ``"ignore"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -147,7 +148,7 @@ class PrunedCalculator(Calculator):
             raise ConfigError(f"on_uncertain must be one of {', '.join(REACTIONS)}")
         self.model = TrainedModel.load(model, which, device, unit)
         self.electronvolts = self.model.electronvolts()
-        limit = self.model.doubt_limit
+        limit = self.model.ood_threshold
         self.threshold = checked_threshold(
             threshold if threshold is not None or limit is None else limit * self.electronvolts
         )
@@ -238,7 +239,7 @@ class PrunedCalculator(Calculator):
         results.prediction = results.prediction or found
         results.extras |= {
             "energy_uncertainty": results.prediction.std,
-            "energy_doubt": results.prediction.ood_score,
+            **dict.fromkeys(("energy_epistemic_std", "energy_doubt"), results.prediction.ood_score),
         }
         results["energy"] = results["free_energy"] = results.prediction.mean
         if found.forces is not None:
@@ -270,8 +271,8 @@ class PrunedCalculator(Calculator):
 class UncertaintyGuard:
     """Stops or warns when a simulation reaches what its model is not sure of.
 
-    That is a doubt beyond the threshold, or a structure unlike all training structures (see
-    :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any dynamics
+    That is an epistemic deviation beyond the threshold, or a structure unlike all training
+    structures (see :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any dynamics
     or optimiser of ASE; the calculator must be a :class:`PrunedCalculator` (with
     ``on_uncertain="ignore"``, or both will speak):
 
@@ -283,7 +284,7 @@ class UncertaintyGuard:
 
     Args:
         atoms: what is simulated.
-        threshold: largest doubt in eV; by default the calculator's.
+        threshold: largest epistemic deviation in eV; by default the calculator's.
         action: ``"stop"`` or ``"warn"`` (the first time).
 
     Attributes:
@@ -304,8 +305,8 @@ class UncertaintyGuard:
         self.threshold = checked_threshold(limit if threshold is None else threshold)
         if self.threshold is None:
             raise ConfigError(
-                "the model's file holds no validation_doubt (it was written by an older version); "
-                "give the guard a threshold in eV"
+                "the model's file holds no validation_epistemic_std (it was written by an older "
+                "version); give the guard a threshold in eV"
             )
         self.atoms, self.action, self.exceeded = atoms, action, 0
 
@@ -313,7 +314,7 @@ class UncertaintyGuard:
         """Look at the structure as it is now."""
         assert self.threshold is not None
         calculator = _calculator(self.atoms)
-        calculator.get_property("energy_doubt", self.atoms)
+        calculator.get_property("energy_epistemic_std", self.atoms)
         results: Any = calculator.results
         said = complaints(replace(results.prediction, threshold=self.threshold))
         if not said:

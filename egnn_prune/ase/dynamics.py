@@ -30,10 +30,10 @@ Array = NDArray[np.float64]
 #: Stretches of equal length whose means the drift is fitted to.
 BLOCKS = 40
 #: Velocities of more kelvin (8.6 eV a degree of freedom) break every bond at once.
-HOTTEST = 1e5
+MAX_TEMPERATURE_K = 1e5
 #: Change of the total energy in eV/atom at which a run has exploded: a thousand times what a sound
 #: step leaves, and as much as it takes to pull a molecule apart.
-EXPLODED = 1.0
+MAX_ENERGY_DRIFT = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Trajectory:
 
     Attributes:
         rows: ``time_fs``, ``potential_eV``, ``kinetic_eV``, ``total_eV``, ``temperature_K``,
-            ``uncertainty_eV`` (recalibrated standard deviation) and ``epistemic_eV`` (its epistemic
+            ``uncertainty_eV`` (calibrated standard deviation) and ``epistemic_eV`` (its epistemic
             part, which thresholds are compared with).
         seconds: wall time of the steps.
         steps: steps that were made.
@@ -203,7 +203,7 @@ def set_thermal_velocities(atoms: Atoms, kelvin: float, seed: int = 0) -> None:
         ConfigError: the temperature is negative or above :data:`HOTTEST`, the seed is negative, a
             single atom has nothing to move against, or constraints hold everything.
     """
-    if not 0 <= kelvin <= HOTTEST:
+    if not 0 <= kelvin <= MAX_TEMPERATURE_K:
         raise ConfigError(f"the temperature must be at least 0 K and at most 1e5 K, not {kelvin}")
     if not isinstance(seed, Integral) or seed < 0:
         raise ConfigError(f"the seed must be a whole number of at least 0, not {seed!r}")
@@ -249,7 +249,7 @@ def run_nve(
         if not 0 < number < np.inf:
             raise ConfigError(f"{name} must be positive, not {number}")
     atoms.get_potential_energy()  # what fails here leaves no file behind
-    made = Trajectory()
+    trajectory = Trajectory()
     dynamics = VelocityVerlet(atoms, timestep=timestep * units.fs)
     with (
         atomic(path) as temporary,
@@ -258,10 +258,10 @@ def run_nve(
     ):
 
         def record() -> None:
-            made.rows.append(frame(atoms, dynamics.get_time() / units.fs))
+            trajectory.rows.append(frame(atoms, dynamics.get_time() / units.fs))
             atoms.get_forces()  # for the file, where they were not asked for yet
             out = atoms.copy()
-            out.info |= made.rows[-1]
+            out.info |= trajectory.rows[-1]
             out.calc = atoms.calc
             ase.io.write(file, out, format="extxyz")
             bar.update(dynamics.nsteps - bar.n)
@@ -275,16 +275,16 @@ def run_nve(
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
                 dynamics.run(steps)
         except DataError as error:  # it could be computed at the start
-            made.stopped = (
+            trajectory.stopped = (
                 f"the simulation exploded: its structure cannot be computed any more ({error}); "
                 "take a shorter timestep, or a start nearer to the training data"
             )
         except InputError as error:
-            made.stopped = str(error)
+            trajectory.stopped = str(error)
         except KeyboardInterrupt:
-            made.stopped = "interrupted"
-        made.seconds, made.steps = time.perf_counter() - start, dynamics.nsteps
-    return made
+            trajectory.stopped = "interrupted"
+        trajectory.seconds, trajectory.steps = time.perf_counter() - start, dynamics.nsteps
+    return trajectory
 
 
 def explosion_guard(atoms: Atoms) -> Callable[[], None]:
@@ -293,7 +293,7 @@ def explosion_guard(atoms: Atoms) -> Callable[[], None]:
 
     def look() -> None:
         change = (atoms.get_total_energy() - first) / len(atoms)
-        if not abs(change) <= EXPLODED:  # nor NaN
+        if not abs(change) <= MAX_ENERGY_DRIFT:  # nor NaN
             raise InputError(
                 f"the simulation exploded: its total energy changed by {change:.3g} eV/atom since "
                 "the start; take a shorter timestep, a start nearer to the training data, or a "
@@ -313,5 +313,5 @@ def frame(atoms: Atoms, time_fs: float) -> dict[str, float]:
         "total_eV": potential + kinetic,
         "temperature_K": temperature(atoms),
         "uncertainty_eV": float(atoms.calc.results["energy_uncertainty"]),
-        "epistemic_eV": float(atoms.calc.results["energy_doubt"]),
+        "epistemic_eV": float(atoms.calc.results["energy_epistemic_std"]),
     }

@@ -41,8 +41,8 @@ class Predicted:
         rows: one mapping per structure, see :data:`COLUMNS` (and ``reason`` where one was
             skipped or is out of distribution), as in the CSV file.
         structures: those that were not skipped, with their results, as in the extended XYZ file.
-        limit: the doubt beyond which a structure counts as out of distribution, in the target's
-            unit, or ``None``.
+        limit: the epistemic deviation beyond which a structure counts as out of distribution, in
+            the target's unit, or ``None``.
     """
 
     rows: list[dict[str, Any]]
@@ -56,7 +56,7 @@ class Predicted:
         known = (
             f"{outside} of them unlike the training data"
             if self.limit is not None or outside
-            else "in or out of distribution unknown (the model holds no validation_doubt)"
+            else "in or out of distribution unknown (the model holds no validation_epistemic_std)"
         )
         return f"{len(self.structures)} structures predicted, {known}; {skipped} skipped"
 
@@ -93,7 +93,7 @@ def predict_structures(
         raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
     if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
         raise ConfigError(f"the threshold must be positive ({model.unit}), not {threshold}")
-    limit = model.doubt_limit if threshold is None else threshold
+    limit = model.ood_threshold if threshold is None else threshold
     structures = read_structures(path)
     rows, good = [], []
     for k, atoms in enumerate(structures):

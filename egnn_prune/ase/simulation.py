@@ -89,7 +89,7 @@ class SimulationReport:
         if self.threshold_eV is None:
             line += (
                 "\nnothing watched for structures unlike the training data: the model's file holds "
-                "no validation_doubt; give a threshold in eV"
+                "no validation_epistemic_std; give a threshold in eV"
             )
         return line if not self.stopped else f"{line}\nstopped early: {self.stopped}"
 
@@ -164,7 +164,7 @@ def simulate(
         kelvin = 300.0 if kelvin is None else kelvin
         set_thermal_velocities(atoms, kelvin, seed)
         velocities = f"drawn at {kelvin:g} K"
-    made = run_nve(
+    trajectory = run_nve(
         atoms,
         folder / "trajectory.extxyz",
         steps=steps,
@@ -172,33 +172,35 @@ def simulate(
         interval=interval,
         observers=guards,
     )
-    write_rows(made.rows, folder / "energies.csv")
-    doubt, limit = made.column("epistemic_eV"), calculator.threshold
+    write_rows(trajectory.rows, folder / "energies.csv")
+    epistemic_std, limit = trajectory.column("epistemic_eV"), calculator.threshold
     drift = error = fluctuation = math.nan
-    if len(made.rows) >= 4:
-        found = energy_conservation(made.column("time_fs"), made.column("total_eV"), len(atoms))
+    if len(trajectory.rows) >= 4:
+        found = energy_conservation(
+            trajectory.column("time_fs"), trajectory.column("total_eV"), len(atoms)
+        )
         drift, error, fluctuation = found.drift, found.drift_error, found.fluctuation
         title = (
             f"{atoms.get_chemical_formula()} at constant energy, {timestep:g} fs a step, "
-            f"{made.column('temperature_K').mean():.0f} K on average"
+            f"{trajectory.column('temperature_K').mean():.0f} K on average"
         )
-        figure = dynamics_plot(made.rows, len(atoms), drift, error, limit, title)
+        figure = dynamics_plot(trajectory.rows, len(atoms), drift, error, limit, title)
         write_atomic(folder / "dynamics.png", png_bytes(figure))
     report = SimulationReport(
         formula=atoms.get_chemical_formula(),
         atoms=len(atoms),
-        picoseconds=made.steps * timestep / 1000.0,
+        picoseconds=trajectory.steps * timestep / 1000.0,
         drift_meV_atom_ps=drift,
         drift_error_meV_atom_ps=error,
         fluctuation_meV_atom=fluctuation,
-        mean_temperature_K=float(made.column("temperature_K").mean()),
-        largest_epistemic_eV=float(doubt.max()),
+        mean_temperature_K=float(trajectory.column("temperature_K").mean()),
+        largest_epistemic_eV=float(epistemic_std.max()),
         threshold_eV=limit,
-        beyond_threshold=None if limit is None else float((doubt > limit).mean()),
-        steps_per_second=made.steps / made.seconds if made.seconds else 0.0,
+        beyond_threshold=None if limit is None else float((epistemic_std > limit).mean()),
+        steps_per_second=trajectory.steps / trajectory.seconds if trajectory.seconds else 0.0,
         velocities=velocities,
         constraints=constraints_of(atoms),
-        stopped=made.stopped,
+        stopped=trajectory.stopped,
     )
     # JSON has no NaN
     facts = {k: None if v != v else v for k, v in asdict(report).items()}

@@ -19,6 +19,10 @@ from egnn_prune.errors import ConfigError
 OPTION = "--config"
 
 
+#: Settings that files of earlier runs hold under another name.
+RENAMED = {f"{part}.best_by": f"{part}.monitor" for part in ("training", "finetuning")}
+
+
 def split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The file, and the other arguments.
 
@@ -58,6 +62,7 @@ def overrides_of(
     taken = {name for group, choice in chosen.items() for name in set_by(group, choice)}
     found = []
     for name, value in _leaves(_read(path)):
+        name = RENAMED.get(name, name)
         if name not in known and not (name in groups and isinstance(value, str)):
             raise ConfigError(f"{path}: {no_setting(name, [*known, *groups])}")
         if name in taken or {name, name.partition(".")[0]} & chosen.keys():

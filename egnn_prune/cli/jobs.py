@@ -128,9 +128,9 @@ CALIBRATION = Job(
     "calibration",
     "studies.calibration:run_calibration_study",
     """\
-Does pruning harm calibration more than accuracy, and does recalibration mend it? Trains networks
+Does pruning harm calibration more than accuracy, and does calibration mend it? Trains networks
 once per seed and recipe, prunes them to every sparsity, fine-tunes each, gives them every
-uncertainty method, recalibrates on the validation split, and judges the error bars on the test and
+uncertainty method, calibrates on the validation split, and judges the error bars on the test and
 out-of-distribution splits. Writes calibration.csv, calibration.txt and calibration.png.
 Interrupted, the same command goes on where it stopped. Settings that are not listed first are
 those of the main job, except training.max_epochs=14 and training.lr=4e-3. About 90 minutes on two

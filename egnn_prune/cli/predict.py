@@ -4,7 +4,7 @@ MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors 
 .safetensors file. STRUCTURES is any file that ASE reads (extended XYZ, gzipped too, POSCAR,
 .traj ...), with one structure or many.
 
-DIR/predictions.csv has a row for each structure: its value with standard deviation (recalibrated),
+DIR/predictions.csv has a row for each structure: its value with standard deviation (calibrated),
 the epistemic part of that, a 90 % interval, and whether the structure is like the training data.
 "no" means that the epistemic standard deviation is above the one that 99 % of the validation
 structures stayed below, or that the structure is unlike all training structures (its reason says

@@ -95,7 +95,7 @@ class UncertaintySettings:
         "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles",
         choices=METHODS,
     )
-    samples: int = setting(20, "thinned networks per prediction, for dropout", low=2)
+    samples: int = setting(20, "MC-dropout samples per prediction, for dropout", low=2)
     members: int = setting(5, "members of an ensemble", low=2)
     calibration: str = setting(
         "robust",
@@ -168,7 +168,7 @@ class TrainingSettings:
     force_weight: float = setting(
         0.0, "weight of the forces beside the energy; 0: energy only", low=0
     )
-    best_by: str | None = setting(
+    monitor: str | None = setting(
         None,
         "end with the weights that are best on validation; null: the last",
         choices=("val_mae", "val_mse", "val_force_mae"),
@@ -238,7 +238,7 @@ class SanitySettings(Settings):
 
 @dataclass
 class CalibrationStudySettings(Settings):
-    """Does pruning harm calibration more than accuracy, and does recalibration mend it?"""
+    """Does pruning harm calibration more than accuracy, and does calibration mend it?"""
 
     out: str | None = setting("runs/calibration", "folder of the networks and of the study")
     seeds: list[int] = setting([0, 1, 2, 3, 4], "one network of each recipe per seed", **SEED)
@@ -311,7 +311,7 @@ class CentroidStudySettings:
     )
     fraction: float = setting(0.25, "share of the training graphs that the second half sees")
     criterion: str = setting("taylor", "which channels go")
-    samples: int = setting(10, "thinned networks whose spread is the uncertainty", **COUNT)
+    samples: int = setting(10, "MC-dropout samples whose spread is the uncertainty", **COUNT)
     workers: int = setting(1, WORKERS, **COUNT)
     threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)
 

@@ -205,7 +205,7 @@ def _acquisition(s: AcquisitionSettings) -> Reasons:
         "pruning.*": "this job prunes nothing",
         "selection.strategy": "this job has strategies=[...]",
         "training.max_epochs": "this job has first_steps",
-        "training.best_by": "this job looks at no validation",
+        "training.monitor": "this job looks at no validation",
     }
     rest = ("fraction", "threshold", "replay")
     return found | {f"selection.{n}": "this job labels a number of graphs (added)" for n in rest}

@@ -18,7 +18,7 @@ from egnn_prune.errors import SuspiciousDataWarning
 #: Structures that are compared, and coordinates of pairs of them in memory at a time, at most.
 STRUCTURES, COORDINATES = 120, 1 << 21
 #: Fewest pairs that say something, and the farthest that do: root mean square step in Angstrom.
-FEWEST, FARTHEST = 20, 0.75
+MIN_POINTS, FARTHEST = 20, 0.75
 #: Energies may change this many times as much, or as little, as forces say. Right data are between
 #: 0.5 and 1.6 (five molecules of rMD17, 3BPA up to 1,200 K); kcal/mol beside eV are 23.
 FACTOR = 5.0
@@ -102,7 +102,7 @@ def agreement(groups: list[list[Data]]) -> Agreement | None:
     if not pairs:
         return None
     energy, work = np.concatenate(pairs, axis=1)
-    if len(energy) < FEWEST or np.median(np.abs(work)) == 0 or np.median(np.abs(energy)) == 0:
+    if len(energy) < MIN_POINTS or np.median(np.abs(work)) == 0 or np.median(np.abs(energy)) == 0:
         return None
     ratio = float(np.median(np.abs(energy)) / np.median(np.abs(work)))
     ranks = [values.argsort(kind="stable").argsort(kind="stable") for values in (energy, work)]

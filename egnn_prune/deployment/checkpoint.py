@@ -18,7 +18,7 @@ from egnn_prune.deployment.model_header import CHECKSUM, Bounded, checksum, comp
 from egnn_prune.deployment.traced_checkpoint import TRACED, described, refilled, state
 from egnn_prune.errors import InputError
 from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
-from egnn_prune.pruning.masks import held, hold
+from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.system.files import atomic
 from egnn_prune.uncertainty import DeepEnsemble, Estimator
@@ -36,10 +36,10 @@ def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
 
 #: Classes that :func:`load` may build: nothing in a file can name any other code.
 BUILDERS: dict[str, Callable[[dict[str, Any]], Prunable]] = {
-    "EGNN": EGNN.from_architecture,
-    "PositionModel": PositionModel.from_architecture,
-    "PropertyModel": PropertyModel.from_architecture,
-    "IrrepsNet": IrrepsNet.from_architecture,
+    "EGNN": EGNN.from_config,
+    "PositionModel": PositionModel.from_config,
+    "PropertyModel": PropertyModel.from_config,
+    "IrrepsNet": IrrepsNet.from_config,
     "DeepEnsemble": _build_ensemble,
 }
 
@@ -81,7 +81,7 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
         if isinstance(model, TracedNetwork)
         else _architecture(model),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "held": [name for name in parameter_names(model) if held(model, name) is not None],
+        "held": [name for name in parameter_names(model) if mask_of(model, name) is not None],
         "metadata": metadata,
     }
     tensors = state(model) if isinstance(model, TracedNetwork) else model.state_dict()
@@ -122,7 +122,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def rebuilt(model: nn.Module) -> Prunable:
+def from_config(model: nn.Module) -> Prunable:
     """A model of the same architecture with fresh weights."""
     kind = next(base.__name__ for base in type(model).__mro__ if base.__name__ in BUILDERS)
     return BUILDERS[kind](_architecture(model))
@@ -130,7 +130,7 @@ def rebuilt(model: nn.Module) -> Prunable:
 
 def _architecture(model: Any) -> dict[str, Any]:
     """What one of :data:`BUILDERS` takes."""
-    return model.architecture()
+    return model.config()
 
 
 def load(path: str | Path, into: nn.Module | None = None) -> Prunable:
@@ -197,7 +197,7 @@ def _built(header: dict[str, Any], weights: Mapping[str, Tensor]) -> Prunable:
     with Bounded(sum(v.numel() for v in weights.values())):
         model = BUILDERS[header["class"]](header["architecture"])
     model.to(getattr(torch, header["dtype"]))
-    hold(model, header["held"])
+    register_masks(model, header["held"])
     if _forms(model.state_dict()) != _forms(weights):
         raise ValueError("other tensors than the architecture has")
     return model

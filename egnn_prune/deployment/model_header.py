@@ -44,7 +44,7 @@ def complaint(header: Mapping[str, Any]) -> str:
     for entry, kind in (("architecture", dict), ("held", list), ("metadata", dict)):
         if not isinstance(header.get(entry), kind):
             return f"{entry} is missing or has the wrong form"
-    for key in ("estimator", "units", "validation_doubt"):
+    for key in ("estimator", "units", "validation_epistemic_std", "validation_doubt"):
         place = header if key == "estimator" else header["metadata"]
         if not isinstance(place.get(key, {}), dict):
             return f"{key} has the wrong form"

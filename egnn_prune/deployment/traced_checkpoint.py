@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from egnn_prune.adapters import TracedNetwork
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.errors import InputError
-from egnn_prune.pruning.masks import hold, release
+from egnn_prune.pruning.masks import register_masks, remove_masks
 
 #: The class that a file names.
 TRACED = "TracedNetwork"
@@ -80,7 +80,7 @@ def refilled(
             f"{path} holds a {header['network']}, not a {type(network).__name__}; give a fresh "
             f"{header['network']}, built as before pruning"
         )
-    release(network)
+    remove_masks(network)
     saved = {
         n.removeprefix("network.").replace("parametrizations.", "").removesuffix(".original"): t
         for n, t in tensors.items()
@@ -120,7 +120,7 @@ def refilled(
         network, groups, header["dropout"], header["kinds"], header["skipped"], saved
     )
     model.to(getattr(torch, header["dtype"]))
-    hold(model, header["held"])
+    register_masks(model, header["held"])
     model.load_state_dict(tensors)
     return model.eval()
 

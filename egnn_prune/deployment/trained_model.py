@@ -27,7 +27,7 @@ from egnn_prune.uncertainty import (
     Estimator,
     MCDropout,
     draw_networks,
-    thinned,
+    dropout_samples,
 )
 from egnn_prune.uncertainty.calibration.base import NoCalibration
 from egnn_prune.uncertainty.estimator import finite
@@ -43,7 +43,7 @@ class TrainedModel:
         estimator: network, uncertainty method and calibration, in evaluation mode.
         target: what is predicted, or ``""`` where nobody said.
         unit: of the target, or ``""``.
-        doubt_limit: the epistemic standard deviation that 99 % of the validation structures stay
+        ood_threshold: the epistemic standard deviation that 99 % of the validation structures stay
             below, in ``unit``; ``None`` in files that do not hold it.
         source: the file, for messages.
         domain: what the training structures looked like; ``None`` in files that do not hold it.
@@ -52,7 +52,7 @@ class TrainedModel:
     estimator: Estimator
     target: str = ""
     unit: str = ""
-    doubt_limit: float | None = None
+    ood_threshold: float | None = None
     source: str = "the model"
     domain: TrainingDomain | None = None
 
@@ -100,11 +100,14 @@ class TrainedModel:
                 _refuse_dense(which, f"the file {path}")
             estimator, metadata = read_estimator(path)
             domain = metadata.get("training_domain")
+            validation = metadata.get("validation_epistemic_std") or metadata.get(
+                "validation_doubt"
+            )
             found = cls(
                 estimator.to(choose_device(device or "auto")).requires_grad_(False),
                 str(metadata.get("target") or ""),
                 _agreed(str(metadata.get("unit") or ""), unit or "", path),
-                (metadata.get("validation_doubt") or {}).get("q99") or None,
+                (validation or {}).get("q99") or None,
                 str(path),
                 TrainingDomain.from_json(domain) if domain is not None else None,
             )
@@ -166,7 +169,7 @@ class TrainedModel:
 
     @property
     def calibration(self) -> Calibration:
-        """What recalibrates the error bars."""
+        """What calibrates the error bars."""
         found = self.estimator
         return found.calibration if isinstance(found, Calibrated) else NoCalibration()
 
@@ -215,7 +218,7 @@ class TrainedModel:
             )
         with torch.no_grad():
             found: Any = self.calibration(prediction)
-            spreads = [v.sqrt() for v in (found.variance, found.epistemic, found.doubt)]
+            spreads = [v.sqrt() for v in (found.variance, found.epistemic, found.ood_variance)]
             numbers = torch.stack([found.mean, *spreads], 1).tolist()
             limits = None if coverage is None else self.calibration.interval(prediction, coverage)
         parts = slopes[0].double().cpu().split([len(g.pos) for g in graphs]) if slopes else None
@@ -223,7 +226,7 @@ class TrainedModel:
             StructurePrediction(
                 unit=self.unit,
                 **dict(zip(NUMBERS, numbers[i], strict=True)),
-                threshold=self.doubt_limit if threshold is None else threshold,
+                threshold=self.ood_threshold if threshold is None else threshold,
                 interval=(float(limits[0][i]), float(limits[1][i])) if limits else None,
                 forces=parts[i].numpy() if parts else None,
                 stress=slopes[1][i].double().cpu().numpy() if stress else None,
@@ -250,7 +253,7 @@ class TrainedModel:
         batch = copy.copy(graph).to(self.device)
         if isinstance(method, MCDropout):
             generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
-            with thinned(network, draw_networks(network, method.samples, generator)):
+            with dropout_samples(network, draw_networks(network, method.samples, generator)):
                 return force_prediction(network, batch)
         try:
             return force_prediction(network, batch)

@@ -6,7 +6,7 @@ and name it in :data:`CHECKS`.
 """
 
 from egnn_prune.device_checks import graphs, images, jobs, memory, speed, use
-from egnn_prune.device_checks.checking import Bench, Check, DeviceLost, table, work_through
+from egnn_prune.device_checks.checking import Check, CheckContext, DeviceLost, table, work_through
 
 #: In the order in which they run: cheap and telling ones first. Their seconds, for one data-centre
 #: GPU, add up to 8 minutes.
@@ -24,4 +24,4 @@ CHECKS: tuple[Check, ...] = (
     Check("images: ResNets (S2)", images.residual_networks, 80),
 )
 
-__all__ = ["CHECKS", "Bench", "Check", "DeviceLost", "table", "work_through"]
+__all__ = ["CHECKS", "Check", "CheckContext", "DeviceLost", "table", "work_through"]

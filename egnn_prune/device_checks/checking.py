@@ -36,7 +36,7 @@ class DeviceLost(Exception):
 
 
 @dataclass(frozen=True)
-class Bench:
+class CheckContext:
     """What the checks work with.
 
     Attributes:
@@ -70,7 +70,7 @@ class Check:
     """
 
     name: str
-    work: Callable[[Bench, Found], None]
+    work: Callable[[CheckContext, Found], None]
     seconds: float
 
 
@@ -86,13 +86,17 @@ class Outcome:
 
 
 def work_through(
-    checks: Sequence[Check], bench: Bench, report: Path, minutes: float, resume: bool = False
+    checks: Sequence[Check],
+    context: CheckContext,
+    report: Path,
+    minutes: float,
+    resume: bool = False,
 ) -> list[Outcome]:
     """Run checks; after each the report is written anew, so that nothing found is lost.
 
     Args:
         checks: what to do; what one leaves of its time is for the next ones.
-        bench: for them.
+        context: for them.
         report: the JSON file.
         minutes: for all together; what does not fit is stopped, and says so.
         resume: go on where the report ends, with the time that is left.
@@ -105,22 +109,22 @@ def work_through(
     """
     from egnn_prune.system.files import read_json
 
-    content = read_json(report) if resume else {**about(bench), "minutes": minutes, "checks": []}
+    content = read_json(report) if resume else {**about(context), "minutes": minutes, "checks": []}
     outcomes = [Outcome(**entry) for entry in content["checks"]]
     for k, check in enumerate(checks[len(outcomes) :], len(outcomes)):
         left = 60 * minutes - (time.time() - content["started"])
         share = check.seconds / sum(c.seconds for c in checks[k:])
         print(f"{check.name} ...", flush=True)
-        outcomes.append(outcome(check, bench, left * share))
+        outcomes.append(outcome(check, context, left * share))
         content["checks"] = [asdict(o) for o in outcomes]
         content["seconds"] = round(time.time() - content["started"], 1)
         write_json(report, content)
-        if outcomes[-1].result in (FAILED, LATE) and not answers(bench.device):
+        if outcomes[-1].result in (FAILED, LATE) and not answers(context.device):
             raise DeviceLost
     return outcomes
 
 
-def outcome(check: Check, bench: Bench, seconds: float) -> Outcome:
+def outcome(check: Check, context: CheckContext, seconds: float) -> Outcome:
     """Do one check, and never fail."""
     if seconds < 1:
         return Outcome(check.name, LATE, 0.0, "the time for all checks was over")
@@ -130,7 +134,7 @@ def outcome(check: Check, bench: Bench, seconds: float) -> Outcome:
     try:
         torch.manual_seed(0)
         with at_most(seconds):
-            check.work(bench, found)
+            check.work(context, found)
     except OutOfTime:
         result, sentence = LATE, f"stopped after {seconds:.0f} s"
     except Skipped as reason:
@@ -140,7 +144,7 @@ def outcome(check: Check, bench: Bench, seconds: float) -> Outcome:
     except BaseException as error:  # SystemExit too: a check must not end the others
         result = FAILED
         sentence = f"{type(error).__name__}: " + " ".join(str(error).split())[:400]
-    if bench.on_gpu:
+    if context.on_gpu:
         try:
             torch.cuda.empty_cache()
         except RuntimeError:
@@ -179,21 +183,21 @@ def answers(device: torch.device) -> bool:
         return False
 
 
-def about(bench: Bench) -> dict[str, Any]:
+def about(context: CheckContext) -> dict[str, Any]:
     """Where and with what the checks run."""
     found: dict[str, Any] = {
         "schema_version": SCHEMA,
         "started": time.time(),
         "git_commit": git_commit(),
-        "device": str(bench.device),
-        "quick": bench.quick,
+        "device": str(context.device),
+        "quick": context.quick,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
-    if bench.on_gpu:
-        properties = torch.cuda.get_device_properties(bench.device)
+    if context.on_gpu:
+        properties = torch.cuda.get_device_properties(context.device)
         found |= {
             "gpu": properties.name,
             "capability": f"{properties.major}.{properties.minor}",

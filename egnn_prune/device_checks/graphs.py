@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 
 from egnn_prune.api import pruning as api
 from egnn_prune.data import GraphDataset, load
-from egnn_prune.device_checks.checking import Bench, Found, require
+from egnn_prune.device_checks.checking import CheckContext, Found, require
 from egnn_prune.models import EGNNOptions, IrrepsOptions, PropertyModel, energy_and_forces
 from egnn_prune.prediction import Prediction
 from egnn_prune.pruning import CRITERIA, apply_masks, keep_masks
@@ -40,20 +40,20 @@ def molecules() -> GraphDataset:
     return load("xtb").with_cutoff(CUTOFF)
 
 
-def batch_of(bench: Bench, split: str = "test", full: int = 128) -> Batch:
+def batch_of(context: CheckContext, split: str = "test", full: int = 128) -> Batch:
     """The first graphs of a split, on the CPU."""
-    return Batch.from_data_list(molecules().split(split)[: bench.pick(full, 12)])
+    return Batch.from_data_list(molecules().split(split)[: context.pick(full, 12)])
 
 
-def egnn(bench: Bench, seed: int = 0, **keywords: object) -> PropertyModel:
+def egnn(context: CheckContext, seed: int = 0, **keywords: object) -> PropertyModel:
     """An untrained network of the main job's kind, with moves of a visible length."""
     torch.manual_seed(seed)
     dropout = float(str(keywords.pop("dropout", 0.0)))
     options = EGNNOptions(attention=True, radial=20, cutoff=CUTOFF, dropout=dropout)
     model = PropertyModel.build(
         molecules().elements,
-        hidden=bench.pick(64, 12),
-        layers=bench.pick(4, 2),
+        hidden=context.pick(64, 12),
+        layers=context.pick(4, 2),
         options=options,
         **keywords,  # type: ignore[arg-type]
     )
@@ -64,20 +64,20 @@ def egnn(bench: Bench, seed: int = 0, **keywords: object) -> PropertyModel:
     return model.eval()
 
 
-def irreps(bench: Bench) -> PropertyModel:
+def irreps(context: CheckContext) -> PropertyModel:
     """An untrained e3nn network."""
     torch.manual_seed(0)
     return PropertyModel.build_irreps(
         molecules().elements,
-        copies=bench.pick(16, 4),
+        copies=context.pick(16, 4),
         layers=2,
         radial=8,
-        hidden=bench.pick(64, 8),
-        options=IrrepsOptions(cutoff=CUTOFF, lmax=bench.pick(2, 1)),
+        hidden=context.pick(64, 8),
+        options=IrrepsOptions(cutoff=CUTOFF, lmax=context.pick(2, 1)),
     ).eval()
 
 
-NETWORKS: dict[str, Callable[[Bench], PropertyModel]] = {"egnn": egnn, "irreps": irreps}
+NETWORKS: dict[str, Callable[[CheckContext], PropertyModel]] = {"egnn": egnn, "irreps": irreps}
 
 
 def deviation(found: Tensor, wanted: Tensor) -> float:
@@ -87,21 +87,21 @@ def deviation(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
 
 
-def cases(bench: Bench, full: int) -> Iterator[tuple[str, str, PropertyModel, Batch]]:
+def cases(context: CheckContext, full: int) -> Iterator[tuple[str, str, PropertyModel, Batch]]:
     """Every network in both precisions: its name, the precision's, it and a batch, on the CPU."""
     for name, build in NETWORKS.items():
         for dtype in TOLERANCE:
-            batch = batch_of(bench, full=full)
+            batch = batch_of(context, full=full)
             batch = batch.apply(lambda t, d=dtype: t.to(d) if t.is_floating_point() else t)
-            yield name, str(dtype).removeprefix("torch."), build(bench).to(dtype), batch
+            yield name, str(dtype).removeprefix("torch."), build(context).to(dtype), batch
 
 
-def same_numbers(bench: Bench, found: Found) -> None:
+def same_numbers(context: CheckContext, found: Found) -> None:
     """Energies, forces and gradients of the loss equal those of the CPU; so do those of a step."""
     found["tolerance"] = TOLERANCE[torch.float32]
     wrong = []
-    for name, precision, here, batch in cases(bench, 64):
-        there, moved = copy.deepcopy(here).to(bench.device), batch.clone().to(bench.device)
+    for name, precision, here, batch in cases(context, 64):
+        there, moved = copy.deepcopy(here).to(context.device), batch.clone().to(context.device)
         expected, computed = energy_and_forces(here, batch), energy_and_forces(there, moved)
         graph_losses(here, batch).mean().backward()
         graph_losses(there, moved).mean().backward()
@@ -122,10 +122,10 @@ def same_numbers(bench: Bench, found: Found) -> None:
     require(not wrong, "; ".join(wrong))
 
 
-def symmetry_and_compaction(bench: Bench, found: Found) -> None:
+def symmetry_and_compaction(context: CheckContext, found: Found) -> None:
     """Networks turn with their molecules, and the compact one computes what the masked one did."""
-    for name, precision, model, batch in cases(bench, 32):
-        model, batch = model.to(bench.device), batch.to(bench.device)
+    for name, precision, model, batch in cases(context, 32):
+        model, batch = model.to(context.device), batch.to(context.device)
         assert_equivariant(model, batch)
         assert_prunable(model, batch)
         found[f"{name} {precision}"] = equivariance_error(model, batch)
@@ -139,16 +139,16 @@ def symmetry_and_compaction(bench: Bench, found: Found) -> None:
         require(difference <= limit, f"{name}: masked and compact differ: {found}")
 
 
-def criteria(bench: Bench, found: Found) -> None:
+def criteria(context: CheckContext, found: Found) -> None:
     """Every criterion prunes on the device and keeps what it keeps on the CPU, near-ties aside."""
-    batches = [batch_of(bench, "train", 32) for _ in range(2)]
-    moved = [batch.clone().to(bench.device) for batch in batches]
+    batches = [batch_of(context, "train", 32) for _ in range(2)]
+    moved = [batch.clone().to(context.device) for batch in batches]
     wrong = []
     for name in CRITERIA:
         if name == "movement":  # watches training
             continue
-        here = egnn(bench, readout_dropout=0.1, members=2)
-        there = copy.deepcopy(here).to(bench.device)
+        here = egnn(context, readout_dropout=0.1, members=2)
+        there = copy.deepcopy(here).to(context.device)
         a = api.prune(here, name, 0.4, data=batches, scope="group")
         b = api.prune(there, name, 0.4, data=moved, scope="group")
         masks = [torch.cat([m.cpu() for m in keep_masks(x).values()]) for x in (a, b)]
@@ -158,25 +158,25 @@ def criteria(bench: Bench, found: Found) -> None:
     require(not wrong, "; ".join(wrong))
 
 
-def error_bars(bench: Bench, found: Found) -> None:
-    """Every way to error bars has a spread, the same as on the CPU, and can be recalibrated."""
-    batch, val, train = (batch_of(bench, split, 64) for split in ("test", "val", "train"))
+def error_bars(context: CheckContext, found: Found) -> None:
+    """Every way to error bars has a spread, the same as on the CPU, and can be calibrated."""
+    batch, val, train = (batch_of(context, split, 64) for split in ("test", "val", "train"))
     found["tolerance"] = TOLERANCE[torch.float32]
 
     def dropout(device: torch.device) -> Estimator:
-        model = egnn(bench, dropout=0.1, readout_dropout=0.1).to(device)
-        return MCDropout(model, samples=bench.pick(20, 4), seed=0)
+        model = egnn(context, dropout=0.1, readout_dropout=0.1).to(device)
+        return MCDropout(model, samples=context.pick(20, 4), seed=0)
 
     methods: dict[str, Callable[[torch.device], Estimator]] = {
         "MC dropout": dropout,
-        "deep": lambda d: SinglePass(DeepEnsemble([egnn(bench, k) for k in range(3)]).to(d)),
-        "shallow": lambda d: SinglePass(egnn(bench, members=3).to(d)),
-        "last layer": lambda d: LastLayer(egnn(bench).to(d)).fit([train.clone().to(d)]),
+        "deep": lambda d: SinglePass(DeepEnsemble([egnn(context, k) for k in range(3)]).to(d)),
+        "shallow": lambda d: SinglePass(egnn(context, members=3).to(d)),
+        "last layer": lambda d: LastLayer(egnn(context).to(d)).fit([train.clone().to(d)]),
     }
     wrong = []
     for name, make in methods.items():
-        here, there = make(torch.device("cpu")), make(bench.device)
-        expected, computed = here.predict(batch), there.predict(batch.clone().to(bench.device))
+        here, there = make(torch.device("cpu")), make(context.device)
+        expected, computed = here.predict(batch), there.predict(batch.clone().to(context.device))
         assert isinstance(expected, Prediction) and isinstance(computed, Prediction)
         spread = computed.epistemic.sqrt().mean()
         found[f"{name} spread"] = float(spread)
@@ -190,8 +190,8 @@ def error_bars(bench: Bench, found: Found) -> None:
             wrong.append(f"the means of {name} differ")
         if found[f"{name} epistemic deviation"] > limit:
             wrong.append(f"the epistemic variances of {name} differ")
-        recalibrated = calibrate(there, [val.clone().to(bench.device)], "robust")
-        low, high = recalibrated.interval(batch.clone().to(bench.device), coverage=0.9)
+        calibrated = calibrate(there, [val.clone().to(context.device)], "robust")
+        low, high = calibrated.interval(batch.clone().to(context.device), coverage=0.9)
         if not bool((high > low).all()):
             wrong.append(f"an interval of {name} is empty")
     require(not wrong, "; ".join(wrong))

@@ -17,7 +17,7 @@ from torch_geometric.loader import DataLoader
 from egnn_prune.api import pruning as api
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data.local import local_data
-from egnn_prune.device_checks.checking import Bench, Found, require
+from egnn_prune.device_checks.checking import CheckContext, Found, require
 from egnn_prune.device_checks.graphs import egnn, molecules
 from egnn_prune.evaluation.predict import point_predictions, predict_all, targets
 from egnn_prune.pipeline.main_job import run
@@ -30,10 +30,10 @@ from egnn_prune.uncertainty import MCDropout
 ETHANOL = "molecules/rmd17/rmd17_ethanol.npz"
 
 
-def settings_for(bench: Bench, name: str) -> Settings:
+def settings_for(context: CheckContext, name: str) -> Settings:
     """Settings of a job on the device, small where the checks are quick."""
-    settings = Settings(out=str(bench.folder / name), device=str(bench.device))
-    if bench.quick:
+    settings = Settings(out=str(context.folder / name), device=str(context.device))
+    if context.quick:
         settings.data.limit = 60
         settings.model.hidden, settings.model.layers, settings.model.radial = 8, 2, 4
         settings.pruning.scope = "group"
@@ -41,7 +41,7 @@ def settings_for(bench: Bench, name: str) -> Settings:
     return settings
 
 
-def judged(settings: Settings, found: Found) -> dict[str, Any]:
+def scored(settings: Settings, found: Found) -> dict[str, Any]:
     """Run a job; its numbers go into ``found``, and it must have used the device."""
     folder = run(settings)
     metrics: dict[str, Any] = read_json(folder / "metrics.json")
@@ -60,36 +60,36 @@ def judged(settings: Settings, found: Found) -> dict[str, Any]:
     return metrics
 
 
-def main_job(bench: Bench, found: Found) -> None:
+def main_job(context: CheckContext, found: Found) -> None:
     """The main job, end to end, with fewer epochs than by default."""
-    settings = settings_for(bench, "main")
-    settings.uncertainty.samples = bench.pick(20, 2)
-    settings.training.max_epochs = bench.pick(6, 2)
-    settings.training.finetune_epochs = bench.pick(4, 1)
-    metrics = judged(settings, found)
+    settings = settings_for(context, "main")
+    settings.uncertainty.samples = context.pick(20, 2)
+    settings.training.max_epochs = context.pick(6, 2)
+    settings.training.finetune_epochs = context.pick(4, 1)
+    metrics = scored(settings, found)
     found["train_seconds"] = metrics["models"]["dense"]["train_seconds"]
     models = metrics["models"]
     require(models["pruned"]["params"] < models["dense"]["params"], "the pruned one is no smaller")
 
 
-def forces(bench: Bench, found: Found) -> None:
+def forces(context: CheckContext, found: Found) -> None:
     """A potential: ethanol of rMD17 where it is at hand, else metal clusters with EMT's forces."""
-    settings = settings_for(bench, "forces")
-    given = None if bench.quick else local_data(ETHANOL)
+    settings = settings_for(context, "forces")
+    given = None if context.quick else local_data(ETHANOL)
     if given:
         settings.data.name, settings.data.subset = "rmd17", "ethanol"
         settings.data.path, settings.data.limit = str(given), 500
     else:
-        path = bench.folder / "clusters.xyz"
-        write_clusters(path, bench.pick(400, 100))
+        path = context.folder / "clusters.xyz"
+        write_clusters(path, context.pick(400, 100))
         settings.data.name, settings.data.path = "extxyz", str(path)
     found["data"] = settings.data.name
     settings.model.readout_dropout, settings.uncertainty.method = 0.0, "shallow"
-    settings.uncertainty.members = bench.pick(5, 2)
+    settings.uncertainty.members = context.pick(5, 2)
     settings.training.force_weight, settings.training.scratch = 10.0, False
-    settings.training.max_epochs = bench.pick(10, 1)
-    settings.training.finetune_epochs = bench.pick(4, 1)
-    judged(settings, found)
+    settings.training.max_epochs = context.pick(10, 1)
+    settings.training.finetune_epochs = context.pick(4, 1)
+    scored(settings, found)
     require("pruned test_force_mae" in found, "no force was measured")
 
 
@@ -107,36 +107,37 @@ def write_clusters(path: Path, frames: int) -> None:
     ase.io.write(path, structures, format="extxyz")
 
 
-def selected_graphs(bench: Bench, found: Found) -> None:
+def selected_graphs(context: CheckContext, found: Found) -> None:
     """Uncertain graphs are found and fine-tuned on; the loss falls, what is pruned stays zero."""
-    train = molecules().split("train")[: bench.pick(2000, 60)]
-    model = egnn(bench, readout_dropout=0.1)
-    estimator = MCDropout(model, samples=bench.pick(20, 3), seed=0)
-    doubt = predict_all(estimator, train, bench.device, "doubt").epistemic.sqrt()
-    chosen = select(doubt, "top", fraction=0.3, generator=torch.Generator().manual_seed(0))
-    least = float(doubt[chosen].min())
+    train = molecules().split("train")[: context.pick(2000, 60)]
+    model = egnn(context, readout_dropout=0.1)
+    estimator = MCDropout(model, samples=context.pick(20, 3), seed=0)
+    epistemic_std = predict_all(estimator, train, context.device, "uncertainty").epistemic.sqrt()
+    chosen = select(epistemic_std, "top", fraction=0.3, generator=torch.Generator().manual_seed(0))
+    least = float(epistemic_std[chosen].min())
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[chosen] = False
     require(
-        least >= float(doubt[rest].max()), "the selected graphs are not the most uncertain ones"
+        least >= float(epistemic_std[rest].max()),
+        "the selected graphs are not the most uncertain ones",
     )
     graphs = [train[int(i)] for i in chosen]
     loader = DataLoader(graphs, 32, shuffle=True)
-    sample = [Batch.from_data_list(graphs[:32]).to(bench.device)]
-    pruned = api.prune(model.to(bench.device), "taylor", 0.5, data=sample, scope="group")
+    sample = [Batch.from_data_list(graphs[:32]).to(context.device)]
+    pruned = api.prune(model.to(context.device), "taylor", 0.5, data=sample, scope="group")
     masks = keep_masks(pruned)
     y = targets(graphs)
-    before = float((point_predictions(pruned, graphs, bench.device) - y).abs().mean())
-    api.fine_tune(pruned, loader, steps=bench.pick(300, 20), device=str(bench.device))
-    after = float((point_predictions(pruned, graphs, bench.device) - y).abs().mean())
+    before = float((point_predictions(pruned, graphs, context.device) - y).abs().mean())
+    api.fine_tune(pruned, loader, steps=context.pick(300, 20), device=str(context.device))
+    after = float((point_predictions(pruned, graphs, context.device) - y).abs().mean())
     found |= {"graphs": len(graphs), "mae before": before, "mae after": after}
     again = keep_masks(pruned)
     same = all(bool((masks[k].cpu() == again[k].cpu()).all()) for k in masks)
     require(same, "fine-tuning changed the masks")
     small = api.compact(pruned)
     difference = (
-        point_predictions(small, graphs, bench.device)
-        - point_predictions(pruned, graphs, bench.device)
+        point_predictions(small, graphs, context.device)
+        - point_predictions(pruned, graphs, context.device)
     ).abs()
     found["masked - compact"] = float(difference.max() / y.abs().max())
     require(found["masked - compact"] < 1e-5, "masked and compact network differ")

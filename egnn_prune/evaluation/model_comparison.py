@@ -19,7 +19,7 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.evaluation.equivariance import equivariance_error
 from egnn_prune.evaluation.predict import BATCH, mean_of, point_predictions, targets
-from egnn_prune.evaluation.uncertainty_scores import judge
+from egnn_prune.evaluation.uncertainty_scores import score_uncertainty
 from egnn_prune.models import forces
 from egnn_prune.prediction import members_of
 from egnn_prune.pruning import count_macs
@@ -121,8 +121,8 @@ def evaluate(
                     sizes = [g.y.numel() for g in graphs]
                     arrays[f"{split}_graph"] = np.repeat(np.arange(len(graphs)), sizes)
                 arrays[f"{split}_reference"] = reference(network, graphs).flatten().numpy()
-        judged, found = judge(name, model, dataset, device)
-        result |= judged
+        scored, found = score_uncertainty(name, model, dataset, device)
+        result |= scored
         arrays |= found
         spread = float(np.std(arrays["test_target"] - arrays["test_reference"]))
         result["params"] = sum(p.numel() for p in network.parameters())

@@ -1,4 +1,4 @@
-"""Are a model's error bars true? Before and after recalibration, in and out of distribution."""
+"""Are a model's error bars true? Before and after calibration, in and out of distribution."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GALLERY = 12
 Arrays = dict[str, np.ndarray]
 
 
-def judge(
+def score_uncertainty(
     name: str, model: Calibrated, dataset: GraphDataset, device: torch.device
 ) -> tuple[dict[str, Any], Arrays]:
     """Scores of a model's error bars on the test and the out-of-distribution split.
@@ -40,30 +40,30 @@ def judge(
     Returns:
         Scores of the test split (``ence``, ``crps`` ..., see
         :func:`~egnn_prune.uncertainty.regression_scores`), of the ood split with the prefix
-        ``ood_``, each also with the suffix ``_recalibrated``; ``ood_auroc``; and the arrays of
+        ``ood_``, each also with the suffix ``_calibrated``; ``ood_auroc``; and the arrays of
         means and standard deviations.
     """
     scores: dict[str, Any] = {}
     arrays: Arrays = {}
-    doubts: dict[str, dict[str, torch.Tensor]] = {"": {}, "_recalibrated": {}}
+    epistemic_stds: dict[str, dict[str, torch.Tensor]] = {"": {}, "_calibrated": {}}
     for split, prefix in (("test", ""), ("ood", "ood_")):
         graphs = dataset.split(split)
         if not graphs:
             continue
         raw = predict_all(model.estimator, graphs, device, f"{name}, {split}")
-        both = {"": raw, "_recalibrated": model.calibration(raw)}
+        both = {"": raw, "_calibrated": model.calibration(raw)}
         for suffix, prediction in both.items():
             bars = regression_scores(prediction.mean, prediction.variance, targets(graphs))
             if suffix:  # intervals need not be Gaussian: isotonic and conformal have their own
                 bars |= coverages(model.calibration, raw, targets(graphs))
             scores |= {f"{prefix}{key}{suffix}": value for key, value in bars.items()}
-            doubts[suffix][split] = graph_means(prediction.doubt, graphs)
+            epistemic_stds[suffix][split] = graph_means(prediction.ood_variance, graphs)
             arrays[f"{split}_{name}_std{suffix}"] = prediction.variance.sqrt().numpy()
         arrays[f"{split}_{name}_mean"] = raw.mean.numpy()
         arrays[f"{split}_{name}_epistemic_std"] = raw.epistemic.sqrt().numpy()
         if name == "pruned" and dataset.outputs == "graph":
-            arrays |= gallery(split, both["_recalibrated"], graphs, dataset.smiles)
-    for suffix, found in doubts.items():
+            arrays |= gallery(split, both["_calibrated"], graphs, dataset.smiles)
+    for suffix, found in epistemic_stds.items():
         several = len(found) == 2
         scores[f"ood_auroc{suffix}"] = (
             out_of_distribution_scores(found["test"], found["ood"])["auroc"] if several else None
@@ -90,7 +90,7 @@ def gallery(
     split: str, prediction: Prediction, graphs: Sequence[Data], smiles: list[str]
 ) -> Arrays:
     """The graphs that the model is least sure of, drawn in the report, most uncertain first."""
-    order = prediction.doubt.argsort(descending=True, stable=True)[:GALLERY].tolist()
+    order = prediction.ood_variance.argsort(descending=True, stable=True)[:GALLERY].tolist()
     chosen = [graphs[i] for i in order]
     names = [smiles[int(g.row)] if smiles else "" for g in chosen]
     return {

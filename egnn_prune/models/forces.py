@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import evaluating, gates, thinning_by
+from egnn_prune.channels import dropout_masks, evaluating, gates
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.graphs import graph_of_node, with_edges
 from egnn_prune.prediction import Prediction, members_of
@@ -21,7 +21,7 @@ def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     """Forces as the exact negative gradient of the mean energy, ``-dE/dpos [N, n]``.
 
     Unit: the target's unit per unit of length. Works in training (the graph is kept) and, with
-    thinned networks, for one sample as for the mean of several: each is conservative.
+    MC-dropout samples, for one sample as for the mean of several: each is conservative.
 
     Raises:
         DataError: the batch cannot be used.
@@ -116,7 +116,7 @@ def _mean_and_slopes(
     model: nn.Module, batch: Batch | Data, leaves: list[Tensor]
 ) -> tuple[Prediction, tuple[Tensor, ...]]:
     """The prediction, and the gradients of its summed mean; history is kept in training only."""
-    samples = thinned_networks(model)
+    samples = sample_count(model)
     with torch.enable_grad():
         prediction = model(batch, samples=samples) if samples > 1 else model(batch)
         # zeros where nothing reads the positions: pruning may cut the last path to the read-out
@@ -141,10 +141,10 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
     their sum over an atom does not. The members' energies carry no noise model of their slopes,
     so ``aleatoric`` is zero. Source: Kellner and Ceriotti 2024 (forces of each member).
 
-    Members are those of a shallow or deep ensemble, or the thinned networks of Monte Carlo
+    Members are those of a shallow or deep ensemble, or the MC-dropout samples of Monte Carlo
     dropout:
 
-        >>> with thinned(model, draw_networks(model, 20, generator)):
+        >>> with dropout_samples(model, draw_networks(model, 20, generator)):
         ...     prediction = force_prediction(model, batch)
 
     An estimator is a model too, but hand over its network where you can: of whatever pools its
@@ -168,8 +168,8 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
         members = _member_forces(model, prepare(batch))
     if len(members) < 2:
         raise ConfigError(
-            "force uncertainty needs at least two members: an ensemble, or thinned networks (see "
-            "egnn_prune.uncertainty.thinned)"
+            "force uncertainty needs at least two members: an ensemble, or MC-dropout samples (see "
+            "egnn_prune.uncertainty.dropout_samples)"
         )
     if not bool(members.isfinite().all()):  # a shared trunk spreads one member's NaN to all
         raise InputError(
@@ -182,15 +182,15 @@ def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     """``[M, N, n]``. What shares no weights runs alone: the gradient of one never sees another."""
     if (networks := members_of(model)) != [model]:
         return torch.cat([_member_forces(network, batch) for network in networks])
-    # one after another: side by side, the activations of thinned networks leave the caches
-    thinned_trunks = thinned_networks(getattr(model, "trunk", model))
-    if thinned_trunks > 1:
+    # one after another: side by side, the activations of MC-dropout samples leave the caches
+    trunk_samples = sample_count(getattr(model, "trunk", model))
+    if trunk_samples > 1:
         parts = []
-        for sample in range(thinned_trunks):
+        for sample in range(trunk_samples):
             with _one_of(model, sample):
                 parts.append(_member_forces(model, batch))
         return torch.cat(parts)
-    batch, samples = _movable(batch), thinned_networks(model)
+    batch, samples = _movable(batch), sample_count(model)
     with torch.enable_grad():
         prediction = model(batch, samples=samples) if samples > 1 else model(batch)
         energies = prediction.members.flatten(1).sum(1)
@@ -204,16 +204,18 @@ def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
 
 @contextmanager
 def _one_of(model: nn.Module, sample: int) -> Iterator[None]:
-    """Within this context only one of the thinned networks is left."""
-    masks = {gate: gate.thinning for _, gate in gates(model)}
+    """Within this context only one of the MC-dropout samples is left."""
+    masks = {gate: gate.dropout_mask for _, gate in gates(model)}
     left = {gate: mask[sample : sample + 1] for gate, mask in masks.items() if mask is not None}
-    with thinning_by(left):
+    with dropout_masks(left):
         yield
 
 
-def thinned_networks(model: nn.Module) -> int:
+def sample_count(model: nn.Module) -> int:
     """How many networks a model holds side by side now: 1 where none of its gates is thinned."""
-    return max((len(g.thinning) for _, g in gates(model) if g.thinning is not None), default=1)
+    return max(
+        (len(g.dropout_mask) for _, g in gates(model) if g.dropout_mask is not None), default=1
+    )
 
 
 def _movable(batch: Batch | Data) -> Batch | Data:

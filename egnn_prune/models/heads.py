@@ -101,7 +101,7 @@ class MeanVarianceHead(nn.Module):
         """The tensor that shrinks with the node features."""
         return linear_members("lin_in", self.features)
 
-    def architecture(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """Constructor arguments, as plain JSON."""
         return {
             "features": self.features,

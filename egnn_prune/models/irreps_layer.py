@@ -72,7 +72,7 @@ class IrrepsWidths:
 
     Attributes:
         irreps: the features that the layer makes, such as ``"32x0e+16x1o"``. An order that went
-            is written ``0x2e``: its gate stays, so that the same thinned networks are drawn.
+            is written ``0x2e``: its gate stays, so that the same MC-dropout samples are drawn.
         radial_in: channels of the radial network's first hidden layer.
         radial_mid: channels of its second.
     """

@@ -154,17 +154,17 @@ class PositionModel(Predictor):
         trunk = self.trunk.resized({k.removeprefix("trunk."): v for k, v in keep.items()})
         return PositionModel(trunk, self.variance_in.out_features, self.gate.p, self.scale)
 
-    def architecture(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What :meth:`from_architecture` needs to build this model again, as plain JSON."""
         return {
-            "trunk": self.trunk.architecture(),
+            "trunk": self.trunk.config(),
             "hidden": self.variance_in.out_features,
             "dropout": self.gate.p,
             "scale": self.scale,
         }
 
     @classmethod
-    def from_architecture(cls, spec: dict) -> PositionModel:
-        """Build the model that :meth:`architecture` described (weights not loaded)."""
-        trunk = EGNN.from_architecture(spec["trunk"])
+    def from_config(cls, spec: dict) -> PositionModel:
+        """Build the model that :meth:`config` described (weights not loaded)."""
+        trunk = EGNN.from_config(spec["trunk"])
         return cls(trunk, spec["hidden"], spec["dropout"], spec["scale"])

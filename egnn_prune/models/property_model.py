@@ -220,7 +220,7 @@ class PropertyModel(Predictor):
 
         Args:
             batch: graphs with ``pos`` and ``z`` (or ``x``).
-            samples: number of thinned networks (see :func:`egnn_prune.uncertainty.mc_dropout`);
+            samples: number of MC-dropout samples (see :func:`egnn_prune.uncertainty.mc_dropout`);
                 their outputs become members.
         """
         return self._prediction(batch, *self.normalised(batch, samples))
@@ -234,7 +234,7 @@ class PropertyModel(Predictor):
         """Members' means and variances in units of the target's scale, ``[samples * M, B]``."""
         batch = self.prepared(batch)
         graphs = graph_pointer(batch).shape[0] - 1
-        if any(gate.thinning is not None for _, gate in gates(self.trunk)):
+        if any(gate.dropout_mask is not None for _, gate in gates(self.trunk)):
             out = self.trunk(replicate(batch, samples))
             means, variances = self.head(out.x, graph_of_node(out), graphs * samples)
         else:  # copies of the batch would be identical up to the read-out
@@ -363,27 +363,27 @@ class PropertyModel(Predictor):
     def resized(self, keep: dict[str, Tensor]) -> PropertyModel:
         """A new model with ``len(keep[group])`` channels in each group (weights not copied)."""
         trunk = self.trunk.resized({k.removeprefix("trunk."): v for k, v in keep.items()})
-        spec: dict[str, Any] = {**self.head.architecture(), "features": trunk.hidden}
+        spec: dict[str, Any] = {**self.head.config(), "features": trunk.hidden}
         head = MeanVarianceHead(**spec)
         return PropertyModel(trunk, head, self.elements, self.scale)
 
-    def architecture(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What :meth:`from_architecture` needs to build this model again, as plain JSON."""
         return {
             "trunk_class": next(k for k, v in TRUNKS.items() if isinstance(self.trunk, v)),
-            "trunk": self.trunk.architecture(),
-            "head": self.head.architecture(),
+            "trunk": self.trunk.config(),
+            "head": self.head.config(),
             "elements": list(self.elements),
             "scale": asdict(self.scale),
         }
 
     @classmethod
-    def from_architecture(cls, spec: dict) -> PropertyModel:
-        """Build the model that :meth:`architecture` described (weights not loaded)."""
+    def from_config(cls, spec: dict) -> PropertyModel:
+        """Build the model that :meth:`config` described (weights not loaded)."""
         scale = {**spec["scale"], "per_element": tuple(spec["scale"]["per_element"])}
         return cls(
             # files of version 0.1 do not say: there was one kind
-            TRUNKS[spec.get("trunk_class", "EGNN")].from_architecture(spec["trunk"]),
+            TRUNKS[spec.get("trunk_class", "EGNN")].from_config(spec["trunk"]),
             MeanVarianceHead(**spec["head"]),
             spec["elements"],
             TargetScale(**scale),

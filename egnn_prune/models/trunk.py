@@ -54,7 +54,7 @@ class Trunk(Prunable):
             )
         return batch
 
-    def architecture(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What :meth:`from_architecture` needs to build this network again, as plain JSON."""
         return {
             "in_features": self.in_features,
@@ -64,8 +64,8 @@ class Trunk(Prunable):
         }
 
     @classmethod
-    def from_architecture(cls, spec: dict[str, Any]) -> Self:
-        """Build the network that :meth:`architecture` described (weights not loaded)."""
+    def from_config(cls, spec: dict[str, Any]) -> Self:
+        """Build the network that :meth:`config` described (weights not loaded)."""
         build: Any = cls
         return build(
             spec["in_features"],

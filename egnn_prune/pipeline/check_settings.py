@@ -26,9 +26,9 @@ def validate(settings: Settings) -> None:
         )
     if t.force_weight and t.loss != "faithful":
         raise ConfigError("training.force_weight works with training.loss=faithful only")
-    if t.best_by == "val_force_mae" and not t.force_weight:
+    if t.monitor == "val_force_mae" and not t.force_weight:
         raise ConfigError(
-            "training.best_by=val_force_mae needs forces: set training.force_weight above 0"
+            "training.monitor=val_force_mae needs forces: set training.force_weight above 0"
         )
     if s.model.network == "irreps" and s.model.cutoff is None:
         raise ConfigError("model.network=irreps needs a model.cutoff, such as 4.0")

@@ -18,7 +18,7 @@ from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError
 from egnn_prune.evaluation.model_comparison import evaluate
 from egnn_prune.pipeline.check_settings import validate
-from egnn_prune.pipeline.run_context import Facts, Workbench, stage
+from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
 from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
 from egnn_prune.report import comparison_table, write_report
 from egnn_prune.report.common.intervals import change_intervals
@@ -29,7 +29,7 @@ from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
 from egnn_prune.training import PruningCallback
-from egnn_prune.uncertainty.calibration import FEWEST
+from egnn_prune.uncertainty.calibration import MIN_POINTS
 
 DENSE = ("data", "model", "uncertainty", "training")
 SELECTED = (*DENSE, "selection")
@@ -78,36 +78,36 @@ def run(settings: Settings) -> Path:
     return folder.path
 
 
-class Job(Workbench):
+class Job(RunContext):
     """The stages of a run. Each seeds itself, so that a continued run computes the same numbers."""
 
     def check_validation(self) -> None:
         """Refuse too few validation graphs to calibrate on now, not after the training."""
         method = self.settings.uncertainty.calibration
-        if method != "none" and len(self.val) < FEWEST:
+        if method != "none" and len(self.val) < MIN_POINTS:
             raise DataError(
                 f"{self.dataset.name} has {len(self.val)} validation graphs, and error bars are "
-                f"calibrated on {FEWEST} or more; use more data or uncertainty.calibration=none"
+                f"calibrated on {MIN_POINTS} or more; use more data or uncertainty.calibration=none"
             )
 
     # ------------------------------------------------------------------ the stages
 
     @stage(1, "dense", "Training the dense model", DENSE, TRAINED)
-    def train_dense(self) -> Facts:
+    def train_dense(self) -> Outputs:
         """The dense network."""
         model, seconds = self.trained()
         self.save(model, TRAINED)
         return {"train_seconds": seconds}
 
     @stage(2, "selection", "Scoring the training graphs", SELECTED, CHOSEN)
-    def select_uncertain_graphs(self) -> Facts:
+    def select_uncertain_graphs(self) -> Outputs:
         """Score every training graph, choose those to fine-tune on."""
         s = self.settings.selection
-        evidence = self.evidence(self.load(TRAINED))
-        chosen = self.select(evidence)
+        sample_scores = self.sample_scores(self.load(TRAINED))
+        chosen = self.select(sample_scores)
         files.write_arrays(
             self.folder.path / CHOSEN,
-            uncertainty=evidence.uncertainty.numpy(),
+            uncertainty=sample_scores.uncertainty.numpy(),
             selected=chosen.numpy(),
             weights=replay_weights(chosen, len(self.train), s.replay).numpy(),
         )
@@ -116,12 +116,12 @@ class Job(Workbench):
             "uncertainty": self.settings.uncertainty.method,
             "selected": len(chosen),
             "replay": s.replay,
-            "mean_epistemic_std_all": float(evidence.uncertainty.mean()),
-            "mean_epistemic_std_selected": float(evidence.uncertainty[chosen].mean()),
+            "mean_epistemic_std_all": float(sample_scores.uncertainty.mean()),
+            "mean_epistemic_std_selected": float(sample_scores.uncertainty[chosen].mean()),
         }
 
     @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, "pruned.safetensors")
-    def prune_and_finetune(self) -> Facts:
+    def prune_and_finetune(self) -> Outputs:
         """Prune in rounds while fine-tuning on the selected graphs, then compact."""
         model = self.load(TRAINED)
         with np.load(self.folder.path / CHOSEN, allow_pickle=False) as archive:
@@ -168,7 +168,7 @@ class Job(Workbench):
         }
 
     @stage(4, "baseline", "Training the baseline further", DENSE, "dense.safetensors")
-    def continue_dense(self) -> Facts:
+    def continue_dense(self) -> Outputs:
         """The baseline, with the same extra steps on randomly drawn training graphs."""
         model, t = self.load(TRAINED), self.settings.training
         seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
@@ -176,10 +176,10 @@ class Job(Workbench):
         return {"train_seconds": seconds}
 
     @stage(5, "scratch", "Training the pruned shape from scratch", PRUNED, SCRATCH)
-    def train_scratch(self) -> Facts:
+    def train_scratch(self) -> Outputs:
         """The compact shape, trained from scratch for all the steps."""
         t = self.settings.training
-        model = checkpoint.rebuilt(self.load("pruned.safetensors")).to(self.dtype)
+        model = checkpoint.from_config(self.load("pruned.safetensors")).to(self.dtype)
         seconds = self.fit("scratch", model, self.train, t.max_epochs)
         more, lr = t.finetune_epochs, t.finetune_lr
         seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
@@ -187,22 +187,22 @@ class Job(Workbench):
         return {"train_seconds": seconds}
 
     @stage(6, "evaluation", "Evaluating", PRUNED, "metrics.json", "predictions.npz")
-    def evaluate(self) -> Facts:
+    def evaluate(self) -> Outputs:
         """All models on the same test split, latencies in one run."""
-        places = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
-        dense, selection, pruned = (self.facts(n) for n in ("dense", "selection", "pruned"))
+        paths = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
+        dense, selection, pruned = (self.outputs(n) for n in ("dense", "selection", "pruned"))
         seconds = {
-            "dense": dense["train_seconds"] + self.facts("baseline")["train_seconds"],
+            "dense": dense["train_seconds"] + self.outputs("baseline")["train_seconds"],
             "pruned": dense["train_seconds"] + selection["seconds"] + pruned["train_seconds"],
         }
         if self.settings.training.scratch:
-            places["scratch"] = SCRATCH
-            seconds["scratch"] = self.facts("scratch")["train_seconds"]
-        models = {name: self.load_calibrated(place) for name, place in places.items()}
+            paths["scratch"] = SCRATCH
+            seconds["scratch"] = self.outputs("scratch")["train_seconds"]
+        models = {name: self.load_calibrated(path) for name, path in paths.items()}
         results, arrays = evaluate(models, self.dataset, self.settings, self.device)
         for name, result in results.items():
             result["train_seconds"] = seconds[name]
-            result["checkpoint_bytes"] = (self.folder.path / places[name]).stat().st_size
+            result["checkpoint_bytes"] = (self.folder.path / paths[name]).stat().st_size
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         reference = arrays["test_target"] - arrays["test_reference"]
         files.write_json(
@@ -239,7 +239,7 @@ class Job(Workbench):
         return {}
 
     @stage(7, "report", "Writing the report", PRUNED, "report.html")
-    def report(self) -> Facts:
+    def report(self) -> Outputs:
         """Figures, page, table."""
         write_report(self.folder.path)
         return {}

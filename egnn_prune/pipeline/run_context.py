@@ -30,7 +30,7 @@ from egnn_prune.evaluation.predict import BATCH, graph_means, predict_all
 from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pruning import choose
 from egnn_prune.runs.run_folder import RunFolder
-from egnn_prune.selection import Evidence, gather, replay_weights, rounds, select
+from egnn_prune.selection import SampleScores, replay_weights, rounds, score_samples, select
 from egnn_prune.system.files import read_json
 from egnn_prune.training import (
     LOSSES,
@@ -49,36 +49,36 @@ from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
-Facts = dict[str, Any]
-W = TypeVar("W", bound="Workbench")
+Outputs = dict[str, Any]
+W = TypeVar("W", bound="RunContext")
 
 
 def stage(
-    number: int, name: str, title: str, sections: tuple[str, ...], *made: str
-) -> Callable[[Callable[[W], Facts]], Callable[[W], None]]:
+    number: int, name: str, title: str, sections: tuple[str, ...], *artifacts: str
+) -> Callable[[Callable[[W], Outputs]], Callable[[W], None]]:
     """A method that is a stage of a job: seeded, and done once, see :meth:`RunFolder.stage`.
 
     Args:
         number: of the stages, in their order; it seeds.
-        name: of the file with the facts that the method returns.
+        name: of the file with the outputs that the method returns.
         title: what is printed.
         sections: the settings that the result depends on.
-        *made: what the method leaves in the folder.
+        *artifacts: what the method leaves in the folder.
     """
 
-    def decorated(work: Callable[[W], Facts]) -> Callable[[W], None]:
+    def decorated(work: Callable[[W], Outputs]) -> Callable[[W], None]:
         @wraps(work)
         def done_once(job: W) -> None:
             say(f"[{number}/7] {title}")
             seed_stage(job.settings.seed, number)
-            job.folder.stage(name, sections, made, lambda: work(job))
+            job.folder.stage(name, sections, artifacts, lambda: work(job))
 
         return done_once
 
     return decorated
 
 
-class Workbench:
+class RunContext:
     """Data, folder and device of a job, and what is done with them in more than one stage.
 
     Args:
@@ -137,7 +137,7 @@ class Workbench:
         s = self.settings.pruning
         choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
 
-    def facts(self, stage: str) -> Facts:
+    def outputs(self, stage: str) -> Outputs:
         """What a finished stage wrote down."""
         return read_json(self.folder.path / "stages" / f"{stage}.json")
 
@@ -156,9 +156,9 @@ class Workbench:
         """Train in place for epochs of the training split, or for steps; returns the wall time."""
         t, curve = self.settings.training, LearningCurve()
         best: list[Callback] = []
-        if t.best_by:  # models that are still to be pruned do not compete
+        if t.monitor:  # models that are still to be pruned do not compete
             pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
-            best = [KeepBest(t.best_by, lambda: all(p.finished for p in pruning))]
+            best = [KeepBest(t.monitor, lambda: all(p.finished for p in pruning))]
         steps = epochs * self.steps_per_epoch if steps is None else steps
         how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip)
         train = graph_batches(graphs, t.batch_size, weights)
@@ -214,22 +214,22 @@ class Workbench:
             self.fit("dense", model, self.train, steps=steps)
         return model, time.perf_counter() - start
 
-    def evidence(self, model: nn.Module) -> Evidence:
+    def sample_scores(self, model: nn.Module) -> SampleScores:
         """What the selection may look at: uncertainty, loss and embedding of every graph."""
         prediction = predict_all(self.estimator(model), self.train, self.device, "uncertainty")
-        return gather(
+        return score_samples(
             model,
             self.batches(self.train, "losses, embeddings"),
-            graph_means(prediction.doubt, self.train).sqrt(),
+            graph_means(prediction.ood_variance, self.train).sqrt(),
             self.losses,
             self.device,
         )
 
-    def select(self, evidence: Evidence) -> Tensor:
+    def select(self, sample_scores: SampleScores) -> Tensor:
         """Row numbers of the training graphs that the settings select."""
         s = self.settings.selection
         return select(
-            evidence,
+            sample_scores,
             s.strategy,
             fraction=s.fraction,
             threshold=s.threshold,
@@ -242,7 +242,7 @@ class Workbench:
         s, steps = self.settings.selection, self.settings.training.finetune_epochs
 
         def weights(model: nn.Module) -> Tensor:
-            chosen = self.select(self.evidence(copy.deepcopy(model)))
+            chosen = self.select(self.sample_scores(copy.deepcopy(model)))
             return replay_weights(chosen, len(self.train), s.replay)
 
         return [Reselection(weights, rounds(steps, s.rounds))] if s.rounds > 1 else []
@@ -270,12 +270,12 @@ class Workbench:
     def save(self, model: nn.Module, name: str) -> None:
         """Write a network, or an estimator with its network, into the run's folder.
 
-        Of an estimator the file also says how doubtful validation graphs are, and what the training
-        graphs look like, which tells later what is out of distribution.
+        Of an estimator the file also says how uncertain validation graphs are, and what the
+        training graphs look like, which tells later what is out of distribution.
         """
         known: dict[str, Any] = {}
         if isinstance(model, Estimator):
-            known = {"validation_doubt": self.validation_doubt(model)}
+            known = {"validation_epistemic_std": self.validation_epistemic_std(model)}
             if self.domain is not None:
                 known["training_domain"] = self.domain.to_json()
         checkpoint.save(
@@ -296,12 +296,12 @@ class Workbench:
             return None
         return TrainingDomain.of(self.train)
 
-    def validation_doubt(self, estimator: Estimator) -> dict[str, float]:
-        """Quantiles over validation graphs of the deviation that doubts a graph, target's unit."""
-        prediction = predict_all(estimator, self.val, self.device, "doubt")
-        doubt = graph_means(prediction.doubt, self.val).sqrt()
+    def validation_epistemic_std(self, estimator: Estimator) -> dict[str, float]:
+        """Quantiles of the validation graphs' epistemic standard deviation, in the target's unit."""
+        prediction = predict_all(estimator, self.val, self.device, "validation")
+        epistemic_std = graph_means(prediction.ood_variance, self.val).sqrt()
         levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}
-        return {name: float(doubt.quantile(level)) for name, level in levels.items()}
+        return {name: float(epistemic_std.quantile(level)) for name, level in levels.items()}
 
     def load(self, name: str) -> Prunable:
         """A model that an earlier stage saved in the run's folder."""

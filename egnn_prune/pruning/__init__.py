@@ -14,7 +14,14 @@ from egnn_prune.pruning.criteria import CRITERIA, Context, Movement, score_chann
 from egnn_prune.pruning.effective import effective_masks, effective_sparsity
 from egnn_prune.pruning.freezing import freeze
 from egnn_prune.pruning.ledger import count_macs, ledger
-from egnn_prune.pruning.masks import apply_masks, hold, keep_masks, lift_masks, release, thaw
+from egnn_prune.pruning.masks import (
+    apply_masks,
+    keep_masks,
+    lift_masks,
+    register_masks,
+    remove_masks,
+    thaw,
+)
 from egnn_prune.pruning.schedule import SCHEDULES, incremental, sparsities
 from egnn_prune.pruning.scope import SCOPES, choose, shuffle_masks
 from egnn_prune.pruning.sparse_weights import (
@@ -25,6 +32,9 @@ from egnn_prune.pruning.sparse_weights import (
     score_weights,
 )
 from egnn_prune.pruning.weights import reinitialise, rewind, snapshot
+
+#: Their names before.
+hold, release = register_masks, remove_masks
 
 if TYPE_CHECKING:
     from egnn_prune.adapters.traced import TracedNetwork
@@ -58,8 +68,10 @@ __all__ = [
     "lift_masks",
     "macs_of",
     "n_m_mask",
+    "register_masks",
     "reinitialise",
     "release",
+    "remove_masks",
     "rewind",
     "score_channels",
     "score_weights",

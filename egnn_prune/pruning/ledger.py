@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
 from egnn_prune.channels import evaluating
-from egnn_prune.pruning.masks import Held
+from egnn_prune.pruning.masks import MaskParametrization
 
 
 def count_macs(
@@ -85,7 +85,7 @@ def ledger(masked: nn.Module, compact: nn.Module, run: Callable[[nn.Module], Any
         module = masked.get_submodule(name)
         total = sum(p.numel() for p in module.parameters())
         for part in module.modules():
-            if isinstance(part, Held):
+            if isinstance(part, MaskParametrization):
                 pruned += int(part.pruned.sum())
                 frozen += int((part.frozen & ~part.pruned).sum())
         rows.append(

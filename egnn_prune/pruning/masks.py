@@ -33,7 +33,7 @@ from egnn_prune.pruning.tensors import (
 REGROWTH = 1e-2
 
 
-class Held(nn.Module):
+class MaskParametrization(nn.Module):
     r"""Zero where pruned, else :math:`v` where frozen, else the parameter :math:`w_0`.
 
     Attributes:
@@ -60,19 +60,24 @@ class Held(nn.Module):
         return torch.where(self.pruned, 0.0, torch.where(self.frozen, self.value, original))
 
 
-def held(model: nn.Module, name: str) -> Held | None:
-    """The :class:`Held` of a tensor, if there is one."""
-    return next((p for p in chain_of(*owner_of(model, name)) or () if isinstance(p, Held)), None)
+def mask_of(model: nn.Module, name: str) -> MaskParametrization | None:
+    """The :class:`MaskParametrization` of a tensor, if there is one."""
+    return next(
+        (p for p in chain_of(*owner_of(model, name)) or () if isinstance(p, MaskParametrization)),
+        None,
+    )
 
 
-def hold(model: nn.Module, names: Iterable[str]) -> None:
+def register_masks(model: nn.Module, names: Iterable[str]) -> None:
     """Make tensors holdable; nothing is held yet. Parameter objects stay the same."""
     for name in names:
-        if held(model, name) is None:
+        if mask_of(model, name) is None:
             owner, leaf = owner_of(model, name)
             _own_class(owner)
             tensor = getattr(owner, leaf).detach()
-            parametrize.register_parametrization(owner, leaf, Held(tensor), unsafe=True)
+            parametrize.register_parametrization(
+                owner, leaf, MaskParametrization(tensor), unsafe=True
+            )
             type(owner).__reduce_ex__ = _reduced  # type: ignore[method-assign, assignment]
 
 
@@ -113,12 +118,12 @@ def _own_class(module: nn.Module) -> None:
         module.__class__ = type(shared.__name__, shared.__bases__, attributes)
 
 
-def release(model: nn.Module) -> None:
+def remove_masks(model: nn.Module) -> None:
     """Remove all masks; the tensors keep the values that the network saw."""
     for module in list(model.modules()):
         _own_class(module)
         for leaf in list(getattr(module, "parametrizations", {})):
-            if any(isinstance(p, Held) for p in chain_of(module, leaf) or ()):
+            if any(isinstance(p, MaskParametrization) for p in chain_of(module, leaf) or ()):
                 parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
 
 
@@ -154,12 +159,12 @@ def apply_masks(
         if not any(keep[g.name].any() for g in groups if (g.family or g.name) == name):
             raise ConfigError(f"group {name} would lose all of its channels")
     names = weight_names(model, groups)
-    hold(model, names)
+    register_masks(model, names)
     for name in names:
-        _held(model, name).pruned.copy_(_held(model, name).single)
+        _required_mask(model, name).pruned.copy_(_required_mask(model, name).single)
     for group in groups:
         for member, tensor in weight_members(group, model):
-            _held(model, member.name).pruned |= spread(member, ~keep[group.name], tensor)
+            _required_mask(model, member.name).pruned |= spread(member, ~keep[group.name], tensor)
 
 
 @torch.no_grad()
@@ -172,7 +177,7 @@ def lift_masks(model: nn.Module) -> None:
     for module in model.modules():
         for chain in getattr(module, "parametrizations", {}).values():
             for state in chain:
-                if isinstance(state, Held):
+                if isinstance(state, MaskParametrization):
                     original = chain.original
                     original.copy_(torch.where(state.pruned, REGROWTH * original, original))
                     state.pruned.zero_()
@@ -188,8 +193,8 @@ def freeze_entries(model: nn.Module, name: str, entries: Tensor | None = None) -
         name: dotted name of the tensor.
         entries: boolean, shaped like the tensor; ``None`` freezes all of it.
     """
-    hold(model, [name])
-    state, original = _held(model, name), get_original(model, name)
+    register_masks(model, [name])
+    state, original = _required_mask(model, name), get_original(model, name)
     entries = torch.ones_like(state.frozen) if entries is None else entries
     # not what the network sees: a pruned entry is to come back at its own value
     state.value.copy_(torch.where(entries & ~state.frozen, original, state.value))
@@ -205,7 +210,7 @@ def thaw(model: nn.Module, names: Iterable[str] | None = None) -> None:
         names: dotted names of tensors; ``None`` thaws all. Pruned entries stay pruned.
     """
     for name in list(names) if names is not None else parameter_names(model):
-        state = held(model, name)
+        state = mask_of(model, name)
         if state is not None:
             original = get_original(model, name)
             # weight decay went on behind the mask
@@ -223,7 +228,7 @@ def keep_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -> dic
     for group in groups:
         alive = torch.zeros(group.n, dtype=torch.bool)
         for member, _ in weight_members(group, model):
-            state = held(model, member.name)
+            state = mask_of(model, member.name)
             if state is None:
                 alive.fill_(True)
                 continue
@@ -232,7 +237,7 @@ def keep_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -> dic
     return keep
 
 
-def _held(model: nn.Module, name: str) -> Held:
-    state = held(model, name)
+def _required_mask(model: nn.Module, name: str) -> MaskParametrization:
+    state = mask_of(model, name)
     assert state is not None
     return state

@@ -19,7 +19,7 @@ from egnn_prune.pruning.criteria.movement import recorded_movement
 from egnn_prune.pruning.criteria.snip import connection_sensitivity
 from egnn_prune.pruning.criteria.synflow import synaptic_flow
 from egnn_prune.pruning.criteria.weight_passes import input_norms, weight_moments
-from egnn_prune.pruning.masks import held, hold
+from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.scope import check_sparsity, keep_highest
 from egnn_prune.pruning.tensors import get_tensor, is_parameter, parameter_names
 
@@ -228,9 +228,9 @@ def apply_weight_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
         shape = get_tensor(model, name).shape
         if mask.shape != shape or mask.dtype != torch.bool:
             raise ConfigError(f"{name} needs a boolean mask of shape {tuple(shape)}")
-    hold(model, masks)
+    register_masks(model, masks)
     for name, mask in masks.items():
-        state = held(model, name)
+        state = mask_of(model, name)
         assert state is not None
         gone = ~mask.to(state.pruned.device)
         state.single |= gone & ~state.pruned

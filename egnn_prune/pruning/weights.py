@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.masks import held
+from egnn_prune.pruning.masks import mask_of
 from egnn_prune.pruning.tensors import get_original, parameter_names
 
 
@@ -19,7 +19,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """
     weights = {}
     for name in parameter_names(model):
-        weights[name], state = get_original(model, name).detach().clone(), held(model, name)
+        weights[name], state = get_original(model, name).detach().clone(), mask_of(model, name)
         if state is not None:  # weight decay goes on behind what is frozen
             weights[name] = torch.where(state.frozen, state.value, weights[name])
     return weights

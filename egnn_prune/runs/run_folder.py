@@ -192,11 +192,11 @@ class RunFolder:
                 self._copy(other, (*files, f"stages/{name}.json"))
                 return read_json(marker)
         start = time.perf_counter()
-        facts = work()
+        outputs = work()
         self._hold()
-        facts = {"key": key, "seconds": time.perf_counter() - start, **facts}
-        write_json(marker, facts)
-        return facts
+        outputs = {"key": key, "seconds": time.perf_counter() - start, **outputs}
+        write_json(marker, outputs)
+        return outputs
 
     def _copy(self, other: Path, files: tuple[str, ...]) -> None:
         for name in files:

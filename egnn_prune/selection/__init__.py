@@ -9,13 +9,13 @@ from torch import Tensor
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.selection.draws import replay_weights, rounds
-from egnn_prune.selection.evidence import Evidence, gather
 from egnn_prune.selection.geometry import greedy_k_centre, k_means
+from egnn_prune.selection.sample_scores import SampleScores, score_samples
 from egnn_prune.selection.strategies import STRATEGIES, Rule, Strategy
 
 
 def select(
-    evidence: Evidence | Tensor,
+    sample_scores: SampleScores | Tensor,
     strategy: str,
     *,
     fraction: float = 0.3,
@@ -26,8 +26,8 @@ def select(
     """Row numbers of the selected samples, by the name of a strategy.
 
     Args:
-        evidence: what is known about every sample (:func:`gather` collects it); a tensor ``[n]``
-            stands for uncertainties alone, which is enough for all strategies but ``"diverse"``,
+        sample_scores: what is known about every sample (:func:`score_samples` collects it); a
+            tensor ``[n]`` stands for uncertainties alone, which is enough for all strategies but ``"diverse"``,
             ``"loss"`` and ``"prototype"``.
         strategy: a name in :data:`STRATEGIES`.
         fraction: share of the samples, for all strategies but ``"threshold"``; at least one.
@@ -46,27 +46,29 @@ def select(
         raise ConfigError(
             f"selection.strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}"
         )
-    if isinstance(evidence, Tensor):
-        evidence = Evidence(evidence)
+    if isinstance(sample_scores, Tensor):
+        sample_scores = SampleScores(sample_scores)
     if not 0 < fraction <= 1:
         raise ConfigError(f"selection.fraction lies in (0, 1], not {fraction}")
     if len(band) != 2 or not 0 <= band[0] < band[1] <= 1:
         raise ConfigError(
             f"selection.band needs two quantiles, 0 <= lowest < highest <= 1, not {list(band)}"
         )
-    count = max(1, round(fraction * len(evidence)))
-    return STRATEGIES[strategy](evidence, Rule(count, threshold, (band[0], band[1])), generator)
+    count = max(1, round(fraction * len(sample_scores)))
+    return STRATEGIES[strategy](
+        sample_scores, Rule(count, threshold, (band[0], band[1])), generator
+    )
 
 
 __all__ = [
     "STRATEGIES",
-    "Evidence",
     "Rule",
+    "SampleScores",
     "Strategy",
-    "gather",
     "greedy_k_centre",
     "k_means",
     "replay_weights",
     "rounds",
+    "score_samples",
     "select",
 ]

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.selection.evidence import Evidence
 from egnn_prune.selection.geometry import greedy_k_centre, k_means
+from egnn_prune.selection.sample_scores import SampleScores
 
 #: ``diverse`` chooses among this many times as many samples as it returns, the most uncertain ones.
 CANDIDATES = 2
@@ -35,53 +35,53 @@ class Rule:
 
 
 #: ``strategy(evidence, rule, generator)`` returns different row numbers, the same for equal seeds.
-Strategy = Callable[[Evidence, Rule, torch.Generator], Tensor]
+Strategy = Callable[[SampleScores, Rule, torch.Generator], Tensor]
 
 
-def top(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+def top(sample_scores: SampleScores, rule: Rule, _: torch.Generator) -> Tensor:
     """The most uncertain samples, most uncertain first."""
-    return _descending(evidence.uncertainty)[: rule.count]
+    return _descending(sample_scores.uncertainty)[: rule.count]
 
 
-def least(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+def least(sample_scores: SampleScores, rule: Rule, _: torch.Generator) -> Tensor:
     """The *least* uncertain samples: the control that ought to do worst."""
-    return evidence.uncertainty.argsort(stable=True)[: rule.count]
+    return sample_scores.uncertainty.argsort(stable=True)[: rule.count]
 
 
-def random(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+def random(sample_scores: SampleScores, rule: Rule, generator: torch.Generator) -> Tensor:
     """Random samples, blind to uncertainty: the control that has to be beaten."""
-    return torch.randperm(len(evidence), generator=generator)[: rule.count]
+    return torch.randperm(len(sample_scores), generator=generator)[: rule.count]
 
 
-def proportional(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+def proportional(sample_scores: SampleScores, rule: Rule, generator: torch.Generator) -> Tensor:
     """Drawn without replacement, with probability proportional to uncertainty.
 
     Raises:
         ConfigError: too few samples have a positive uncertainty.
     """
-    weights = evidence.uncertainty.double().clamp(min=0)
+    weights = sample_scores.uncertainty.double().clamp(min=0)
     if int((weights > 0).sum()) < rule.count:
         raise ConfigError("fewer samples have a positive uncertainty than selection.fraction asks")
     return torch.multinomial(weights, rule.count, generator=generator)
 
 
-def threshold(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+def threshold(sample_scores: SampleScores, rule: Rule, _: torch.Generator) -> Tensor:
     """All samples whose uncertainty exceeds the threshold, most uncertain first.
 
     Raises:
         ConfigError: there is none.
     """
-    order = _descending(evidence.uncertainty)
-    chosen = order[evidence.uncertainty[order] > rule.threshold]
+    order = _descending(sample_scores.uncertainty)
+    chosen = order[sample_scores.uncertainty[order] > rule.threshold]
     if len(chosen) == 0:
         raise ConfigError(
             f"no training sample has an uncertainty above {rule.threshold:g}; the largest is "
-            f"{float(evidence.uncertainty.max()):g}"
+            f"{float(sample_scores.uncertainty.max()):g}"
         )
     return chosen
 
 
-def band(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+def band(sample_scores: SampleScores, rule: Rule, generator: torch.Generator) -> Tensor:
     """Random samples between two quantiles of uncertainty: unsure ones, but not the outliers.
 
     As many as the other strategies take, so that they can be compared; all of the band where it
@@ -90,8 +90,8 @@ def band(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
     Raises:
         ConfigError: the band holds no sample.
     """
-    low, high = (round(quantile * len(evidence)) for quantile in rule.band)
-    inside = evidence.uncertainty.argsort(stable=True)[low:high]
+    low, high = (round(quantile * len(sample_scores)) for quantile in rule.band)
+    inside = sample_scores.uncertainty.argsort(stable=True)[low:high]
     if len(inside) == 0:
         raise ConfigError(
             f"no training sample lies between the quantiles {rule.band[0]:g} and "
@@ -100,16 +100,16 @@ def band(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
     return inside[torch.randperm(len(inside), generator=generator)[: rule.count]]
 
 
-def loss(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+def loss(sample_scores: SampleScores, rule: Rule, _: torch.Generator) -> Tensor:
     """The samples with the highest training loss, highest first (needs labels).
 
     Raises:
         ConfigError: the evidence has no losses.
     """
-    return _descending(_needed(evidence.losses, "loss", "losses"))[: rule.count]
+    return _descending(_needed(sample_scores.losses, "loss", "losses"))[: rule.count]
 
 
-def diverse(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
+def diverse(sample_scores: SampleScores, rule: Rule, _: torch.Generator) -> Tensor:
     """Greedy k-centre among the most uncertain samples, :data:`CANDIDATES` times as many.
 
     So a sample is unsure *and* unlike the others chosen; from half of the samples on, uncertainty
@@ -119,12 +119,12 @@ def diverse(evidence: Evidence, rule: Rule, _: torch.Generator) -> Tensor:
     Raises:
         ConfigError: the evidence has no embeddings.
     """
-    embeddings = _needed(evidence.embeddings, "diverse", "embeddings")
-    unsure = _descending(evidence.uncertainty)[: CANDIDATES * rule.count]
-    return unsure[greedy_k_centre(embeddings[unsure], rule.count, covered=evidence.covered)]
+    embeddings = _needed(sample_scores.embeddings, "diverse", "embeddings")
+    unsure = _descending(sample_scores.uncertainty)[: CANDIDATES * rule.count]
+    return unsure[greedy_k_centre(embeddings[unsure], rule.count, covered=sample_scores.covered)]
 
 
-def prototype(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Tensor:
+def prototype(sample_scores: SampleScores, rule: Rule, generator: torch.Generator) -> Tensor:
     r"""As many samples of every prototype, the unsure ones near a boundary first.
 
     From GDeR (Zhang et al. 2024) come the idea to select evenly over prototypes of embeddings on
@@ -143,7 +143,7 @@ def prototype(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Ten
     Raises:
         ConfigError: the evidence has no embeddings.
     """
-    embeddings = _needed(evidence.embeddings, "prototype", "embeddings")
+    embeddings = _needed(sample_scores.embeddings, "prototype", "embeddings")
     points = F.normalize(embeddings - embeddings.mean(0), dim=1)
     distance = torch.cdist(points, k_means(points, PROTOTYPES, generator))
     owner = distance.argmin(1)
@@ -151,8 +151,8 @@ def prototype(evidence: Evidence, rule: Rule, generator: torch.Generator) -> Ten
         near = distance.topk(2, largest=False).values
         boundary = near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
     else:
-        boundary = torch.ones_like(evidence.uncertainty)
-    order = _descending(evidence.uncertainty * boundary)
+        boundary = torch.ones_like(sample_scores.uncertainty)
+    order = _descending(sample_scores.uncertainty * boundary)
     # The first of every prototype, then the second of every one, ...: small ones give all they have
     place = torch.empty_like(order)
     for centre in range(distance.shape[1]):
@@ -182,6 +182,6 @@ def _descending(values: Tensor) -> Tensor:
 def _needed(value: Tensor | None, strategy: str, name: str) -> Tensor:
     if value is None:
         raise ConfigError(
-            f"selection.strategy={strategy} needs {name}; collect them with selection.gather"
+            f"selection.strategy={strategy} needs {name}; collect them with selection.score_samples"
         )
     return value

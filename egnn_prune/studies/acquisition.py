@@ -15,7 +15,7 @@ from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.studies.learning_curve import learning_curve_plot, learning_curve_table
 from egnn_prune.runs.result_store import Row, Rows
-from egnn_prune.selection import gather, select
+from egnn_prune.selection import score_samples, select
 from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
 from egnn_prune.studies.networks import errors
 from egnn_prune.training import FitSettings, RegressionTask, fit, graph_batches
@@ -155,14 +155,18 @@ def acquired(
     known = [job.train[i] for i in labelled.tolist()]
     estimator = build_estimator(job.settings.uncertainty, model.to(job.device))
     estimator.fit(job.batches(known, "fitting the error bars"))
-    doubt = predict_all(estimator, graphs, job.device, "pool").doubt.sqrt()
-    evidence = gather(model, DataLoader(graphs, BATCH), doubt, device=job.device)
+    epistemic_std = predict_all(estimator, graphs, job.device, "pool").ood_variance.sqrt()
+    sample_scores = score_samples(
+        model, DataLoader(graphs, BATCH), epistemic_std, device=job.device
+    )
     if strategy == "diverse":
         zeros = torch.zeros(len(known))
-        covered = gather(model, DataLoader(known, BATCH), zeros, device=job.device).embeddings
-        evidence = replace(evidence, covered=covered)
+        covered = score_samples(
+            model, DataLoader(known, BATCH), zeros, device=job.device
+        ).embeddings
+        sample_scores = replace(sample_scores, covered=covered)
     band = job.settings.selection.band
-    return pool[select(evidence, strategy, fraction=fraction, band=band, generator=generator)]
+    return pool[select(sample_scores, strategy, fraction=fraction, band=band, generator=generator)]
 
 
 #: Learning curves of all strategies.

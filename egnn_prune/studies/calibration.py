@@ -1,4 +1,4 @@
-"""Does pruning harm calibration more than accuracy, and does recalibration mend it?"""
+"""Does pruning harm calibration more than accuracy, and does calibration mend it?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import predict_all, targets
-from egnn_prune.pipeline.run_context import Workbench
+from egnn_prune.pipeline.run_context import RunContext
 from egnn_prune.prediction import Prediction
 from egnn_prune.report.studies.calibration_study import answer_table, study_plot, study_table
 from egnn_prune.runs.result_store import Row
@@ -121,7 +121,7 @@ class Cell:
         path: where its predictions are kept, so that they are made once.
     """
 
-    job: Workbench
+    job: RunContext
     estimator: str
     seed: int
     sparsity: float
@@ -141,7 +141,7 @@ class Cell:
         return found
 
     def rows(self, predictions: dict[str, Prediction], dense: Prediction) -> list[Row]:
-        """One row a split and recalibration.
+        """One row a split and calibration.
 
         Args:
             predictions: of every split.
@@ -158,7 +158,9 @@ class Cell:
             after = {s: calibration(p) for s, p in predictions.items() if s != "val"}
             auroc = None
             if "ood" in after:
-                auroc = out_of_distribution_scores(after["test"].doubt, after["ood"].doubt)["auroc"]
+                auroc = out_of_distribution_scores(
+                    after["test"].ood_variance, after["ood"].ood_variance
+                )["auroc"]
             for split, prediction in after.items():
                 low, high = calibration.interval(predictions[split], 0.9)
                 rows.append(
@@ -166,7 +168,7 @@ class Cell:
                         "seed": self.seed,
                         "estimator": self.estimator,
                         "sparsity": self.sparsity,
-                        "recalibration": name,
+                        "calibration": name,
                         "split": split,
                         "unit": self.job.dataset.unit,
                         **scores(prediction, y[split]),

@@ -123,7 +123,7 @@ def train_on(
 
 
 def coordinate_deviation(model: nn.Module, graphs: Sequence[Data], samples: int) -> Tensor:
-    """Mean standard deviation of a graph's predicted coordinates over thinned networks, ``[n]``."""
+    """Mean standard deviation of predicted coordinates over MC-dropout samples, ``[n]``."""
     prediction = predict_all(MCDropout(model, samples), graphs, CPU, "uncertainty")
     return graph_means(prediction.epistemic.sqrt(), graphs)
 

@@ -74,9 +74,9 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
             "another out"
         )
     write_json(record, asked)
-    places = {s: folder / f"sparsity{s:g}.safetensors" for s in (0.0, *sparsities)}
+    paths = {s: folder / f"sparsity{s:g}.safetensors" for s in (0.0, *sparsities)}
     p, seed = job.settings.pruning, job.settings.seed
-    for sparsity, path in places.items():
+    for sparsity, path in paths.items():
         if path.exists():
             continue
         torch.manual_seed(seed)
@@ -98,7 +98,7 @@ def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float,
         )
         fine_tuned(model, loader, steps, job)
         checkpoint.save(compact(model) if sparsity else model, path)
-    return places
+    return paths
 
 
 def selected(job: Job) -> tuple[list[Data], list[float]]:

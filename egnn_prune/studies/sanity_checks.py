@@ -113,7 +113,7 @@ def arm_model(
     """
     if arm == "scratch":
         torch.manual_seed(seed)
-        return checkpoint.rebuilt(compact(pruned)).to(next(dense.parameters()))
+        return checkpoint.from_config(compact(pruned)).to(next(dense.parameters()))
     model = copy.deepcopy(pruned)
     if arm.startswith("shuffled"):
         keep = shuffle_masks(keep_masks(pruned), torch.Generator().manual_seed(seed))

@@ -19,7 +19,7 @@ from egnn_prune.evaluation.predict import BATCH
 from egnn_prune.pipeline.main_job import DENSE, Job
 from egnn_prune.report.studies.selection import selection_plot, selection_table
 from egnn_prune.runs.result_store import Row, Rows
-from egnn_prune.selection import Evidence, replay_weights
+from egnn_prune.selection import SampleScores, replay_weights
 from egnn_prune.studies.frame import Results, Study
 from egnn_prune.studies.networks import TRAINED, errors, fine_tuned, network_job, pruned_on
 
@@ -79,14 +79,14 @@ def run_seed(settings: SelectionStudySettings, seed: int) -> list[Row]:
     ]
 
     @cache
-    def trained() -> tuple[nn.Module, Evidence]:
+    def trained() -> tuple[nn.Module, SampleScores]:
         dense = job.load(TRAINED)
-        return dense, job.evidence(dense)
+        return dense, job.sample_scores(dense)
 
     @cache
     def pruned_by(strategy: str) -> tuple[Tensor, nn.Module]:
-        dense, evidence = trained()
-        chosen = chosen_by(strategy, evidence, job)
+        dense, sample_scores = trained()
+        chosen = chosen_by(strategy, sample_scores, job)
         graphs = [job.train[i] for i in chosen.tolist()]
         return chosen, pruned_on(graphs, dense, job, BATCH)
 
@@ -102,12 +102,12 @@ def run_seed(settings: SelectionStudySettings, seed: int) -> list[Row]:
     return saved.fill(cells, find_out)
 
 
-def chosen_by(strategy: str, evidence: Evidence, job: Job) -> Tensor:
+def chosen_by(strategy: str, sample_scores: SampleScores, job: Job) -> Tensor:
     """Row numbers of the graphs that a strategy selects; the job's seed drives its draws."""
     if strategy == ALL:
-        return torch.arange(len(evidence))
+        return torch.arange(len(sample_scores))
     job.settings.selection.strategy = strategy
-    return job.select(evidence)
+    return job.select(sample_scores)
 
 
 def trained_on(pruned: nn.Module, weights: Tensor, steps: int, job: Job) -> nn.Module:

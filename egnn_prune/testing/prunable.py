@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from egnn_prune.channels import ChannelGate, ChannelGroup, Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.equivariance import equivariance_error, model_outputs, output_scale
-from egnn_prune.pruning import apply_masks, compact, hold, keep_masks, release
+from egnn_prune.pruning import apply_masks, compact, keep_masks, register_masks, remove_masks
 from egnn_prune.pruning.criteria.batches import sample_count
 from egnn_prune.pruning.criteria.gate_passes import opened_gates
 from egnn_prune.pruning.groups import checked
@@ -144,7 +144,7 @@ class _Case:
         keep = _random_keep(self.groups, 0.5, seed=7)
         masked = self.masked(keep)
         loaded = copy.deepcopy(self.model)
-        hold(loaded, weight_names(loaded, self.groups))
+        register_masks(loaded, weight_names(loaded, self.groups))
         loaded.load_state_dict(masked.state_dict())
         for way, twin in (("deepcopy", copy.deepcopy(masked)), ("state_dict", loaded)):
             kept = keep_masks(twin)
@@ -245,7 +245,7 @@ def _random_keep(groups: Iterable[ChannelGroup], sparsity: float, seed: int) -> 
 def _shaken(model: Prunable) -> Prunable:
     """A copy in evaluation mode, without masks, whose weights and statistics are all different."""
     model = copy.deepcopy(model)
-    release(model)
+    remove_masks(model)
     generator = torch.Generator().manual_seed(0)
     buffers = [(n, b) for n, b in model.named_buffers() if n.endswith("running_mean")]
     for _, tensor in [*model.named_parameters(), *buffers]:

@@ -23,7 +23,7 @@ def default_loss(model: nn.Module, batch: Any | None) -> Losses:
         if len(batch) != 2:
             raise ConfigError("batches must be (inputs, targets), or pass loss=...")
         return tuple_losses
-    return graph_losses if ours or not is_graph(batch) else stranger_losses
+    return graph_losses if ours or not is_graph(batch) else third_party_losses
 
 
 def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
@@ -32,7 +32,7 @@ def tuple_losses(model: nn.Module, batch: Any) -> Tensor:
     return _errors(call(model, inputs), targets)
 
 
-def stranger_losses(model: nn.Module, batch: Any) -> Tensor:
+def third_party_losses(model: nn.Module, batch: Any) -> Tensor:
     """The same for a PyG batch with targets ``batch.y``: of graphs, or of nodes, whose mean counts.
 
     Raises:

@@ -22,8 +22,8 @@ from egnn_prune.pruning import (
     apply_masks,
     choose,
     freeze,
-    hold,
     incremental,
+    register_masks,
     score_channels,
     sparsities,
 )
@@ -161,7 +161,7 @@ class PruningCallback(Callback):
         model = pruned_part(pl_module, self.network)
         if stage != "fit":
             return
-        hold(model, parameter_names(model))
+        register_masks(model, parameter_names(model))
         if model is not self._model:  # another model: begin anew (a resumed state is loaded later)
             self._model, self._plan, self.keep, self.done = model, [], {}, 0
             self.movement = None if self.movement is None else Movement()

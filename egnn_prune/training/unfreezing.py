@@ -11,7 +11,7 @@ from torch import Tensor
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import thaw
 from egnn_prune.pruning.ledger import layer_names
-from egnn_prune.pruning.masks import freeze_entries, held
+from egnn_prune.pruning.masks import freeze_entries, mask_of
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.training.pruning_callback import pruned_part
 
@@ -43,7 +43,7 @@ class GradualUnfreezing(Callback):
             self._layers = layer_names(model)
             last = f"{self._layers[-1]}."
             for name in parameter_names(model):
-                state = held(model, name)
+                state = mask_of(model, name)
                 if state is not None and state.frozen.any():  # frozen by somebody else: stays
                     self._before[name] = state.frozen.clone()
                 if not name.startswith(last):

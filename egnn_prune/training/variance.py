@@ -18,7 +18,7 @@ SAMPLES = 8
 def predictive_variance(model: nn.Module, batch: Any) -> Tensor:
     """Total predictive variance of every sample, ``[B]``, differentiable, in the unit squared.
 
-    A model with dropout is sampled with the same few thinned networks in every call; any other
+    A model with dropout is sampled with the same few MC-dropout samples in every call; any other
     model speaks for itself (members, variance output).
 
     Raises:

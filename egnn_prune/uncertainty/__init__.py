@@ -17,12 +17,14 @@ from egnn_prune.uncertainty.calibration import (
     VarianceScaling,
     calibrate,
 )
-from egnn_prune.uncertainty.dropout import MCDropout, draw_networks, mc_dropout, thinned
+from egnn_prune.uncertainty.dropout import MCDropout, draw_networks, dropout_samples, mc_dropout
 from egnn_prune.uncertainty.dropout_modules import ModuleDropout, dropout_modules
 from egnn_prune.uncertainty.ensemble import DeepEnsemble
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
 from egnn_prune.uncertainty.metrics import regression_scores
+
+thinned = dropout_samples  # its name before
 
 if TYPE_CHECKING:
     from egnn_prune.uncertainty.metrics import (
@@ -57,6 +59,7 @@ __all__ = [
     "classification_scores",
     "draw_networks",
     "dropout_modules",
+    "dropout_samples",
     "mc_dropout",
     "ood_scores",
     "out_of_distribution_scores",

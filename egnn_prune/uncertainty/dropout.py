@@ -1,4 +1,4 @@
-"""Monte Carlo dropout in which every sample is one thinned network."""
+"""Monte Carlo dropout in which every sample is one MC-dropout sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.channels import ChannelGate, evaluating, gates, thinning_by
+from egnn_prune.channels import ChannelGate, dropout_masks, evaluating, gates
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty.estimator import Sampling
@@ -21,7 +21,7 @@ SIDE_BY_SIDE = 8
 
 
 class Sampled(Protocol):
-    """A model whose forward pass can hold several thinned networks side by side."""
+    """A model whose forward pass can hold several MC-dropout samples side by side."""
 
     def __call__(self, batch: Any, samples: int = 1) -> Prediction:
         """Predict; the outputs of the ``samples`` networks become members."""
@@ -36,7 +36,7 @@ def dropped_gates(model: nn.Module) -> list[ChannelGate]:
 def draw_networks(
     model: nn.Module, samples: int, generator: torch.Generator | None = None
 ) -> list[Tensor]:
-    """Draw thinned networks: for each gate with dropout a mask ``[samples, width]``.
+    """Draw MC-dropout samples: for each gate with dropout a mask ``[samples, width]``.
 
     One value per channel is shared by all nodes, edges and graphs of a sample. So each sample is
     as equivariant as the whole network, and its forces are conservative. A compact model, whose
@@ -46,12 +46,12 @@ def draw_networks(
 
 
 @contextmanager
-def thinned(model: nn.Module, masks: list[Tensor]) -> Iterator[None]:
-    """Within this context the model is the thinned networks that ``masks`` describe.
+def dropout_samples(model: nn.Module, masks: list[Tensor]) -> Iterator[None]:
+    """Within this context the model is the MC-dropout samples that ``masks`` describe.
 
     In this thread only: others may use the model at the same time, whole or thinned otherwise.
     """
-    with thinning_by(dict(zip(dropped_gates(model), masks, strict=True))):
+    with dropout_masks(dict(zip(dropped_gates(model), masks, strict=True))):
         yield
 
 
@@ -63,7 +63,7 @@ def mc_dropout(
     generator: torch.Generator | None = None,
     samples_per_call: int | None = None,
 ) -> Prediction:
-    """Predict with several thinned networks (Gal and Ghahramani 2016, Eq. 6).
+    """Predict with several MC-dropout samples (Gal and Ghahramani 2016, Eq. 6).
 
     Only dropout is active: the model is in evaluation mode otherwise, and is left as it was.
     Several threads may share a model: masks belong to the call.
@@ -94,13 +94,13 @@ def mc_dropout(
     with evaluating(model):
         for start in range(0, samples, samples_per_call):
             chunk = [m[start : start + samples_per_call] for m in masks]
-            with thinned(model, chunk):
+            with dropout_samples(model, chunk):
                 parts.append(model(batch, samples=len(chunk[0])))
     return Prediction.stack(parts)
 
 
 def side_by_side(model: nn.Module) -> int:
-    """How many thinned networks to run in one call, by the device of the model."""
+    """How many MC-dropout samples to run in one call, by the device of the model."""
     return 1 if next(model.parameters()).device.type == "cpu" else SIDE_BY_SIDE
 
 
@@ -114,11 +114,11 @@ def thins_message_passing(model: nn.Module) -> bool:
 
 
 class MCDropout(Sampling):
-    """Monte Carlo dropout as an :class:`Estimator`: the same thinned networks for every batch.
+    """Monte Carlo dropout as an :class:`Estimator`: the same MC-dropout samples for every batch.
 
     Args:
         network: a model with dropout whose forward pass takes ``samples``.
-        samples: number of thinned networks.
+        samples: number of MC-dropout samples.
         seed: of the networks.
 
     Raises:
@@ -134,6 +134,6 @@ class MCDropout(Sampling):
             )
 
     def estimate(self, batch: Any) -> Prediction:
-        """Mean and spread of the thinned networks."""
+        """Mean and spread of the MC-dropout samples."""
         generator = torch.Generator().manual_seed(self.seed)
         return mc_dropout(self.network, batch, self.samples, generator=generator)

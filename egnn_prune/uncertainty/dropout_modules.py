@@ -186,7 +186,7 @@ class ModuleDropout(Sampling):
     (:func:`dropout_modules`) are put into training mode, they alone and not their parts; so are
     those that have an ``nn.Dropout`` but never call it, as fused attention does. The seed decides
     the masks, so the same batch gives the same prediction, and the global random state is left as
-    it was. But dropout draws one mask for every *row* of a batch: unlike the thinned networks of
+    it was. But dropout draws one mask for every *row* of a batch: unlike the MC-dropout samples of
     :class:`~egnn_prune.uncertainty.MCDropout`, a sample is no single network, and a row's
     prediction depends on its place in the batch.
 

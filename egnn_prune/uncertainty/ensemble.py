@@ -104,12 +104,11 @@ class DeepEnsemble(Predictor):
             small.append(member.resized(own))
         return DeepEnsemble(small)
 
-    def architecture(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """The members' classes and architectures, as plain JSON."""
         return {
             "members": [
-                {"class": type(m).__name__, "architecture": m.architecture()}
-                for m in members_of(self)
+                {"class": type(m).__name__, "architecture": m.config()} for m in members_of(self)
             ]
         }
 

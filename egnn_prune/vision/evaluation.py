@@ -92,15 +92,15 @@ def image_scores(
         found["ood_labels"] = counts.tolist()
     if dropout_modules(network):
         sampled = ModuleDropout(network, settings.samples)
-        doubtful, _ = predict_images(sampled, test, device)
-        found |= {f"dropout_{k}": v for k, v in _scores(doubtful, labels, bins).items()}
+        dropout_prediction, _ = predict_images(sampled, test, device)
+        found |= {f"dropout_{k}": v for k, v in _scores(dropout_prediction, labels, bins).items()}
         if ood is not None:
             far, _ = predict_images(sampled, ood, device)
             names = {
                 "mutual_information": "dropout_auroc",
                 "max_probability": "dropout_auroc_max",
             }
-            found |= _areas(doubtful, far, names)
+            found |= _areas(dropout_prediction, far, names)
     return found
 
 

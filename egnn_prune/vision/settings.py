@@ -86,7 +86,7 @@ class ImageFitSettings:
     patience: int | None = setting(
         None, "stop early after this many epochs without a better one; null: never", **COUNT
     )
-    best_by: str | None = setting(
+    monitor: str | None = setting(
         None,
         "end with the weights that are best on validation; null: the last (needs no look)",
         choices=("val_loss", "val_error"),

@@ -96,7 +96,7 @@ class Fitted:
     Attributes:
         epochs: passes over the training images until it ended.
         best_epoch: after which of them the weights that were kept were found (the last, where
-            ``best_by`` is not set).
+            ``monitor`` is not set).
         seconds: wall time.
         cpu_seconds: processor time of this process; where others use the machine, the fairer one.
         history: one row an epoch: ``epoch, val_loss, val_accuracy, seconds``.
@@ -108,7 +108,7 @@ class Fitted:
     cpu_seconds: float
     history: list[dict[str, float]]
 
-    def facts(self) -> dict[str, float]:
+    def outputs(self) -> dict[str, float]:
         """All but the history and the processor time, for the row of an experiment."""
         return {"epochs": self.epochs, "best_epoch": self.best_epoch, "seconds": self.seconds}
 
@@ -147,9 +147,9 @@ def fit_classifier(
         )
     curve = LearningCurve()
     watching: list[Callback] = [curve]
-    measure = settings.best_by or "val_loss"
+    measure = settings.monitor or "val_loss"
     best = KeepBest(measure)
-    if settings.best_by:
+    if settings.monitor:
         watching.append(best)
     if settings.patience is not None:
         watching.append(EarlyStopping(measure, patience=settings.patience, check_finite=True))
@@ -171,5 +171,5 @@ def fit_classifier(
         for row in curve.rows
     ]
     epochs = len(history)
-    best_epoch = best.step // per_epoch if settings.best_by else epochs
+    best_epoch = best.step // per_epoch if settings.monitor else epochs
     return Fitted(epochs, best_epoch, seconds, processor, history)

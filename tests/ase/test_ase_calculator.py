@@ -89,10 +89,10 @@ def test_energy_and_uncertainty_are_those_of_the_estimator(kind, dtype):
     results = atoms.calc.results
     assert results["free_energy"] == results["energy"]
     assert results["energy_uncertainty"] == pytest.approx(float(expected.variance.sqrt()))
-    assert results["energy_doubt"] == pytest.approx(float(expected.epistemic.sqrt()))
+    assert results["energy_epistemic_std"] == pytest.approx(float(expected.epistemic.sqrt()))
     # the calibration doubled what the method states
-    stated = estimator.estimator.predict(graph_of(atoms))
-    assert results["energy_uncertainty"] == pytest.approx(2 * float(stated.variance.sqrt()))
+    raw = estimator.estimator.predict(graph_of(atoms))
+    assert results["energy_uncertainty"] == pytest.approx(2 * float(raw.variance.sqrt()))
     assert "stress" not in results and "in_distribution" not in results
 
 
@@ -269,7 +269,7 @@ def test_results_are_those_of_ase_and_ours_are_found_by_name(kind):
     assert frozen.get_potential_energy() == atoms.get_potential_energy()
     assert set(atoms.calc.export_properties()) >= {"energy", "forces"}
     assert {**results} == dict(results) and set(results) <= set(all_properties)
-    for name in ("energy_uncertainty", "energy_doubt"):
+    for name in ("energy_uncertainty", "energy_epistemic_std"):
         assert results[name] == results.get(name) == atoms.calc.extras[name] > 0
         assert atoms.calc.get_property(name, atoms) == results[name]
     assert results["in_distribution"] is True and results["out_of_distribution_reason"] == ""
@@ -282,7 +282,7 @@ def test_results_are_those_of_ase_and_ours_are_found_by_name(kind):
     with pytest.raises(KeyError):  # numbers of a structure that is gone are not made up
         results["forces_uncertainty"]
     again = copy.deepcopy(atoms.calc)
-    assert again.results["energy_doubt"] == atoms.calc.results["energy_doubt"]
+    assert again.results["energy_epistemic_std"] == atoms.calc.results["energy_epistemic_std"]
 
 
 # -------------------------------------------------------------------------- files and units
@@ -313,13 +313,19 @@ def test_units_become_those_of_ase(tmp_path, unit, factor):
         tmp_path / "pruned.safetensors",
         target="energy",
         unit=unit,
-        validation_doubt={"q99": 50.0},
+        validation_epistemic_std={"q99": 50.0},
     )
     atoms, plain = ethanol(), with_calculator()
     atoms.calc = PrunedCalculator(tmp_path)
     plain.get_forces()
     atoms.get_forces()
-    for name in ("energy", "forces", "energy_uncertainty", "energy_doubt", "forces_uncertainty"):
+    for name in (
+        "energy",
+        "forces",
+        "energy_uncertainty",
+        "energy_epistemic_std",
+        "forces_uncertainty",
+    ):
         assert np.allclose(atoms.calc.results[name], factor * plain.calc.results[name], rtol=1e-12)
     assert atoms.calc.threshold == pytest.approx(50.0 * factor)
 
@@ -415,12 +421,12 @@ def test_broken_weights_are_no_silent_nan():
 
 
 def test_the_threshold_of_the_file_flags_and_warns_once(tmp_path):
-    doubt = with_calculator()
-    doubt.get_potential_energy()
-    doubt = doubt.calc.results["energy_doubt"]
-    for limit, known in ((1.01 * doubt, True), (0.99 * doubt, False)):
+    epistemic_std = with_calculator()
+    epistemic_std.get_potential_energy()
+    epistemic_std = epistemic_std.calc.results["energy_epistemic_std"]
+    for limit, known in ((1.01 * epistemic_std, True), (0.99 * epistemic_std, False)):
         path = tmp_path / "pruned.safetensors"
-        save(trained(), path, target="energy", unit="eV", validation_doubt={"q99": limit})
+        save(trained(), path, target="energy", unit="eV", validation_epistemic_std={"q99": limit})
         atoms = ethanol()
         atoms.calc = PrunedCalculator(path)
         if known:
@@ -448,7 +454,7 @@ def dissociating(action: str) -> tuple[VelocityVerlet, UncertaintyGuard]:
     """Ethanol whose hydroxyl hydrogen leaves: the doubt changes while it does."""
     atoms = with_calculator(force_uncertainty=False)
     atoms.get_potential_energy()
-    threshold = 1.0001 * atoms.calc.results["energy_doubt"]
+    threshold = 1.0001 * atoms.calc.results["energy_epistemic_std"]
     velocities = np.zeros((9, 3))
     velocities[3] = 0.5
     atoms.set_velocities(velocities)
@@ -463,7 +469,7 @@ def test_the_guard_stops_dynamics():
     with pytest.raises(UncertaintyExceeded, match="unlike the training data"):
         dynamics.run(80)
     assert 0 < dynamics.nsteps < 80 and dynamics.nsteps % 2 == 0
-    assert dynamics.atoms.calc.results["energy_doubt"] > guard.threshold
+    assert dynamics.atoms.calc.results["energy_epistemic_std"] > guard.threshold
 
 
 def test_the_guard_warns_once():
@@ -474,7 +480,7 @@ def test_the_guard_warns_once():
 
 
 def test_the_guard_needs_a_threshold_and_our_calculator():
-    with pytest.raises(ConfigError, match="holds no validation_doubt"):
+    with pytest.raises(ConfigError, match="holds no validation_epistemic_std"):
         UncertaintyGuard(with_calculator())
     assert UncertaintyGuard(with_calculator(threshold=0.5)).threshold == 0.5
     with pytest.raises(ConfigError, match="whose calculator is a PrunedCalculator"):
@@ -496,7 +502,7 @@ def of_ethanol(tmp_path):
     """A file of a model whose doubt is never large, trained on ethanol alone."""
     domain = TrainingDomain.of([graph_of(ethanol(seed=seed)) for seed in range(30)])
     path = tmp_path / "pruned.safetensors"
-    known = {"validation_doubt": {"q99": 1e9}, "training_domain": domain.to_json()}
+    known = {"validation_epistemic_std": {"q99": 1e9}, "training_domain": domain.to_json()}
     save(trained(), path, target="energy", unit="eV", **known)
     return path
 

@@ -356,9 +356,9 @@ def test_what_a_simulation_leaves(places):
 def test_a_model_without_a_limit_says_that_nothing_was_watched(places):
     run, start, out = places
     text = simulate(run, start, out, steps=2, interval=1).text()
-    assert "holds no validation_doubt; give a threshold" in text.splitlines()[1]
+    assert "holds no validation_epistemic_std; give a threshold" in text.splitlines()[1]
     path = run / "pruned.safetensors"
-    known = {"target": "energy", "unit": "eV", "validation_doubt": {"q99": 1e3}}
+    known = {"target": "energy", "unit": "eV", "validation_epistemic_std": {"q99": 1e3}}
     save(trained("shallow", torch.float32), path, **known)
     assert "\n" not in simulate(run, start, out, steps=2, interval=1).text()
 
@@ -390,7 +390,7 @@ def test_a_simulation_that_is_stopped_keeps_what_it_has(places):
     assert len(ase.io.read(out / "trajectory.extxyz", ":")) == 1
     assert json.loads((out / "dynamics.json").read_text())["drift_meV_atom_ps"] is None
     assert "stopped early" in report.text()
-    with pytest.raises(ConfigError, match="holds no validation_doubt"):
+    with pytest.raises(ConfigError, match="holds no validation_epistemic_std"):
         simulate(run, start, out, steps=5, on_uncertain="stop")
 
 

@@ -107,11 +107,11 @@ def test_the_flag_compares_epistemic_deviations_with_the_files_limit(run, tmp_pa
     path = written(tmp_path / "s.xyz", structures())
     plain = predict_structures(TrainedModel.load(run()), path)
     assert "unknown" in plain.summary()
-    doubts = [row["epistemic_std"] for row in plain.rows]
-    limit = sorted(doubts)[2]
-    model = TrainedModel.load(run(validation_doubt={"q99": limit, "max": 99.0}))
+    epistemic_stds = [row["epistemic_std"] for row in plain.rows]
+    limit = sorted(epistemic_stds)[2]
+    model = TrainedModel.load(run(validation_epistemic_std={"q99": limit, "max": 99.0}))
     found = predict_structures(model, path)
-    expected = ["yes" if d <= limit else "no" for d in doubts]
+    expected = ["yes" if d <= limit else "no" for d in epistemic_stds]
     assert [row["in_distribution"] for row in found.rows] == expected
     assert expected.count("no") == 2 and "2 of them unlike" in found.summary()
     frames = ase.io.read(write_predictions(found, tmp_path)[1], ":")
@@ -127,10 +127,10 @@ def test_what_is_unlike_the_training_structures_is_out_and_says_why(run, tmp_pat
     """The members agree on CO as on all else: what they were trained on tells."""
     domain = TrainingDomain.of([graph_of(ethanol(seed=seed)) for seed in range(20)])
     path = written(tmp_path / "s.xyz", [ethanol(seed=30), molecule("CO"), ethanol(seed=31)])
-    old = predict_structures(TrainedModel.load(run(validation_doubt={"q99": 1e9})), path)
+    old = predict_structures(TrainedModel.load(run(validation_epistemic_std={"q99": 1e9})), path)
     assert [row["in_distribution"] for row in old.rows] == ["yes"] * 3
     assert not any("reason" in row for row in old.rows)  # files written before hold no ranges
-    known = {"validation_doubt": {"q99": 1e9}, "training_domain": domain.to_json()}
+    known = {"validation_epistemic_std": {"q99": 1e9}, "training_domain": domain.to_json()}
     folder, out = run(**known), tmp_path / "out"
     found = predict_structures(TrainedModel.load(folder), path)
     assert [row["in_distribution"] for row in found.rows] == ["yes", "no", "yes"]
@@ -305,7 +305,9 @@ def script(call_script):
 
 def test_the_script(run, tmp_path, script):
     path = written(tmp_path / "s.xyz", structures())
-    code, out, _ = script(run(validation_doubt={"q99": 1e9}), path, "--out", tmp_path / "out")
+    code, out, _ = script(
+        run(validation_epistemic_std={"q99": 1e9}), path, "--out", tmp_path / "out"
+    )
     assert code == 0 and len(out.strip().splitlines()) == 1
     assert "5 structures predicted, 0 of them unlike the training data; 0 skipped" in out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [

@@ -54,7 +54,7 @@ MAIN: dict[str, Iterable[str]] = {
     "pruning.schedule": SCHEDULES,
     "pruning.freeze": MODES,
     "training.loss": LOSSES,
-    "training.best_by": ("val_mae", "val_mse", "val_force_mae"),
+    "training.monitor": ("val_mae", "val_mse", "val_force_mae"),
     "precision": ("float32", "float64"),
 }
 OTHERS: list[tuple[type, str, Iterable[str]]] = [
@@ -72,7 +72,7 @@ OTHERS: list[tuple[type, str, Iterable[str]]] = [
     (VisionSettings, "network.stem", ("imagenet", "cifar")),
     (VisionSettings, "training.optimizer", OPTIMIZERS),
     (VisionSettings, "training.schedule", ("constant", "cosine", "onecycle")),
-    (VisionSettings, "training.best_by", ("val_loss", "val_error")),
+    (VisionSettings, "training.monitor", ("val_loss", "val_error")),
     (VisionSettings, "pruning.structures", lottery.STRUCTURES),
     (VisionSettings, "pruning.strategies", lottery.STRATEGIES),
     (VisionSettings, "pruning.criterion", ONE_SHOT),

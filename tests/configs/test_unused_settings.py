@@ -45,7 +45,7 @@ from egnn_prune.vision.unused import unused_by as unused_by_images
 PLACES = {"out", "name", "title", "threads", "workers", "reuse", "networks", "device", "seeds"}
 DATA = {f"data.{n}" for n in ("name", "path", "test", "ood", "subset", "target")}
 #: Settings whose effect depends on luck, or is another file: other tests have them.
-ELSEWHERE = {"training.best_by", "training.scratch"}
+ELSEWHERE = {"training.monitor", "training.scratch"}
 #: Another value of every setting than :func:`tiny` has.
 OTHER: dict[str, Any] = {
     "seed": 1,
@@ -92,7 +92,7 @@ OTHER: dict[str, Any] = {
     "training.clip": 0.01,
     "training.loss": "squared",
     "training.force_weight": 1.0,
-    "training.best_by": "val_mae",
+    "training.monitor": "val_mae",
     "training.scratch": False,
     "steps": 3,
     "first_steps": 3,

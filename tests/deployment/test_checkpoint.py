@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from egnn_prune import EGNN, compact, load, save
-from egnn_prune.deployment.checkpoint import read_header, rebuilt
+from egnn_prune.deployment.checkpoint import from_config, read_header
 from egnn_prune.errors import InputError
 from egnn_prune.models import TargetScale
-from egnn_prune.pruning import apply_masks, freeze, hold, keep_masks
+from egnn_prune.pruning import apply_masks, freeze, keep_masks, register_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.uncertainty import mc_dropout
 
@@ -25,7 +25,7 @@ def half(model: nn.Module) -> nn.Module:
 
 
 def held_everywhere(model: nn.Module) -> nn.Module:
-    hold(model, parameter_names(model))
+    register_masks(model, parameter_names(model))
     return half(model)
 
 
@@ -87,12 +87,12 @@ def test_the_header_says_what_it_is(model, tmp_path):
     save(model, tmp_path / "m.safetensors", unit="eV", target="energy")
     header = read_header(tmp_path / "m.safetensors")
     assert header["class"] == "PropertyModel"
-    assert header["architecture"] == json.loads(json.dumps(model.architecture()))
+    assert header["architecture"] == json.loads(json.dumps(model.config()))
     assert header["metadata"] == {"unit": "eV", "target": "energy"}
 
 
 def test_rebuilt_has_the_shape_and_other_weights(model):
-    other = rebuilt(compact(half(model)))
+    other = from_config(compact(half(model)))
     assert {k: v.shape for k, v in other.state_dict().items()} == {
         k: v.shape for k, v in compact(half(model)).state_dict().items()
     }

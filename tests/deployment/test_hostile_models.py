@@ -143,7 +143,7 @@ def test_absurdly_many_members(make_property_model, tmp_path):
         (("held",), 3),
         (("metadata",), None),
         (("metadata", "units"), "x"),
-        (("metadata", "validation_doubt"), 5),
+        (("metadata", "validation_epistemic_std"), 5),
         (("architecture", "scale", "scale"), float("nan")),
         (("architecture", "scale", "scale"), "x"),
         (("architecture", "scale", "scale"), 0.0),

@@ -21,7 +21,7 @@ from egnn_prune import compact, fine_tune, load, prune, save
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.pruning import TracedNetwork, keep_masks, sparsities
 from egnn_prune.pruning import compact as compact_traced
-from egnn_prune.pruning.masks import release
+from egnn_prune.pruning.masks import remove_masks
 from egnn_prune.training import PruningCallback
 from egnn_prune.uncertainty import ModuleDropout
 
@@ -63,7 +63,7 @@ def test_a_masked_network_survives(masked, through):
     optimiser.step()  # zeros stay zeros behind the pickle, too
     assert all(torch.equal(mask, keep[name]) for name, mask in keep_masks(again).items())
     torch.testing.assert_close(compact(again).eval()(X), again.eval()(X), rtol=1e-4, atol=1e-5)
-    release(again)
+    remove_masks(again)
     assert torch.equal(masked(X), expected), "the copy shares nothing with the original"
 
 

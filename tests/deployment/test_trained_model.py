@@ -55,9 +55,9 @@ def test_one_decision_about_the_distribution(model):
     assert inside.in_distribution is None and outside.in_distribution is False
     assert inside.atoms_in_distribution.all() and not outside.atoms_in_distribution.any()
     assert outside.reason.startswith("it has 2 atoms, in training 9")
-    found = model(validation_doubt={"q99": 1e9}).predict(graphs)
+    found = model(validation_epistemic_std={"q99": 1e9}).predict(graphs)
     assert [one.in_distribution for one in found] == [True, True] and found[0].unlike is None
-    strict = model(validation_doubt={"q99": 1e9}).predict(graphs, threshold=1e-9)
+    strict = model(validation_epistemic_std={"q99": 1e9}).predict(graphs, threshold=1e-9)
     assert strict[0].reason == "its epistemic deviation is beyond 1e-09 kcal/mol"
     exact = model().predict(graphs, threshold=inside.ood_score)
     assert exact[0].in_distribution is True

@@ -227,7 +227,7 @@ def test_bad_option(options, message):
 
 def test_architecture_builds_the_same_network(make_egnn):
     model = make_egnn(attention=True, cutoff=3.0, radial=4)
-    again = EGNN.from_architecture(model.architecture())
+    again = EGNN.from_config(model.config())
     again.load_state_dict(model.state_dict())
     assert again.options == model.options
     assert again.widths == [LayerWidths.uniform(16)] * 2

@@ -16,13 +16,19 @@ from egnn_prune.graphs import with_edges
 from egnn_prune.models import EGNNOptions, PropertyModel, TargetScale, force_prediction, forces
 from egnn_prune.prediction import Prediction
 from egnn_prune.testing import random_transform
-from egnn_prune.uncertainty import DeepEnsemble, MCDropout, SinglePass, draw_networks, thinned
+from egnn_prune.uncertainty import (
+    DeepEnsemble,
+    MCDropout,
+    SinglePass,
+    draw_networks,
+    dropout_samples,
+)
 
 CUTOFF = 4.0
 
 
 class Thinned(nn.Module):
-    """A model whose dropout is always the same few thinned networks."""
+    """A model whose dropout is always the same few MC-dropout samples."""
 
     def __init__(self, model: nn.Module, samples: int = 4) -> None:
         super().__init__()
@@ -31,7 +37,7 @@ class Thinned(nn.Module):
         self.masks = draw_networks(model, samples, generator)
 
     def forward(self, batch: Batch) -> Prediction:
-        with thinned(self.model, self.masks):
+        with dropout_samples(self.model, self.masks):
             return self.model(batch, samples=len(self.masks[0]))
 
 
@@ -72,10 +78,10 @@ def build(kind: str, dtype: torch.dtype) -> nn.Module:
 
 
 def forces_of(model: nn.Module, batch: Batch) -> Prediction:
-    """``force_prediction``, of thinned networks within their context."""
+    """``force_prediction``, of MC-dropout samples within their context."""
     if not isinstance(model, Thinned):
         return force_prediction(model, batch)
-    with thinned(model.model, model.masks):
+    with dropout_samples(model.model, model.masks):
         return force_prediction(model.model, batch)
 
 
@@ -99,7 +105,7 @@ def test_the_mean_is_the_force_of_the_mean_energy(model, make_batch, assert_clos
 
 def test_forces_within_the_context_of_thinned_networks(make_batch, dtype, assert_close):
     model, batch = build("dropout", dtype), make_batch(3, 6)
-    with thinned(model.model, model.masks):
+    with dropout_samples(model.model, model.masks):
         found = forces(model.model, batch)
         assert_close(force_prediction(model.model, batch).mean, found)
     assert_close(found, forces(model, batch))
@@ -180,16 +186,16 @@ def test_nothing_is_left_behind(model, make_batch):
     assert not batch.pos.requires_grad and "prepared_for" not in batch
     assert all(p.grad is None for p in model.parameters())
     assert all(module.training for module in model.modules())
-    assert all(gate.thinning is None for _, gate in gates(model))
+    assert all(gate.dropout_mask is None for _, gate in gates(model))
 
 
 def test_thinned_networks_come_back_after_an_error(dtype):
     model = build("dropout", dtype)
-    with thinned(model.model, model.masks):
+    with dropout_samples(model.model, model.masks):
         with pytest.raises(DataError):
             force_prediction(model.model, Data(pos=torch.zeros(2, 3)))
-        assert all(len(g.thinning) == 4 for _, g in gates(model) if g.thinning is not None)
-        assert any(g.thinning is not None for _, g in gates(model))
+        assert all(len(g.dropout_mask) == 4 for _, g in gates(model) if g.dropout_mask is not None)
+        assert any(g.dropout_mask is not None for _, g in gates(model))
 
 
 @pytest.mark.parametrize("kind", ["dropout", "read-out"])
@@ -224,7 +230,7 @@ def test_one_member_says_nothing(make_property_model, make_batch, dropout):
         force_prediction(model, make_batch(3))
     assert "\n" not in str(caught.value)
     with (
-        thinned(model, draw_networks(model, 1)),
+        dropout_samples(model, draw_networks(model, 1)),
         pytest.raises(ConfigError, match="needs at least two members"),
     ):
         force_prediction(model, make_batch(3))

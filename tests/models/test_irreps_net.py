@@ -237,9 +237,9 @@ def test_checkpoints(make_net, make_model, make_batch, tmp_path):
 
 
 def test_old_architectures_mean_an_egnn(make_property_model):
-    spec = make_property_model().architecture()
+    spec = make_property_model().config()
     assert spec.pop("trunk_class") == "EGNN"
-    assert type(PropertyModel.from_architecture(spec).trunk).__name__ == "EGNN"
+    assert type(PropertyModel.from_config(spec).trunk).__name__ == "EGNN"
 
 
 class Plain(nn.Module):

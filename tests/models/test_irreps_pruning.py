@@ -76,7 +76,7 @@ def test_whole_orders_may_go(make_net, make_batch, tolerance, assert_close, gone
         assert not any(p.target in names - {"0e"} for p in layer.paths), "nothing computes them"
     assert_close(numbers(small, batch), numbers(masked, batch))
     assert_equivariant(seen(small), batch, tolerance=tolerance, transforms=2)
-    again = IrrepsNet.from_architecture(small.architecture()).to(batch.pos.dtype)
+    again = IrrepsNet.from_config(small.config()).to(batch.pos.dtype)
     again.load_state_dict(small.state_dict())
     assert_close(numbers(again, batch), numbers(small, batch))
 

@@ -14,7 +14,7 @@ from ase.neighborlist import neighbor_list
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import gates, thinning_by
+from egnn_prune.channels import dropout_masks, gates
 from egnn_prune.errors import DataError
 from egnn_prune.graphs import edge_vectors, neighbours, replicate, with_edges
 from egnn_prune.models import (
@@ -292,9 +292,9 @@ def test_thinned_networks_of_a_crystal(dtype, draw_thinning):
     batch = Batch.from_data_list([as_data(triclinic(3, 1)), as_data(triclinic(5, 2))])
     draw_thinning(model, 3)
     together = model(batch, samples=3).members
-    masks = {gate: gate.thinning for _, gate in gates(model)}
+    masks = {gate: gate.dropout_mask for _, gate in gates(model)}
     for sample in range(3):
-        with thinning_by({gate: mask[sample : sample + 1] for gate, mask in masks.items()}):
+        with dropout_masks({gate: mask[sample : sample + 1] for gate, mask in masks.items()}):
             close(model(batch).members, together[sample : sample + 1], dtype)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.channels import gates, thinning_by
+from egnn_prune.channels import dropout_masks, gates
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import MeanVarianceHead, PropertyModel, TargetScale, forces
 
@@ -105,11 +105,11 @@ def test_single_data_needs_no_batch_vector(make_property_model, make_batch, asse
 def test_samples_become_members(make_property_model, make_batch, draw_thinning, assert_close):
     model, batch = make_property_model(members=2, dropout=0.3), make_batch(3, 5)
     draw_thinning(model, 3)
-    masks = {gate: gate.thinning for _, gate in gates(model)}
+    masks = {gate: gate.dropout_mask for _, gate in gates(model)}
     together = model(batch, samples=3)
     assert together.members.shape == (6, 2)
     for sample in range(3):
-        with thinning_by({gate: mask[sample : sample + 1] for gate, mask in masks.items()}):
+        with dropout_masks({gate: mask[sample : sample + 1] for gate, mask in masks.items()}):
             assert_close(model(batch).members, together.members[2 * sample : 2 * sample + 2])
 
 
@@ -118,7 +118,7 @@ def test_thinning_only_the_read_out(make_property_model, make_batch, draw_thinni
     model.head.gate.p = 0.5
     draw_thinning(model, 4)
     slow = model(batch, samples=4).members
-    with thinning_by({gate: None for _, gate in gates(model.trunk)}):
+    with dropout_masks({gate: None for _, gate in gates(model.trunk)}):
         assert_close(model(batch, samples=4).members, slow)
     assert slow.std(0).min() > 0
 
@@ -152,10 +152,10 @@ FIELDS = {
 @pytest.mark.parametrize("thinned", [False, True], ids=["whole", "thinned"])
 @pytest.mark.parametrize("options", FIELDS.values(), ids=FIELDS.keys())
 def test_forces_are_the_negative_gradient(
-    make_property_model, make_batch, draw_thinning, dtype, options, thinned
+    make_property_model, make_batch, draw_thinning, dtype, options, dropout_samples
 ):
     model, batch = make_property_model(dropout=0.3, **options), make_batch(2, 5)
-    if thinned:
+    if dropout_samples:
         draw_thinning(model, 1)
     found = forces(model, batch)
     if dtype == torch.float32:  # too coarse for differences; must agree with float64
@@ -251,6 +251,6 @@ def test_bad_head(options, message):
 def test_architecture_builds_the_same_model(make_property_model, make_batch, assert_close, dtype):
     model, batch = make_property_model(members=2, attention=True), make_batch(3, 4)
     model.scale = TargetScale((1.0, 2.0, 3.0), 4.0, 5.0)
-    again = PropertyModel.from_architecture(model.architecture()).to(dtype)
+    again = PropertyModel.from_config(model.config()).to(dtype)
     again.load_state_dict(model.state_dict())
     assert_close(again.eval()(batch).members, model(batch).members)

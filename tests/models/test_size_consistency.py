@@ -111,7 +111,7 @@ def test_error_bars_of_copies(model, dtype, assert_close):
 
 @pytest.mark.parametrize("kind", ["egnn", "irreps"])
 def test_error_bars_of_every_method(kind, dtype, assert_close):
-    """Whatever states them: thinned networks, and a covariance of the last layer."""
+    """Whatever states them: MC-dropout samples, and a covariance of the last layer."""
     network = build(kind, dtype, dropout=0.3)
     last = LastLayer(network)
     last.covariance = 0.01 * torch.eye(len(network.last_layer_weights()), dtype=torch.float64)
@@ -141,10 +141,10 @@ def test_targets_that_do_not_grow_keep_their_noise(dtype, assert_close):
 def test_old_files_keep_their_shift_and_their_noise(dtype, assert_close):
     """What version 0.1 wrote has a shift per structure and no size."""
     model = build("egnn", dtype)
-    spec = model.architecture()
+    spec = model.config()
     scale = dict(spec["scale"], shift=-0.7)
     del scale["atoms"]
-    old = PropertyModel.from_architecture({**spec, "scale": scale}).to(dtype)
+    old = PropertyModel.from_config({**spec, "scale": scale}).to(dtype)
     old.load_state_dict(model.state_dict())
     one = molecule(dtype)
     assert_close(old(one).mean, model(one).mean - 0.7)

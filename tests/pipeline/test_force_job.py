@@ -110,7 +110,7 @@ def test_the_file_knows_the_doubt_on_validation(finished, dataset, name):
     assert (prediction.epistemic > 0).all()
     std = prediction.epistemic.sqrt().numpy()
     assert len(std) == 10
-    stored = read_header(file)["metadata"]["validation_doubt"]
+    stored = read_header(file)["metadata"]["validation_epistemic_std"]
     assert read_header(file)["metadata"]["training_domain"]["bonds"]  # what is unlike is told by it
     levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}
     expected = {key: np.quantile(std, level) for key, level in levels.items()}

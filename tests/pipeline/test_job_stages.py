@@ -116,9 +116,9 @@ def test_every_model_takes_its_steps(job):
 
 def test_the_most_uncertain_graphs_are_selected(job, folder):
     with np.load(folder / "stages/selection.npz", allow_pickle=False) as archive:
-        doubt, selected = archive["uncertainty"], archive["selected"]
-    assert len(doubt) == 60 and len(selected) == 18
-    assert set(selected.tolist()) == set(np.argsort(-doubt)[:18].tolist())
+        epistemic_std, selected = archive["uncertainty"], archive["selected"]
+    assert len(epistemic_std) == 60 and len(selected) == 18
+    assert set(selected.tolist()) == set(np.argsort(-epistemic_std)[:18].tolist())
 
 
 def test_what_is_fitted_on_which_split(job):
@@ -169,11 +169,11 @@ def test_the_others_learn_from_all_graphs_equally_often(job, label, epochs):
 
 def test_the_time_of_a_model_is_that_of_all_its_stages(job, folder):
     models = metrics(folder)["models"]
-    took = {name: job.facts(name)["train_seconds"] for name in ("dense", "baseline", "pruned")}
-    selection = job.facts("selection")["seconds"]
+    took = {name: job.outputs(name)["train_seconds"] for name in ("dense", "baseline", "pruned")}
+    selection = job.outputs("selection")["seconds"]
     assert models["dense"]["train_seconds"] == took["dense"] + took["baseline"]
     assert models["pruned"]["train_seconds"] == took["dense"] + selection + took["pruned"]
-    assert models["scratch"]["train_seconds"] == job.facts("scratch")["train_seconds"]
+    assert models["scratch"]["train_seconds"] == job.outputs("scratch")["train_seconds"]
 
 
 class Products(TorchDispatchMode):
@@ -219,7 +219,7 @@ def test_coverage_is_that_of_the_calibrated_intervals(job, folder, arrays):
     content = metrics(folder)["models"]
     for name in ("dense", "pruned"):
         error = np.abs(arrays[f"test_{name}_mean"] - arrays["test_target"])
-        for suffix in ("", "_recalibrated"):
+        for suffix in ("", "_calibrated"):
             held = (error <= 1.6448536269514722 * arrays[f"test_{name}_std{suffix}"]).mean()
             assert content[name][f"coverage_90{suffix}"] == pytest.approx(held, abs=1e-9)
 
@@ -240,7 +240,7 @@ def test_intervals_hold_the_changes_they_belong_to(folder):
             low <= pruned[key] / dense[key] - 1 + 1e-9
             and high >= pruned[key] / dense[key] - 1 - 1e-9
         )
-    for key in ("nll", "crps", "ence", "ood_nll", "nll_recalibrated", "ence_recalibrated"):
+    for key in ("nll", "crps", "ence", "ood_nll", "nll_calibrated", "ence_calibrated"):
         low, high = content["intervals"][key]
         assert low - 1e-9 <= pruned[key] - dense[key] <= high + 1e-9, key
 

@@ -16,7 +16,7 @@ from egnn_prune import load, load_estimator
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import point_predictions, predict_all, targets
 from egnn_prune.pipeline import main_job as pipeline
-from egnn_prune.pipeline import run_context as workbench
+from egnn_prune.pipeline import run_context as run_context
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.runs import run_folder
 from egnn_prune.testing import equivariance_error
@@ -88,7 +88,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(finished):
     settings = tiny(finished)
-    data = workbench.sources.load("xtb").limited(60)
+    data = run_context.sources.load("xtb").limited(60)
     return data.with_cutoff(settings.model.cutoff)
 
 
@@ -107,8 +107,8 @@ def test_metrics_have_the_keys_of_the_schema(finished):
     assert set(content) - {"pruning"} == KEYS
     assert set(content["models"]) == {"dense", "pruned", "scratch"}
     for model in content["models"].values():
-        bars = {f"{a}{s}{b}" for s in SCORES for a in ("", "ood_") for b in ("", "_recalibrated")}
-        bars |= {"ood_auroc", "ood_auroc_recalibrated"}
+        bars = {f"{a}{s}{b}" for s in SCORES for a in ("", "ood_") for b in ("", "_calibrated")}
+        bars |= {"ood_auroc", "ood_auroc_calibrated"}
         assert set(model) - {"val_mae"} == MODEL_KEYS | bars
         assert model["unit"] == "eV" and model["latency_batch"] == 128
         numbers = [v for v in model.values() if not isinstance(v, str)]
@@ -136,7 +136,7 @@ def test_loaded_models_reproduce_predictions_bit_for_bit(finished, dataset):
             for split in ("test", "ood"):
                 found = predict_all(model, dataset.split(split), torch.device("cpu"), "")
                 assert np.array_equal(found.mean.numpy(), stored[f"{split}_{name}_mean"])
-                bars = stored[f"{split}_{name}_std_recalibrated"]
+                bars = stored[f"{split}_{name}_std_calibrated"]
                 assert np.array_equal(found.variance.sqrt().numpy(), bars)
                 assert not np.array_equal(bars, stored[f"{split}_{name}_std"])
 
@@ -158,9 +158,11 @@ def test_calibrations_know_the_validation_split_alone(finished, dataset):
 def test_the_gallery_holds_the_most_uncertain_graphs(finished, dataset):
     with np.load(finished / "predictions.npz", allow_pickle=False) as stored:
         for split in ("test", "ood"):
-            doubt = stored[f"{split}_pruned_epistemic_std"]
+            epistemic_std = stored[f"{split}_pruned_epistemic_std"]
             rows = stored[f"gallery_{split}_row"]
-            assert len(rows) == 2 and np.array_equal(doubt[rows], np.sort(doubt)[::-1][:2])
+            assert len(rows) == 2 and np.array_equal(
+                epistemic_std[rows], np.sort(epistemic_std)[::-1][:2]
+            )
             graphs = [dataset.split(split)[i] for i in rows]
             positions = np.concatenate([g.pos.numpy() for g in graphs])
             assert np.array_equal(stored[f"gallery_{split}_pos"], positions)
@@ -269,9 +271,9 @@ def test_another_configuration_is_refused(finished):
 
 def test_equal_stages_are_copied(finished, tmp_path, monkeypatch):
     labels = []
-    original = workbench.fit
+    original = run_context.fit
     monkeypatch.setattr(
-        workbench, "fit", lambda *a, **k: labels.append(k["label"]) or original(*a, **k)
+        run_context, "fit", lambda *a, **k: labels.append(k["label"]) or original(*a, **k)
     )
     settings = tiny(tmp_path / "run", reuse=[str(finished)], pruning__sparsity=0.25)
     run(settings)

@@ -15,7 +15,7 @@ from egnn_prune import data, load, load_estimator
 from egnn_prune.configs.settings import METHODS
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.pipeline import run_context as workbench
+from egnn_prune.pipeline import run_context as run_context
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.selection import STRATEGIES
 from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
@@ -37,7 +37,7 @@ def quick():
         return GraphDataset("xtb", whole.target, "eV", True, graphs, splits)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workbench.sources, "load", few)
+        patch.setattr(run_context.sources, "load", few)
         yield
 
 
@@ -185,21 +185,23 @@ def test_calibrations(tmp_path, base, no_report, calibration):
     assert found["uncertainty"]["calibration"] == calibration
     assert found["uncertainty"]["points"] == 60
     for model in found["models"].values():
-        same = model["nll"] == model["nll_recalibrated"]
+        same = model["nll"] == model["nll_calibrated"]
         assert same == (calibration == "none")
     model = load_estimator(folder / "pruned.safetensors")
-    graphs = workbench.sources.load("xtb", None, None, 0).with_cutoff(4.0).split("test")
+    graphs = run_context.sources.load("xtb", None, None, 0).with_cutoff(4.0).split("test")
     y = torch.cat([g.y for g in graphs])
     low, high = model.interval(Batch.from_data_list(graphs), 0.9)
     coverage = float(((low <= y) & (y <= high)).double().mean())
-    expected = found["models"]["pruned"]["coverage_90_recalibrated"]
+    expected = found["models"]["pruned"]["coverage_90_calibrated"]
     assert coverage == pytest.approx(expected, abs=1.5 / len(y))
 
 
 def test_a_selection_in_rounds_is_made_anew(tmp_path, base, no_report, monkeypatch):
     asked = []
-    original = workbench.Workbench.select
-    monkeypatch.setattr(workbench.Workbench, "select", lambda *a: asked.append(1) or original(*a))
+    original = run_context.RunContext.select
+    monkeypatch.setattr(
+        run_context.RunContext, "select", lambda *a: asked.append(1) or original(*a)
+    )
     variant(tmp_path, base, selection__rounds=3, training__finetune_epochs=3)
     assert len(asked) == 3
 
@@ -226,14 +228,14 @@ def test_all_pairs_and_raw_distances(tmp_path, no_report):
 
 
 def test_without_scratch_and_without_ood(tmp_path, monkeypatch):
-    full = workbench.sources.load
+    full = run_context.sources.load
 
     def no_ood(*arguments, **_) -> GraphDataset:
         dataset = full(*arguments)
         dataset.splits["ood"] = torch.empty(0, dtype=torch.long)
         return dataset
 
-    monkeypatch.setattr(workbench.sources, "load", no_ood)
+    monkeypatch.setattr(run_context.sources, "load", no_ood)
     folder = variant(tmp_path, None)
     found = metrics(folder)
     assert set(found["models"]) == {"dense", "pruned"}
@@ -244,14 +246,14 @@ def test_without_scratch_and_without_ood(tmp_path, monkeypatch):
 
 
 def test_too_few_validation_graphs_are_refused_before_training(tmp_path, monkeypatch):
-    full = workbench.sources.load
+    full = run_context.sources.load
 
     def few(*arguments, **_) -> GraphDataset:
         dataset = full(*arguments)
         dataset.splits["val"] = dataset.splits["val"][:9]
         return dataset
 
-    monkeypatch.setattr(workbench.sources, "load", few)
+    monkeypatch.setattr(run_context.sources, "load", few)
     with pytest.raises(DataError, match="9 validation graphs, and error bars are calibrated on 10"):
         variant(tmp_path, None)
     assert not list((tmp_path / "run").rglob("*.safetensors"))
@@ -265,8 +267,8 @@ def test_too_few_validation_graphs_are_refused_before_training(tmp_path, monkeyp
         ({"selection__band": [0.9, 0.5]}, "selection.band needs two quantiles"),
         ({"uncertainty__calibration": "temperature"}, "uncertainty.calibration must be one of"),
         ({"training__loss": "mae"}, "training.loss must be one of faithful, squared, nll, crps"),
-        ({"training__best_by": "loss"}, "training.best_by must be one of null, val_mae, val_mse"),
-        ({"training__best_by": "val_force_mae"}, "best_by=val_force_mae needs forces"),
+        ({"training__monitor": "loss"}, "training.monitor must be one of null, val_mae, val_mse"),
+        ({"training__monitor": "val_force_mae"}, "monitor=val_force_mae needs forces"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_at_once(tmp_path, changes, message):

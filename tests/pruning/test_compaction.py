@@ -11,7 +11,7 @@ from egnn_prune.channels import ChannelGroup, Member, Prunable, gates, linear_me
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import Context, apply_masks, choose, compact, keep_masks, score_channels
 from egnn_prune.pruning.freezing import freeze
-from egnn_prune.pruning.masks import Held
+from egnn_prune.pruning.masks import MaskParametrization
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.testing import assert_equivariant
 
@@ -86,7 +86,7 @@ def test_masked_equals_compact(make, assert_close, kind, options, criterion):
             assert_close(numbers(small(batch)), numbers(masked(batch)))
             assert size(small) < before, "every step must remove something"
             before = size(small)
-            assert not any(isinstance(m, Held) for m in small.modules())
+            assert not any(isinstance(m, MaskParametrization) for m in small.modules())
 
 
 @every_model
@@ -191,7 +191,7 @@ def test_masked_and_compact_draw_the_same_networks(make, draw_thinning, assert_c
     wide = dict(gates(masked))
     for m in (small, twice):
         for name, gate in gates(m):
-            assert torch.equal(gate.thinning, wide[name].thinning[:, gate.kept])
+            assert torch.equal(gate.dropout_mask, wide[name].dropout_mask[:, gate.kept])
 
 
 @every_model
@@ -205,7 +205,7 @@ def test_equivariant_after_masking_and_after_surgery(make, tolerance, kind, opti
 def test_compact_can_be_built_from_its_architecture(make, dtype, assert_close):
     model, batch = make("property", EVERYTHING)
     small = compact(random_masked(model))
-    again = PropertyModel.from_architecture(small.architecture()).to(dtype).eval()
+    again = PropertyModel.from_config(small.config()).to(dtype).eval()
     again.load_state_dict(small.state_dict())
     assert_close(again(batch).members, small(batch).members)
 

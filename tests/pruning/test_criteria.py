@@ -319,7 +319,7 @@ def trace_of(model):
     """Everything that scoring could leave behind."""
     return {
         "modes": [module.training for module in model.modules()],
-        "gates": [(gate.opened, gate.thinning) for _, gate in gates(model)],
+        "gates": [(gate.opened, gate.dropout_mask) for _, gate in gates(model)],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
         "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
         "wants": [p.requires_grad for p in model.parameters()],

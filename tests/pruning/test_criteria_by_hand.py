@@ -337,8 +337,8 @@ def test_uncertainty_by_hand(tiny, batches, everything, dtype):
         output, effect = tiny(x), tiny.read.weight * tiny.hidden(x)
         loss = 2 * (output - y)[:, None] * effect
         log_variance = (2 * output / (1 + output.square()))[:, None] * effect
-    harm, doubt = loss.abs().mean(0), log_variance.clamp(min=0).mean(0)
-    expected = shares(harm.double()) + shares(doubt.double())
+    harm, epistemic_std = loss.abs().mean(0), log_variance.clamp(min=0).mean(0)
+    expected = shares(harm.double()) + shares(epistemic_std.double())
     assert_same(score("uncertainty", tiny, batches, variance=variance), expected, dtype)
 
 

@@ -7,8 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup, linear_members
-from egnn_prune.pruning import apply_masks, choose, effective_masks, effective_sparsity, hold
-from egnn_prune.pruning.masks import held
+from egnn_prune.pruning import (
+    apply_masks,
+    choose,
+    effective_masks,
+    effective_sparsity,
+    register_masks,
+)
+from egnn_prune.pruning.masks import mask_of
 
 
 class Chain(nn.Module):
@@ -32,9 +38,9 @@ class Chain(nn.Module):
 
 
 def prune_weights(model: nn.Module, name: str, entries: list[tuple[int, int]]) -> None:
-    hold(model, [name])
+    register_masks(model, [name])
     for i, j in entries:
-        held(model, name).pruned[i, j] = True
+        mask_of(model, name).pruned[i, j] = True
 
 
 def test_nothing_is_dead_in_a_dense_network():

@@ -108,12 +108,12 @@ def test_torchvision_networks(name, criterion, assert_close):
     def variance(m, b):
         return m(b[0]).softmax(1).max(1).values
 
-    judged = model
+    scored = model
     if (
         criterion == "synflow"
     ):  # the flow through fifty layers of positive weights overflows float32
-        judged, batch = copy.deepcopy(model).double(), (images.double(), batch[1])
-    groups, scores = scores_of(judged, batch, criterion, tuple_losses, variance)
+        scored, batch = copy.deepcopy(model).double(), (images.double(), batch[1])
+    groups, scores = scores_of(scored, batch, criterion, tuple_losses, variance)
     for sparsity in SPARSITIES:
         masked = copy.deepcopy(model)
         apply_masks(masked, choose(scores, sparsity, groups=groups))

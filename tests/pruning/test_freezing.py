@@ -8,7 +8,7 @@ import torch
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose
 from egnn_prune.pruning.freezing import MODES, freeze
-from egnn_prune.pruning.masks import Held
+from egnn_prune.pruning.masks import MaskParametrization
 from egnn_prune.pruning.tensors import get_tensor, parameter_names
 
 
@@ -21,7 +21,7 @@ def held_entries(model, kind):
     return {
         name.removesuffix(".0").replace("parametrizations.", ""): getattr(module, kind).clone()
         for name, module in model.named_modules()
-        if isinstance(module, Held)
+        if isinstance(module, MaskParametrization)
     }
 
 

@@ -8,8 +8,16 @@ import pytest
 import torch
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import apply_masks, choose, hold, keep_masks, lift_masks, release, thaw
-from egnn_prune.pruning.masks import Held, freeze_entries, held, weight_names
+from egnn_prune.pruning import (
+    apply_masks,
+    choose,
+    keep_masks,
+    lift_masks,
+    register_masks,
+    remove_masks,
+    thaw,
+)
+from egnn_prune.pruning.masks import MaskParametrization, freeze_entries, mask_of, weight_names
 from egnn_prune.pruning.tensors import get_original, get_tensor
 
 OPTIMISERS = {
@@ -45,7 +53,7 @@ def pruned_entries(model):
     return {
         name.removesuffix(".0").replace("parametrizations.", ""): module.pruned
         for name, module in model.named_modules()
-        if isinstance(module, Held)
+        if isinstance(module, MaskParametrization)
     }
 
 
@@ -63,7 +71,7 @@ def batch(make_batch):
 @pytest.mark.parametrize("warm", [False, True], ids=["fresh", "with momentum"])
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_zeros_stay_zero_for_100_steps(model, batch, name, warm):
-    hold(model, weight_names(model, model.channel_groups()))
+    register_masks(model, weight_names(model, model.channel_groups()))
     optimiser = OPTIMISERS[name](model.parameters())
     if warm:
         train(model, batch, optimiser, 5)
@@ -164,7 +172,7 @@ def test_later_masks_replace_earlier_ones(model):
 def test_release_leaves_plain_tensors(model, batch):
     apply_masks(model, random_keep(model))
     before = model(batch).mean
-    release(model)
+    remove_masks(model)
     assert not pruned_entries(model)
     assert torch.equal(model(batch).mean, before)
     assert all(mask.all() for mask in keep_masks(model).values())
@@ -187,7 +195,7 @@ def test_state_dict_round_trip_keeps_masks(model, make_property_model, batch):
     with torch.no_grad():
         for parameter in again.parameters():
             parameter.zero_()
-    hold(again, weight_names(again, again.channel_groups()))
+    register_masks(again, weight_names(again, again.channel_groups()))
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(batch).mean, model(batch).mean)
     assert all(torch.equal(keep_masks(again)[k], keep[k]) for k in keep)
@@ -221,15 +229,15 @@ def test_bad_masks(model, spoil, message):
 def test_a_copy_and_its_original_do_not_share_their_masks():
     """Torch lets deep copies share the class that holds their parametrised attributes."""
     model = torch.nn.Linear(3, 2)
-    hold(model, ["weight"])
+    register_masks(model, ["weight"])
     twin, other = copy.deepcopy(model), copy.deepcopy(model)
-    hold(twin, ["bias"])
-    release(other)
+    register_masks(twin, ["bias"])
+    remove_masks(other)
     x = torch.ones(1, 3)
     for module in (model, twin, other):
         assert torch.equal(module(x), model(x))
-    assert held(model, "bias") is None and held(twin, "bias") is not None
-    assert held(other, "weight") is None and held(model, "weight") is not None
+    assert mask_of(model, "bias") is None and mask_of(twin, "bias") is not None
+    assert mask_of(other, "weight") is None and mask_of(model, "weight") is not None
 
 
 def test_frozen_channels_come_back_at_their_value(model):

@@ -12,7 +12,7 @@ from torch import nn
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import Context, apply_masks, lift_masks
 from egnn_prune.pruning.criteria import Movement
-from egnn_prune.pruning.masks import freeze_entries, held
+from egnn_prune.pruning.masks import freeze_entries, mask_of
 from egnn_prune.pruning.sparse_weights import (
     WEIGHT_CRITERIA,
     apply_weight_masks,
@@ -309,7 +309,7 @@ def test_weights_within_pruned_channels(make_property_model, make_batch):
     model = make_property_model(hidden=8)
     name = "trunk.layers.0.node_out.weight"
     apply_masks(model, {g.name: torch.arange(g.n) > 0 for g in model.channel_groups()})
-    channels = held(model, name).pruned.clone()
+    channels = mask_of(model, name).pruned.clone()
     scores = score_weights("magnitude", Context(model, []), [name])
     keep = choose_weights(scores, 0.6, keep={name: ~channels})
     apply_weight_masks(model, keep)
@@ -323,7 +323,7 @@ def test_masks_of_bad_input(model):
         apply_weight_masks(model, {"nothing": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(ConfigError, match=r"0.weight needs a boolean mask of shape \(6, 8\)"):
         apply_weight_masks(model, {"0.weight": torch.ones(6, 8)})
-    assert held(model, "0.weight") is None
+    assert mask_of(model, "0.weight") is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="sparse tensor cores need CUDA")

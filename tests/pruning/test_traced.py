@@ -22,11 +22,11 @@ from egnn_prune.pruning import (
     apply_masks,
     choose,
     compact,
-    hold,
     keep_masks,
+    register_masks,
     score_channels,
 )
-from egnn_prune.pruning.masks import Held, weight_names
+from egnn_prune.pruning.masks import MaskParametrization, weight_names
 from egnn_prune.pruning.tensors import get_tensor
 
 SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6)
@@ -91,7 +91,7 @@ def test_masked_equals_compact(make, assert_close, name, training):
         assert_close(small.eval()(x), masked.eval()(x))
         assert size(small) < before, "every step must remove something"
         before = size(small)
-        assert not any(isinstance(m, Held) for m in small.modules())
+        assert not any(isinstance(m, MaskParametrization) for m in small.modules())
 
 
 @every_network
@@ -290,17 +290,17 @@ def test_zeros_stay_and_survivors_move(make, name):
     model, x = make(name)
     model.train()
     apply_masks(model, random_keep(model, 0.4))
-    held = {n: m for n, m in model.named_modules() if isinstance(m, Held)}
+    mask_of = {n: m for n, m in model.named_modules() if isinstance(m, MaskParametrization)}
     before = {n: get_tensor(model, n).clone() for n in weight_names(model, model.channel_groups())}
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     for _ in range(20):
         optimiser.zero_grad()
         losses(model, (x, torch.arange(len(x)))).sum().backward()
         optimiser.step()
-    assert sum(int(h.pruned.sum()) for h in held.values()) > 50
+    assert sum(int(h.pruned.sum()) for h in mask_of.values()) > 50
     for tensor, old in before.items():
         owner, _, leaf = tensor.rpartition(".")
-        gone = held[f"{owner}.parametrizations.{leaf}.0"].pruned
+        gone = mask_of[f"{owner}.parametrizations.{leaf}.0"].pruned
         now = get_tensor(model, tensor)
         assert (now[gone] == 0).all(), tensor
         assert ((now != old) | gone).all(), tensor
@@ -314,7 +314,7 @@ def test_copies_and_state_keep_masks(make, assert_close):
     keep = random_keep(model)
     masked = masked_copy(model, keep)
     twin = copy.deepcopy(model)
-    hold(twin, weight_names(twin, twin.channel_groups()))
+    register_masks(twin, weight_names(twin, twin.channel_groups()))
     twin.load_state_dict(masked.state_dict())
     for other in (twin, copy.deepcopy(masked)):
         assert all(torch.equal(v, keep[k]) for k, v in keep_masks(other).items())

@@ -8,7 +8,7 @@ import torch
 from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose, compact, reinitialise, rewind, snapshot, thaw
-from egnn_prune.pruning.masks import freeze_entries, held
+from egnn_prune.pruning.masks import freeze_entries, mask_of
 from egnn_prune.pruning.tensors import get_original, get_tensor
 
 
@@ -28,7 +28,7 @@ def test_rewinding_sets_survivors_and_leaves_zeros(masked):
     model, start = masked
     rewind(model, start)
     for name, value in start.items():
-        now, state = get_tensor(model, name), held(model, name)
+        now, state = get_tensor(model, name), mask_of(model, name)
         pruned = torch.zeros_like(now, dtype=torch.bool) if state is None else state.pruned
         assert torch.equal(now[~pruned], value[~pruned])
         assert (now[pruned] == 0).all()
@@ -67,7 +67,7 @@ def test_random_reinitialisation(masked, make_batch):
     first = snapshot(model)
     name = "trunk.layers.0.edge_out.weight"
     assert not torch.equal(first[name], start[name])
-    pruned = held(model, name).pruned
+    pruned = mask_of(model, name).pruned
     assert pruned.any() and (get_tensor(model, name)[pruned] == 0).all()
     reinitialise(model, seed=3)
     assert all(torch.equal(v, first[k]) for k, v in snapshot(model).items())
@@ -93,11 +93,11 @@ def test_thawed_weights_start_from_where_they_were_frozen(masked):
     (model_sum := sum(get_tensor(model, n).sum() for n in names)).backward()
     assert model_sum.isfinite()
     learning, frozen = (get_original(model, n).grad for n in names)
-    pruned = held(model, names[0]).pruned
+    pruned = mask_of(model, names[0]).pruned
     assert (learning[~pruned] == 1).all() and (learning[pruned] == 0).all()
     assert (frozen == 0).all()
     thaw(model)
-    assert not any(held(model, n).frozen.any() for n in names)
+    assert not any(mask_of(model, n).frozen.any() for n in names)
 
 
 def test_random_reinitialisation_of_a_third_party_network():
@@ -117,7 +117,7 @@ def test_a_snapshot_has_the_values_of_frozen_weights(masked):
     model, _ = masked
     name = "head.lin_in.weight"
     freeze_entries(model, name)
-    value = held(model, name).value.clone()
+    value = mask_of(model, name).value.clone()
     with torch.no_grad():
         get_original(model, name).mul_(0.5)
     assert torch.equal(snapshot(model)[name], value)

@@ -190,7 +190,7 @@ MOLECULES = {
 
 
 def _scores(name: str, prefix: str, worse: float) -> dict[str, float]:
-    """Qualities of the error bars; the pruned model's are worse until they are recalibrated."""
+    """Qualities of the error bars; the pruned model's are worse until they are calibrated."""
     harm = {"dense": 1.0, "pruned": 1.6, "scratch": 1.2}[name] * worse
     before = {
         "nll": -1.31 + 0.4 * (harm - 1),
@@ -204,19 +204,19 @@ def _scores(name: str, prefix: str, worse: float) -> dict[str, float]:
         before |= {"crps": 0.041 * harm, **same}
         after |= {"crps": 0.039, **same}
     found = {prefix + key: value for key, value in before.items()}
-    return found | {f"{prefix}{key}_recalibrated": value for key, value in after.items()}
+    return found | {f"{prefix}{key}_calibrated": value for key, value in after.items()}
 
 
 @pytest.fixture
 def calibrated_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of a run whose error bars were measured before and after recalibration."""
+    """Metrics of a run whose error bars were measured before and after calibration."""
     for name, model in metrics["models"].items():
         model |= _scores(name, "", 1.0) | _scores(name, "ood_", 1.5)
     metrics["intervals"] |= {
         "ence": [0.05, 0.19],
-        "ence_recalibrated": [-0.02, 0.02],
+        "ence_calibrated": [-0.02, 0.02],
         "ence_factor": [0.3, 0.9],
-        "ence_recalibrated_factor": [-0.2, 0.2],
+        "ence_calibrated_factor": [-0.2, 0.2],
         "ence_mended": [-0.7, -0.3],
         "calibration_harm": [0.2, 0.6],
     }
@@ -235,7 +235,7 @@ def calibrated_predictions(predictions: dict[str, NDArray[Any]]) -> dict[str, ND
     for split in SIZES:
         for name in ("dense", "pruned", "scratch"):
             std = predictions[f"{split}_{name}_std"]
-            predictions[f"{split}_{name}_std_recalibrated"] = 1.1 * std
+            predictions[f"{split}_{name}_std_calibrated"] = 1.1 * std
             predictions[f"{split}_{name}_std"] = 0.55 * std
         prefix = f"gallery_{split}"
         # Least uncertain first: the report has to sort.

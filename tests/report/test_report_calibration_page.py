@@ -31,19 +31,19 @@ def test_panels_without_ood_and_recalibration(calibrated_metrics, calibrated_pre
     kept = {
         key: value
         for key, value in calibrated_predictions.items()
-        if not key.startswith("ood") and not key.endswith("recalibrated")
+        if not key.startswith("ood") and not key.endswith("calibrated")
     }
     for model in calibrated_metrics["models"].values():
-        for key in [key for key in model if key.endswith("recalibrated")]:
+        for key in [key for key in model if key.endswith("calibrated")]:
             model[key] = None
     figure = calibration_figure(calibrated_metrics, kept)
     assert [len(axes.lines) for axes in figure.axes] == [3, 3, 5]
     assert figure.axes[0].texts[1].get_text() == "0.200"
     (legend,) = figure.legends
-    assert "recalibrated" not in [text.get_text() for text in legend.get_texts()]
+    assert "calibrated" not in [text.get_text() for text in legend.get_texts()]
     section = calibration_section(calibrated_metrics, kept)
     assert section.missing is None
-    assert any("no recalibrated error bars" in sentence for sentence in section.verdict)
+    assert any("no calibrated error bars" in sentence for sentence in section.verdict)
     assert not any("On OOD" in text for _, text in section.panels)
     assert not any("→" in text for _, text in section.panels)
 
@@ -68,7 +68,7 @@ def test_sentences_are_computed(calibrated_metrics, calibrated_predictions):
         for split in ("test", "ood"):
             std = np.linspace(0.1, 0.2, arrays[f"{split}_target"].size)
             arrays[f"{split}_{name}_std"] = std
-            arrays[f"{split}_{name}_std_recalibrated"] = factor * std
+            arrays[f"{split}_{name}_std_calibrated"] = factor * std
             # nine in ten errors are one error bar long, one in ten is three
             size = np.where(np.arange(std.size) % 10 == 0, 3.0, 1.0)
             arrays[f"{split}_{name}_mean"] = arrays[f"{split}_target"] + factor * size * std
@@ -126,7 +126,7 @@ def test_sparsification_sentence(calibrated_metrics, calibrated_predictions):
         std = np.linspace(1, 2, n)
         error = np.where(np.arange(n) >= 0.8 * n, 3.0, 1.0)
         for name in ("dense", "pruned"):
-            calibrated_predictions[f"{split}_{name}_std_recalibrated"] = std
+            calibrated_predictions[f"{split}_{name}_std_calibrated"] = std
             calibrated_predictions[f"{split}_{name}_mean"] = (
                 calibrated_predictions[f"{split}_target"] + error
             )
@@ -147,7 +147,7 @@ def test_table_holds_both_splits(calibrated_metrics, calibrated_predictions):
 
 def test_left_out(metrics, predictions, calibrated_metrics):
     for model in calibrated_metrics["models"].values():
-        model["ence"] = model["ence_recalibrated"] = None
+        model["ence"] = model["ence_calibrated"] = None
     assert "written before calibration" in calibration_section(metrics, predictions).missing
     calibrated_metrics["models"]["dense"]["ence"] = 0.1
     assert calibration_section(calibrated_metrics, predictions).missing is None
@@ -157,6 +157,6 @@ def test_left_out(metrics, predictions, calibrated_metrics):
 
 
 def test_wrong_length(calibrated_metrics, calibrated_predictions):
-    calibrated_predictions["ood_dense_std_recalibrated"] = np.ones(3)
-    with pytest.raises(ValueError, match="'ood_dense_std_recalibrated' has shape"):
+    calibrated_predictions["ood_dense_std_calibrated"] = np.ones(3)
+    with pytest.raises(ValueError, match="'ood_dense_std_calibrated' has shape"):
         calibration_figure(calibrated_metrics, calibrated_predictions)

@@ -14,7 +14,7 @@ def test_exhibits(calibrated_predictions):
     arrays = calibrated_predictions
     shown = exhibits(arrays, "test")
     assert [each.label for each in shown] == list(reversed(MOLECULES))
-    assert shown[0].std == arrays["test_pruned_std_recalibrated"].max()
+    assert shown[0].std == arrays["test_pruned_std_calibrated"].max()
     row = int(np.argmax(arrays["test_pruned_std"]))
     assert shown[0].mean == pytest.approx(arrays["test_pruned_mean"][row])
     assert shown[0].target == arrays["test_target"][row]
@@ -27,7 +27,7 @@ def test_exhibits(calibrated_predictions):
 def test_sentence(calibrated_metrics, calibrated_predictions):
     rows = calibrated_predictions["gallery_test_row"].astype(int)
     target = calibrated_predictions["test_target"]
-    std = calibrated_predictions["test_pruned_std_recalibrated"][rows]
+    std = calibrated_predictions["test_pruned_std_calibrated"][rows]
     mean = calibrated_predictions["test_pruned_mean"] = target + 0.1
     mean[rows] = target[rows] + std * [1.9, -2.1, 0.5]
     own = np.sqrt(np.mean((mean - target)[rows] ** 2))
@@ -89,8 +89,8 @@ def test_half_a_gallery_and_none(calibrated_metrics, calibrated_predictions, pre
 
 
 def test_no_error_bar(calibrated_metrics, calibrated_predictions):
-    calibrated_predictions["ood_pruned_std_recalibrated"][:] = 0
-    calibrated_predictions["test_pruned_std_recalibrated"][:] = 0
+    calibrated_predictions["ood_pruned_std_calibrated"][:] = 0
+    calibrated_predictions["test_pruned_std_calibrated"][:] = 0
     figure = gallery_figure(calibrated_metrics, calibrated_predictions)
     assert any("no error bar" in text.get_text() for text in figure.axes[0].texts)
     figure.canvas.draw()

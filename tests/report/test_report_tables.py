@@ -85,7 +85,7 @@ def test_before_and_after_recalibration(calibrated_metrics: dict[str, Any]) -> N
     assert max(map(len, lines)) <= 120
     cells = {line[:22].strip(): line[22:].split() for line in lines}
     assert cells["ENCE"][:6] == ["0.200", "→", "0.100", "0.320", "→", "0.100"]
-    assert cells["ENCE"][-2:] == ["[-0.020,", "+0.020]"], "of the recalibrated ones"
+    assert cells["ENCE"][-2:] == ["[-0.020,", "+0.020]"], "of the calibrated ones"
     assert cells["CRPS"][:4] == ["eV", "0.0410", "→", "0.0390"]
     assert cells["Coverage of 90 %"][-3:] == ["-0.036", "→", "+0.000"]
     assert cells["AUSE"] == ["0.400", "0.400", "0.400", "+0.000"], "no arrow to the same number"
@@ -99,20 +99,20 @@ def test_before_and_after_recalibration(calibrated_metrics: dict[str, Any]) -> N
 def test_coverage_is_best_at_its_level(
     calibrated_metrics: dict[str, Any], dense: float, pruned: float, better: bool | None
 ) -> None:
-    calibrated_metrics["models"]["dense"]["coverage_90_recalibrated"] = dense
-    calibrated_metrics["models"]["pruned"]["coverage_90_recalibrated"] = pruned
-    calibrated_metrics["intervals"]["coverage_90_recalibrated"] = [0.01, 0.1]
+    calibrated_metrics["models"]["dense"]["coverage_90_calibrated"] = dense
+    calibrated_metrics["models"]["pruned"]["coverage_90_calibrated"] = pruned
+    calibrated_metrics["intervals"]["coverage_90_calibrated"] = [0.01, 0.1]
     rows = {row.key: row for row in comparison_rows(calibrated_metrics)}
     assert rows["coverage_90"].better is better
 
 
 def test_without_recalibration_the_first_number_counts(calibrated_metrics: dict[str, Any]) -> None:
     for model in calibrated_metrics["models"].values():
-        model["ence_recalibrated"] = None
+        model["ence_calibrated"] = None
     row = {row.key: row for row in comparison_rows(calibrated_metrics)}["ence"]
     assert row.better is False and row.change == "+0.120"
     assert row.texts["pruned"] == "0.320"
-    calibrated_metrics["models"]["dense"]["ence_recalibrated"] = 0.05
+    calibrated_metrics["models"]["dense"]["ence_calibrated"] = 0.05
     row = {row.key: row for row in comparison_rows(calibrated_metrics)}["ence"]
     assert row.texts == {"dense": "0.200 → 0.0500", "pruned": "0.320", "scratch": "0.240"}
     assert row.better is False, "what only one model has is not compared"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.selection import STRATEGIES, Evidence, select
+from egnn_prune.selection import STRATEGIES, SampleScores, select
 from egnn_prune.selection.strategies import CANDIDATES, PROTOTYPES
 
 UNCERTAINTY = torch.tensor([0.3, 0.9, 0.1, 0.5, 0.9, 0.2, 0.7, 0.4, 0.8, 0.6])
@@ -31,11 +31,11 @@ def chosen(
 ) -> list[int]:
     if embeddings is None:
         embeddings = torch.randn(len(uncertainty), 4, generator=seeded(9))
-    evidence = Evidence(
+    sample_scores = SampleScores(
         uncertainty, uncertainty.flip(0) if losses is None else losses, embeddings, covered
     )
     how = {"threshold": 0.65, "band": (0, 1), **how}
-    return select(evidence, strategy, generator=seeded(seed), **how).tolist()
+    return select(sample_scores, strategy, generator=seeded(seed), **how).tolist()
 
 
 def test_top_takes_the_most_uncertain_first():

@@ -47,7 +47,7 @@ def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
         "shallow ensemble",
         "deep ensemble of 2",
     ]
-    # sparsities x recalibrations x splits
+    # sparsities x calibrations x splits
     assert len(rows) == len(estimators) * 2 * 6 * 2
     assert all(math.isfinite(float(row[k])) for row in rows for k in ("nll", "ence", "ood_auroc"))
     text = (out / "calibration.txt").read_text()
@@ -124,7 +124,7 @@ def test_each_recalibration_is_fitted_where_its_name_says(tmp_path):
     cell = Cell(SimpleNamespace(dataset=dataset), "any", 0, 0.5, tmp_path / "x.npz")
     pruned = {"val": gaussian(4 * noise, 1.0), "test": gaussian(4 * noise, 1.0)}
     found = cell.rows(pruned, dense=gaussian(2 * noise, 1.0))
-    z = {row["recalibration"]: row["z_square"] for row in found if row["split"] == "test"}
+    z = {row["calibration"]: row["z_square"] for row in found if row["split"] == "test"}
     assert z["robust"] == pytest.approx(1, rel=0.5)  # scaled by its own errors
     assert z[DENSE] == pytest.approx(4 * z["robust"])  # half as long, as the dense errors are
     assert z[NONE] == pytest.approx(16, rel=0.2)  # errors of 4, error bars of 1

@@ -17,7 +17,7 @@ from egnn_prune import compact, load, prune
 from egnn_prune.configs.settings import SanitySettings
 from egnn_prune.data import load as load_data
 from egnn_prune.evaluation.predict import point_predictions, targets
-from egnn_prune.pipeline.run_context import Workbench
+from egnn_prune.pipeline.run_context import RunContext
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.studies.sanity_checks import ARMS, run_checks
 
@@ -79,14 +79,14 @@ def test_the_error_is_the_mean_absolute_one(checked, dataset):
 def test_an_arm_made_again_by_hand(checked, tmp_path):
     """Channels scored on the selected graphs, then the fine-tuning of the settings."""
     settings = tiny(tmp_path / "again", **ASKED)
-    bench = Workbench(settings, RunFolder(settings), CPU)
+    context = RunContext(settings, RunFolder(settings), CPU)
     with np.load(checked / "seed0/stages/selection.npz", allow_pickle=False) as archive:
-        scored = DataLoader([bench.train[i] for i in archive["selected"].tolist()], 64)
+        scored = DataLoader([context.train[i] for i in archive["selected"].tolist()], 64)
     dense = load(checked / "seed0/stages/trained.safetensors")
     model = prune(dense, "taylor", 0.3, data=list(scored), scope="group", seed=0)
     torch.manual_seed(0)
-    bench.fit("keep", model, bench.train, EXTRA_EPOCHS, lr=settings.training.finetune_lr)
-    graphs = bench.dataset.split("test")
+    context.fit("keep", model, context.train, EXTRA_EPOCHS, lr=settings.training.finetune_lr)
+    graphs = context.dataset.split("test")
     error = point_predictions(compact(model), graphs, CPU) - targets(graphs)
     assert errors_of(checked)["keep"] == pytest.approx(float(error.abs().mean()), rel=1e-5)
 

@@ -84,8 +84,13 @@ def test_a_row_for_every_cell(studied):
         assert float(row["test_mae"]) > 0 and float(row["ood_mae"]) > 0 and row["unit"] == "eV"
         assert int(row["selected"]) == (40 if row["strategy"] == "all" else 12)
     value = {(r["strategy"], r["replay"], r["seed"]): r for r in rows}
-    doubt = {s: float(value[s, "0.5", "0"]["mean_uncertainty"]) for s in CELLS["strategies"]}
-    assert doubt["top"] > doubt["diverse"] > 0 and doubt["top"] > doubt["all"]
+    epistemic_std = {
+        s: float(value[s, "0.5", "0"]["mean_uncertainty"]) for s in CELLS["strategies"]
+    }
+    assert (
+        epistemic_std["top"] > epistemic_std["diverse"] > 0
+        and epistemic_std["top"] > epistemic_std["all"]
+    )
     # without the selection nothing is replayed: the two cells are one
     assert value["all", "0.5", "0"]["test_mae"] == value["all", "0.0", "0"]["test_mae"]
     assert value["top", "0.5", "0"]["test_mae"] != value["top", "0.0", "0"]["test_mae"]
@@ -212,13 +217,15 @@ def test_labels_grow_by_what_was_chosen(acquired):
 def test_top_labels_the_most_uncertain_of_the_pool(acquired):
     """The choice of round 0 made again, from the saved network, by hand."""
     settings = study(AcquisitionSettings, acquired, **SHORT)
-    bench = acquisition.job_of_seed(settings, 0)
+    context = acquisition.job_of_seed(settings, 0)
     rows = saved_rows(acquired, 0)
     start = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:10]
-    doubt = bench.evidence(load(acquired / "seed0" / "first.safetensors")).uncertainty
+    epistemic_std = context.sample_scores(
+        load(acquired / "seed0" / "first.safetensors")
+    ).uncertainty
     pool = torch.tensor([i for i in range(40) if i not in start.tolist()])
     generator = torch.Generator()
-    best = pool[select(doubt[pool], "top", fraction=8 / 30, generator=generator)]
+    best = pool[select(epistemic_std[pool], "top", fraction=8 / 30, generator=generator)]
     assert rows["top", 0]["added"] == best.tolist()
 
 

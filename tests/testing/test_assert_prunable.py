@@ -15,7 +15,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.graphs import complete_edges
 from egnn_prune.pruning import TracedNetwork, apply_masks
-from egnn_prune.pruning.masks import release
+from egnn_prune.pruning.masks import remove_masks
 from egnn_prune.testing import assert_prunable
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -119,7 +119,7 @@ def test_nothing_is_left_behind():
     assert_prunable(model, X)
     assert model.training and model.first_gate.opened is None
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-    release(model)
+    remove_masks(model)
 
 
 # ----------------------------------------------------------------- members that are wrong

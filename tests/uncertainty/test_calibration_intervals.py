@@ -78,7 +78,7 @@ def test_the_conformal_quantile_by_hand(dtype):
     assert float(calibration.interval(prediction)[1][0]) == 18.0  # the 18th of 19
     assert float(calibration.interval(prediction, 0.95)[1][0]) == 19.0
     assert float(calibration.interval(prediction, 0.5)[0][0]) == -10.0
-    # the recalibrated Gaussian has the same interval
+    # the calibrated Gaussian has the same interval
     lower, upper = NoCalibration().interval(calibration(prediction), 0.9)
     assert float(upper[0]) == pytest.approx(18.0, rel=1e-6)
     assert float(lower[0]) == pytest.approx(-18.0, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: a sample is one thinned network, the same whatever the batch or width."""
+"""Monte Carlo dropout: a sample is one MC-dropout sample, the same whatever the batch or width."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from egnn_prune import compact, forces
-from egnn_prune.channels import ChannelGate, gates, thinning_by
+from egnn_prune.channels import ChannelGate, dropout_masks, gates
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import PropertyModel
 from egnn_prune.pruning import apply_masks
 from egnn_prune.testing import assert_equivariant
-from egnn_prune.uncertainty import MCDropout, draw_networks, mc_dropout, thinned
+from egnn_prune.uncertainty import MCDropout, draw_networks, dropout_samples, mc_dropout
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -63,7 +63,7 @@ def test_only_dropout_is_active_and_the_mode_comes_back(model, make_batch, train
     mc_dropout(model, make_batch(4), 3, samples_per_call=2)
     assert modes == [False, False]
     assert all(module.training == training for module in model.modules())
-    assert all(gate.thinning is None for _, gate in gates(model))
+    assert all(gate.dropout_mask is None for _, gate in gates(model))
 
 
 def test_the_mode_comes_back_after_an_error(model):
@@ -71,7 +71,7 @@ def test_the_mode_comes_back_after_an_error(model):
     with pytest.raises(DataError, match="not NoneType"):
         mc_dropout(model, None, 3)
     assert model.training
-    assert all(gate.thinning is None for _, gate in gates(model))
+    assert all(gate.dropout_mask is None for _, gate in gates(model))
 
 
 @pytest.mark.parametrize(("dropped", "graphs"), [("readout", 3), ("everything", 15)])
@@ -88,7 +88,7 @@ def test_readout_samples_are_those_of_whole_networks(make_batch, dtype, assert_c
     masks = draw_networks(model, 4, seeded())
     one_by_one = []
     for k in range(4):
-        with thinned(model, [m[k : k + 1] for m in masks]):
+        with dropout_samples(model, [m[k : k + 1] for m in masks]):
             one_by_one.append(model.eval()(batch).mean)
     together = mc_dropout(model, batch, 4, generator=seeded())
     assert_close(together.members, torch.stack(one_by_one))
@@ -117,7 +117,7 @@ def test_forces_of_every_sample_are_conservative():
 
     masks, step = draw_networks(model, 3, seeded()), 1e-5
     for k in range(3):
-        with thinned(model, [m[k : k + 1] for m in masks]):
+        with dropout_samples(model, [m[k : k + 1] for m in masks]):
             exact = forces(model, Data(z=z, pos=pos))
         numeric = torch.zeros_like(pos)
         for i in range(4):
@@ -228,7 +228,7 @@ def test_a_gate_overwrites_only_when_asked():
     x, graph = torch.ones(3, 4), torch.zeros(3, dtype=torch.long)
     for inplace in (False, True):
         gate = ChannelGate(4, 0.5, inplace)
-        with thinning_by({gate: torch.zeros(1, 4)}):
+        with dropout_masks({gate: torch.zeros(1, 4)}):
             gate(x, graph)  # gradients are needed: never in place
             assert bool((x == 1).all())
             with torch.no_grad():

@@ -23,7 +23,7 @@ SCORES = ("nll", "crps", "sharpness", "ence", "spearman", "ause", "rms_calibrati
 SCORES += ("miscalibration_area", "nll_terms", "crps_terms")
 
 
-def held(values: Tensor, kind: str) -> object:
+def mask_of(values: Tensor, kind: str) -> object:
     """The same numbers as other libraries hold them."""
     array = values.numpy().copy()
     if kind == "backwards":
@@ -40,7 +40,7 @@ def data(dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_regression(data, kind):
-    given, expected = [held(values, kind) for values in data], regression_scores(*data)
+    given, expected = [mask_of(values, kind) for values in data], regression_scores(*data)
     assert regression_scores(*given) == expected
     assert regression_scores(given[0], data[1], given[2]) == expected
     for name in SCORES:
@@ -54,13 +54,13 @@ def test_regression(data, kind):
 def test_classes_and_out_of_distribution(dtype, kind):
     probabilities, classes = torch.randn(40, 3, dtype=dtype).softmax(1), torch.arange(40) % 3
     expected = classification_scores(probabilities, classes)
-    assert classification_scores(held(probabilities, kind), held(classes, kind)) == expected
+    assert classification_scores(mask_of(probabilities, kind), mask_of(classes, kind)) == expected
     inside, outside = torch.rand(2, 30, dtype=dtype)
     expected = out_of_distribution_scores(inside, outside)
-    assert out_of_distribution_scores(held(inside, kind), held(outside, kind)) == expected
+    assert out_of_distribution_scores(mask_of(inside, kind), mask_of(outside, kind)) == expected
     is_out = torch.arange(30) > 20
     metric = metrics.OutOfDistributionAUROC
-    assert metric()(held(inside, kind), held(is_out, kind)) == metric()(inside, is_out)
+    assert metric()(mask_of(inside, kind), mask_of(is_out, kind)) == metric()(inside, is_out)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +68,7 @@ def test_targets_of_a_calibration(data, kind):
     mean, variance, target = data
     prediction = Prediction.from_members(mean[None], variance[None])
     expected = RobustScaling().fit(prediction, target).factor
-    assert torch.equal(RobustScaling().fit(prediction, held(target, kind)).factor, expected)
+    assert torch.equal(RobustScaling().fit(prediction, mask_of(target, kind)).factor, expected)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_shapes_must_agree():
 
 def test_doubt_is_epistemic_where_there_is_any():
     several = Prediction.from_members(MEANS, VARIANCES)
-    assert torch.equal(several.doubt, several.epistemic)
+    assert torch.equal(several.ood_variance, several.epistemic)
     one = Prediction.from_members(MEANS[:1], VARIANCES[:1])
-    assert torch.equal(one.doubt, one.variance)
+    assert torch.equal(one.ood_variance, one.variance)
 
 
 LOGITS = torch.tensor([[[0.0, 0.0], [3.0, 0.0]], [[2.0, 0.0], [0.0, 3.0]]], dtype=torch.float64)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from egnn_prune.channels import gates
 from egnn_prune.models import force_prediction
 from egnn_prune.pruning import TracedNetwork
-from egnn_prune.uncertainty import MCDropout, draw_networks, mc_dropout, thinned
+from egnn_prune.uncertainty import MCDropout, draw_networks, dropout_samples, mc_dropout
 
 PATIENCE = 20.0
 
@@ -74,7 +74,7 @@ def test_thinned_and_whole_passes_beside_each_other(model, make_batch, together)
     other = Held(model.head, lambda: sampled(1))
     assert torch.equal(model(batch).mean, whole)
     assert torch.equal(sampled(2), second)
-    assert all(gate.thinning is None for _, gate in gates(model))
+    assert all(gate.dropout_mask is None for _, gate in gates(model))
     assert torch.equal(other.released(), first)
 
 
@@ -82,7 +82,7 @@ def test_forces_of_thinned_networks_beside_a_whole_one(model, make_batch):
     batch = make_batch(4)
 
     def spread() -> Tensor:
-        with thinned(model, draw_networks(model, 3, seeded(0))):
+        with dropout_samples(model, draw_networks(model, 3, seeded(0))):
             return force_prediction(model, batch).members
 
     expected, whole = spread(), model(batch).mean
@@ -113,7 +113,7 @@ def test_a_traced_network(dtype):
 
     @torch.no_grad()
     def passed(seed: int) -> Tensor:
-        with thinned(traced, draw_networks(traced, 1, seeded(seed))):
+        with dropout_samples(traced, draw_networks(traced, 1, seeded(seed))):
             return traced(x)
 
     whole, first, second = traced(x), passed(1), passed(2)

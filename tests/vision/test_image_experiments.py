@@ -13,19 +13,19 @@ from egnn_prune.pruning import snapshot
 from egnn_prune.pruning.tensors import get_tensor
 from egnn_prune.vision.evaluation import weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
-from egnn_prune.vision.experiments.seed_run import Bench, made_permanent
+from egnn_prune.vision.experiments.seed_run import SeedRun, made_permanent
 
 TINY = ["data.limit=200", "training.epochs=2", "finetuning.epochs=1"]
 
 
 @pytest.fixture
-def bench(settings):
-    return Bench(settings("digits", *TINY), 0)
+def seed_run(settings):
+    return SeedRun(settings("digits", *TINY), 0)
 
 
 @pytest.fixture
-def dense(bench):
-    return bench.dense()
+def dense(seed_run):
+    return seed_run.dense()
 
 
 # ------------------------------------------------------------------ lottery
@@ -36,44 +36,44 @@ def dense(bench):
 )
 def test_lenet_loses_exactly_the_neurons_of_the_original(settings, monkeypatch, sparsity, weights):
     """EXPERIMENTS.md, S1: the number of weights left at every sparsity."""
-    bench = Bench(settings("lottery", "data.name=digits", "data.ood=null"), 0)
-    monkeypatch.setattr(type(bench.data), "shape", (3, 32, 32))
-    model = bench.fresh()
-    bench.mask_neurons(model, sparsity)
+    seed_run = SeedRun(settings("lottery", "data.name=digits", "data.ood=null"), 0)
+    monkeypatch.setattr(type(seed_run.data), "shape", (3, 32, 32))
+    model = seed_run.fresh()
+    seed_run.mask_neurons(model, sparsity)
     assert weight_counts(made_permanent(model)) == {"parameters": weights, "stored": weights}
 
 
 @pytest.mark.parametrize("strategy", lottery.STRATEGIES)
-def test_single_weights_go_exactly_and_stay_gone(bench, dense, strategy):
-    names = bench.weight_names(dense)
+def test_single_weights_go_exactly_and_stay_gone(seed_run, dense, strategy):
+    names = seed_run.weight_names(dense)
     assert names == ["network.0.weight", "network.3.weight"] or len(names) == 2
     sizes = [get_tensor(dense, name).numel() for name in names]
-    model, _ = lottery.ticket(bench, copy.deepcopy(dense), "unstructured", strategy, 0.7)
+    model, _ = lottery.ticket(seed_run, copy.deepcopy(dense), "unstructured", strategy, 0.7)
     network = made_permanent(model)
     zeros = [int((get_tensor(network, n[8:]) == 0).sum()) for n in names]
     assert zeros == [int(0.7 * size + 1e-9) for size in sizes]
     assert weight_counts(network)["stored"] == weight_counts(dense.network)["stored"]
 
 
-def test_iterative_removes_as_much_as_one_shot(bench, dense):
+def test_iterative_removes_as_much_as_one_shot(seed_run, dense):
     counts = set()
     for strategy in ("one_shot", "iterative"):
-        model, _ = lottery.ticket(bench, copy.deepcopy(dense), "structured", strategy, 0.75)
+        model, _ = lottery.ticket(seed_run, copy.deepcopy(dense), "structured", strategy, 0.75)
         counts.add(weight_counts(made_permanent(model))["stored"])
     assert len(counts) == 1
 
 
-def test_where_the_tickets_start(bench, dense, monkeypatch):
+def test_where_the_tickets_start(seed_run, dense, monkeypatch):
     """One shot from the trained weights, rewound from the first, the control from new ones."""
     starts = {}
 
     def no_fit(model, fit, label, **_):
         starts[label.split(", ")[1]] = snapshot(model)
 
-    monkeypatch.setattr(bench, "fit", no_fit)
+    monkeypatch.setattr(seed_run, "fit", no_fit)
     for strategy in ("one_shot", "rewound", "reinitialised"):
-        lottery.ticket(bench, copy.deepcopy(dense), "unstructured", strategy, 0.5)
-    first, trained = snapshot(bench.fresh()), snapshot(dense)
+        lottery.ticket(seed_run, copy.deepcopy(dense), "unstructured", strategy, 0.5)
+    first, trained = snapshot(seed_run.fresh()), snapshot(dense)
     for name, weight in trained.items():
         torch.testing.assert_close(starts["one_shot"][name], weight, rtol=0, atol=0)
         torch.testing.assert_close(starts["rewound"][name], first[name], rtol=0, atol=0)
@@ -81,10 +81,10 @@ def test_where_the_tickets_start(bench, dense, monkeypatch):
             assert not torch.isclose(starts["reinitialised"][name], first[name]).any()
 
 
-def test_the_arms_leave_the_dense_network_alone(bench, dense):
+def test_the_arms_leave_the_dense_network_alone(seed_run, dense):
     before = snapshot(dense)
     for structure in lottery.STRUCTURES:
-        lottery.ticket(bench, copy.deepcopy(dense), structure, "one_shot", 0.5)
+        lottery.ticket(seed_run, copy.deepcopy(dense), structure, "one_shot", 0.5)
     for name, weight in snapshot(dense).items():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
 
@@ -92,7 +92,7 @@ def test_the_arms_leave_the_dense_network_alone(bench, dense):
 def test_an_interrupted_seed_goes_on(settings, monkeypatch):
     chosen = settings("digits", *TINY, "pruning.strategies=[one_shot]", "pruning.sparsities=[0.5]")
     fits = []
-    real = Bench.fit
+    real = SeedRun.fit
 
     def counted(self, model, fit, label, **options):
         fits.append(label)
@@ -100,14 +100,14 @@ def test_an_interrupted_seed_goes_on(settings, monkeypatch):
             raise KeyboardInterrupt
         return real(self, model, fit, label, **options)
 
-    monkeypatch.setattr(Bench, "fit", counted)
+    monkeypatch.setattr(SeedRun, "fit", counted)
     with pytest.raises(KeyboardInterrupt):
         lottery.run_seed(chosen, 0)
     rows = lottery.run_seed(chosen, 0)
     assert fits[:2] == ["dense", "dense, trained_on, 0"]
     assert fits[2:] == ["structured, one_shot, 0.5"] * 2 + ["unstructured, one_shot, 0.5"]
     assert lottery.run_seed(chosen, 0) == rows and len(fits) == 5
-    monkeypatch.setattr(Bench, "fit", real)
+    monkeypatch.setattr(SeedRun, "fit", real)
     undisturbed = settings("digits", *TINY, "pruning.strategies=[one_shot]")
     undisturbed.out += "_again"
     undisturbed.pruning.sparsities = [0.5]
@@ -163,10 +163,10 @@ def test_training_that_loses_neurons_gets_cheaper(settings):
 def test_moments_survive_the_surgery(settings):
     """The step after a neuron is cut out is the step that the masked network would have taken."""
     chosen = settings("incremental_mnist", "data.name=digits", *TINY[:1])
-    bench = Bench(chosen, 0)
-    model = bench.fresh()
+    seed_run = SeedRun(chosen, 0)
+    model = seed_run.fresh()
     optimizer = incremental.build_optimizer(model, chosen.training)
-    (x, y), *_ = bench.looked_at()
+    (x, y), *_ = seed_run.looked_at()
 
     def step(network, optimizer):
         optimizer.zero_grad()
@@ -175,7 +175,7 @@ def test_moments_survive_the_surgery(settings):
 
     for _ in range(3):
         step(model, optimizer)
-    bench.mask_neurons(model, 0.4)
+    seed_run.mask_neurons(model, 0.4)
     small, cut = incremental._smaller(model, optimizer)
     for _ in range(2):
         step(model, optimizer)
@@ -303,23 +303,25 @@ def test_uncertain_images_are_the_ones_that_are_drawn(settings, monkeypatch):
     chosen = settings("selection", "data.name=digits", "data.ood=null", "network.name=mlp", *TINY)
     chosen.pruning.ignored, chosen.pruning.sparsities = [], [0.0]
     drawn = {}
-    real = Bench.training
+    real = SeedRun.training
 
     def watched(self, fit, weights=None):
         drawn.setdefault("weights", []).append(weights)
         return real(self, fit, weights)
 
-    monkeypatch.setattr(Bench, "training", watched)
-    doubts = []
-    real_doubt = selection.uncertainty
+    monkeypatch.setattr(SeedRun, "training", watched)
+    drawn = []
+    real = selection.uncertainty
     monkeypatch.setattr(
-        selection, "uncertainty", lambda b, n: doubts.append(real_doubt(b, n)) or doubts[-1]
+        selection,
+        "uncertainty",
+        lambda b, n: drawn.append(real(b, n)) or drawn[-1],
     )
     selection.run_seed(chosen, 0)
     top, least = drawn["weights"][1], drawn["weights"][3]
     assert int((top > 0).sum()) == int((least > 0).sum()) == 60
-    assert doubts[0][top > 0].min() >= doubts[0][top == 0].max()
-    assert doubts[0][least > 0].max() <= doubts[0][least == 0].min()
+    assert drawn[0][top > 0].min() >= drawn[0][top == 0].max()
+    assert drawn[0][least > 0].max() <= drawn[0][least == 0].min()
 
 
 # ------------------------------------------------------------------ bad settings
@@ -339,7 +341,12 @@ def test_uncertain_images_are_the_ones_that_are_drawn(settings, monkeypatch):
         (lottery, "digits", "pruning.sparsities=[0.5,0.5]", "different values"),
         (lottery, "digits", "pruning.rounds=0", "round"),
         (magnitude, "resnet101_magnitude", "pruning.sparsities=[0.2,0.3]", "one fraction"),
-        (incremental, "incremental_mnist", "pruning.rate=1.5", "rate must be at least 0 and below 1"),
+        (
+            incremental,
+            "incremental_mnist",
+            "pruning.rate=1.5",
+            "rate must be at least 0 and below 1",
+        ),
         (incremental, "incremental_mnist", "pruning.every=0", "every must be at least 1"),
         (structured, "resnet_structured", "pruning.factors=[0.5]", "above 1"),
         (structured, "resnet_structured", "pruning.criteria=[size]", r"not \['size'\]"),

@@ -59,7 +59,7 @@ def test_a_fit_learns(network, digits):
 @pytest.mark.parametrize("patience", [1, 3])
 def test_a_fit_that_does_not_improve_stops_early_and_keeps_the_best(network, digits, patience):
     # trained to overfit: the validation loss has risen before the end
-    fit = replace(SHORT, lr=0.03, epochs=60, patience=patience, best_by="val_loss")
+    fit = replace(SHORT, lr=0.03, epochs=60, patience=patience, monitor="val_loss")
     fitted = train_on(network, digits, fit)
     losses = [row["val_loss"] for row in fitted.history]
     assert fitted.epochs < 60
@@ -135,7 +135,7 @@ def test_batch_norm_refuses_batches_of_one(digits):
     [
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, not 'lion'"),
         ({"schedule": "steps"}, "schedule must be one of"),
-        ({"best_by": "val_mae"}, "best_by must be one of null, val_loss, val_error"),
+        ({"monitor": "val_mae"}, "monitor must be one of null, val_loss, val_error"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"patience": 0}, "patience must be at least 1, not 0"),
         ({"lr": 0.0}, "lr must be above 0, not 0.0"),
@@ -152,5 +152,5 @@ def test_settings_that_no_fit_can_use(network, digits, change, message):
 @pytest.mark.parametrize("patience", [None, 2])
 def test_divergence_is_said(network, digits, patience):
     with pytest.raises(ConfigError, match=r"diverged: .*lower the lr"):
-        fit = replace(SHORT, optimizer="sgd", lr=1e30, patience=patience, best_by=None)
+        fit = replace(SHORT, optimizer="sgd", lr=1e30, patience=patience, monitor=None)
         train_on(network, digits, fit)

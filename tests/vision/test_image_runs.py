@@ -9,7 +9,7 @@ from egnn_prune.cli.hydra_app import fail
 from egnn_prune.cli.jobs import VISION
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.vision.experiments.run import KINDS, run_experiment
-from egnn_prune.vision.experiments.seed_run import Bench
+from egnn_prune.vision.experiments.seed_run import SeedRun
 
 TINY = ["data.limit=200", "training.epochs=2", "finetuning.epochs=1", "seeds=[0,1]"]
 SHORT = [*TINY, "pruning.strategies=[one_shot]", "pruning.sparsities=[0.5,0.9]"]
@@ -37,7 +37,7 @@ def test_the_folder_of_an_experiment(settings, finished, capsys):
 
 
 def test_a_finished_experiment_is_not_run_again(settings, finished, capsys, monkeypatch):
-    monkeypatch.setattr(Bench, "fit", lambda *_, **__: fail("trained again"))
+    monkeypatch.setattr(SeedRun, "fit", lambda *_, **__: fail("trained again"))
     chosen = settings("digits", *SHORT)
     chosen.out = str(finished)
     run_experiment(chosen)
@@ -76,7 +76,7 @@ def test_other_settings_need_another_folder(settings, finished):
     ],
 )
 def test_bad_settings_are_said_before_anything_is_trained(settings, override, message, monkeypatch):
-    monkeypatch.setattr(Bench, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(SeedRun, "fit", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(ConfigError, match=message):
         run_experiment(settings("digits", *TINY[:1], override))
 
@@ -101,7 +101,7 @@ def test_bad_settings_are_said_before_anything_is_trained(settings, override, me
 def test_what_an_experiment_cannot_do_is_said_before(
     settings, experiment, override, message, monkeypatch
 ):
-    monkeypatch.setattr(Bench, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(SeedRun, "fit", lambda *_, **__: pytest.fail("something was trained"))
     chosen = settings(experiment, override, "data.name=digits", "data.limit=50")
     n, chosen.data.ood, chosen.pruning.ignored = chosen.network, None, []
     n.name = n.name if n.name == "mlp" else "small_cnn"
@@ -118,16 +118,16 @@ def test_changed_settings_leave_an_unfinished_run_alone(settings, monkeypatch):
         calls.append(1)
         raise KeyboardInterrupt
 
-    Bench(chosen, 0).saved.add({"arm": "something"})
-    folder = Bench(chosen, 0).folder.parent
+    SeedRun(chosen, 0).saved.add({"arm": "something"})
+    folder = SeedRun(chosen, 0).folder.parent
     with pytest.raises(ConfigError, match="holds files that are not a run"):
         run_experiment(settings("digits", *SHORT))
     (folder / "seeds" / "0.json").unlink()
     (folder / "seeds").rmdir()
-    monkeypatch.setattr(Bench, "dense", interrupted)
+    monkeypatch.setattr(SeedRun, "dense", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(settings("digits", *SHORT))
-    Bench(chosen, 0).saved.add({"arm": "something"})
+    SeedRun(chosen, 0).saved.add({"arm": "something"})
     before = (folder / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match="holds a run with other settings"):
         run_experiment(settings("digits", *SHORT, "training.lr=0.5"))
@@ -137,11 +137,11 @@ def test_changed_settings_leave_an_unfinished_run_alone(settings, monkeypatch):
 @pytest.mark.parametrize("text", ["[]", "{}", '{"rows": 3}', "{"])
 def test_damaged_rows_are_said(settings, text):
     chosen = settings("digits", *SHORT)
-    path = Bench(chosen, 0).folder / "0.json"
+    path = SeedRun(chosen, 0).folder / "0.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(InputError, match="damaged"):
-        Bench(chosen, 0)
+        SeedRun(chosen, 0)
 
 
 def test_every_experiment_of_the_help_has_a_configuration(settings):

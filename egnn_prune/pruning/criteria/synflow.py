@@ -16,7 +16,7 @@ from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.criteria.channel_sums import group_sums
 from egnn_prune.pruning.criteria.context import Context
 from egnn_prune.pruning.criteria.weight_passes import by_weights, effective_weights
-from egnn_prune.pruning.masks import Held
+from egnn_prune.pruning.masks import MaskParametrization
 
 
 def synflow(group: ChannelGroup, context: Context) -> Tensor:
@@ -62,7 +62,10 @@ def synaptic_flow(context: Context) -> dict[str, Tensor]:
 @contextmanager
 def absolute(model: nn.Module) -> Iterator[None]:
     """All parameters (and held values) by their size for a while; the storage stays the same."""
-    tensors = [*model.parameters(), *(m.value for m in model.modules() if isinstance(m, Held))]
+    tensors = [
+        *model.parameters(),
+        *(m.value for m in model.modules() if isinstance(m, MaskParametrization)),
+    ]
     before = [t.data for t in tensors]
     try:
         for tensor in tensors:

@@ -100,11 +100,13 @@ def combined(
     if weight < 0:
         raise ConfigError(f"the weight of the variance is at least 0, not {weight}")
     harm = {name: change.abs().mean(0) for name, change in loss.items()}
-    doubt = {name: (-change).clamp(min=0).mean(0) for name, change in log_variance.items()}
+    variance_drop = {name: (-change).clamp(min=0).mean(0) for name, change in log_variance.items()}
 
     def mean(parts: dict[str, Tensor]) -> Tensor:
         every = torch.cat(list(parts.values()))
         return every.mean().clamp(min=torch.finfo(every.dtype).tiny)
 
-    by_loss, by_doubt = mean(harm), mean(doubt)
-    return {name: harm[name] / by_loss + weight * doubt[name] / by_doubt for name in harm}
+    by_loss, by_uncertainty = mean(harm), mean(variance_drop)
+    return {
+        name: harm[name] / by_loss + weight * variance_drop[name] / by_uncertainty for name in harm
+    }

@@ -21,9 +21,10 @@ Predictions = Mapping[str, NDArray[Any]]
 MODELS = ("dense", "pruned", "scratch")
 """Models in the order in which every table and figure shows them."""
 
-RECALIBRATED = "_recalibrated"
-"""Suffix of a quantity in ``metrics.json`` after recalibration."""
+CALIBRATED = "_calibrated"
+"""Suffix of a quantity in ``metrics.json`` after calibration."""
 
+_OLD = "_recalibrated"  # the suffix in runs of before November 2026
 REQUIRED_MODELS = ("dense", "pruned")
 SCHEMA_VERSION = 1
 
@@ -96,7 +97,8 @@ def load_metrics(path: Path) -> Metrics:
         DataError: If the file is not JSON or fails `check_metrics`; the message names the file.
     """
     try:
-        return check_metrics(json.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8").replace(_OLD, CALIBRATED)
+        return check_metrics(json.loads(text))
     except ValueError as error:  # also json.JSONDecodeError
         raise DataError(f"{path}: {error}") from error
 
@@ -110,7 +112,7 @@ def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
     """Reads ``predictions.npz`` without unpickling; every array but text becomes float64."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: _plain(archive[key]) for key in archive.files}
+            return {key.replace(_OLD, CALIBRATED): _plain(archive[key]) for key in archive}
     except (ValueError, AttributeError, zipfile.BadZipFile) as error:
         # np.load hands back a bare array (AttributeError) for an .npy file.
         raise DataError(f"{path}: not a readable .npz of plain numbers: {error}") from error

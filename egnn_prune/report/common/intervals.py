@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egnn_prune.report.common.files import (
-    RECALIBRATED,
+    CALIBRATED,
     Metrics,
     Predictions,
     has_split,
@@ -33,7 +33,7 @@ HARM = "calibration_harm"
 FACTOR = "_factor"
 """Suffix of a quantity whose ratio is meant where the plain name is a difference."""
 MENDED = "ence_mended"
-"""The recalibrated pruned model's ENCE over that of the dense model as trained."""
+"""The calibrated pruned model's ENCE over that of the dense model as trained."""
 SCRATCH = "_scratch"
 """Suffix of a change against the scratch model instead of the dense one."""
 
@@ -136,7 +136,7 @@ class _Split:
         """Changes of the scores that are means over structures, and of the ENCE."""
         prefix = "" if self.name == "test" else "ood_"
         pruned, dense = (
-            {suffix: self.scores(model, suffix) for suffix in ("", RECALIBRATED)}
+            {suffix: self.scores(model, suffix) for suffix in ("", CALIBRATED)}
             for model in ("pruned", "dense")
         )
         wanted = {
@@ -147,8 +147,8 @@ class _Split:
         }
         for key, new, old in (
             (f"ence{FACTOR}", pruned[""], dense[""]),
-            (f"ence{RECALIBRATED}{FACTOR}", pruned[RECALIBRATED], dense[RECALIBRATED]),
-            (MENDED, pruned[RECALIBRATED], dense[""]),
+            (f"ence{CALIBRATED}{FACTOR}", pruned[CALIBRATED], dense[CALIBRATED]),
+            (MENDED, pruned[CALIBRATED], dense[""]),
         ):
             if new and old and self.name == "test":
                 wanted[key] = _change(new["ence"], old["ence"])

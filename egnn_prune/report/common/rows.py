@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from egnn_prune.report.common.files import RECALIBRATED, Metrics, models_present, number
+from egnn_prune.report.common.files import CALIBRATED, Metrics, models_present, number
 from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.intervals import certain, interval
 
@@ -20,9 +20,9 @@ class Row:
         label: Name for readers.
         unit: Unit; empty for counts and for dimensionless quantities.
         texts: Value per model with three significant digits; ``before → after`` where
-            recalibration changed the number.
+            calibration changed the number.
         change: What pruning did, e.g. ``+3.1 %`` or ``2.9x fewer``; empty if not comparable.
-        better: Whether the pruned model is better, recalibrated where it can be; None if equal, not
+        better: Whether the pruned model is better, calibrated where it can be; None if equal, not
             comparable, or where the interval does not tell.
         interval: 95 % interval of the last number in `change`, such as ``[+0.2, +6.1]``; empty
             for what is exact, and where there is none.
@@ -94,19 +94,19 @@ def row(spec: Spec, metrics: Metrics) -> Row | None:
     """The quantity for every model present, or None if no model has it."""
     names = models_present(metrics)
     before = {name: number(metrics["models"][name].get(spec.key)) for name in names}
-    after = {name: number(metrics["models"][name].get(spec.key + RECALIBRATED)) for name in names}
-    recalibrated = any(math.isfinite(value) for value in after.values())
-    if not recalibrated and not any(math.isfinite(value) for value in before.values()):
+    after = {name: number(metrics["models"][name].get(spec.key + CALIBRATED)) for name in names}
+    calibrated = any(math.isfinite(value) for value in after.values())
+    if not calibrated and not any(math.isfinite(value) for value in before.values()):
         return None
     change = spec.change(before["pruned"], before["dense"])
-    last = spec.change(after["pruned"], after["dense"]) if recalibrated else change
-    final = after if recalibrated and last != MISSING else before
+    last = spec.change(after["pruned"], after["dense"]) if calibrated else change
+    final = after if calibrated and last != MISSING else before
     # "same" and "+0.0 %" are no verdict, whatever the last digits say.
     shown = last if final is after else change
     equal = shown in ("", "same", MISSING) or not shown.strip("+-0. %")
     new, old = spec.goodness(final["pruned"]), spec.goodness(final["dense"])
     better = None if equal or new == old else new > old
-    ends = interval(metrics, spec.key + (RECALIBRATED if final is after else ""))
+    ends = interval(metrics, spec.key + (CALIBRATED if final is after else ""))
     known = shown != MISSING and math.isfinite(sum(ends))
     if spec.ends is not None and not certain(ends):
         better = None  # the structures of this run cannot tell

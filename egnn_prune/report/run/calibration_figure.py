@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from egnn_prune.report.common.files import RECALIBRATED, Metrics, Predictions, number
+from egnn_prune.report.common.files import CALIBRATED, Metrics, Predictions, number
 from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.plots import diagonal, square
 from egnn_prune.report.common.rows import arrow, fixed
@@ -41,11 +41,11 @@ _REFERENCE: dict[str, Any] = {"color": GREY, "linestyle": "-", "linewidth": 0.8,
 
 
 def _numbers(axes: Axes, metrics: Metrics, key: str, label: str, corner: str) -> None:
-    """Writes a quantity for each model in the model's colour, before → after recalibration."""
+    """Writes a quantity for each model in the model's colour, before → after calibration."""
     lines = []
     for name in COMPARED:
         model = metrics["models"][name]
-        text = arrow(fixed(number(model.get(key))), fixed(number(model.get(key + RECALIBRATED))))
+        text = arrow(fixed(number(model.get(key))), fixed(number(model.get(key + CALIBRATED))))
         if text != MISSING:
             lines.append((text, MODEL_COLOURS[name], "bold"))
     if not lines:
@@ -74,9 +74,9 @@ def _draw(
     markers: bool = False,
     oracle: bool = False,
 ) -> list[Curve]:
-    """Draws a curve of each model before and after recalibration, one panel a split.
+    """Draws a curve of each model before and after calibration, one panel a split.
 
-    Without recalibration there is one line, drawn as the main one.
+    Without calibration there is one line, drawn as the main one.
 
     Args:
         panels: The axes, one a split.
@@ -97,7 +97,7 @@ def _draw(
             if oracle:
                 ideal = curve(each.error, np.abs(each.error))
                 axes.plot(*ideal, **look, linestyle=":", linewidth=1.3)
-            if each.recalibrated is not None:
+            if each.calibrated is not None:
                 drawn.append(curve(each.error, each.std))
                 axes.plot(*drawn[-1], **look, **_BEFORE)
             drawn.append(curve(each.error, each.final))
@@ -160,21 +160,21 @@ def calibration_figure(metrics: Metrics, predictions: Predictions) -> Figure:
         column[0].set_title(title)
         column[-1].set_xlabel(label)
     every = [each for models in bars.values() for each in models.values()]
-    _legend(figure, any(each.recalibrated is not None for each in every))
+    _legend(figure, any(each.calibrated is not None for each in every))
     return figure
 
 
-def _legend(figure: Figure, recalibrated: bool) -> None:
+def _legend(figure: Figure, calibrated: bool) -> None:
     """One legend for all panels: colours are models, dashes tell what was done."""
     handles = [
         Line2D([], [], color=MODEL_COLOURS[name], marker=MODEL_MARKERS[name], label=name)
         for name in COMPARED
     ]
-    if recalibrated:
+    if calibrated:
         grey: dict[str, Any] = {"color": "#333333", "marker": "o"}
         handles += [
             Line2D([], [], **grey, **_BEFORE, label="as predicted"),
-            Line2D([], [], **grey, **_AFTER, label="recalibrated"),
+            Line2D([], [], **grey, **_AFTER, label="calibrated"),
         ]
     handles += [
         Line2D([], [], **_REFERENCE, label="ideal (right: no information)"),

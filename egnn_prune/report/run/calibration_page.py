@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egnn_prune.report.common.files import RECALIBRATED, Metrics, Predictions, number
+from egnn_prune.report.common.files import CALIBRATED, Metrics, Predictions, number
 from egnn_prune.report.common.formatting import MISSING, percent_change, percent_ends, significant
 from egnn_prune.report.common.intervals import (
     FACTOR,
@@ -49,7 +49,7 @@ class CalibrationSection:
 
     Attributes:
         missing: Why there is none, in one sentence; the rest is then empty.
-        verdict: What pruning and recalibration did, in numbers.
+        verdict: What pruning and calibration did, in numbers.
         panels: Name and text of each column of the figure.
         rows: The table of numbers.
     """
@@ -95,7 +95,7 @@ def _per_model(
     value: Callable[[ErrorBars, np.ndarray], float],
     text: Callable[[float], str],
 ) -> str:
-    """``On test: dense 1.3 → 1.0, pruned 1.6 → 1.0. On OOD: …`` before and after recalibration."""
+    """``On test: dense 1.3 → 1.0, pruned 1.6 → 1.0. On OOD: …`` before and after calibration."""
     sentences = []
     for split, models in bars.items():
         parts = []
@@ -160,7 +160,7 @@ def _sparsification(metrics: Metrics, bars: Mapping[str, Mapping[str, ErrorBars]
 
 
 def _question(metrics: Metrics) -> list[str]:
-    """Did pruning harm calibration more than accuracy, and did recalibration mend it?"""
+    """Did pruning harm calibration more than accuracy, and did calibration mend it?"""
     dense, pruned = (metrics["models"][name] for name in COMPARED)
 
     def change(key: str, ends: str, of: str | None = None) -> str:
@@ -168,7 +168,7 @@ def _question(metrics: Metrics) -> list[str]:
         return text if text == MISSING else f"{text} {percent_ends(*interval(metrics, ends))}"
 
     error, harm = change("test_mae", "test_mae"), change("ence", f"ence{FACTOR}")
-    mended = change("ence" + RECALIBRATED, f"ence{RECALIBRATED}{FACTOR}")
+    mended = change("ence" + CALIBRATED, f"ence{CALIBRATED}{FACTOR}")
     if MISSING in (error, harm):
         return []
     forces = change("test_force_mae", "test_force_mae")
@@ -184,10 +184,10 @@ def _question(metrics: Metrics) -> list[str]:
         )
         sentences.insert(0, f"Pruning changed the test force MAE by {forces}: {verdict}.")
     if mended != MISSING:
-        left = change("ence" + RECALIBRATED, MENDED, "ence")
+        left = change("ence" + CALIBRATED, MENDED, "ence")
         sentences.append(
-            f"Recalibrated, the pruned model's ENCE differs by {mended} from that of the "
-            f"recalibrated dense model, and by {left} from that of the dense model as trained."
+            f"Calibrated, the pruned model's ENCE differs by {mended} from that of the "
+            f"calibrated dense model, and by {left} from that of the dense model as trained."
         )
     graphs = f"{words(metrics).graph}s"
     return [
@@ -213,18 +213,18 @@ def _more_harmed(metrics: Metrics) -> str:
 
 
 def _source(metrics: Metrics, test: Mapping[str, ErrorBars]) -> list[str]:
-    """Where the error bars come from and what recalibrated them."""
+    """Where the error bars come from and what calibrated them."""
     about = metrics.get("uncertainty")
     about = about if isinstance(about, Mapping) else {}
     method = about.get("method")
     sentences = [f"The error bars come from the method “{method}”."] if method else []
-    if all(each.recalibrated is None for each in test.values()):
-        return [*sentences, "The run has no recalibrated error bars, so one line per model."]
+    if all(each.calibrated is None for each in test.values()):
+        return [*sentences, "The run has no calibrated error bars, so one line per model."]
     if about.get("calibration") == "none":
-        return [*sentences, "The run was asked not to recalibrate them."]
+        return [*sentences, "The run was asked not to calibrate them."]
     points, split = number(about.get("points")), about.get("fitted_on")
     where = f" on {points:.0f} {words(metrics).graph}s" if math.isfinite(points) else ""
     where += f" of the split “{split}”" if split else ""
     kind = f" by “{about['calibration']}”" if about.get("calibration") else ""
     fitted = f", fitted{where}" if where else ""
-    return [*sentences, f"They were recalibrated{kind}{fitted}; an arrow means before → after."]
+    return [*sentences, f"They were calibrated{kind}{fitted}; an arrow means before → after."]

@@ -42,11 +42,11 @@ def dynamics_plot(
         threshold: the uncertainty in eV beyond which a structure counts as unknown.
         title: what was simulated.
     """
-    time, potential, kinetic, total, doubt = (
+    time, potential, kinetic, total, epistemic_std = (
         np.array([row[key] for row in rows])
         for key in ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "epistemic_eV")
     )
-    time, doubt = time / 1000, 1000 * doubt
+    time, epistemic_std = time / 1000, 1000 * epistemic_std
     figure = new_figure(6.6)
     figure.suptitle(title or "Dynamics at constant energy")
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
@@ -60,13 +60,13 @@ def dynamics_plot(
         middle.plot(time, one - one[0], color=colour, linewidth=0.8, label=label)
     middle.set_title("What the two forms of energy exchange meanwhile")
     middle.set_ylabel("change since\nthe start (eV)")
-    bottom.plot(time, doubt, color=PURPLE, linewidth=0.8, label="this simulation")
-    bottom.set_ylim(0, 1.05 * max(doubt.max(), 1000 * (threshold or 0)))
+    bottom.plot(time, epistemic_std, color=PURPLE, linewidth=0.8, label="this simulation")
+    bottom.set_ylim(0, 1.05 * max(epistemic_std.max(), 1000 * (threshold or 0)))
     beyond = ""
     if threshold is not None:
         limit = {"color": BLACK, "linestyle": "--", "linewidth": 1.0, "label": "threshold"}
         bottom.axhline(1000 * threshold, **limit)
-        outside = 100 * float((doubt > 1000 * threshold).mean())
+        outside = 100 * float((epistemic_std > 1000 * threshold).mean())
         beyond = f": beyond the threshold {outside:.1f} % of the time"
     bottom.set_title(f"How unsure the model is of the energy{beyond}")
     bottom.set_ylabel("epistemic standard\ndeviation (meV)")

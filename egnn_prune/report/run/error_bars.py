@@ -1,4 +1,4 @@
-"""Errors and error bars of a model on a split, before and after recalibration."""
+"""Errors and error bars of a model on a split, before and after calibration."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ErrorBars:
     Attributes:
         error: ``[n]`` prediction minus target.
         std: ``[n]`` predicted standard deviation as the method gives it.
-        recalibrated: ``[n]`` the same after recalibration; None if the run has none.
+        calibrated: ``[n]`` the same after calibration; None if the run has none.
     """
 
     error: Array
     std: Array
-    recalibrated: Array | None
+    calibrated: Array | None
 
     @property
     def final(self) -> Array:
-        """The standard deviation that a user gets: recalibrated where there is such."""
-        return self.std if self.recalibrated is None else self.recalibrated
+        """The standard deviation that a user gets: calibrated where there is such."""
+        return self.std if self.calibrated is None else self.calibrated
 
 
 def error_bars(predictions: Predictions, split: str, name: str) -> ErrorBars:
@@ -44,12 +44,12 @@ def error_bars(predictions: Predictions, split: str, name: str) -> ErrorBars:
         DataError: If an array is missing or has the wrong length.
     """
     target = f"{split}_target"
-    key = f"{split}_{name}_std_recalibrated"
+    key = f"{split}_{name}_std_calibrated"
     return ErrorBars(
         error=series(predictions, f"{split}_{name}_mean", target)
         - series(predictions, target, target),
         std=series(predictions, f"{split}_{name}_std", target),
-        recalibrated=series(predictions, key, target) if key in predictions else None,
+        calibrated=series(predictions, key, target) if key in predictions else None,
     )
 
 
@@ -83,10 +83,10 @@ def why_no_calibration(metrics: Metrics, predictions: Predictions) -> str | None
     measured = any(
         np.isfinite(number(metrics["models"][name].get(key)))
         for name in COMPARED
-        for key in ("ence", "ence_recalibrated")
+        for key in ("ence", "ence_calibrated")
     )
-    recalibrated = any(key.endswith("_std_recalibrated") for key in predictions)
-    if not (measured or recalibrated):
+    calibrated = any(key.endswith("_std_calibrated") for key in predictions)
+    if not (measured or calibrated):
         return (
             "left out: this run was written before calibration was measured; "
             "run its evaluation again."

@@ -50,7 +50,7 @@ class Exhibit:
         pos: ``[n, 3]`` in Angstrom, turned to face the viewer.
         target: True value, in the unit of the data set.
         mean: Predicted value.
-        std: Its error bar, recalibrated where the run has that.
+        std: Its error bar, calibrated where the run has that.
     """
 
     label: str

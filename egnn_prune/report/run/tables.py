@@ -80,7 +80,7 @@ def comparison_rows(metrics: Metrics) -> list[Row]:
 
     Returns:
         One row per quantity; ``texts`` has a key per model present. Qualities of
-        the error bar stand as ``before → after`` recalibration.
+        the error bar stand as ``before → after`` calibration.
     """
     check_metrics(metrics)
     batch = number(metrics["models"]["dense"].get("latency_batch"))

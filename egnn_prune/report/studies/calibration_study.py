@@ -1,7 +1,7 @@
 """The calibration study: what pruning does to errors and to error bars, in tables and a figure.
 
-A row describes one estimator of one network on one split after one recalibration: ``seed``,
-``estimator``, ``sparsity`` (0 for dense), ``recalibration`` (``none``, ``dense``, or the name of
+A row describes one estimator of one network on one split after one calibration: ``seed``,
+``estimator``, ``sparsity`` (0 for dense), ``calibration`` (``none``, ``dense``, or the name of
 a calibration), ``split``, ``unit`` and the scores.
 """
 
@@ -43,14 +43,14 @@ from egnn_prune.report.common.style import (
 )
 
 _SCORES = ("mae", "nll", "crps", "ence", "miscalibration_area", "coverage_90", "ause", "ood_auroc")
-#: Lines of the figure: quantity, recalibration, colour, line style, label.
+#: Lines of the figure: quantity, calibration, colour, line style, label.
 _LINES = (
     ("accuracy_nats", "none", GREY, "-", "errors and ranking"),
     ("miscalibration_nats", "none", VERMILION, "-", "size of error bars, as they are"),
     ("miscalibration_nats", "dense", GREEN, ":", "the same, one factor fitted before pruning"),
     ("miscalibration_nats", "robust", BLUE, "--", "the same, factor fitted again after it"),
 )
-#: Lines of the coverage panels: split, recalibration, colour, line style, label.
+#: Lines of the coverage panels: split, calibration, colour, line style, label.
 _COVERAGE = (
     ("test", "none", BLACK, "-", "coverage on test, as it is"),
     ("test", "robust", BLUE, "--", "coverage on test, one factor"),
@@ -60,7 +60,7 @@ _COVERAGE = (
 
 
 def study_table(rows: Rows, split: str) -> str:
-    """Mean and spread over seeds of every score, before and after recalibration.
+    """Mean and spread over seeds of every score, before and after calibration.
 
     Args:
         rows: See the module's description.
@@ -76,13 +76,13 @@ def study_table(rows: Rows, split: str) -> str:
     for estimator in values(rows, "estimator"):
         for sparsity in sorted(values(rows, "sparsity", estimator=estimator)):
             cell = {"estimator": estimator, "sparsity": sparsity}
-            for how in values(rows, "recalibration", **cell):
+            for how in values(rows, "calibration", **cell):
                 seeds = len(values(rows, "seed", **cell, recalibration=how))
                 scores = [over_seeds(rows, key, **cell, recalibration=how) for key in _SCORES]
                 name = [estimator, f"{sparsity:g}", how, str(seeds)]
                 body.append([*name, *(spread_text(score, 3) for score in scores)])
     unit = rows[0]["unit"]
-    header = ["estimator", "sparsity", "recalibrated", "seeds", f"MAE ({unit})", "NLL (nats)"]
+    header = ["estimator", "sparsity", "calibrated", "seeds", f"MAE ({unit})", "NLL (nats)"]
     header += [f"CRPS ({unit})", "ENCE", "miscal. area", "coverage 90 %", "AUSE", "OOD AUROC"]
     title = "Test split" if split == "test" else "Out-of-distribution split"
     return f"{title}: mean ± standard deviation over seeds\n\n" + text_table(header, body, left=3)
@@ -160,7 +160,7 @@ def study_plot(rows: Rows) -> Figure:
                 draw(axes, [summarise(change) for change in changes], *look)
         column[-1].axhline(0.9, color=BLACK, linewidth=0.8)
         for split, how, *look in _COVERAGE:
-            cell = {"split": split, "estimator": estimator, "recalibration": how}
+            cell = {"split": split, "estimator": estimator, "calibration": how}
             if split in splits:
                 found = [over_seeds(rows, "coverage_90", sparsity=s, **cell) for s in sparsities]
                 draw(column[-1], found, *look)

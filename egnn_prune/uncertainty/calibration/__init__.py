@@ -1,4 +1,4 @@
-"""Recalibrated error bars, fitted on validation data and stored with the model."""
+"""Calibrated error bars, fitted on validation data and stored with the model."""
 
 from egnn_prune.uncertainty.calibration.base import Calibration, NoCalibration
 from egnn_prune.uncertainty.calibration.calibrated import Calibrated, calibrate
@@ -6,14 +6,14 @@ from egnn_prune.uncertainty.calibration.conformal import SplitConformal
 from egnn_prune.uncertainty.calibration.isotonic import IsotonicQuantiles
 from egnn_prune.uncertainty.calibration.methods import CALIBRATIONS, build_calibration
 from egnn_prune.uncertainty.calibration.monotone import MonotoneVariance
-from egnn_prune.uncertainty.calibration.points import FEWEST
+from egnn_prune.uncertainty.calibration.points import MIN_POINTS
 from egnn_prune.uncertainty.calibration.robust import RobustScaling
 from egnn_prune.uncertainty.calibration.temperature import TemperatureScaling
 from egnn_prune.uncertainty.calibration.variance import VarianceScaling
 
 __all__ = [
     "CALIBRATIONS",
-    "FEWEST",
+    "MIN_POINTS",
     "Calibrated",
     "Calibration",
     "IsotonicQuantiles",

@@ -55,7 +55,7 @@ class Calibration(nn.Module):
         raise NotImplementedError
 
     def forward(self, prediction: Predicted) -> Predicted:
-        """The recalibrated prediction, differentiable, of the same shapes, dtype and device.
+        """The calibrated prediction, differentiable, of the same shapes, dtype and device.
 
         Raises:
             ConfigError: nothing was fitted.
@@ -66,10 +66,10 @@ class Calibration(nn.Module):
     def interval(
         self, prediction: Predicted, coverage: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        r"""Central interval :math:`\mu \mp z_{(1+c)/2}\, \sigma` of the recalibrated Gaussian.
+        r"""Central interval :math:`\mu \mp z_{(1+c)/2}\, \sigma` of the calibrated Gaussian.
 
         Args:
-            prediction: as the model states it, *not* yet recalibrated.
+            prediction: as the model states it, *not* yet calibrated.
             coverage: share c of targets to cover, in (0, 1); ``None`` for :attr:`coverage`.
 
         Returns:
@@ -79,7 +79,7 @@ class Calibration(nn.Module):
             ConfigError: nothing was fitted, or ``coverage`` is out of range.
             InputError: the prediction is not a regression, or a variance is not positive.
         """
-        z = NormalDist().inv_cdf((1 + self.stated(coverage)) / 2)
+        z = NormalDist().inv_cdf((1 + self.checked_coverage(coverage)) / 2)
         prediction = regression(self(regression(prediction)))
         half = z * positive_variance(prediction).sqrt()
         return prediction.mean - half, prediction.mean + half
@@ -88,7 +88,7 @@ class Calibration(nn.Module):
         """Constructor arguments, as plain JSON."""
         return {}
 
-    def stated(self, coverage: float | None) -> float:
+    def checked_coverage(self, coverage: float | None) -> float:
         """The coverage to work with, checked."""
         return checked_coverage(self.coverage if coverage is None else coverage)
 

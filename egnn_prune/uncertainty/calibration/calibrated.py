@@ -15,7 +15,7 @@ from egnn_prune.uncertainty.estimator import Estimator, Predicted
 
 
 class Calibrated(Estimator):
-    """An estimator whose predictions are recalibrated.
+    """An estimator whose predictions are calibrated.
 
     The network belongs to the estimator alone: its weights stand in the state once, under
     ``estimator.network.``, next to ``calibration.``.
@@ -47,7 +47,7 @@ class Calibrated(Estimator):
         )
 
     def estimate(self, batch: Any) -> Predicted:
-        """The recalibrated prediction, with autograd."""
+        """The calibrated prediction, with autograd."""
         calibrated: Predicted = self.calibration(self.estimator.estimate(batch))
         return calibrated
 

@@ -26,7 +26,7 @@ class SplitConformal(VarianceCalibration):
     and atoms of one molecule are not exchangeable with one another one by one; coverage then holds
     for the share of components, without the bound for finite n.
 
-    All scores are kept, so that one fit serves every coverage. As a recalibrated prediction it
+    All scores are kept, so that one fit serves every coverage. As a calibrated prediction it
     gives the Gaussian whose interval at :attr:`coverage` is the conformal one,
     :math:`\sigma \to \sigma q / z_{(1+c)/2}`. Source: Lei et al. 2018, Section 5.2; Angelopoulos
     and Bates 2021, Section 2.3.
@@ -70,7 +70,7 @@ class SplitConformal(VarianceCalibration):
             InputError: there were too few validation points for this coverage.
         """
         prediction = regression(prediction)
-        q = self.quantile(self.stated(coverage), prediction.mean)
+        q = self.quantile(self.checked_coverage(coverage), prediction.mean)
         half = q * positive_variance(prediction).sqrt()
         return prediction.mean - half, prediction.mean + half
 

@@ -1,4 +1,4 @@
-"""Recalibrated quantiles: which nominal level is in truth the level that was asked for."""
+"""Calibrated quantiles: which nominal level is in truth the level that was asked for."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from egnn_prune.uncertainty.estimator import Predicted
 
 
 class IsotonicQuantiles(VarianceScaling):
-    r"""Isotonic recalibration of the predicted distribution function (Kuleshov et al. 2018).
+    r"""Isotonic calibration of the predicted distribution function (Kuleshov et al. 2018).
 
     The predicted levels of the validation targets, :math:`p_i = \Phi((y_i - \mu_i) / \sigma_i)`,
     would be uniform if the Gaussians were true. The map R sends a nominal level to the observed
-    share of targets below it, and :math:`R \circ \Phi` is the recalibrated distribution function
+    share of targets below it, and :math:`R \circ \Phi` is the calibrated distribution function
     (Algorithm 1 there; the empirical distribution function is monotone, hence its own isotonic
     regression). The i-th smallest of n levels is observed with frequency i / (n + 1), which is
     exact on average over exchangeable points, where i / n would put none above the largest. R is
     linear in between in terms of the quantile :math:`\Phi^{-1}(p)` rather than of p, which far out
     rounds to 0 or 1.
 
-    Intervals run between the recalibrated quantiles (1-c)/2 and (1+c)/2, so they need not be
-    symmetric. As a recalibrated prediction it gives the Gaussian of the same mean and the same
-    second moment about it as the recalibrated distribution, which is :class:`VarianceScaling`: a
+    Intervals run between the calibrated quantiles (1-c)/2 and (1+c)/2, so they need not be
+    symmetric. As a calibrated prediction it gives the Gaussian of the same mean and the same
+    second moment about it as the calibrated distribution, which is :class:`VarianceScaling`: a
     Gaussian cannot hold more, and shifting the mean would change a model's accuracy as well.
     """
 
@@ -52,12 +52,12 @@ class IsotonicQuantiles(VarianceScaling):
     def interval(
         self, prediction: Predicted, coverage: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Between two recalibrated quantiles; see :meth:`Calibration.interval`.
+        """Between two calibrated quantiles; see :meth:`Calibration.interval`.
 
         Raises:
             InputError: there were too few validation points for this coverage.
         """
-        prediction, coverage = regression(prediction), self.stated(coverage)
+        prediction, coverage = regression(prediction), self.checked_coverage(coverage)
         knots = self.fitted("quantiles", prediction.mean)
         needed = math.ceil(2 / (1 - coverage) - 1 - 1e-9)
         if len(knots) < needed:
@@ -67,12 +67,12 @@ class IsotonicQuantiles(VarianceScaling):
             )
         sigma = positive_variance(prediction).sqrt()
         return (
-            prediction.mean + recalibrated_quantile(knots, (1 - coverage) / 2) * sigma,
-            prediction.mean + recalibrated_quantile(knots, (1 + coverage) / 2) * sigma,
+            prediction.mean + calibrated_quantile(knots, (1 - coverage) / 2) * sigma,
+            prediction.mean + calibrated_quantile(knots, (1 + coverage) / 2) * sigma,
         )
 
 
-def recalibrated_quantile(knots: Tensor, level: float) -> Tensor:
+def calibrated_quantile(knots: Tensor, level: float) -> Tensor:
     """The normalised error ``[]`` below which the share ``level`` lies: the inverse of R.
 
     Args:

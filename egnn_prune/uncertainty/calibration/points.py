@@ -11,7 +11,7 @@ from egnn_prune.uncertainty.arrays import Numbers, as_tensor
 from egnn_prune.uncertainty.estimator import Predicted, finite
 
 #: Fewest targets that a calibration is fitted on.
-FEWEST = 10
+MIN_POINTS = 10
 
 
 def regression(prediction: Predicted) -> Prediction:
@@ -105,9 +105,9 @@ def _check(y: Tensor, shape: torch.Size) -> None:
         raise InputError(
             f"targets {tuple(y.shape)} and prediction {tuple(shape)} must have the same shape"
         )
-    if y.numel() < FEWEST:
+    if y.numel() < MIN_POINTS:
         raise InputError(
-            f"a calibration needs at least {FEWEST} validation targets, not {y.numel()}"
+            f"a calibration needs at least {MIN_POINTS} validation targets, not {y.numel()}"
         )
     if not bool(torch.isfinite(y).all()):
         raise InputError("a validation target is NaN or infinite; remove it from the data")

@@ -22,7 +22,7 @@ from egnn_prune.pruning import compact_with_optimizer, incremental
 from egnn_prune.pruning.memory import peak_memory
 from egnn_prune.runs.result_store import Row
 from egnn_prune.vision.evaluation import macs, weight_counts
-from egnn_prune.vision.experiments.seed_run import LATENCY_BATCH, Bench, Masks, made_permanent
+from egnn_prune.vision.experiments.seed_run import LATENCY_BATCH, Masks, SeedRun, made_permanent
 from egnn_prune.vision.settings import VisionSettings
 from egnn_prune.vision.training import Fitted, build_optimizer
 
@@ -47,8 +47,8 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The ordinary training, and the two that lose something every few epochs."""
-    bench = Bench(settings, seed)
-    return bench.saved.fill(({"arm": arm} for arm in ARMS), partial(trained, bench))
+    seed_run = SeedRun(settings, seed)
+    return seed_run.saved.fill(({"arm": arm} for arm in ARMS), partial(trained, seed_run))
 
 
 def phases(settings: VisionSettings) -> Iterator[tuple[int, float]]:
@@ -61,62 +61,62 @@ def phases(settings: VisionSettings) -> Iterator[tuple[int, float]]:
         yield epochs, 0.0 if done == t.epochs else incremental(done, p.rate, p.every)
 
 
-def trained(bench: Bench, arm: str) -> Row:
+def trained(seed_run: SeedRun, arm: str) -> Row:
     """Train in phases, and say what it cost.
 
-    ``best_by`` chooses among the epochs of the last phase: before, the network was larger.
+    ``monitor`` chooses among the epochs of the last phase: before, the network was larger.
     """
-    s = bench.settings
-    model, train = bench.fresh(), bench.training(s.training)
+    s = seed_run.settings
+    model, train = seed_run.fresh(), seed_run.training(s.training)
     optimizer = build_optimizer(model, s.training)
     history: list[Row] = []
     keep: Masks | None = None
     seconds = processor = memory = 0.0
     dense = channels(model)
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
+    if seed_run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(seed_run.device)
     for number, (epochs, sparsity) in enumerate(phases(s), start=1):
         last = len(history) + epochs == s.training.epochs
-        best_by = s.training.best_by if last else None
-        fit = replace(s.training, epochs=epochs, best_by=best_by)
+        monitor = s.training.monitor if last else None
+        fit = replace(s.training, epochs=epochs, monitor=monitor)
         label = f"{arm}, phase {number}"
-        fitted = bench.fit(model, fit, label, optimizer=optimizer, train=train)
-        costs = {"macs": macs(model, bench.data.shape), **weight_counts(made_permanent(model))}
+        fitted = seed_run.fit(model, fit, label, optimizer=optimizer, train=train)
+        costs = {"macs": macs(model, seed_run.data.shape), **weight_counts(made_permanent(model))}
         history += epoch_rows(fitted, costs, len(history), processor)
         seconds, processor = seconds + fitted.seconds, processor + fitted.cpu_seconds
-        memory = max(memory, memory_mb(bench.device))
+        memory = max(memory, memory_mb(seed_run.device))
         if sparsity and arm == "neurons":
             left = channels(model) / dense  # what is asked counts from the dense network
-            bench.mask_neurons(model, 1 - (1 - sparsity) / left)
+            seed_run.mask_neurons(model, 1 - (1 - sparsity) / left)
             model, optimizer = _smaller(model, optimizer)
         elif sparsity and arm == "connections":
-            keep = bench.mask_weights(model, sparsity, keep, names=connections(bench, model))
+            keep = seed_run.mask_weights(model, sparsity, keep, names=connections(seed_run, model))
     network = made_permanent(model)
-    x = torch.zeros(LATENCY_BATCH, *bench.data.shape)
+    x = torch.zeros(LATENCY_BATCH, *seed_run.data.shape)
     return {
-        **bench.described(network, fitted),
+        **seed_run.described(network, fitted),
         "train_seconds": seconds,
         "train_cpu_seconds": processor,
         "resident_mb": memory,
         "peak_bytes": peak_memory(network, lambda m: m(x)),
-        **bench.latency(network),
+        **seed_run.latency(network),
         "history": history,
         "epochs": len(history),
         "best_epoch": len(history) - fitted.epochs + fitted.best_epoch,
     }
 
 
-def rehearse(bench: Bench) -> None:
+def dry_run(seed_run: SeedRun) -> None:
     """Prune untrained networks, so that what cannot be is said now."""
-    *_, (_, sparsity), _ = phases(bench.settings)
-    bench.mask_neurons(bench.fresh(), sparsity)
-    model = bench.fresh()
-    bench.mask_weights(model, sparsity, names=connections(bench, model))
+    *_, (_, sparsity), _ = phases(seed_run.settings)
+    seed_run.mask_neurons(seed_run.fresh(), sparsity)
+    model = seed_run.fresh()
+    seed_run.mask_weights(model, sparsity, names=connections(seed_run, model))
 
 
-def connections(bench: Bench, model: TracedNetwork) -> list[str]:
+def connections(seed_run: SeedRun, model: TracedNetwork) -> list[str]:
     """The weights of all layers: a neuron that is a class must stay, a connection to it may go."""
-    return bench.weight_names(model, last=True)
+    return seed_run.weight_names(model, last=True)
 
 
 def channels(model: TracedNetwork) -> int:

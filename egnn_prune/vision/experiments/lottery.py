@@ -11,7 +11,7 @@ from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import sparsities
 from egnn_prune.runs.result_store import Row
-from egnn_prune.vision.experiments.seed_run import FRESH, Bench, Masks, made_permanent, smaller
+from egnn_prune.vision.experiments.seed_run import FRESH, Masks, SeedRun, made_permanent, smaller
 from egnn_prune.vision.settings import VisionSettings
 from egnn_prune.vision.training import Fitted
 
@@ -30,51 +30,51 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """All cells of a seed; finished ones are read, not computed again."""
-    bench = Bench(settings, seed)
-    dense = bench.dense()
+    seed_run = SeedRun(settings, seed)
+    dense = seed_run.dense()
     p = settings.pruning
     cells = [("dense", "trained_on", 0.0)]
     cells += [(a, b, s) for a in p.structures for b in p.strategies for s in p.sparsities]
 
     def find_out(structure: str, strategy: str, sparsity: float) -> Row:
-        model, fitted = ticket(bench, copy.deepcopy(dense), structure, strategy, sparsity)
-        return bench.described(made_permanent(model), fitted)
+        model, fitted = ticket(seed_run, copy.deepcopy(dense), structure, strategy, sparsity)
+        return seed_run.described(made_permanent(model), fitted)
 
     names = ("structure", "strategy", "sparsity")
-    bench.saved.fill((dict(zip(names, cell, strict=True)) for cell in cells), find_out)
-    return [_as_cell(row) for row in bench.saved.rows]
+    seed_run.saved.fill((dict(zip(names, cell, strict=True)) for cell in cells), find_out)
+    return [_as_cell(row) for row in seed_run.saved.rows]
 
 
-def rehearse(bench: Bench) -> None:
+def dry_run(seed_run: SeedRun) -> None:
     """Prune untrained networks as much as will be asked, so that what cannot be is said now."""
-    p = bench.settings.pruning
+    p = seed_run.settings.pruning
     for structure in p.structures:
-        mask = bench.mask_neurons if structure == "structured" else bench.mask_weights
+        mask = seed_run.mask_neurons if structure == "structured" else seed_run.mask_weights
         for sparsity in p.sparsities:
-            mask(bench.fresh(), sparsity)
+            mask(seed_run.fresh(), sparsity)
 
 
 def ticket(
-    bench: Bench, model: TracedNetwork, structure: str, strategy: str, sparsity: float
+    seed_run: SeedRun, model: TracedNetwork, structure: str, strategy: str, sparsity: float
 ) -> tuple[TracedNetwork, Fitted]:
     """Prune a trained network and train it on as the strategy says; the network is used up."""
-    s = bench.settings
+    s = seed_run.settings
     label = f"{structure}, {strategy}, {sparsity:g}"
     if strategy == "trained_on":
-        return model, bench.fit(model, s.finetuning, label)
-    mask = bench.mask_neurons if structure == "structured" else bench.mask_weights
+        return model, seed_run.fit(model, s.finetuning, label)
+    mask = seed_run.mask_neurons if structure == "structured" else seed_run.mask_weights
     growing = sparsities("iterative", sparsity, s.pruning.rounds if strategy == "iterative" else 1)
     keep: Masks | None = None
     for now in growing[:-1]:
         keep = mask(model, now, keep)
-        bench.fit(model, s.finetuning, label)
+        seed_run.fit(model, s.finetuning, label)
     mask(model, growing[-1], keep, shuffled=strategy == "shuffled")
     if strategy in ("rewound", "reinitialised"):
-        bench.restart(model, bench.seed if strategy == "rewound" else FRESH + bench.seed)
+        seed_run.restart(model, seed_run.seed if strategy == "rewound" else FRESH + seed_run.seed)
     small = smaller(model) if structure == "structured" else model
     # a network that starts anew gets the dense network's training, one that goes on a shorter one
     anew = strategy in ("rewound", "reinitialised")
-    return small, bench.fit(small, s.training if anew else s.finetuning, label)
+    return small, seed_run.fit(small, s.training if anew else s.finetuning, label)
 
 
 def _as_cell(row: Row) -> Row:

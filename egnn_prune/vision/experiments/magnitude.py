@@ -11,7 +11,12 @@ from torch import nn
 from egnn_prune.adapters import TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.runs.result_store import Row
-from egnn_prune.vision.experiments.seed_run import Bench, load_network, made_permanent, save_network
+from egnn_prune.vision.experiments.seed_run import (
+    SeedRun,
+    load_network,
+    made_permanent,
+    save_network,
+)
 from egnn_prune.vision.settings import VisionSettings
 
 #: ``random`` removes as many weights of every layer as ``magnitude``, but others.
@@ -27,37 +32,37 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """The dense network, trained on, and pruned by magnitude and at random."""
-    bench = Bench(settings, seed)
-    dense = bench.dense()
+    seed_run = SeedRun(settings, seed)
+    dense = seed_run.dense()
     (sparsity,) = settings.pruning.sparsities
     for arm in ARMS:
-        path = bench.folder / f"{seed}_{arm}.safetensors"
-        row = bench.saved.find(arm=arm)
+        path = seed_run.folder / f"{seed}_{arm}.safetensors"
+        row = seed_run.saved.find(arm=arm)
         if row and path.exists():
             continue
         model = copy.deepcopy(dense)
         if arm != "dense_longer":
-            prune(bench, model, shuffled=arm == "random")
-        fitted = bench.fit(model, settings.finetuning, arm)
+            prune(seed_run, model, shuffled=arm == "random")
+        fitted = seed_run.fit(model, settings.finetuning, arm)
         network = made_permanent(model)
         save_network(network, path)
         removed = 0.0 if arm == "dense_longer" else sparsity
         if not row:
-            found = bench.described(network, fitted)
-            bench.saved.add({"arm": arm, "sparsity": removed, **found})
-    return [measured(bench, row) for row in bench.saved.rows]
+            found = seed_run.described(network, fitted)
+            seed_run.saved.add({"arm": arm, "sparsity": removed, **found})
+    return [measured(seed_run, row) for row in seed_run.saved.rows]
 
 
-def prune(bench: Bench, model: TracedNetwork, shuffled: bool = False) -> None:
+def prune(seed_run: SeedRun, model: TracedNetwork, shuffled: bool = False) -> None:
     """Mask the smallest weights of the convolutions, or as many others of each."""
-    (sparsity,) = bench.settings.pruning.sparsities
-    names = convolutions(model, bench.settings.pruning.ignored)
-    bench.mask_weights(model, sparsity, criterion="magnitude", names=names, shuffled=shuffled)
+    (sparsity,) = seed_run.settings.pruning.sparsities
+    names = convolutions(model, seed_run.settings.pruning.ignored)
+    seed_run.mask_weights(model, sparsity, criterion="magnitude", names=names, shuffled=shuffled)
 
 
-def rehearse(bench: Bench) -> None:
+def dry_run(seed_run: SeedRun) -> None:
     """Prune an untrained network, so that what cannot be is said now."""
-    prune(bench, bench.fresh())
+    prune(seed_run, seed_run.fresh())
 
 
 def convolutions(model: TracedNetwork, ignored: list[str]) -> list[str]:
@@ -76,10 +81,10 @@ def convolutions(model: TracedNetwork, ignored: list[str]) -> list[str]:
     return names
 
 
-def measured(bench: Bench, row: Row) -> Row:
+def measured(seed_run: SeedRun, row: Row) -> Row:
     """The row with sizes of its file, and time: measured last, all arms side by side."""
-    path = bench.folder / f"{bench.seed}_{row['arm']}.safetensors"
-    network = bench.plain()
+    path = seed_run.folder / f"{seed_run.seed}_{row['arm']}.safetensors"
+    network = seed_run.plain()
     load_network(network, path)
     return {
         "sparsity": 0.0,
@@ -90,7 +95,7 @@ def measured(bench: Bench, row: Row) -> Row:
         "nonzero": row["parameters"],
         "file_mb": path.stat().st_size / 1e6,
         "compressed_mb": compressed_bytes(path) / 1e6,
-        **bench.latency(network),
+        **seed_run.latency(network),
     }
 
 

@@ -21,7 +21,7 @@ from egnn_prune.vision.data.inputs import image_inputs
 from egnn_prune.vision.evaluation import macs, weight_counts
 from egnn_prune.vision.experiments import incremental, lottery, magnitude, selection, structured
 from egnn_prune.vision.experiments.published_results import published
-from egnn_prune.vision.experiments.seed_run import Bench
+from egnn_prune.vision.experiments.seed_run import SeedRun
 from egnn_prune.vision.settings import VisionSettings
 from egnn_prune.vision.unused import unused_by
 
@@ -34,7 +34,7 @@ class Kind(Protocol):
     def check(self, settings: VisionSettings) -> None:
         """Refuse settings that it cannot use, in one sentence about the first of them."""
 
-    def rehearse(self, bench: Bench) -> None:
+    def dry_run(self, seed_run: SeedRun) -> None:
         """Do on untrained networks what could fail later."""
 
     def run_seed(self, settings: VisionSettings, seed: int) -> list[Row]:
@@ -77,11 +77,11 @@ def run_experiment(settings: VisionSettings) -> Path:
         return folder.path
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    bench = Bench(settings, settings.seeds[0])
-    about = described(settings, bench)
-    kind.rehearse(bench)
+    seed_run = SeedRun(settings, settings.seeds[0])
+    about = described(settings, seed_run)
+    kind.dry_run(seed_run)
     for fit in (settings.training, settings.finetuning):
-        bench.training(fit)
+        seed_run.training(fit)
     start = time.perf_counter()
     rows = over_seeds(kind.run_seed, settings, settings.seeds, settings.workers)
     metrics = {
@@ -100,9 +100,9 @@ def run_experiment(settings: VisionSettings) -> Path:
     return folder.path
 
 
-def described(settings: VisionSettings, bench: Bench) -> dict[str, Any]:
+def described(settings: VisionSettings, seed_run: SeedRun) -> dict[str, Any]:
     """What the report says about the experiment, its data and its dense network."""
-    data, network = bench.data, bench.plain()
+    data, network = seed_run.data, seed_run.plain()
     return {
         "schema_version": SCHEMA,
         "experiment": settings.kind,

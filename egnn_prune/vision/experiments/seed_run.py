@@ -23,7 +23,7 @@ from egnn_prune.pruning import (
     choose_weights,
     compact,
     reinitialise,
-    release,
+    remove_masks,
     rewind,
     score_channels,
     score_weights,
@@ -83,7 +83,7 @@ def images_from(settings: ImageDataSettings, seed: int) -> ImageData:
     )
 
 
-class Bench:
+class SeedRun:
     """Everything that the arms of one seed share.
 
     Args:
@@ -189,7 +189,7 @@ class Bench:
         return {
             **weight_counts(network),
             "macs": macs(network, self.data.shape),
-            **fitted.facts(),
+            **fitted.outputs(),
             "history": fitted.history,
             **image_scores(
                 network,
@@ -219,9 +219,9 @@ class Bench:
     def context(self, model: TracedNetwork) -> Context:
         """What a criterion may look at, on the device where the model lies."""
         batches = self.looked_at()
-        return Context(model, model.channel_groups(), batches, image_losses, self.chance())
+        return Context(model, model.channel_groups(), batches, image_losses, self.rng())
 
-    def chance(self) -> torch.Generator:
+    def rng(self) -> torch.Generator:
         """For what is drawn, the same at every call."""
         return torch.Generator().manual_seed(self.seed)
 
@@ -239,7 +239,7 @@ class Bench:
         scores = score_channels(p.criterion, context)
         kept = choose(scores, sparsity, p.scope, keep, groups=context.groups)
         if shuffled:
-            kept = shuffle_masks(kept, self.chance())
+            kept = shuffle_masks(kept, self.rng())
         apply_masks(model, kept, context.groups)
         model.to("cpu")
         return kept
@@ -260,7 +260,7 @@ class Bench:
         scores = score_weights(criterion or p.weight_criterion, self.context(model), names)
         kept = choose_weights(scores, sparsity, p.weight_scope, keep)
         if shuffled:
-            flat = shuffle_masks({k: v.flatten() for k, v in kept.items()}, self.chance())
+            flat = shuffle_masks({k: v.flatten() for k, v in kept.items()}, self.rng())
             kept = {name: mask.view_as(kept[name]) for name, mask in flat.items()}
         apply_weight_masks(model, kept)
         model.to("cpu")
@@ -295,7 +295,7 @@ def smaller(model: TracedNetwork) -> TracedNetwork:
 def made_permanent(model: TracedNetwork) -> nn.Module:
     """The plain network without masks: smaller where neurons are gone, zeros for single weights."""
     small = smaller(model)
-    release(small)
+    remove_masks(small)
     return small.network
 
 

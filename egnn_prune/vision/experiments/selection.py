@@ -15,7 +15,7 @@ from egnn_prune.runs.result_store import Row
 from egnn_prune.selection import STRATEGIES, replay_weights, select
 from egnn_prune.uncertainty import ModuleDropout, SinglePass, dropout_modules
 from egnn_prune.vision.evaluation import predict_images
-from egnn_prune.vision.experiments.seed_run import Bench, smaller
+from egnn_prune.vision.experiments.seed_run import SeedRun, smaller
 from egnn_prune.vision.settings import VisionSettings
 
 #: The arm that selects nothing.
@@ -35,62 +35,62 @@ def check(settings: VisionSettings) -> None:
 
 def run_seed(settings: VisionSettings, seed: int) -> list[Row]:
     """One pruned network, and its fine-tunings on differently selected images."""
-    bench = Bench(settings, seed)
-    dense = bench.dense()
+    seed_run = SeedRun(settings, seed)
+    dense = seed_run.dense()
     (sparsity,) = settings.pruning.sparsities
 
     @cache
     def start() -> tuple[TracedNetwork, Tensor, float]:
         model = copy.deepcopy(dense)
         if sparsity:
-            bench.mask_neurons(model, sparsity)
+            seed_run.mask_neurons(model, sparsity)
             model = smaller(model)
-        return model, uncertainty(bench, model.network), bench.accuracy(model.network)
+        return model, uncertainty(seed_run, model.network), seed_run.accuracy(model.network)
 
     def find_out(strategy: str) -> Row:
-        pruned, doubt, accuracy = start()
-        weights, drawn = None, float(doubt.mean())
+        pruned, uncertainties, accuracy = start()
+        weights, drawn = None, float(uncertainties.mean())
         if strategy != ALL:
-            weights = chances(bench, doubt, strategy)
-            drawn = float((weights * doubt).sum())
+            weights = sampling_weights(seed_run, uncertainties, strategy)
+            drawn = float((weights * uncertainties).sum())
         model = copy.deepcopy(pruned)
-        train = bench.training(settings.finetuning, weights)
-        fitted = bench.fit(model, settings.finetuning, f"fine-tuning on {strategy}", train=train)
+        train = seed_run.training(settings.finetuning, weights)
+        fitted = seed_run.fit(model, settings.finetuning, f"fine-tuning on {strategy}", train=train)
         return {
             "sparsity": sparsity,
             "steps": len(train) * fitted.epochs,
             "mean_uncertainty": drawn,
             "start_accuracy": accuracy,
-            **bench.described(model.network, fitted),
+            **seed_run.described(model.network, fitted),
         }
 
-    return bench.saved.fill(({"strategy": s} for s in settings.selection.strategies), find_out)
+    return seed_run.saved.fill(({"strategy": s} for s in settings.selection.strategies), find_out)
 
 
-def chances(bench: Bench, doubt: Tensor, arm: str) -> Tensor:
+def sampling_weights(seed_run: SeedRun, uncertainties: Tensor, arm: str) -> Tensor:
     """``[N]``: the probability with which each training image is drawn."""
-    s = bench.settings.selection
-    chosen = select(doubt, arm, fraction=s.fraction, generator=bench.chance())
-    return replay_weights(chosen, len(doubt), s.replay)
+    s = seed_run.settings.selection
+    chosen = select(uncertainties, arm, fraction=s.fraction, generator=seed_run.rng())
+    return replay_weights(chosen, len(uncertainties), s.replay)
 
 
-def rehearse(bench: Bench) -> None:
+def dry_run(seed_run: SeedRun) -> None:
     """Prune an untrained network and select, so that what cannot be is said now."""
-    (sparsity,) = bench.settings.pruning.sparsities
-    bench.mask_neurons(bench.fresh(), sparsity)
-    for arm in bench.settings.selection.strategies:
+    (sparsity,) = seed_run.settings.pruning.sparsities
+    seed_run.mask_neurons(seed_run.fresh(), sparsity)
+    for arm in seed_run.settings.selection.strategies:
         if arm != ALL:
-            chances(bench, torch.rand(len(bench.data.train)), arm)
+            sampling_weights(seed_run, torch.rand(len(seed_run.data.train)), arm)
 
 
-def uncertainty(bench: Bench, network: nn.Module) -> Tensor:
+def uncertainty(seed_run: SeedRun, network: nn.Module) -> Tensor:
     """Total uncertainty H of every training image, ``[N]``, in nats; without augmentation.
 
     By Monte Carlo dropout where the network has dropout, else of a single pass.
     """
-    samples = bench.settings.uncertainty.samples
+    samples = seed_run.settings.uncertainty.samples
     sampled = bool(dropout_modules(network))
     estimator = ModuleDropout(network, samples) if sampled else SinglePass(network)
-    found, _ = predict_images(estimator, bench.batches(bench.data.train), bench.device)
+    found, _ = predict_images(estimator, seed_run.batches(seed_run.data.train), seed_run.device)
     assert isinstance(found, ClassPrediction)
     return found.entropy

@@ -19,7 +19,7 @@ LAST_LAYER = "mean_out"
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SampleScores:
     """What a strategy may look at, one row a sample.
 
     Attributes:
@@ -66,13 +66,13 @@ class Evidence:
         return len(self.uncertainty)
 
 
-def gather(
+def score_samples(
     model: nn.Module,
     batches: Iterable[Any],
     uncertainty: Tensor,
     losses: Losses | None = None,
     device: torch.device | str = "cpu",
-) -> Evidence:
+) -> SampleScores:
     r"""Collect all evidence in one deterministic pass over the samples.
 
     The embedding of a graph is what its network's last layer reads (the input of ``mean_out``),
@@ -88,7 +88,7 @@ def gather(
         model: a network with a layer ``mean_out``; one without has no embeddings.
         batches: all samples in the order of ``uncertainty``; PyG batches, or anything with ``to``
             whose samples are single rows.
-        uncertainty: ``[n]``, see :class:`Evidence`.
+        uncertainty: ``[n]``, see :class:`SampleScores`.
         losses: ``losses(model, batch) -> [B]``, or ``None`` to leave them away.
         device: where to run; the model is left on the CPU.
 
@@ -118,7 +118,7 @@ def gather(
         if hook is not None:
             hook.remove()
         model.to("cpu")
-    return Evidence(
+    return SampleScores(
         uncertainty,
         torch.cat(found_losses) if found_losses else None,
         torch.cat(embeddings) if embeddings else None,

@@ -10,7 +10,7 @@ from torch import nn
 from torch_geometric.data import Batch
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.selection import STRATEGIES, Evidence, gather, select
+from egnn_prune.selection import STRATEGIES, SampleScores, score_samples, select
 from egnn_prune.training import graph_losses
 from egnn_prune.uncertainty import DeepEnsemble
 
@@ -22,7 +22,7 @@ def test_gathered_graph_by_graph(make_property_model, make_batch, assert_close):
     modes = [m.training for m in model.modules()]
     graphs = make_batch(4, 7, 1, 5, 3).to_data_list()
     batches = [Batch.from_data_list(graphs[:2]), Batch.from_data_list(graphs[2:])]
-    found = gather(model, batches, torch.arange(5.0), graph_losses)
+    found = score_samples(model, batches, torch.arange(5.0), graph_losses)
     assert [m.training for m in model.modules()] == modes
     assert found.uncertainty.tolist() == [0, 1, 2, 3, 4]
     model.eval()
@@ -36,31 +36,33 @@ def test_gathered_graph_by_graph(make_property_model, make_batch, assert_close):
 
 
 def test_without_losses(make_property_model, make_batch):
-    found = gather(make_property_model(), [make_batch(3, 4)], torch.ones(2))
+    found = score_samples(make_property_model(), [make_batch(3, 4)], torch.ones(2))
     assert found.losses is None and found.embeddings.shape == (2, 16)
 
 
 def test_an_ensemble_embeds_with_its_first_member(make_property_model, make_batch):
     members = [make_property_model(), make_property_model(hidden=8)]
-    batch, doubt = make_batch(3, 4), torch.ones(2)
-    both = gather(DeepEnsemble(members), [batch], doubt, graph_losses)
-    assert torch.equal(both.embeddings, gather(members[0], [batch], doubt).embeddings)
+    batch, epistemic_std = make_batch(3, 4), torch.ones(2)
+    both = score_samples(DeepEnsemble(members), [batch], epistemic_std, graph_losses)
+    assert torch.equal(
+        both.embeddings, score_samples(members[0], [batch], epistemic_std).embeddings
+    )
 
 
 def test_a_network_without_a_last_layer():
-    found = gather(nn.Linear(3, 1), [torch.ones(2, 3)], torch.ones(2))
+    found = score_samples(nn.Linear(3, 1), [torch.ones(2, 3)], torch.ones(2))
     assert found.embeddings is None
 
 
 def test_samples_that_are_missing(make_property_model, make_batch):
     with pytest.raises(ConfigError, match=r"3 samples need embeddings \[3, d\], not \[2, 16\]"):
-        gather(make_property_model(), [make_batch(3, 4)], torch.ones(3))
+        score_samples(make_property_model(), [make_batch(3, 4)], torch.ones(3))
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 2)])
 def test_one_uncertainty_per_sample(shape):
     with pytest.raises(ConfigError, match="one uncertainty per training sample"):
-        Evidence(torch.ones(shape))
+        SampleScores(torch.ones(shape))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_one_uncertainty_per_sample(shape):
 )
 def test_shapes(parts, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        Evidence(torch.ones(3), **parts)
+        SampleScores(torch.ones(3), **parts)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -89,4 +91,4 @@ def test_evidence_that_is_no_number(name):
     parts = {"losses": torch.ones(2), "embeddings": torch.ones(2, 2), "covered": torch.ones(1, 2)}
     parts[name] = parts[name] * math.nan
     with pytest.raises(ConfigError, match=f"one of the {name} is NaN"):
-        Evidence(torch.ones(2), **parts)
+        SampleScores(torch.ones(2), **parts)
