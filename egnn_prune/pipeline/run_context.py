@@ -297,7 +297,7 @@ class RunContext:
         return TrainingDomain.of(self.train)
 
     def validation_epistemic_std(self, estimator: Estimator) -> dict[str, float]:
-        """Quantiles of the validation graphs' epistemic standard deviation, in the target's unit."""
+        """Quantiles of the validation graphs' epistemic deviation, in the target's unit."""
         prediction = predict_all(estimator, self.val, self.device, "validation")
         epistemic_std = graph_means(prediction.ood_variance, self.val).sqrt()
         levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}

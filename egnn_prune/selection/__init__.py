@@ -27,8 +27,8 @@ def select(
 
     Args:
         sample_scores: what is known about every sample (:func:`score_samples` collects it); a
-            tensor ``[n]`` stands for uncertainties alone, which is enough for all strategies but ``"diverse"``,
-            ``"loss"`` and ``"prototype"``.
+            tensor ``[n]`` stands for uncertainties alone, which is enough for all strategies but
+            ``"diverse"``, ``"loss"`` and ``"prototype"``.
         strategy: a name in :data:`STRATEGIES`.
         fraction: share of the samples, for all strategies but ``"threshold"``; at least one.
         threshold: for ``"threshold"``, in the unit of the uncertainty.
