@@ -91,8 +91,8 @@ class PrunedCalculator(Calculator):
     ``energy_uncertainty``, the standard deviation of the calibrated prediction;
     ``energy_epistemic_std``, its epistemic part (all of it where the method does not split it),
     which ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the standard deviation
-    of the members' forces, not calibrated (nothing was fitted on forces; absent for a single member;
-    one pass back per member); ``in_distribution``, whether that is within the threshold and
+    of the members' forces, not calibrated (nothing was fitted on forces; absent for a single
+    member; one pass back per member); ``in_distribution``, whether that is within the threshold and
     the structure looks like the training structures (absent where nothing is known of either);
     ``atoms_in_distribution [N]``, which atoms do; ``out_of_distribution_reason``, a clause.
 
@@ -272,7 +272,7 @@ class UncertaintyGuard:
     """Stops or warns when a simulation reaches what its model is not sure of.
 
     That is an epistemic deviation beyond the threshold, or a structure unlike all training
-    structures (see :class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any
+    structures (:class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any
     dynamics or optimiser of ASE; the calculator must be a :class:`PrunedCalculator` (with
     ``on_uncertain="ignore"``, or both will speak):
 
