@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
 
+import numpy as np
 import pytest
+import torch
+from trained_models import trained
+
+from egnn_prune import Prediction, pruning, save, uncertainty
+from egnn_prune.deployment import TrainedModel
+from egnn_prune.report.common.files import load_metrics, load_predictions
 
 PUBLIC = {
     "egnn_prune": "EGNN IrrepsNet Prediction PropertyModel channel_groups compact fine_tune forces "
@@ -33,3 +41,26 @@ PUBLIC = {
 def test_what_users_import_stays_importable(module):
     found = importlib.import_module(module)
     assert [name for name in PUBLIC[module].split() if not hasattr(found, name)] == []
+
+
+def test_words_of_before_that_files_hold(tmp_path):
+    path = tmp_path / "pruned.safetensors"
+    save(trained(), path, target="energy", unit="eV", validation_doubt={"q99": 0.25})
+    assert TrainedModel.load(path).ood_threshold == 0.25
+
+    old = {"schema_version": 1, "dataset": {"unit": "eV"}}
+    model = {"test_mae": 1.0, "params": 1, "macs_per_graph": 1, "ence_recalibrated": 0.5}
+    old["models"] = {"dense": model, "pruned": model}
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    found = load_metrics(tmp_path / "metrics.json")
+    assert found["models"]["dense"]["ence_calibrated"] == 0.5
+    np.savez(tmp_path / "predictions.npz", test_dense_std_recalibrated=np.ones(2))
+    assert list(load_predictions(tmp_path / "predictions.npz")) == ["test_dense_std_calibrated"]
+
+
+def test_words_of_before_in_python():
+    two = torch.zeros(1, 2)
+    prediction = Prediction(two[0], two[0] + 1, two[0], two, two)
+    assert torch.equal(prediction.doubt, prediction.ood_variance)
+    assert pruning.hold is pruning.register_masks and pruning.release is pruning.remove_masks
+    assert uncertainty.thinned is uncertainty.dropout_samples

@@ -40,6 +40,10 @@ def test_nested_and_dotted_names(settings):
     assert found.model.attention == Settings().model.attention  # the rest is as ever
 
 
+def test_a_word_of_earlier_runs(settings):
+    assert settings("training.best_by: val_mae\n").training.monitor == "val_mae"
+
+
 def test_the_command_line_comes_first(settings):
     found = settings("seed: 3\nmodel: {hidden: 8}\n", "model.hidden=16")
     assert (found.seed, found.model.hidden) == (3, 16)
