@@ -1,5 +1,10 @@
 """Another name for :mod:`egnn_prune.ase.predict_file`."""
 
-from egnn_prune.ase.predict_file import predict_structures, write_predictions
+from egnn_prune.ase.predict_file import (
+    Predicted,
+    checked_folder,
+    predict_structures,
+    write_predictions,
+)
 
-__all__ = ["predict_structures", "write_predictions"]
+__all__ = ["Predicted", "checked_folder", "predict_structures", "write_predictions"]

@@ -21,9 +21,7 @@ from egnn_prune.ase.structures import read_structures
 from egnn_prune.errors import ConfigError
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
-from egnn_prune.report.common.formatting import MISSING
-from egnn_prune.report.common.style import png_bytes
-from egnn_prune.report.run.dynamics import dynamics_plot, with_error
+from egnn_prune.report.common.formatting import MISSING, with_error
 from egnn_prune.system.files import write_json
 
 #: Arrays of the first structure that a simulation keeps.
@@ -184,6 +182,9 @@ def simulate(
             f"{atoms.get_chemical_formula()} at constant energy, {timestep:g} fs a step, "
             f"{trajectory.column('temperature_K').mean():.0f} K on average"
         )
+        from egnn_prune.report.common.style import png_bytes  # matplotlib
+        from egnn_prune.report.run.dynamics import dynamics_plot
+
         figure = dynamics_plot(trajectory.rows, len(atoms), drift, error, limit, title)
         write_atomic(folder / "dynamics.png", png_bytes(figure))
     report = SimulationReport(

@@ -87,8 +87,15 @@ def _read(path: Path) -> Any:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    except RecursionError:  # an anchor that holds itself, or brackets by the thousand
+        raise ConfigError(f"{path} is nested too deeply for a file of settings") from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        why = str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        why = (
+            f"line {mark.line + 1}: {getattr(error, 'problem', '')}"
+            if mark
+            else str(error).splitlines()[0]
+        )
         raise ConfigError(f"{path} is no YAML file of settings: {why}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings; they are written SETTING: VALUE")

@@ -58,6 +58,7 @@ def command(main: Callable[[Any], object], schema: type, config_name: str, purpo
         if not any(a.startswith("-") for a in options):
             options = []
         stated = [a for a in given if a not in options]
+        _refuse_what_is_no_setting(stated)
         with _refusing(schema, stated):
             read = overrides_of(file, schema, choices(config_name), stated) if file else []
             overrides = [*read, *stated]
@@ -90,6 +91,15 @@ def check(schema: type, config_name: str, arguments: Sequence[str]) -> None:
     stated = [a for a in given if not a.startswith("-")]
     with _refusing(schema, stated):
         OmegaConf.to_object(_composed(config_name, stated))
+
+
+def _refuse_what_is_no_setting(stated: Sequence[str]) -> None:
+    for argument in stated:
+        name, sign, _ = argument.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"{argument!r} sets nothing; settings are written NAME=VALUE")
+        if name[0] in "+~":
+            raise ConfigError(f"settings cannot be added or deleted, as by {argument!r}")
 
 
 @contextmanager

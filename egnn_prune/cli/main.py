@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from egnn_prune import __version__
 from egnn_prune.cli.registry import COMMANDS, NAME, SHELLS
-from egnn_prune.cli.script import fail
+from egnn_prune.cli.script import fail, one_sentence
 from egnn_prune.cli.streams import FLAGS, FLAGS_HELP
 from egnn_prune.cli.suggest import did_you_mean
 
@@ -43,7 +43,8 @@ def main() -> None:
         case ["--completion", shell] if shell in SHELLS:
             from egnn_prune.cli.completion import script
 
-            print(script(shell))
+            with one_sentence():  # the settings' names need Hydra
+                print(script(shell))
         case ["--completion", *_]:
             fail(f"--completion is followed by one of {', '.join(SHELLS)}")
         case ["study"] | ["study", "-h" | "--help"]:

@@ -45,14 +45,21 @@ class Allowed:
         if self.choices:
             return ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            return f"between {self.low:g} and {self.high:g}"
+            return f"between {_plain(self.low)} and {_plain(self.high)}"
         limits = (
             ("at least", self.low),
             ("above", self.above),
             ("at most", self.high),
             ("below", self.below),
         )
-        return " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        return " and ".join(
+            f"{word} {_plain(limit)}" for word, limit in limits if limit is not None
+        )
+
+
+def _plain(limit: float) -> str:
+    """The number as one would write it, without an exponent."""
+    return f"{limit:,.10g}"
 
 
 def setting(default: Any, meaning: str, **allowed: Any) -> Any:

@@ -309,8 +309,10 @@ class CentroidStudySettings:
     sparsities: list[float] = setting(
         [0.0, 0.25, 0.5, 0.75], "share of the channels removed", **SPARSITY
     )
-    fraction: float = setting(0.25, "share of the training graphs that the second half sees")
-    criterion: str = setting("taylor", "which channels go")
+    fraction: float = setting(
+        0.25, "share of the training graphs that the second half sees", above=0, high=1
+    )
+    criterion: str = setting("taylor", "which channels go", choices=CRITERIA)
     samples: int = setting(10, "MC-dropout samples whose spread is the uncertainty", **COUNT)
     workers: int = setting(1, WORKERS, **COUNT)
     threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)

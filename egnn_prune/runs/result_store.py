@@ -45,7 +45,9 @@ class Rows:
         if path.exists():
             found = read_json(path)
             if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
-                raise InputError(f"{path} is damaged; delete it to begin this seed anew")
+                raise InputError(
+                    f"{path} is damaged or of an earlier version; delete it to start this seed anew"
+                )
             if found.get("asked") != asked:
                 raise ConfigError(
                     f"{path} holds rows found with {found.get('asked')}, not {asked}; choose "

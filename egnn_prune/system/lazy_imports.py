@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,8 @@ def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[
             the name of something that is imported so: it would be found in its place.
     """
     homes = {name: module for module, names in modules.items() for name in names}
+    known = vars(sys.modules[package])
+    known["__dir__"] = lambda: sorted({*known, *homes})  # for tab completion
 
     def __getattr__(name: str) -> Any:
         if name not in homes:

@@ -37,7 +37,8 @@ from egnn_prune.ase.dynamics import (
 )
 from egnn_prune.ase.simulation import simulate
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.report.run.dynamics import dynamics_plot, with_error
+from egnn_prune.report.common.formatting import with_error
+from egnn_prune.report.run.dynamics import dynamics_plot
 
 ROOT = Path(__file__).parents[2]
 

@@ -107,7 +107,7 @@ def test_help_shows_the_values_of_the_file(settings, capsys, tmp_path, monkeypat
         (b"\xff\xfe\x00", "run.yaml is no YAML file of settings: "),
         (
             "name: !!python/object/apply:os.system ['true']",
-            "is no YAML file of settings: could not",
+            "could not determine a constructor",
         ),
         ("name: ${oc.env:HOME}", "name in run.yaml must be a number, text or a list, not '${oc."),
         ("seed: many", "seed"),

@@ -95,7 +95,7 @@ def script(monkeypatch, capsys, tmp_path):
         (["model.hidden=0"], "model.hidden must be at least 1, not 0"),
         (["model.cutoff=-1"], "model.cutoff must be above 0, not -1"),
         (["model.cutoff=nan"], "model.cutoff must be above 0, not nan"),
-        (["seed=-1"], "seed must lie between 0 and 4e+06, not -1"),
+        (["seed=-1"], "seed must lie between 0 and 4,000,000, not -1"),
         (["training.lr=nan"], "training.lr must be above 0, not nan"),
         (["training.max_epochs=0"], "training.max_epochs must be at least 1"),
         (["selection.strategy=best"], "selection.strategy must be one of top, threshold"),

@@ -149,7 +149,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("thinned", [False, True], ids=["whole", "thinned"])
+@pytest.mark.parametrize("dropout_samples", [False, True], ids=["whole", "thinned"])
 @pytest.mark.parametrize("options", FIELDS.values(), ids=FIELDS.keys())
 def test_forces_are_the_negative_gradient(
     make_property_model, make_batch, draw_thinning, dtype, options, dropout_samples

@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 
 from egnn_prune import load
 from egnn_prune.errors import DataError
+from egnn_prune.pipeline.main_job import run
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_pruned_egnn.py"
 
@@ -45,11 +46,11 @@ def clusters(tmp_path) -> Path:
     return tmp_path / "clusters.xyz"
 
 
-def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
+def test_extxyz_in_pruned_model_out(clusters, tmp_path):
     asked = {"data__name": "extxyz", "data__path": str(clusters)}
     with pytest.raises(DataError, match="8 validation graphs, and error bars are calibrated on 10"):
-        script.main(tiny(tmp_path / "first", **asked))
-    script.main(tiny(tmp_path / "run", **asked, uncertainty__calibration="none"))
+        run(tiny(tmp_path / "first", **asked))
+    run(tiny(tmp_path / "run", **asked, uncertainty__calibration="none"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     dataset, models = metrics["dataset"], metrics["models"]
     assert dataset["name"] == "clusters.xyz"
@@ -70,7 +71,7 @@ def test_extxyz_in_pruned_model_out(clusters, tmp_path, script):
 
 @pytest.mark.parametrize("further", [None, "test", "ood"])
 def test_too_few_structures_to_judge_on_are_refused_before_the_training(
-    clusters, tmp_path, script, further
+    clusters, tmp_path, further
 ):
     """Five have one in the test split; so has a further file of one."""
     few = ase.io.read(clusters, ":5")
@@ -85,14 +86,14 @@ def test_too_few_structures_to_judge_on_are_refused_before_the_training(
     with pytest.raises(
         DataError, match=rf"has 1 graph in its {further or 'test'} split, and error"
     ):
-        script.main(tiny(tmp_path / "run", **asked, uncertainty__calibration="none"))
+        run(tiny(tmp_path / "run", **asked, uncertainty__calibration="none"))
     assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
-def test_the_data_are_described_before_the_training(clusters, tmp_path, script, capsys):
+def test_the_data_are_described_before_the_training(clusters, tmp_path, capsys):
     asked = {"data__name": "extxyz", "data__path": str(clusters)}
     with pytest.raises(DataError, match="8 validation graphs"):
-        script.main(tiny(tmp_path / "run", **asked))
+        run(tiny(tmp_path / "run", **asked))
     said = capsys.readouterr().out
     assert "Data: extxyz\n  76 structures of 3 to 7 atoms; elements Ne Ar\n" in said
     assert "\n  splits: 60 train, 8 val, 8 test, 0 ood\n" in said

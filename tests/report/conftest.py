@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from molecules import MOLECULES
 from numpy.typing import NDArray
 
 from egnn_prune.report.common import style
@@ -170,23 +171,6 @@ def comparison() -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-MOLECULES = {
-    "O": ([8, 1, 1], [[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]]),
-    "C": (
-        [6, 1, 1, 1, 1],
-        [
-            [0, 0, 0],
-            [0.63, 0.63, 0.63],
-            [-0.63, -0.63, 0.63],
-            [-0.63, 0.63, -0.63],
-            [0.63, -0.63, -0.63],
-        ],
-    ),
-    "C#N": ([6, 7, 1], [[0, 0, 0], [0, 0, 1.16], [0, 0, -1.07]]),
-}
-"""Atomic numbers and positions in Angstrom by SMILES."""
 
 
 def _scores(name: str, prefix: str, worse: float) -> dict[str, float]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.statistics import summarise, t_quantile
 from egnn_prune.report.common.style import png_bytes
-from egnn_prune.report.studies.comparison import comparison_plot, summary_table, write_csv
+from egnn_prune.report.studies.comparison import COLUMNS, comparison_plot, summary_table
 
 Rows = list[dict[str, Any]]
 
@@ -37,7 +38,7 @@ def test_csv_round_trip(comparison: Rows, tmp_path: Path) -> None:
     comparison[0]["nll"] = math.nan
     comparison[1]["extra"] = "x,y"
     del comparison[2]["ood_mae"]
-    path = write_csv(comparison, tmp_path / "new" / "rows.csv")
+    path = write_rows(comparison, tmp_path / "new" / "rows.csv", COLUMNS)
     with path.open(newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert len(read) == len(comparison)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import MOLECULES
+from molecules import MOLECULES
 
 from egnn_prune.report.run.error_bars import error_bars
 from egnn_prune.report.run.gallery import exhibits, gallery_figure, gallery_notes, summary

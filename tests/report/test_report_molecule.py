@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.data import covalent_radii as radius
-from conftest import MOLECULES
 from matplotlib.patches import Circle
+from molecules import MOLECULES
 
 from egnn_prune.report.common.style import house_style, new_figure
 from egnn_prune.report.run.molecule import bonds, draw_molecule, facing, formula

@@ -82,7 +82,7 @@ def test_the_likelihood_falls_apart_into_accuracy_and_size():
     [
         ({"seeds": []}, "seeds needs one or more different values"),
         ({"seeds": [1, 1]}, "seeds needs one or more different values"),
-        ({"sparsities": [0.5, 1.0]}, "sparsities lie between 0 and 1"),
+        ({"sparsities": [0.5, 1.0]}, "sparsities must be above 0 and below 1"),
         ({"recipes": ["triple"]}, "recipes must be some of single, shallow"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"deep_members": 1}, "deep_members must be at least 2"),

@@ -131,7 +131,10 @@ def test_arms_differ_in_what_they_claim_only(tmp_path):
         ({"arms": []}, "arms needs one or more different values"),
         ({"seeds": []}, "seeds needs one or more different values"),
         ({"sparsities": []}, "sparsities needs one or more different values"),
-        ({"sparsities": [0.5, 1.0]}, "sparsity must be at least 0 and below 1, not 1.0"),
+        (
+            {"sparsities": [0.5, 1.0]},
+            r"sparsities must be at least 0 and below 1, not \[0.5, 1.0\]",
+        ),
         ({"workers": 0}, "workers must be at least 1"),
     ],
 )

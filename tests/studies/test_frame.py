@@ -77,7 +77,7 @@ def test_a_refused_study_leaves_nothing(tmp_path, changes, complaint):
 
 
 def test_every_seed_must_be_one_that_the_main_job_can_have(tmp_path):
-    with pytest.raises(ConfigError, match="seeds must lie between 0 and 4e"):
+    with pytest.raises(ConfigError, match="seeds must lie between 0 and 4,000,000"):
         run_checks(SanitySettings(out=str(tmp_path / "out"), seeds=[0, -1]))
 
 

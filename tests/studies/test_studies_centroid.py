@@ -96,8 +96,16 @@ def test_the_second_half_leaves_the_dense_network_alone_and_stays_equivariant():
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
-    for changes in ({"steps": [0]}, {"sparsities": [1.0]}, {"sparsities": [-0.1]}):
-        with pytest.raises(ConfigError, match="steps must be at least 1 and sparsities"):
+    for changes, said in (
+        ({"steps": [0]}, "steps must be at least 1"),
+        ({"sparsities": [1.0]}, "sparsities must be at least 0 and below 1"),
+        ({"sparsities": [-0.1]}, "sparsities must be at least 0 and below 1"),
+        ({"criterion": "foo"}, "criterion must be one of"),
+        ({"fraction": 0.0}, "fraction must be above 0 and at most 1"),
+        ({"samples": 0}, "samples must be at least 1"),
+        ({"threads": 0}, "threads must lie between 1"),
+    ):
+        with pytest.raises(ConfigError, match=said):
             run_centroid_study(tiny(tmp_path, **changes))
     with pytest.raises(ConfigError, match="sparsities needs one or more different"):
         run_centroid_study(tiny(tmp_path, sparsities=[0.5, 0.5]))

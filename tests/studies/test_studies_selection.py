@@ -269,8 +269,8 @@ def test_an_interrupted_acquisition_goes_on(acquired, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"strategies": ["loss"]}, r"not \['loss'\]: a pool has no labels"),
-        ({"strategies": ["threshold"]}, r"not \['threshold'\]: a pool has no labels"),
+        ({"strategies": ["loss"]}, r"strategies must be some of .*, not \['loss'\]"),
+        ({"strategies": ["threshold"]}, r"strategies must be some of .*, not \['threshold'\]"),
         ({"strategies": ["top", "top"]}, "strategies needs one or more different values"),
         ({"initial": 1}, "initial must be at least 2, not 1"),
         ({"first_steps": 0}, "first_steps must be at least 1, not 0"),

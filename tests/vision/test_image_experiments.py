@@ -310,18 +310,18 @@ def test_uncertain_images_are_the_ones_that_are_drawn(settings, monkeypatch):
         return real(self, fit, weights)
 
     monkeypatch.setattr(SeedRun, "training", watched)
-    drawn = []
-    real = selection.uncertainty
+    scores = []
+    scored = selection.uncertainty
     monkeypatch.setattr(
         selection,
         "uncertainty",
-        lambda b, n: drawn.append(real(b, n)) or drawn[-1],
+        lambda b, n: scores.append(scored(b, n)) or scores[-1],
     )
     selection.run_seed(chosen, 0)
     top, least = drawn["weights"][1], drawn["weights"][3]
     assert int((top > 0).sum()) == int((least > 0).sum()) == 60
-    assert drawn[0][top > 0].min() >= drawn[0][top == 0].max()
-    assert drawn[0][least > 0].max() <= drawn[0][least == 0].min()
+    assert scores[0][top > 0].min() >= scores[0][top == 0].max()
+    assert scores[0][least > 0].max() <= scores[0][least == 0].min()
 
 
 # ------------------------------------------------------------------ bad settings

@@ -116,3 +116,12 @@ def text_table(header: list[str], body: list[list[str]], left: int = 1) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(header), rule, *(line(row) for row in body)])
+
+
+def with_error(value: float, error: float) -> str:
+    """A number and its standard error, to the error's second significant digit."""
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return MISSING
+    digits = 1 - math.floor(math.log10(error)) if error > 0 else 6
+    digits = min(max(digits, 0), 12)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -119,20 +119,6 @@ def shares(rows: Sequence[Row], cell: Row, unknown: int, known: int) -> NDArray[
     return np.stack(found)
 
 
-def pair_share(metrics: Metrics, pair: tuple[str, str] = ALWAYS) -> list[tuple[float, Summary]]:
-    """Share in percent of `pair` (OOD class, known class) by sparsity; empty without the pair."""
-    path = path_of_one(metrics["rows"], "ood_labels")
-    known, unknown = _names(metrics) if path else ([], [])
-    if pair[0] not in unknown or pair[1] not in known:
-        return []
-    i, j = unknown.index(pair[0]), known.index(pair[1])
-    size = len(unknown), len(known)
-    return [
-        (s, summarise((100 * shares(metrics["rows"], cell, *size)[:, i, j]).tolist()))
-        for s, cell in path
-    ]
-
-
 def _names(metrics: Metrics) -> tuple[list[str], list[str]]:
     data = metrics.get("data") or {}
     known, unknown = data.get("classes"), data.get("ood_classes")

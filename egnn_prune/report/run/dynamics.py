@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from egnn_prune.report.common.formatting import MISSING
+from egnn_prune.report.common.formatting import with_error
 from egnn_prune.report.common.style import (
     BLACK,
     BLUE,
@@ -79,12 +78,3 @@ def dynamics_plot(
         axes.set_ylim(low, high + 0.3 * (high - low))  # room above the data for the legend
     figure.align_ylabels()
     return figure
-
-
-def with_error(value: float, error: float) -> str:
-    """A number and its standard error, to the error's second significant digit."""
-    if not (math.isfinite(value) and math.isfinite(error)):
-        return MISSING
-    digits = 1 - math.floor(math.log10(error)) if error > 0 else 6
-    digits = min(max(digits, 0), 12)
-    return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -8,7 +8,6 @@ A row describes one trained model: ``seed``, ``arm`` (``dense`` or a pruning cri
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import number
 from egnn_prune.report.common.formatting import MISSING, text_table
 from egnn_prune.report.common.plots import band, legend_below
@@ -65,20 +63,6 @@ def _checked(rows: Rows) -> list[dict[str, Any]]:
     if len(units) > 1:
         raise InputError(f"comparison: rows have different units: {', '.join(sorted(units))}")
     return checked
-
-
-def write_csv(rows: Rows, path: Path) -> Path:
-    """Writes the rows as CSV, atomically; missing and NaN values become empty cells.
-
-    Args:
-        rows: One mapping per trained model. Keys beyond `COLUMNS` become further columns.
-        path: Where to write.
-
-    Returns:
-        `path`.
-    """
-    _checked(rows)
-    return write_rows(rows, path, COLUMNS)
 
 
 def _in_unit(name: str, rows: Rows) -> str:
