@@ -7,7 +7,13 @@ The parts, in the order in which the main job (:mod:`egnn_prune.pipeline.main_jo
 * :mod:`egnn_prune.uncertainty`: how sure it is
 * :mod:`egnn_prune.selection`: which training graphs deserve more work
 * :mod:`egnn_prune.pruning`: which channels go, and how they are removed for real
+* :mod:`egnn_prune.training`: losses, fits, pruning in rounds
+* :mod:`egnn_prune.evaluation`: error, error bars, cost and symmetry
 * :mod:`egnn_prune.report`: tables, figures, the page
+
+and around it: :mod:`~egnn_prune.api` (prune any network), :mod:`~egnn_prune.deployment` and
+:mod:`~egnn_prune.ase` (trained models at work), :mod:`~egnn_prune.adapters` (other people's
+networks), :mod:`~egnn_prune.studies`, :mod:`~egnn_prune.vision` and :mod:`~egnn_prune.cli`.
 """
 
 from __future__ import annotations

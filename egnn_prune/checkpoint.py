@@ -1,4 +1,4 @@
-"""Another name for :mod:`egnn_prune.deployment.checkpoint`."""
+"""Kept for users' imports; the code is in :mod:`egnn_prune.deployment.checkpoint`."""
 
 from egnn_prune.deployment.checkpoint import load, load_estimator, read_header, save
 

@@ -1,4 +1,4 @@
-"""Another name for :mod:`egnn_prune.deployment.export`."""
+"""Kept for users' imports; the code is in :mod:`egnn_prune.deployment.export`."""
 
 from egnn_prune.deployment.export import export_onnx, export_program, tensors
 

@@ -1,4 +1,4 @@
-"""Another name for :mod:`egnn_prune.ase.predict_file`."""
+"""Kept for users' imports; the code is in :mod:`egnn_prune.ase.predict_file`."""
 
 from egnn_prune.ase.predict_file import (
     Predicted,

@@ -33,7 +33,7 @@ class UncertaintyWarning(UserWarning):
 
 
 class UncertaintyExceeded(InputError):
-    """The same, where it was to be an error."""
+    """Raised instead of the warning where ``on_uncertain="raise"``."""
 
 
 class Results(dict[str, Any]):
@@ -58,7 +58,7 @@ class Results(dict[str, Any]):
         raise KeyError(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """As :meth:`dict.get`, of our names, too."""
+        """Like :meth:`dict.get`; accepts this package's result names, too."""
         try:
             return self[name]
         except KeyError:

@@ -1,4 +1,10 @@
-"""Predictions for a file of structures: a table, and the structures with their results."""
+"""Predictions for a file of structures: a table, and the structures with their results.
+
+On the way: :mod:`egnn_prune.ase.structures` reads and checks them, ``TrainedModel.predict``
+(:mod:`egnn_prune.deployment.trained_model`) runs the estimator of :mod:`egnn_prune.uncertainty` on
+the network of :mod:`egnn_prune.models` and calibrates, and each result is a
+:class:`~egnn_prune.deployment.structure_prediction.StructurePrediction`.
+"""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ CHECKED = ("pos", "y", "forces", "cell")
 
 
 def not_finite(record: int, source: str, name: str) -> str:
-    """What is said of a record with a NaN."""
+    """The error message about a record with a NaN."""
     return f"record {record} of {source} has a NaN or infinite value in its {name}; repair it"
 
 

@@ -22,7 +22,7 @@ from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.system.files import atomic
 from egnn_prune.uncertainty import DeepEnsemble, Estimator
-from egnn_prune.uncertainty.description import describe, fitted, load_fitted, restored
+from egnn_prune.uncertainty.saved_form import describe, fitted, load_fitted, restored
 
 FORMAT = 1
 #: Begins the names of an estimator's own tensors; no module's name can hold a colon.

@@ -40,7 +40,7 @@ def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 def complaint(header: Mapping[str, Any]) -> str:
-    """What no model of this package says about itself, or nothing."""
+    """Why a header is not one of this package's models; empty where it is."""
     for entry, kind in (("architecture", dict), ("held", list), ("metadata", dict)):
         if not isinstance(header.get(entry), kind):
             return f"{entry} is missing or has the wrong form"

@@ -1,4 +1,4 @@
-"""Graphs in batches: how they lie there, who talks to whom, and what no network can use."""
+"""Graphs in batches: their layout, the neighbour search, and the checks of both."""
 
 from egnn_prune.graphs.batches import graph_of_node, graph_pointer, is_periodic, replicate
 from egnn_prune.graphs.checks import check_graphs, warn_of_coincident_points

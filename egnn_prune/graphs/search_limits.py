@@ -1,4 +1,4 @@
-"""What is asked of positions, cell and cutoff before neighbours are searched for."""
+"""Checks of positions, cell and cutoff before the neighbour search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether tensors hold numbers now, or stand for any numbers in a program that is being made."""
+"""Whether torch is tracing or compiling: then tensors hold no numbers to be checked."""
 
 from __future__ import annotations
 

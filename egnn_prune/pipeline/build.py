@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import ModelSettings, Settings, UncertaintySettings
+from egnn_prune.configs.settings import METHODS, ModelSettings, Settings, UncertaintySettings
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import (
@@ -170,4 +170,6 @@ def build_estimator(settings: UncertaintySettings, network: nn.Module) -> Estima
         return MCDropout(network, settings.samples)
     if settings.method == "last_layer":
         return LastLayer(network)
+    if settings.method not in METHODS:
+        raise ConfigError(f"no estimator is built for uncertainty.method={settings.method}")
     return SinglePass(network)  # the network itself is an ensemble, or states its variance

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.pruning.budget import choose_within, latency_of, macs_of
+from egnn_prune.pruning.channel_choice import SCOPES, choose, shuffle_masks
 from egnn_prune.pruning.compaction import compact, compact_with_optimizer
 from egnn_prune.pruning.criteria import CRITERIA, Context, Movement, score_channels
 from egnn_prune.pruning.effective import effective_masks, effective_sparsity
@@ -23,7 +24,6 @@ from egnn_prune.pruning.masks import (
     thaw,
 )
 from egnn_prune.pruning.schedule import SCHEDULES, incremental, sparsities
-from egnn_prune.pruning.scope import SCOPES, choose, shuffle_masks
 from egnn_prune.pruning.sparse_weights import (
     WEIGHT_CRITERIA,
     apply_weight_masks,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from egnn_prune.channels import ChannelGroup, Prunable, evaluating
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.channel_choice import choose, round_widths
 from egnn_prune.pruning.ledger import count_macs
-from egnn_prune.pruning.scope import choose, round_widths
 
 Cost = Callable[[nn.Module], float]
 

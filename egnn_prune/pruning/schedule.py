@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.scope import check_sparsity
+from egnn_prune.pruning.channel_choice import check_sparsity
 
 Schedule = Callable[[float, float], float] | Callable[[float], float]
 

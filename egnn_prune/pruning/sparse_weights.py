@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.channel_choice import check_sparsity, keep_highest
 from egnn_prune.pruning.criteria.context import Context
 from egnn_prune.pruning.criteria.grasp import gradient_flow
 from egnn_prune.pruning.criteria.lamp import lamp_of
@@ -20,7 +21,6 @@ from egnn_prune.pruning.criteria.snip import connection_sensitivity
 from egnn_prune.pruning.criteria.synflow import synaptic_flow
 from egnn_prune.pruning.criteria.weight_passes import input_norms, weight_moments
 from egnn_prune.pruning.masks import mask_of, register_masks
-from egnn_prune.pruning.scope import check_sparsity, keep_highest
 from egnn_prune.pruning.tensors import get_tensor, is_parameter, parameter_names
 
 Scores = dict[str, Tensor]

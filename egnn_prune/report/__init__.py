@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from egnn_prune.report.run.figures import pruned_vs_baseline, write_figures
     from egnn_prune.report.run.gallery import gallery_figure
     from egnn_prune.report.run.html import write_report
-    from egnn_prune.report.run.scatter import parity
+    from egnn_prune.report.run.parity import parity
     from egnn_prune.report.run.tables import comparison_table, ledger_table
 else:  # matplotlib, which tables and CSV files do not need
     __getattr__ = lazy_names(
@@ -26,7 +26,7 @@ else:  # matplotlib, which tables and CSV files do not need
             "run.figures": ("pruned_vs_baseline", "write_figures"),
             "run.gallery": ("gallery_figure",),
             "run.html": ("write_report",),
-            "run.scatter": ("parity",),
+            "run.parity": ("parity",),
             "run.tables": ("comparison_table", "ledger_table"),
         },
     )

@@ -23,7 +23,7 @@ from egnn_prune.system.device import choose_device
 
 
 class Placed(Protocol):
-    """Settings of what has a folder for its results."""
+    """Settings with a folder for the results."""
 
     @property
     def out(self) -> str | None:

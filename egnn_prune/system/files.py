@@ -1,4 +1,4 @@
-"""Files that are written atomically, complete or not there at all; and those that mean nothing."""
+"""Files that are written atomically, complete or not there at all; and which files to ignore."""
 
 from __future__ import annotations
 

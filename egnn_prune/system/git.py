@@ -1,4 +1,4 @@
-"""Where a number came from."""
+"""Provenance of a result: the git commit and the command line."""
 
 from __future__ import annotations
 

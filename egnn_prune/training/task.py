@@ -70,7 +70,7 @@ class Task(L.LightningModule):
 
     model: nn.Module
 
-    def limits(self, batches: int | None) -> dict[str, Any]:
+    def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """Options of Lightning's trainer that say how long the fit lasts.
 
         Args:
@@ -94,7 +94,7 @@ class RegressionTask(Task):
         super().__init__()
         self.model, self.settings, self.losses = model, settings, losses
 
-    def limits(self, batches: int | None) -> dict[str, Any]:
+    def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """Exactly the steps that were asked for, however many passes over the data they are."""
         passes = self.settings.steps // batches if batches else 1
         return {
@@ -188,7 +188,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=0 if val is None else 1.0,
-        **task.limits(batches),
+        **task.trainer_options(batches),
     )
     task.model.train()  # lightning keeps the mode: a loaded model would learn without dropout
     try:

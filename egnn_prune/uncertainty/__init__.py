@@ -1,4 +1,10 @@
-"""How sure a model is, and whether that is true. This package knows torch only."""
+"""How sure a model is, and whether that is true. This package knows torch only.
+
+A new method is a subclass of :class:`Estimator` in a file of its own, named in ``ESTIMATORS``
+(:mod:`egnn_prune.uncertainty.saved_form`), so that model files can hold it. For the jobs it also
+gets a name in ``METHODS`` (:mod:`egnn_prune.configs.settings`) and a branch of ``build_estimator``
+(:mod:`egnn_prune.pipeline.build`).
+"""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class LastLayer(Estimator):
 
     @property
     def linear_out(self) -> LinearOut:
-        """The network, by what is asked of it."""
+        """The network, typed by what is needed of it."""
         return cast(LinearOut, self.network)
 
     def fit(self, batches: Iterable[Any]) -> Self:

@@ -95,7 +95,7 @@ def diagonal(axes: Axes, style: str = "--", label: str | None = None) -> None:
 
 
 def zero(axes: Axes, vertical: bool = False) -> None:
-    """Where nothing differs."""
+    """The reference line of no difference."""
     (axes.axvline if vertical else axes.axhline)(0, color=GREY, linestyle="--", linewidth=1)
 
 

@@ -38,7 +38,7 @@ from egnn_prune.report.run.calibration import mae_half_interval, reliability
 from egnn_prune.report.run.calibration_figure import calibration_figure
 from egnn_prune.report.run.error_bars import error_bars, graphs_of, why_no_calibration
 from egnn_prune.report.run.gallery import gallery_figure
-from egnn_prune.report.run.scatter import parity
+from egnn_prune.report.run.parity import parity
 from egnn_prune.report.run.tables import headline
 from egnn_prune.report.run.training import load_curves, training_figure
 
@@ -162,14 +162,14 @@ def write_figures(run: Path) -> dict[str, Path]:
     run = Path(run)
     metrics = load_metrics(run / "metrics.json")
     predictions = load_predictions(run / "predictions.npz")
-    drawn: dict[str, Figure | None] = {
+    told = why_no_calibration(metrics, predictions) is None
+    drawn: dict[str, Figure | None] = {  # in the order of the page
         "pruned_vs_baseline": pruned_vs_baseline(metrics, predictions),
         "parity": parity(metrics, predictions),
-        "gallery": gallery_figure(metrics, predictions),
         "training": training_figure(metrics, load_curves(run)),
+        "calibration": calibration_figure(metrics, predictions) if told else None,
+        "gallery": gallery_figure(metrics, predictions),
     }
-    if why_no_calibration(metrics, predictions) is None:
-        drawn["calibration"] = calibration_figure(metrics, predictions)
     return {
         name: write_atomic(run / f"{name}.png", png_bytes(figure))
         for name, figure in drawn.items()

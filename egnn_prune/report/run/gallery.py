@@ -62,7 +62,7 @@ class Exhibit:
 
     @property
     def off(self) -> float:
-        """Distance of truth and prediction in error bars."""
+        """Error over the predicted standard deviation."""
         return abs(self.mean - self.target) / self.std if self.std > 0 else math.inf
 
 

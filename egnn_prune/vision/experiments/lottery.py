@@ -1,4 +1,4 @@
-"""S1: tickets. Prune, then train on: from the trained, from the first, or from new weights.
+"""Lottery tickets: prune, then train on from the trained, the initial, or new weights.
 
 What happens to accuracy, to calibration, and to images of unknown classes?
 """

@@ -222,7 +222,7 @@ class SeedRun:
         return Context(model, model.channel_groups(), batches, image_losses, self.rng())
 
     def rng(self) -> torch.Generator:
-        """For what is drawn, the same at every call."""
+        """A generator that is seeded alike at every call."""
         return torch.Generator().manual_seed(self.seed)
 
     def mask_neurons(
