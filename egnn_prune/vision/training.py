@@ -59,7 +59,7 @@ class ClassificationTask(Task):
         self.model, self.settings = model, settings
         self.optimizer = optimizer or build_optimizer(model, settings)
 
-    def limits(self, batches: int | None) -> dict[str, Any]:
+    def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """At most the epochs of the settings."""
         return {"max_epochs": self.settings.epochs}
 
