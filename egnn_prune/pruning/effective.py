@@ -16,6 +16,10 @@ def effective_masks(model: Prunable, groups: list[ChannelGroup] | None = None) -
     A channel is dead when all entries that make it are zero (weights and bias) or all that read
     it are. Its other entries then count as zero as well, which may kill its neighbours: repeated
     until nothing changes. Finds what unstructured masks leave without a path.
+
+    Args:
+        model: any module with ``channel_groups()``, masked or not.
+        groups: the model's groups, where the caller already has them.
     """
     groups = groups if groups is not None else model.channel_groups()
     members = {g.name: weight_members(g, model) for g in groups}

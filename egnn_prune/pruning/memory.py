@@ -55,6 +55,10 @@ def peak_memory(model: nn.Module, run: Callable[[nn.Module], Any]) -> int:
     """Bytes of tensors alive at the worst moment of a pass without gradients, weights aside.
 
     Counts what the operators return, on any device; a kernel's own workspace is not seen.
+
+    Args:
+        model: the network.
+        run: calls it once, such as ``lambda m: m(batch)``.
     """
     with evaluating(model), torch.no_grad(), _LiveBytes() as live:
         run(model)

@@ -40,6 +40,12 @@ def gate_gradients(
 ) -> dict[str, Tensor]:
     r"""Gradients by gates of every sample's own, :math:`\partial f_b / \partial g_{bc}`.
 
+    Args:
+        model: the network.
+        gates: by the name under which the gradient is returned.
+        batches: data.
+        function: ``f(model, batch) -> [samples]``.
+
     Returns:
         For each gate ``[samples, n]``, on the CPU.
     """

@@ -103,6 +103,11 @@ def input_norms(
 ) -> dict[str, Tensor]:
     """L2 norm of every input of linear and convolutional modules, over all rows and places.
 
+    Args:
+        model: the network.
+        names: of weights of such modules.
+        batches: data.
+
     Returns:
         For each name the norms, shaped to multiply the weight: ``[1 or out, in, 1 ...]``.
 
