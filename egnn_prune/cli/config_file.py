@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from egnn_prune.cli.suggest import no_setting
+from egnn_prune.configs.declaration import leaves
 from egnn_prune.configs.settings import described
 from egnn_prune.errors import ConfigError
 
@@ -61,7 +62,7 @@ def overrides_of(
     chosen = dict(a.split("=", 1) for a in stated if a.partition("=")[0] in groups)
     taken = {name for group, choice in chosen.items() for name in set_by(group, choice)}
     found = []
-    for name, value in _leaves(_read(path)):
+    for name, value in leaves(_read(path)):
         name = RENAMED.get(name, name)
         if name not in known and not (name in groups and isinstance(value, str)):
             raise ConfigError(f"{path}: {no_setting(name, [*known, *groups])}")
@@ -79,7 +80,7 @@ def set_by(group: str, choice: str) -> set[str]:
     text = file.read_text()
     content: Any = OmegaConf.to_container(OmegaConf.create(text))
     prefix = "" if "@package _global_" in text else f"{group}."
-    return {name for name, _ in _leaves(content, prefix)}
+    return {name for name, _ in leaves(content, prefix)}
 
 
 def _read(path: Path) -> Any:
@@ -100,14 +101,6 @@ def _read(path: Path) -> Any:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings; they are written SETTING: VALUE")
     return content
-
-
-def _leaves(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _written(value: Any, name: str, path: Path) -> str:

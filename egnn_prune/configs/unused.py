@@ -6,7 +6,7 @@ job uses is what is left: that, and nothing else, may change its results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from egnn_prune.configs.declaration import leaves
 from egnn_prune.configs.settings import (
     AcquisitionSettings,
     CalibrationStudySettings,
@@ -76,17 +77,9 @@ def _of_data(source: str) -> dict[str, list[Any]]:
     for file in sorted((Path(__file__).parent / "data").glob("*.yaml")):
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
         if isinstance(content.get("data"), dict) and content["data"].get("name") == source:
-            for name, value in _leaves(content):
+            for name, value in leaves(content):
                 found.setdefault(name, []).append(value)
     return found
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def unused_by(settings: Settings) -> Reasons:
