@@ -18,8 +18,6 @@ from egnn_prune.configs.settings import described
 from egnn_prune.errors import ConfigError
 
 OPTION = "--config"
-
-
 #: Settings that files of earlier runs hold under another name.
 RENAMED = {f"{part}.best_by": f"{part}.monitor" for part in ("training", "finetuning")}
 

@@ -67,13 +67,13 @@ class Study(Generic[S]):
         name: of the files.
         run_seed: all rows of a seed; a function of a module, which keeps what is finished.
         results: of the rows of all seeds.
-        check: refuses what only this study cannot use.
+        check: refuses what only this study cannot use, beside what ranges say.
     """
 
     name: str
     run_seed: Callable[[S, int], list[Row]]
     results: Callable[[S, list[Row]], Results]
-    check: Callable[[S], None] = check
+    check: Callable[[S], None] | None = None
 
     def __call__(self, settings: S) -> Path:
         """Run all seeds and write ``NAME.csv``, ``.txt`` and ``.png``; returns their folder.
@@ -82,7 +82,8 @@ class Study(Generic[S]):
             ConfigError: one sentence about the first wrong setting.
         """
         check(settings)
-        self.check(settings)
+        if self.check is not None:
+            self.check(settings)
         if isinstance(settings, Settings):
             for seed in settings.seeds:
                 validate(seed_settings(settings, seed))

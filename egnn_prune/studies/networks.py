@@ -26,8 +26,6 @@ from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import open_job, seed_settings, study_folder
 from egnn_prune.system.files import read_json, write_json
 
-#: Ways to train a network: settings that differ from the study's, by name.
-RECIPES = ("single", "shallow")
 #: The dense network that a job trained.
 TRAINED = "stages/trained.safetensors"
 #: Graphs per batch when channels are scored.

@@ -27,9 +27,8 @@ from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pruning import CRITERIA, SCHEDULES, SCOPES, WEIGHT_CRITERIA
 from egnn_prune.pruning.freezing import MODES
 from egnn_prune.selection import STRATEGIES
-from egnn_prune.studies import comparison, selection
+from egnn_prune.studies import calibration, comparison, selection
 from egnn_prune.studies import criteria as criteria_sweep
-from egnn_prune.studies.networks import RECIPES
 from egnn_prune.training.loss import LOSSES
 from egnn_prune.uncertainty import CALIBRATIONS
 from egnn_prune.vision.data import AUGMENTATIONS
@@ -61,7 +60,7 @@ OTHERS: list[tuple[type, str, Iterable[str]]] = [
     (Settings, "data.name", SOURCES),
     (ComparisonSettings, "arms", comparison.ARMS),
     (SweepSettings, "criteria", ONE_SHOT),
-    (CalibrationStudySettings, "recipes", RECIPES),
+    (CalibrationStudySettings, "recipes", calibration.ESTIMATORS),
     (SelectionStudySettings, "strategies", (*STRATEGIES, selection.ALL)),
     (AcquisitionSettings, "strategies", [s for s in STRATEGIES if s not in ("loss", "threshold")]),
     (VisionSettings, "kind", KINDS),
