@@ -90,9 +90,7 @@ def within_latency(
         ConfigError: the share is out of range, or cannot be met.
     """
     if not 0 < share <= 1:
-        raise ConfigError(
-            f"a budget is the share of the teacher's time left, in (0, 1], not {share}"
-        )
+        raise ConfigError(f"a budget is a share of the teacher's time, in (0, 1], not {share}")
     dense = latency(model) if dense is None else dense
 
     def measured(conv: float) -> tuple[dict[str, Tensor], float]:

@@ -1,4 +1,4 @@
-"""Kept channels stand in for removed ones, as well as a linear map can, before anything is trained."""
+"""Kept channels stand in for removed ones, before anything is trained."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def compensate(
 ) -> Prunable:
     r"""A copy whose linear maps read, through kept channels, what removed ones said.
 
-    For a map :math:`y = V x` whose inputs split into kept :math:`x_k` and removed :math:`x_r`, ridge
-    regression on the data gives :math:`x_r \approx A x_k`, and
+    For a map :math:`y = V x` whose inputs split into kept :math:`x_k` and removed :math:`x_r`,
+    ridge regression on the data gives :math:`x_r \approx A x_k`, and
 
     .. math:: V_k \leftarrow V_k + V_r A, \qquad
         A = G_{rk} (G_{kk} + \lambda \overline{\operatorname{diag} G_{kk}}\, 1)^{-1}, \quad
