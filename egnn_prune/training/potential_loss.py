@@ -30,7 +30,8 @@ class PotentialLosses:
     squares, so each term has the same size for small and large graphs; the stress counts as the
     energy's derivative by the strain, which shares the energy's unit. Nothing is divided by the
     model's scale: a pretrained potential and its small copy minimise the same number. One pass
-    forwards and one back give all three (Batzner et al. 2022 for energies and forces).
+    forwards and one back give all three (Batzner et al. 2022 for energies and forces). Variances
+    that the model states are not trained.
 
     Args:
         energy_weight: :math:`w_E`, in 1/eV^2.

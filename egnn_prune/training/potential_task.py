@@ -23,6 +23,9 @@ from egnn_prune.training.potential_loss import PotentialLosses, check_labels, re
 from egnn_prune.training.task import FitSettings, RegressionTask, fit, graph_batches
 from egnn_prune.training.weight_averaging import AveragedWeights
 
+#: A validation is better than another by at least so much, in meV/Angstrom, for ``patience``.
+LEAST_GAIN = 0.1
+
 
 @dataclass(frozen=True)
 class PotentialSettings(FitSettings):
@@ -173,7 +176,7 @@ def fit_potential(
     best, curve = KeepBest("val_force_rmse"), LearningCurve()
     watching: list[Callback] = [AveragedWeights(settings.ema)] if settings.ema else []
     if settings.patience:
-        watching.append(EarlyStopping("val_force_rmse", patience=settings.patience))
+        watching.append(EarlyStopping("val_force_rmse", LEAST_GAIN, settings.patience))
     task = PotentialTask(model, settings, losses)
     with frozen(model, settings.freeze), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -61,11 +61,23 @@ def test_the_last_step_is_validated_where_the_steps_do_not_divide(data):
     assert [row["step"] for row in found.curve] == [2, 4, 6, 7]
 
 
-def test_the_best_weights_come_back(data):
+class Spoiler(Callback):
+    """Something goes wrong with the weights before the last steps."""
+
+    def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+        if trainer.global_step == 9:
+            with torch.no_grad():
+                for weight in pl_module.model.parameters():
+                    weight += 0.3
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_best_weights_come_back(data, ema):
     model = potential()
-    found = fit_potential(model, *data, settings(24, lr=0.3, validations=12, ema=0.0))
+    options = settings(12, validations=6, ema=ema)
+    found = fit_potential(model, *data, options, callbacks=[Spoiler()])
     errors = {int(row["step"]): row["val_force_rmse"] for row in found.curve}
-    assert min(errors.values()) < errors[24], "the last must not be the best, or this shows nothing"
+    assert found.best_step < 9 and errors[12] > found.force_rmse
     assert errors[found.best_step] == found.force_rmse == min(errors.values())
     assert force_rmse(model, data[1]) == pytest.approx(found.force_rmse, rel=1e-6)
 
@@ -115,27 +127,23 @@ def test_the_same_seed_gives_the_same_weights(data):
 
 
 def test_a_fit_stops_early_where_nothing_gets_better(data):
-    found = fit_potential(potential(), *data, settings(200, lr=1e-9, validations=100, patience=3))
-    assert found.steps < 200
-    assert len(found.curve) <= 10
+    found = fit_potential(potential(), *data, settings(60, lr=1e-9, validations=60, patience=3))
+    assert found.steps == len(found.curve) == 4
 
 
-@pytest.mark.parametrize("frozen", ["message_passing", ("trunk.embed", "head")])
+@pytest.mark.parametrize("frozen", ["message_passing", ("trunk.layers.0", "head")])
 def test_frozen_weights_stay_bit_for_bit(data, frozen):
     model = potential()
     prefixes = ("trunk",) if frozen == "message_passing" else frozen
-    known = dict(model.named_modules())
-    if any(prefix not in known for prefix in prefixes):
-        prefixes = frozen = (next(n for n, _ in model.trunk.named_children()), "head")
-        prefixes = frozen = (f"trunk.{frozen[0]}", "head")
     before = parameters_of(model)
     fit_potential(model, *data, settings(4, lr=0.1, weight_decay=0.1, freeze=frozen))
     starts = tuple(f"{prefix}." for prefix in prefixes)
     held = {name for name in before if name.startswith(starts)}
     assert held and held != set(before)
     for name, value in model.named_parameters():
-        assert torch.equal(value, before[name]) == (name in held), name
         assert value.requires_grad
+        if "variance" not in name:  # nothing in the loss trains these
+            assert torch.equal(value, before[name]) == (name in held), name
 
 
 def test_pruned_channels_stay_zero(data):
@@ -148,7 +156,7 @@ def test_pruned_channels_stay_zero(data):
 
 
 def test_bad_input_is_one_sentence(data):
-    with pytest.raises(ConfigError, match="no submodule 'layers.7' to be frozen"):
+    with pytest.raises(ConfigError, match=r"no submodule 'layers\.7' to be frozen"):
         fit_potential(potential(), *data, settings(freeze=("layers.7",)))
     with pytest.raises(ConfigError, match="all weights are frozen"):
         fit_potential(potential(), *data, settings(freeze=("trunk", "head")))
@@ -180,10 +188,10 @@ def test_shifts_are_exact_on_energies_near_seventeen_thousand_electronvolts():
         change = sum(n * (true[z] - SHIFTS[k]) for k, (z, n) in enumerate(counts.items()))
         graph.y = network + change
     refit_shifts(model, graphs, batch_size=3)
-    assert model.scale.per_element == pytest.approx([true[1], true[8]], abs=1e-8)
+    assert model.scale.per_element == pytest.approx([true[1], true[8]], abs=1e-6)
     with torch.no_grad():
         batch = Batch.from_data_list(graphs)
-        assert float((model(batch).mean - batch.y).abs().max()) < 1e-8
+        assert float((model(batch).mean - batch.y).abs().max()) < 1e-6
 
 
 def test_collinear_elements_share_the_change():
