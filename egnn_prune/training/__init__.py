@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from egnn_prune.system.lazy_imports import lazy_names
+from egnn_prune.training.distillation import augmented, label
 from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.loss import (
     LOSSES,
@@ -70,11 +71,13 @@ __all__ = [
     "RegressionTask",
     "Reselection",
     "Task",
+    "augmented",
     "crps_losses",
     "fit",
     "fit_potential",
     "graph_batches",
     "graph_losses",
+    "label",
     "nll_losses",
     "predictive_variance",
     "refit_shifts",
