@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -194,7 +194,7 @@ def potential_latency(
     """
     if min(repeats, warmup) < 1:
         raise ConfigError(f"a latency needs 1 or more passes, not {repeats} after {warmup}")
-    runs = {}
+    runs: dict[str, Callable[[], object]] = {}
     batch = batch.clone().to(device)
     training = {name: model.training for name, model in models.items()}
     for name, model in models.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,12 +36,12 @@ class _LiveTensors(TorchDispatchMode):
             if storage is None or id(storage) in before or id(storage) in self._known:
                 continue
             key, size = id(storage), storage.nbytes()
-            self._known[key] = weakref.ref(storage, lambda _, k=key, n=size: self._died(k, n))
+            self._known[key] = weakref.ref(storage, partial(self._died, key, size))
             self.now += size
         self.peak = max(self.peak, self.now)
         return result
 
-    def _died(self, key: int, size: int) -> None:
+    def _died(self, key: int, size: int, _: object) -> None:
         self.now -= size
         del self._known[key]
 
