@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from egnn_prune.system.lazy_imports import lazy_names
 from egnn_prune.training.distillation import augmented, label
+from egnn_prune.training.feature_loss import FeatureLosses
 from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.loss import (
     LOSSES,
@@ -56,6 +57,7 @@ else:  # Lightning, which scoring channels by a loss does not need
 __all__ = [
     "LOSSES",
     "AveragedWeights",
+    "FeatureLosses",
     "FitResult",
     "FitSettings",
     "ForceLosses",

@@ -126,7 +126,8 @@ def check_labels(graphs: Sequence[Data], split: str = "training") -> None:
         split: what they are, for the message.
 
     Raises:
-        DataError: there is none, or names the first that cannot be used.
+        DataError: there is none, or names the first that cannot be used, alone or in a batch with
+            the others.
     """
     if not len(graphs):
         raise DataError(f"there are no {split} structures; give at least one")
@@ -140,4 +141,11 @@ def check_labels(graphs: Sequence[Data], split: str = "training") -> None:
                 raise DataError(
                     f"the labels {name} of {split} structure {number} hold a NaN or infinite "
                     "number; mend or leave out that structure"
+                )
+        for name in ("cell", "stress"):
+            if (graph.get(name) is None) != (graphs[0].get(name) is None):
+                has, lacks = (0, number) if graph.get(name) is None else (number, 0)
+                raise DataError(
+                    f"{split} structure {has} has a {name} and structure {lacks} has none; train "
+                    "on structures of one kind"
                 )

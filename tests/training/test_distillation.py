@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.models import energy_and_forces
 from egnn_prune.models.forces import energy_forces_stress
-from egnn_prune.training import augmented, label
+from egnn_prune.training import FeatureLosses, PotentialLosses, augmented, label
 from egnn_prune.training.distillation import distances, has_pairs_within, smallest_distance
 
 
@@ -143,3 +143,20 @@ def test_bad_input_is_one_sentence():
         augmented([water()], largest_strain=1.5)
     with pytest.raises(DataError, match="no structures to be augmented"):
         augmented([])
+
+
+def test_features_are_drawn_to_the_teachers():
+    teacher, student = potential(), potential(seed=1, copies=2)
+    batch = Batch.from_data_list(label(teacher, [water(seed=k) for k in range(3)]))
+    assert FeatureLosses(teacher, 2.0)(teacher, batch).abs().max() < 1e-20
+    found = FeatureLosses(teacher, 2.0)(student, batch) - PotentialLosses()(student, batch)
+    with torch.no_grad():
+        wrong = student.last_layer(batch)[0] - teacher.last_layer(batch)[0]
+    torch.testing.assert_close(found, 2 * wrong.square().mean(1) / 3)
+    found.sum().backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+    with pytest.raises(ConfigError, match="weight of the features must be positive"):
+        FeatureLosses(teacher, 0.0)
+    with pytest.raises(ConfigError, match="Linear has no last_layer"):
+        FeatureLosses(torch.nn.Linear(1, 1), 1.0)

@@ -156,5 +156,7 @@ def test_bad_input_is_one_sentence():
     broken.forces = graph.forces * math.nan
     with pytest.raises(DataError, match="forces of validation structure 1 hold a NaN"):
         check_labels([graph, broken], "validation")
+    with pytest.raises(DataError, match="training structure 1 has a cell and structure 0 has none"):
+        check_labels([graph, labelled(water(cell=4.0))])
     with pytest.raises(DataError, match="there are no training structures"):
         check_labels([])
