@@ -8,6 +8,7 @@ from egnn_prune.system.lazy_imports import lazy_names
 from egnn_prune.training.distillation import augmented, label
 from egnn_prune.training.feature_loss import FeatureLosses
 from egnn_prune.training.force_loss import ForceLosses
+from egnn_prune.training.force_probes import ForceProbes
 from egnn_prune.training.loss import (
     LOSSES,
     crps_losses,
@@ -61,6 +62,7 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "ForceLosses",
+    "ForceProbes",
     "GradualUnfreezing",
     "IncrementalPruning",
     "KeepBest",
