@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from egnn_prune.channels import evaluating
 from egnn_prune.errors import ConfigError
 from egnn_prune.graphs import graph_pointer
 from egnn_prune.models import energy_and_forces
@@ -83,7 +85,7 @@ class PotentialTask(RegressionTask):
         self, model: nn.Module, settings: PotentialSettings, losses: Losses | None = None
     ) -> None:
         super().__init__(model, settings, losses or PotentialLosses())
-        self._errors: list[Tensor] = []
+        self._sums: list[Tensor] = []
 
     def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """Validation after so many steps, however many passes over the data they are."""
@@ -101,20 +103,31 @@ class PotentialTask(RegressionTask):
 
     def validation_step(self, batch: Data, _: int) -> None:
         """Sums over a batch, from which :meth:`on_validation_epoch_end` makes the errors."""
-        energies, forces, _stress = reference_labels(batch)
-        prediction, found = energy_and_forces(self.model, batch)
-        wrong = (found.double() - forces.double()).square()
-        atoms = graph_pointer(batch).diff()
-        energy = (prediction.mean.double() - energies).abs() / atoms
-        numbers = [wrong.sum(), wrong.new_tensor(wrong.numel()), energy.sum(), len(energy)]
-        self._errors.append(torch.stack([torch.as_tensor(n).double().cpu() for n in numbers]))
+        self._sums.append(error_sums(self.model, batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log the errors over the whole split."""
-        squares, components, energy, graphs = torch.stack(self._errors).sum(0)
-        self._errors = []
-        self.log("val_force_rmse", 1000 * (squares / components).sqrt())
-        self.log("val_energy_mae", 1000 * energy / graphs)
+        self.log_dict(errors_of(self._sums))
+        self._sums = []
+
+
+def error_sums(model: nn.Module, batch: Data) -> Tensor:
+    """``[4]``: squared force errors, their number, absolute energy errors per atom, and theirs."""
+    energies, forces, _ = reference_labels(batch)
+    prediction, found = energy_and_forces(model, batch, history=False)
+    wrong = (found.double() - forces.double()).square()
+    energy = (prediction.mean.double() - energies).abs() / graph_pointer(batch).diff()
+    numbers = (wrong.sum(), wrong.numel(), energy.sum(), energy.numel())
+    return torch.tensor([float(number) for number in numbers], dtype=torch.float64)
+
+
+def errors_of(sums: Sequence[Tensor]) -> dict[str, float]:
+    """What validation logs, from the :func:`error_sums` of all batches."""
+    squares, components, energy, graphs = torch.stack(list(sums)).sum(0).tolist()
+    return {
+        "val_force_rmse": 1000 * (squares / components) ** 0.5,
+        "val_energy_mae": 1000 * energy / graphs,
+    }
 
 
 @dataclass(frozen=True)
@@ -124,9 +137,10 @@ class FitResult:
     Attributes:
         seconds: wall time.
         steps: optimiser steps that were made.
-        best_step: the step whose weights the model has now.
+        best_step: the step whose weights the model has now; 0 where no step made it better.
         force_rmse: their error on the validation split, in meV/Angstrom.
-        curve: one row a validation: ``step``, ``seconds``, ``val_force_rmse``, ``val_energy_mae``.
+        curve: one row a validation, the first before the first step: ``step``, ``seconds``,
+            ``val_force_rmse``, ``val_energy_mae``.
     """
 
     seconds: float
@@ -150,6 +164,7 @@ def fit_potential(
 ) -> FitResult:
     """Train a potential in place; it ends with the weights that had the lowest force error on val.
 
+    The weights that it begins with count, too: pretrained ones may be as good as they get.
     Channels that masks hold at zero stay zero. Energies are fitted as they are: call
     :func:`~egnn_prune.training.refit_shifts` first where the data come from another method than
     the model's own energies.
@@ -173,7 +188,15 @@ def fit_potential(
     """
     check_labels(train)
     check_labels(val, "validation")
+    device = device or torch.device("cpu")
     best, curve = KeepBest("val_force_rmse"), LearningCurve()
+    with evaluating(model.to(device)):
+        batches = DataLoader(val, settings.batch_size)
+        start = errors_of([error_sums(model, batch.to(device)) for batch in batches])
+    curve.rows.append({"step": 0, "seconds": 0.0, **start})
+    if math.isfinite(start["val_force_rmse"]):
+        weights = {f"model.{name}": value.clone() for name, value in model.state_dict().items()}
+        best.load_state_dict({"value": start["val_force_rmse"], "step": 0, "weights": weights})
     watching: list[Callback] = [AveragedWeights(settings.ema)] if settings.ema else []
     if settings.patience:
         watching.append(EarlyStopping("val_force_rmse", LEAST_GAIN, settings.patience))
@@ -184,7 +207,7 @@ def fit_potential(
             task,
             graph_batches(train, settings.batch_size),
             DataLoader(val, settings.batch_size),
-            device=device or torch.device("cpu"),
+            device=device,
             label=label,
             callbacks=[*callbacks, *watching, best, curve],
         )

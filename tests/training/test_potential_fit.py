@@ -51,14 +51,14 @@ def test_a_fit_lowers_the_error_and_says_what_it_did(data):
     assert force_rmse(model, data[1]) == pytest.approx(found.force_rmse, rel=1e-6)
     assert found.force_rmse < 0.5 * before
     assert found.steps == 60
-    assert [row["step"] for row in found.curve] == [12, 24, 36, 48, 60]
+    assert [row["step"] for row in found.curve] == [0, 12, 24, 36, 48, 60]
     assert found.curve[-1]["val_energy_mae"] > 0
     assert not model.training
 
 
 def test_the_last_step_is_validated_where_the_steps_do_not_divide(data):
     found = fit_potential(potential(), *data, settings(7, validations=3))
-    assert [row["step"] for row in found.curve] == [2, 4, 6, 7]
+    assert [row["step"] for row in found.curve] == [0, 2, 4, 6, 7]
 
 
 class Spoiler(Callback):
@@ -77,9 +77,17 @@ def test_the_best_weights_come_back(data, ema):
     options = settings(12, validations=6, ema=ema)
     found = fit_potential(model, *data, options, callbacks=[Spoiler()])
     errors = {int(row["step"]): row["val_force_rmse"] for row in found.curve}
-    assert found.best_step < 9 and errors[12] > found.force_rmse
+    assert 0 < found.best_step < 9 and errors[12] > found.force_rmse
     assert errors[found.best_step] == found.force_rmse == min(errors.values())
     assert force_rmse(model, data[1]) == pytest.approx(found.force_rmse, rel=1e-6)
+
+
+def test_weights_that_no_step_makes_better_stay(data):
+    model = potential(seed=5)  # the teacher itself
+    before = parameters_of(model)
+    found = fit_potential(model, *data, settings(3, lr=0.1, validations=3))
+    assert found.best_step == 0 and found.force_rmse < 1e-6 < found.curve[-1]["val_force_rmse"]
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
 class Recorder(Callback):
@@ -128,7 +136,7 @@ def test_the_same_seed_gives_the_same_weights(data):
 
 def test_a_fit_stops_early_where_nothing_gets_better(data):
     found = fit_potential(potential(), *data, settings(60, lr=1e-9, validations=60, patience=3))
-    assert found.steps == len(found.curve) == 4
+    assert found.steps == 4 and len(found.curve) == 5
 
 
 @pytest.mark.parametrize("frozen", ["message_passing", ("trunk.layers.0", "head")])
