@@ -10,10 +10,11 @@ import numpy as np
 from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from egnn_prune.report.common.files import Metrics, number
 from egnn_prune.report.common.formatting import si, significant
-from egnn_prune.report.common.style import GREY, house_style, light_grid, new_figure
+from egnn_prune.report.common.style import GREY, house_style, new_figure
 from egnn_prune.report.run.molecule import known
 from egnn_prune.report.specialise.drawing import named_bars
 from egnn_prune.report.specialise.files import LATENCY, Structures, values
@@ -65,8 +66,8 @@ def _element(test: Structures, z: int) -> str:
 def symmetry(metrics: Metrics) -> Figure | None:
     """Errors under rotations and under mirroring, logarithmic; None where neither was measured."""
     shown = {
-        "equivariance_error": "turned: equivariance error",
-        "reflection_error": "mirrored: reflection error",
+        "equivariance_error": "Turned: equivariance error",
+        "reflection_error": "Mirrored: reflection error",
     }
     found = {key: values(metrics, key) for key in shown}
     positive = [v for model in found.values() for v in model.values() if 0 < v < math.inf]
@@ -78,24 +79,25 @@ def symmetry(metrics: Metrics) -> Figure | None:
         axes.set_xscale("log")
         texts = {name: significant(value, 2) for name, value in found[key].items()}
         named_bars(axes, found[key], texts, start=low)
-        axes.set(xlim=(low, high * (high / low) ** 0.3), title=shown[key])
+        axes.set(xlim=(low, high * (high / low) ** 0.17), title=shown[key])
         axes.set_xlabel("relative error, logarithmic")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.axvline(_ROUNDING, color=GREY, linestyle="--", linewidth=1, zorder=4)
-    figure.suptitle("Symmetry; dashed: rounding of single precision")
+    figure.suptitle("Symmetry (dashed: rounding of single precision)")
     return figure
 
 
 def _quantities(metrics: Metrics) -> list[tuple[str, str, Callable[[float], str]]]:
     many, one = (number(metrics.get(key)) for key in ("latency_atoms", "latency_single_atoms"))
-    atoms = [f", {n:.0f} atoms" if math.isfinite(n) else "" for n in (many, one)]
+    atoms = [f" of {n:.0f} atoms" if math.isfinite(n) else "" for n in (many, one)]
     milliseconds, megabytes = (partial(_with_unit, unit=unit) for unit in ("ms", "MB"))
     return [
-        (LATENCY, f"Time{atoms[0]} (ms)", milliseconds),
-        ("latency_single_ms", f"Time of one{atoms[1]} (ms)", milliseconds),
+        (LATENCY, f"Time{atoms[0]}", milliseconds),
+        ("latency_single_ms", f"Time of one{atoms[1]}", milliseconds),
         ("md_steps_per_second", "MD steps a second", significant),
-        ("memory_mb", "Memory (MB)", megabytes),
+        ("memory_mb", "Memory", megabytes),
         ("params", "Parameters", si),
-        ("checkpoint_bytes", "File", partial(si, unit="B")),
+        ("checkpoint_bytes", "File size", partial(si, unit="B")),
     ]
 
 
@@ -117,7 +119,7 @@ def cost(metrics: Metrics) -> Figure:
         reach = named_bars(axes, found, {name: text(value) for name, value in found.items()})
         axes.set(xlim=(0, 1.4 * reach or 1.0), title=title)
         axes.set_xticks([])
-        light_grid(axes, "x")
+        axes.spines.bottom.set_visible(False)
     for axes in panels[len(quantities) :]:
         axes.set_visible(False)
     figure.suptitle("What the models cost")

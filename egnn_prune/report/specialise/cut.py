@@ -14,6 +14,7 @@ from egnn_prune.report.common.style import BLUE, GREY, house_style, new_figure
 from egnn_prune.report.specialise.files import kept_of
 
 Path = Mapping[str, Any]
+_LIGHT = "#DDDDDD"
 _CELL = 0.19
 """Inches of the figure's height for one irrep."""
 
@@ -50,10 +51,12 @@ def what_was_cut(metrics: Metrics) -> Figure | None:
         _copies(row[0], layer.get("conv") or {})
         _copies(row[1], layer.get("stream") or {})
         _paths(row[2], layer.get("paths") or [], sources, named=t == 0)
+        for axes in row:
+            axes.set_ylim(tallest - 0.4, -0.6)
         row[0].set_ylabel(f"layer {t}", rotation=0, ha="right", va="center", fontweight="bold")
     for axes, title in zip(
         panels[0],
-        ("Copies into the convolution", "Copies of the node stream", "Paths l1 × l2 → l3"),
+        ("Convolution copies", "Stream copies", "Paths: source × l2 → target"),
         strict=True,
     ):
         axes.set_title(title, pad=16 if axes is panels[0][2] else 6)
@@ -95,7 +98,7 @@ def _copies(axes: Axes, irreps: Mapping[str, Any]) -> None:
             fontsize=8,
         )
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set(xlim=(0, 1.55), ylim=(max(len(names), 1) - 0.4, -0.6))
+    axes.set_xlim(0, 1.55)
     _bare(axes)
 
 
@@ -115,7 +118,9 @@ def _paths(
             clip_on=False,
         )
     axes.set_yticks(range(len(rows)), [f"→ {row}" for row in rows], fontsize=8)
-    axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(max(len(rows), 1) - 0.4, -0.6))
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    for x in range(len(columns)):
+        axes.axvline(x, color=_LIGHT, linewidth=0.6, zorder=0)
     _bare(axes)
     if named:
         axes.set_xticks(range(len(columns)), [f"{a}×{b}" for a, b in columns], fontsize=7.5)

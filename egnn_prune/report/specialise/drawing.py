@@ -65,4 +65,5 @@ def note_inside(axes: Axes, text: str, va: str = "bottom") -> None:
         va=va,  # type: ignore[arg-type]
         color=GREY,
         fontsize=8,
+        bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
     )

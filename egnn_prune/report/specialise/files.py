@@ -80,6 +80,9 @@ def check_metrics(metrics: Metrics) -> Metrics:
         if not number(model.get(FORCE_RMSE)) >= 0:
             raise DataError(f"metrics: models.{name}.{FORCE_RMSE} must be a number from 0")
     check_records(metrics.get("curve"), "curve", "budget")
+    for i, record in enumerate(metrics.get("curve") or []):
+        if not number(record["budget"]) > 0:
+            raise DataError(f"metrics: curve[{i}].budget must be a positive number")
     if metrics.get("cut") is not None:
         _check_cut(mapping(metrics, "cut"))
     return metrics
@@ -93,10 +96,13 @@ def _positive(model: Mapping[str, Any], key: str, name: str) -> None:
 
 def _check_cut(cut: Mapping[str, Any]) -> None:
     check_records(cut.get("layers"), "cut.layers", "conv")
+    if cut.get("species") is not None:
+        kept_of(cut["species"], "cut.species")
     for t, layer in enumerate(cut.get("layers") or []):
         for kind in ("conv", "stream"):
-            for irrep, pair in (layer.get(kind) or {}).items():
-                kept_of(pair, f"cut.layers[{t}].{kind}.{irrep}")
+            if layer.get(kind) is not None:
+                for irrep, pair in mapping(layer, kind, f"cut.layers[{t}].").items():
+                    kept_of(pair, f"cut.layers[{t}].{kind}.{irrep}")
         for pair in layer.get("radial") or []:
             kept_of(pair, f"cut.layers[{t}].radial")
         check_records(layer.get("paths"), f"cut.layers[{t}].paths", "kept")
@@ -180,9 +186,7 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
     for key in ("atoms", "energy_reference", "forces_reference", "z"):
         if key not in arrays:
             raise DataError(f"{path}: array {key!r} is missing")
-    atoms, z = (arrays[key].astype(np.int64) for key in ("atoms", "z"))
-    if atoms.ndim != 1 or not len(atoms) or (atoms < 1).any():
-        raise DataError(f"{path}: 'atoms' must count the atoms of at least one structure")
+    atoms = _counts(arrays["atoms"], "atoms", path)
     shapes = {"energy": (len(atoms),), "forces": (int(atoms.sum()), 3)}
 
     def array(key: str, what: str) -> Array:
@@ -193,7 +197,8 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
             )
         return arrays[key]
 
-    if z.shape != (atoms.sum(),):
+    z = _counts(arrays["z"], "z", path)
+    if len(z) != atoms.sum():
         raise DataError(f"{path}: 'z' must hold one number for each of the {atoms.sum()} atoms")
     names = [
         name
@@ -208,3 +213,10 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
         {name: array(f"{name}_energy", "energy") for name in names},
         {name: array(f"{name}_forces", "forces") for name in names},
     )
+
+
+def _counts(array: Array, key: str, path: Path) -> NDArray[np.int64]:
+    """Whole numbers from 1; `load_predictions` hands out every array as floats."""
+    if array.ndim != 1 or not array.size or not ((array >= 1) & (array % 1 == 0)).all():
+        raise DataError(f"{path}: {key!r} must be a list of whole numbers from 1")
+    return array.astype(np.int64)

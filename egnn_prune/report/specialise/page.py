@@ -40,7 +40,7 @@ CAPTIONS = {
     ),
     "force_parity": (
         "All components of all forces; darker is more of them. On the dashed line the prediction "
-        "is exact; the wider the cloud, the larger the error."
+        "is exact. The lower row shows the error alone: the wider the band, the larger it is."
     ),
     "force_error_by_element": (
         "Root mean square error of the forces on the atoms of each element, on one axis. Elements "
@@ -52,7 +52,7 @@ CAPTIONS = {
     ),
     "what_was_cut": (
         "Blue bars: copies of each irrep that were kept. Grid: one mark a path from a source irrep "
-        "and an angular momentum of the edge (columns) to a target irrep (rows); filled is kept, "
+        "and the degree l2 of the direction to a neighbour (columns) to a target irrep (rows); filled is kept, "
         "hollow is cut. Diamonds have an odd l1 + l2 + l3; in a network without parities these "
         "tell left from right, which energies must not."
     ),

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from egnn_prune.report.common.files import Metrics
@@ -23,42 +24,62 @@ Array = NDArray[np.float64]
 _BINS = 70
 _BARS = 25
 _FAR_OFF = 3.0
-"""A model whose typical energy error is this many times the best one's does not set the axis."""
+"""A model whose typical error is this many times the best one's does not set the axis."""
 _DENSITY = LinearSegmentedColormap.from_list("density", ["#bcd9f0", BLUE, "#001d36"])
 """From light to dark, so that it reads without colour."""
 
 
 @house_style()
 def force_parity(metrics: Metrics, test: Structures) -> Figure | None:
-    """Density of predicted against labelled force components; None without predictions."""
+    """Density of force components: predicted against the label, and their errors magnified.
+
+    Args:
+        metrics: The checked content of ``metrics.json``.
+        test: The test structures.
+
+    Returns:
+        Two rows of panels, a column a model; None without predictions.
+    """
     found = {name: _finite(test.forces.ravel(), f.ravel()) for name, f in test.all_forces.items()}
     points = {name: both for name, both in found.items() if both.size}
     if not points:
         return None
-    low, high = limits_without_outliers(np.concatenate([p.ravel() for p in points.values()]))
-    edges = np.linspace(low, high, _BINS + 1)
-    counts = {name: np.histogram2d(*both, bins=edges)[0] for name, both in points.items()}
-    most = max(2.0, *(c.max() for c in counts.values()))
-    figure = new_figure(2.95)
-    panels = _panels(figure, len(points))
-    for axes, (name, count) in zip(panels, counts.items(), strict=True):
-        mesh = axes.pcolormesh(
-            *(edges, edges, np.ma.masked_equal(count.T, 0)),
-            norm=LogNorm(1, most),
-            cmap=_DENSITY,
-            rasterized=True,
-        )
-        diagonal(axes)
-        _title(axes, name, values(metrics, FORCE_RMSE).get(name, math.nan), "RMSE", "meV/Å")
-        axes.set(xlabel="label (eV/Å)", xlim=(low, high), ylim=(low, high), aspect="equal")
-        light_grid(axes)
-        outside = points[name].shape[1] - int(count.sum())
-        if outside:
-            note_inside(axes, f"{outside} outside")
-    panels[0].set_ylabel("predicted (eV/Å)")
-    figure.colorbar(mesh, ax=list(panels), label="components", shrink=0.85, pad=0.01)
-    figure.suptitle("Force components: predicted against labels")
+    wide = limits_without_outliers(np.concatenate([p.ravel() for p in points.values()]))
+    errors = {name: np.diff(both, axis=0)[0] for name, both in points.items()}
+    reach = _reach(errors)
+    figure = new_figure(4.6)
+    panels = figure.subplots(
+        2, len(points), sharex=True, sharey="row", squeeze=False, height_ratios=(1.35, 1)
+    )
+    rmse = values(metrics, FORCE_RMSE)
+    edges, close = np.linspace(*wide, _BINS + 1), np.linspace(-reach, reach, _BINS // 2 + 1)
+    for (above, below), (name, (true, predicted)) in zip(panels.T, points.items(), strict=True):
+        _density(above, (true, predicted), edges, edges)
+        _density(below, (true, errors[name]), edges, close)
+        diagonal(above)
+        zero(below)
+        _title(above, name, rmse.get(name, math.nan), "RMSE", "meV/Å")
+        below.set_xlabel("label (eV/Å)")
+        above.locator_params(nbins=4)
+    panels[0, 0].set_ylabel("predicted (eV/Å)")
+    panels[1, 0].set_ylabel("error (eV/Å)")
+    figure.suptitle("Force components: predicted against labels, below it the error magnified")
     return figure
+
+
+def _density(axes: Axes, points: tuple[Array, Array], x_edges: Array, y_edges: Array) -> None:
+    """Darker where more points are, from one point to the fullest cell; says what is outside."""
+    count = np.histogram2d(*points, bins=(x_edges, y_edges))[0]
+    axes.pcolormesh(
+        *(x_edges, y_edges, np.ma.masked_equal(count.T, 0)),
+        norm=LogNorm(1, max(2.0, count.max())),
+        cmap=_DENSITY,
+        rasterized=True,
+    )
+    light_grid(axes)
+    outside = len(points[0]) - int(count.sum())
+    if outside:
+        note_inside(axes, f"{outside:,} outside")
 
 
 @house_style()
@@ -68,7 +89,7 @@ def energy_errors(metrics: Metrics, test: Structures) -> Figure | None:
     errors = {name: e[np.isfinite(e)] for name, e in errors.items() if np.isfinite(e).any()}
     if not errors:
         return None
-    reach = _energy_reach(errors)
+    reach = _reach(errors)
     edges = np.linspace(-reach, reach, _BARS + 1)
     figure = new_figure(2.6)
     panels = _panels(figure, len(errors))
@@ -81,9 +102,10 @@ def energy_errors(metrics: Metrics, test: Structures) -> Figure | None:
         light_grid(axes, "y")
         outside = int((np.abs(error) > reach).sum())
         if outside:
-            mean = f"\n(mean {error.mean():+.0f})" if outside > len(error) / 2 else ""
+            mean = f"\n(mean {error.mean():+.0f} meV)" if outside > len(error) / 2 else ""
             note_inside(axes, f"{outside} of {len(error)} outside{mean}", "top")
     panels[0].set_ylabel("structures")
+    panels[0].yaxis.set_major_locator(MaxNLocator(4, integer=True))
     figure.suptitle("Energy error per atom: predicted minus label")
     return figure
 
@@ -94,10 +116,11 @@ def _finite(true: Array, predicted: Array) -> Array:
     return both[:, np.isfinite(both).all(0)]
 
 
-def _energy_reach(errors: Mapping[str, Array]) -> float:
+def _reach(errors: Mapping[str, Array]) -> float:
     """Half the width of the axis: of the models that are about as good as the best one.
 
-    The untouched teacher counts energies from another zero and would squeeze the others to a line.
+    The untouched teacher may be far off (its energies count from another zero) and would squeeze
+    the others into a line.
     """
     typical = {name: float(np.percentile(np.abs(e), 95)) for name, e in errors.items()}
     best = min((t for t in typical.values() if t > 0), default=1.0)

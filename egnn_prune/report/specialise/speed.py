@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from egnn_prune.report.common.files import Metrics, number
+from egnn_prune.report.common.formatting import significant, times
 from egnn_prune.report.common.plots import plain_log
 from egnn_prune.report.common.style import GREY, LOOKS, house_style, light_grid, new_figure
 from egnn_prune.report.specialise.files import FORCE_RMSE, LABELS, LATENCY, values
@@ -68,39 +69,51 @@ def error_against_speed(metrics: Metrics) -> Figure | None:
     for name, (x, y) in models.items():
         look = LOOKS[name]
         axes.plot(x, y, look[1], color=look[0], markersize=11, markeredgecolor="white", zorder=4)
-    _limits(axes, [x for x, _ in [*models.values()]] + [x for x, _ in curve])
+    _limits(axes, [x for x, _ in models.values()] + [x for x, _ in curve])
     _name_models(axes, models)
     _name_budgets(axes, curve)
     axes.set_xlabel("times faster than the teacher")
     axes.set_ylabel("force RMSE (meV/Å)")
-    plain_log(axes.xaxis, (1, 1.5, 2, 3, 5, 7))
+    plain_log(axes.xaxis, (1, 1.5, 2, 3, 4, 5, 7))
     plain_log(axes.yaxis, (1, 2, 3, 5))
     light_grid(axes)
     if curve:
-        axes.legend(loc="lower right")
-    figure.suptitle("Error against speed; large markers: the models on the test split")
+        figure.legend(loc="outside lower center", ncols=2)
+    figure.suptitle(_title(metrics))
     return figure
 
 
+def _title(metrics: Metrics) -> str:
+    latency = values(metrics, LATENCY)
+    faster = times(latency["specialised"], latency["teacher"], "faster", "slower")
+    error = significant(values(metrics, FORCE_RMSE)["specialised"])
+    return f"Error against speed: {faster} at {error} meV/Å"
+
+
 def _limits(axes: Axes, x: Sequence[float]) -> None:
-    """Room for names right of the markers and above the lines."""
+    """Room for names around the markers and above the lines."""
     low, high = min(x), max(x)
-    axes.set_xlim(low / 1.12, high * max(1.35, (high / low) ** 0.2))
+    side = max(1.15, (high / low) ** 0.07)
+    axes.set_xlim(low / side, high * side)
     bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom / 1.25, top * (top / bottom) ** 0.12)
+    axes.set_ylim(bottom / (top / bottom) ** 0.08, top * (top / bottom) ** 0.12)
 
 
 def _name_models(axes: Axes, models: Mapping[str, tuple[float, float]]) -> None:
-    for name, (x, y) in models.items():
-        axes.annotate(
-            *(LABELS[name], (x, y), (9, 0)),
-            textcoords="offset points",
-            va="center",
-            color=LOOKS[name][0],
-            fontweight="bold",
-            zorder=5,
-            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
-        )
+    """Names above and below: of two models as fast as each other, the worse one's is above."""
+    for pair in (("teacher", "finetuned"), ("scratch", "specialised")):
+        present = sorted((n for n in pair if n in models), key=lambda n: -models[n][1])
+        for name, above in zip(present, (len(present) == 2, False), strict=False):
+            axes.annotate(
+                *(LABELS[name], models[name], (0, 9 if above else -9)),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                color=LOOKS[name][0],
+                fontweight="bold",
+                zorder=5,
+                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
+            )
 
 
 def _name_budgets(axes: Axes, curve: Sequence[tuple[float, Mapping[str, object]]]) -> None:
@@ -111,8 +124,8 @@ def _name_budgets(axes: Axes, curve: Sequence[tuple[float, Mapping[str, object]]
         axes.axvline(x, color=GREY, linestyle=":", linewidth=0.8, zorder=0)
         at = (math.log(x) - low) / (high - low)
         if at - last >= _APART:
-            text = f"{100 * number(record['budget']):.0f} %"
-            last = at
+            first = "budget " if last < 0 else ""
+            text, last = f"{first}{100 * number(record['budget']):.0f} %", at
             axes.text(
                 *(x, 0.985, text),
                 transform=axes.get_xaxis_transform(),

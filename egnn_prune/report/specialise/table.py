@@ -62,7 +62,7 @@ def compared_with(metrics: Metrics) -> list[str]:
 def models_table(metrics: Metrics, test: Structures) -> Table:
     """Every quantity that a model has, and errors as a factor of those of the others."""
     names, others = models_present(metrics), compared_with(metrics)
-    header = ["", *(LABELS[n] for n in names), *(f"specialised / {LABELS[n]}" for n in others)]
+    header = ["", *(LABELS[n] for n in names), *(f"vs {LABELS[n]}" for n in others)]
     body: list[list[str | Cell]] = []
     for key, (label, unit) in ERRORS.items():
         found = values(metrics, key)

@@ -33,25 +33,19 @@ def load_curves(folder: Path) -> dict[str, Curve]:
 
 @house_style()
 def training_figure(curves: Mapping[str, Curve]) -> Figure | None:
-    """Validation force error against optimiser steps, named at the end of each line."""
+    """Validation force error against optimiser steps."""
     if not curves:
         return None
     figure = new_figure(3.2)
     axes = figure.add_subplot()
     for name, curve in curves.items():
-        steps, errors = curve["step"], MILLI * curve[COLUMN]
-        axes.plot(steps, errors, _STYLES[name], color=LOOKS[name][0])
-        axes.annotate(
-            *(LABELS[name], (steps[-1], errors[-1]), (5, 0)),
-            textcoords="offset points",
-            va="center",
-            color=LOOKS[name][0],
-            fontweight="bold",
-        )
+        look = {"color": LOOKS[name][0], "linestyle": _STYLES[name]}
+        axes.plot(curve["step"], MILLI * curve[COLUMN], label=LABELS[name], **look)
     axes.set_yscale("log")
     plain_log(axes.yaxis, (1, 2, 3, 5))
-    axes.set_xlim(0, 1.16 * max(curve["step"][-1] for curve in curves.values()))
+    axes.set_xlim(left=0)
     axes.set(xlabel="optimiser steps", ylabel="force MAE (meV/Å)")
     axes.set_title("Validation force error while training")
     light_grid(axes)
+    axes.legend(handlelength=3.2)
     return figure
