@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from ase.data import chemical_symbols
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -111,9 +110,8 @@ def cost(metrics: Metrics) -> Figure:
     quantities = [q for q in _quantities(metrics) if _measured(metrics, q[0])]
     rows = math.ceil(len(quantities) / 3)
     figure = new_figure(0.5 + 1.5 * rows)
-    panels: Sequence[Axes] = figure.subplots(
-        rows, min(3, len(quantities)), sharey=True, squeeze=False
-    ).ravel()
+    columns = min(3, len(quantities))
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes, (key, title, text) in zip(panels, quantities, strict=False):
         found = values(metrics, key)
         reach = named_bars(axes, found, {name: text(value) for name, value in found.items()})

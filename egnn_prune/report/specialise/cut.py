@@ -44,8 +44,8 @@ def what_was_cut(metrics: Metrics) -> Figure | None:
         max(len(_irreps(layer)), len(_targets(layer.get("paths") or []))) for layer in layers
     )
     height = max(0.62, _CELL * tallest + 0.12)
-    figure = new_figure(1.0 + len(layers) * (height + 0.22))
-    panels = figure.subplots(len(layers), 3, width_ratios=(1.0, 1.0, 2.3), squeeze=False)
+    figure = new_figure(1.15 + len(layers) * (height + 0.22))
+    panels = figure.subplots(len(layers), 3, width_ratios=(1.0, 1.0, 2.6), squeeze=False)
     sources = _sources(layers)
     for t, (layer, row) in enumerate(zip(layers, panels, strict=True)):
         _copies(row[0], layer.get("conv") or {})
@@ -59,7 +59,7 @@ def what_was_cut(metrics: Metrics) -> Figure | None:
         ("Convolution copies", "Stream copies", "Paths: source × l2 → target"),
         strict=True,
     ):
-        axes.set_title(title, pad=16 if axes is panels[0][2] else 6)
+        axes.set_title(title, pad=28 if axes is panels[0][2] else 6)
     figure.legend(handles=_legend(), loc="outside lower center", ncols=4, fontsize=8.5)
     figure.suptitle("What was kept and what was cut")
     return figure
@@ -123,7 +123,7 @@ def _paths(
         axes.axvline(x, color=_LIGHT, linewidth=0.6, zorder=0)
     _bare(axes)
     if named:
-        axes.set_xticks(range(len(columns)), [f"{a}×{b}" for a, b in columns], fontsize=7.5)
+        axes.set_xticks(range(len(columns)), [f"{a}\n×{b}" for a, b in columns], fontsize=7.5)
         axes.xaxis.tick_top()
         axes.tick_params(axis="x", length=0, pad=2)
 

@@ -62,7 +62,7 @@ def note_inside(axes: Axes, text: str, va: str = "bottom") -> None:
         *(0.97, 0.03 if va == "bottom" else 0.97, text),
         transform=axes.transAxes,
         ha="right",
-        va=va,  # type: ignore[arg-type]
+        va=va,
         color=GREY,
         fontsize=8,
         bbox={"facecolor": "white", "linewidth": 0, "pad": 1},

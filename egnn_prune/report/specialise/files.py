@@ -175,7 +175,9 @@ class Structures:
 
 
 def load_structures(path: Path, metrics: Metrics) -> Structures:
-    """Reads ``predictions.npz``; a model of `metrics` that it does not hold is left out.
+    """Reads ``predictions.npz``; models that it does not hold are left out.
+
+    The teacher is, too, where its own predictions are the labels.
 
     Raises:
         DataError: If the file is missing or damaged, or arrays do not fit each other.
@@ -203,7 +205,10 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
     names = [
         name
         for name in models_present(metrics)
-        if f"{name}_energy" in arrays and f"{name}_forces" in arrays
+        if f"{name}_energy" in arrays
+        and f"{name}_forces" in arrays
+        # compared with itself it would fill panels with nothing but rounding
+        and not (name == "teacher" and metrics.get("labels") == "teacher")
     ]
     return Structures(
         atoms,

@@ -43,18 +43,18 @@ CAPTIONS = {
         "is exact. The lower row shows the error alone: the wider the band, the larger it is."
     ),
     "force_error_by_element": (
-        "Root mean square error of the forces on the atoms of each element, on one axis. Elements "
-        "that bind strongly have larger forces and larger errors."
+        "Root mean square error of the forces on the atoms of each element, on one axis, with the "
+        "95 % interval over the test structures. Where forces are larger, errors are, too."
     ),
     "energy_error": (
         "Dashed: no error. The untouched teacher counts energies from the zero of its own data, "
         "so it can lie far off while its forces are right."
     ),
     "what_was_cut": (
-        "Blue bars: copies of each irrep that were kept. Grid: one mark a path from a source irrep "
-        "and the degree l2 of the direction to a neighbour (columns) to a target irrep (rows); filled is kept, "
-        "hollow is cut. Diamonds have an odd l1 + l2 + l3; in a network without parities these "
-        "tell left from right, which energies must not."
+        "Blue bars: copies of each irrep that were kept. Grid: a mark is a path from a source "
+        "irrep with the degree l2 of the direction to a neighbour (columns) to a target irrep "
+        "(rows); filled is kept, hollow is cut. Diamonds have an odd l1 + l2 + l3; in a network "
+        "without parities these tell left from right, which energies must not."
     ),
     "symmetry": (
         "How much predictions change, relative to their size, when a structure is turned or "
@@ -122,7 +122,7 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
         ]
         sections.append(Section(title, [*first, *pictures, *last]))
     sections += [
-        Section("Data set", [Pairs(pairs(metrics["dataset"], compact=True))]),
+        Section("Data set", [Pairs(pairs(wording.dataset(metrics), compact=True))]),
         Section("Provenance", [Pairs(pairs(wording.provenance(metrics)), single=True)]),
     ]
     return page.render(

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 _BINS = 70
 _BARS = 25
 _FAR_OFF = 3.0
-"""A model whose typical error is this many times the best one's does not set the axis."""
+"""A model whose typical error is this many times the specialised one's does not set the axis."""
 _DENSITY = LinearSegmentedColormap.from_list("density", ["#bcd9f0", BLUE, "#001d36"])
 """From light to dark, so that it reads without colour."""
 
@@ -95,7 +95,7 @@ def energy_errors(metrics: Metrics, test: Structures) -> Figure | None:
     panels = _panels(figure, len(errors))
     mae = values(metrics, "energy_mae_mev_per_atom")
     for axes, (name, error) in zip(panels, errors.items(), strict=True):
-        axes.hist(error, edges, color=LOOKS[name][0])
+        axes.hist(error, edges.tolist(), color=LOOKS[name][0])
         zero(axes, vertical=True)
         _title(axes, name, mae.get(name, math.nan), "MAE", "meV/atom")
         axes.set(xlabel="error (meV/atom)", xlim=(-reach, reach))
@@ -117,14 +117,14 @@ def _finite(true: Array, predicted: Array) -> Array:
 
 
 def _reach(errors: Mapping[str, Array]) -> float:
-    """Half the width of the axis: of the models that are about as good as the best one.
+    """Half the width of the axis: of the specialised model and those that are not far worse.
 
     The untouched teacher may be far off (its energies count from another zero) and would squeeze
     the others into a line.
     """
     typical = {name: float(np.percentile(np.abs(e), 95)) for name, e in errors.items()}
-    best = min((t for t in typical.values() if t > 0), default=1.0)
-    return 1.25 * max((t for t in typical.values() if 0 < t <= _FAR_OFF * best), default=1.0)
+    most = _FAR_OFF * typical.get("specialised", min(typical.values()))
+    return 1.25 * max((t for t in typical.values() if 0 < t <= most), default=1.0)
 
 
 def _panels(figure: Figure, number: int) -> Sequence[Axes]:

@@ -39,8 +39,11 @@ def training_figure(curves: Mapping[str, Curve]) -> Figure | None:
     figure = new_figure(3.2)
     axes = figure.add_subplot()
     for name, curve in curves.items():
-        look = {"color": LOOKS[name][0], "linestyle": _STYLES[name]}
-        axes.plot(curve["step"], MILLI * curve[COLUMN], label=LABELS[name], **look)
+        axes.plot(
+            *(curve["step"], MILLI * curve[COLUMN], _STYLES[name]),
+            color=LOOKS[name][0],
+            label=LABELS[name],
+        )
     axes.set_yscale("log")
     plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_xlim(left=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egnn_prune.report.common.files import Metrics, number
@@ -24,6 +24,10 @@ _OTHERS = {
     "finetuned": "the teacher fine-tuned by the same steps",
     "scratch": "the same shape from scratch",
 }
+_SINGLE = (
+    " Single small molecules gain less, because a part of each call does not depend on the size "
+    "of the network."
+)
 _MET = 1.05
 """Share of the budget up to which it counts as met: times vary by a few percent."""
 
@@ -39,7 +43,7 @@ def headline(metrics: Metrics) -> str:
     share = 100 * time["specialised"] / time["teacher"]
     against = " against the teacher" if labelled_by_teacher(metrics) else ""
     others = [
-        f"{_OTHERS[name]} has {significant(error[name])}"
+        f"{_OTHERS[name]} has {significant(error[name])} meV/Å"
         for name in compared_with(metrics)
         if math.isfinite(error[name])
     ]
@@ -69,8 +73,8 @@ def _compared(metrics: Metrics, test: Structures) -> list[str]:
     for name in compared_with(metrics):
         low, high = ratio_interval(test, "specialised", name)
         if math.isfinite(low) and math.isfinite(high):
-            ratio = ratio_text(error, name)
-            parts.append(f"{ratio} [{low:.2f}, {high:.2f}] that of {_OTHERS[name]}")
+            ratio = ratio_text(error, name).removesuffix("x")
+            parts.append(f"{ratio} [{low:.2f}, {high:.2f}] times that of {_OTHERS[name]}")
     if not parts:
         return []
     return [
@@ -104,8 +108,8 @@ def _time(metrics: Metrics) -> list[str]:
     if math.isfinite(one["specialised"]) and math.isfinite(one["teacher"]) and single < batch:
         sentences.append(
             f"One structure of {single:.0f} atoms alone takes {significant(one['teacher'])} → "
-            f"{significant(one['specialised'])} ms ({speed}). Single small molecules gain less, "
-            "because a part of each call does not depend on the size of the network."
+            f"{significant(one['specialised'])} ms ({speed})."
+            + (_SINGLE if one["specialised"] / one["teacher"] > share else "")
         )
     return sentences
 
@@ -114,13 +118,27 @@ def _honest(metrics: Metrics) -> str:
     dataset = metrics["dataset"]
     elements, atoms = dataset.get("elements") or [], dataset.get("atoms") or []
     kind = f" of {', '.join(map(str, elements))}" if elements else ""
-    if len(atoms) == 2:
-        size = f"{atoms[0]} to {atoms[1]}" if atoms[0] != atoms[1] else f"{atoms[0]}"
-        kind += f" with {size} atoms"
+    if atoms:
+        kind += f" with {range_text(atoms)} atoms"
     return (
         f"Pruning specialises: the network was made for structures like the training ones{kind}. "
-        "For other systems it gets worse than the teacher; keep the teacher for those."
+        "For other systems expect it to be worse than the teacher, and keep the teacher for them."
     )
+
+
+def range_text(ends: Sequence[object]) -> str:
+    """``9 to 27``, or one number where both ends are the same."""
+    return " to ".join(dict.fromkeys(map(str, ends)))
+
+
+def dataset(metrics: Metrics) -> dict[str, object]:
+    """About the structures, for the page."""
+    found = dict(metrics["dataset"])
+    names = {"train": "training structures", "val": "validation structures"}
+    names |= {"test": "test structures", "atoms": "atoms in a structure"}
+    if found.get("atoms"):
+        found["atoms"] = range_text(found["atoms"])
+    return {names.get(key, key): value for key, value in found.items()}
 
 
 def what_was_cut(metrics: Metrics) -> list[str]:
@@ -173,7 +191,7 @@ def provenance(metrics: Metrics) -> dict[str, object]:
     names = {
         "teacher": "teacher",
         "labels": "labels",
-        "budget": "budget (share of the teacher's time)",
+        "budget": "budget, share of the teacher's time",
         "steps": "optimiser steps",
         "seed": "seed",
         "device": "device",
@@ -183,5 +201,8 @@ def provenance(metrics: Metrics) -> dict[str, object]:
         "schema_version": "schema version",
     }
     found: dict[str, object] = {label: metrics.get(key) for key, label in names.items()}
+    budget = number(metrics.get("budget"))
+    if math.isfinite(budget):
+        found[names["budget"]] = f"{100 * budget:.0f} %"
     missing = [name for name in _OTHERS if name not in models_present(metrics)]
     return found | ({"not made": ", ".join(missing)} if missing else {})
