@@ -60,7 +60,12 @@ def what_was_cut(metrics: Metrics) -> Figure | None:
         strict=True,
     ):
         axes.set_title(title, pad=28 if axes is panels[0][2] else 6)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=4, fontsize=8.5)
+    if not sources:  # a network that lists no paths
+        for axes in panels[:, 2]:
+            axes.set_visible(False)
+    figure.legend(
+        handles=_legend() if sources else [], loc="outside lower center", ncols=4, fontsize=8.5
+    )
     figure.suptitle("What was kept and what was cut")
     return figure
 

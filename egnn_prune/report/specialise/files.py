@@ -132,6 +132,11 @@ def models_present(metrics: Metrics) -> list[str]:
     return [name for name in LABELS if metrics["models"].get(name) is not None]
 
 
+def made_the_labels(metrics: Metrics, name: str) -> bool:
+    """Whether a model is compared with itself: the teacher, which cannot learn from itself."""
+    return metrics.get("labels") == "teacher" and name in ("teacher", "finetuned")
+
+
 def values(metrics: Metrics, key: str) -> dict[str, float]:
     """One number of every model; NaN where it was not measured."""
     return {name: number(metrics["models"][name].get(key)) for name in models_present(metrics)}
@@ -177,7 +182,7 @@ class Structures:
 def load_structures(path: Path, metrics: Metrics) -> Structures:
     """Reads ``predictions.npz``; models that it does not hold are left out.
 
-    The teacher is, too, where its own predictions are the labels.
+    So are those that made the labels: panels would show nothing but rounding.
 
     Raises:
         DataError: If the file is missing or damaged, or arrays do not fit each other.
@@ -207,8 +212,7 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
         for name in models_present(metrics)
         if f"{name}_energy" in arrays
         and f"{name}_forces" in arrays
-        # compared with itself it would fill panels with nothing but rounding
-        and not (name == "teacher" and metrics.get("labels") == "teacher")
+        and not made_the_labels(metrics, name)
     ]
     return Structures(
         atoms,

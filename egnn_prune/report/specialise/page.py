@@ -30,10 +30,10 @@ REPORT_NAME, TABLE_NAME, CURVE_NAME = "report.html", "table.txt", "budgets.csv"
 
 CAPTIONS = {
     "error_against_speed": (
-        "Right is faster, down is more accurate. The dashed line is the network as cut and "
-        "compensated, the solid one after a short fit, both on validation structures, for the "
-        "budgets named at the top. Large markers are the finished models on the test structures, "
-        "so they need not lie on the lines."
+        "Right is faster, down is more accurate. The dashed line is the network as cut "
+        "(compensated where that helps), the solid one after a short fit, both on validation "
+        "structures, for the budgets named at the top. Large markers are the finished models on "
+        "the test structures, so they need not lie on the lines."
     ),
     "cost": (
         "Time is that of energies and forces. Each panel begins at zero and has a scale of its own."

@@ -14,6 +14,7 @@ from egnn_prune.report.specialise.files import (
     LABELS,
     LATENCY,
     Structures,
+    made_the_labels,
     models_present,
     values,
 )
@@ -55,8 +56,9 @@ def costs(metrics: Metrics) -> dict[str, tuple[str, str, Callable[[float], str]]
 
 
 def compared_with(metrics: Metrics) -> list[str]:
-    """The models that the specialised one is compared with, of those present."""
-    return [name for name in AGAINST if name in models_present(metrics)]
+    """The models that the specialised one is compared with: none that made the labels."""
+    present = models_present(metrics)
+    return [name for name in AGAINST if name in present and not made_the_labels(metrics, name)]
 
 
 def models_table(metrics: Metrics, test: Structures) -> Table:

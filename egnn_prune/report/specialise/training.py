@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from egnn_prune.report.common.plots import plain_log
 from egnn_prune.report.common.style import LOOKS, house_style, light_grid, new_figure
 from egnn_prune.report.run.training import FOLDER, Curve, read_curve
-from egnn_prune.report.specialise.files import LABELS, MILLI
+from egnn_prune.report.specialise.files import LABELS
 
-COLUMN = "val_force_mae"
-"""What a curve holds, in eV/Angstrom."""
+COLUMN = "val_force_rmse"
+"""What a curve holds, in meV/Angstrom."""
 
 _STYLES = {"teacher": ":", "finetuned": "--", "specialised": "-", "scratch": "-."}
 
@@ -22,7 +22,7 @@ def load_curves(folder: Path) -> dict[str, Curve]:
     """The learning curves of a folder by model; empty where it kept none.
 
     Args:
-        folder: With ``curves/MODEL.csv``, columns ``step`` and ``val_force_mae``.
+        folder: With ``curves/MODEL.csv``, columns ``step`` and ``val_force_rmse``.
 
     Raises:
         DataError: A file is malformed.
@@ -40,14 +40,14 @@ def training_figure(curves: Mapping[str, Curve]) -> Figure | None:
     axes = figure.add_subplot()
     for name, curve in curves.items():
         axes.plot(
-            *(curve["step"], MILLI * curve[COLUMN], _STYLES[name]),
+            *(curve["step"], curve[COLUMN], _STYLES[name]),
             color=LOOKS[name][0],
             label=LABELS[name],
         )
     axes.set_yscale("log")
     plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_xlim(left=0)
-    axes.set(xlabel="optimiser steps", ylabel="force MAE (meV/Å)")
+    axes.set(xlabel="optimiser steps", ylabel="force RMSE (meV/Å)")
     axes.set_title("Validation force error while training")
     light_grid(axes)
     axes.legend(handlelength=3.2)

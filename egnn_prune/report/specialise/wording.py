@@ -88,8 +88,8 @@ def _labels(metrics: Metrics) -> list[str]:
     if labelled_by_teacher(metrics):
         return [
             "The labels are the teacher's own energies and forces: errors say how well it is "
-            "imitated, its own are zero by definition, and where the teacher is wrong, the "
-            "specialised network is wrong with it."
+            "imitated, and where it is wrong, the specialised network is wrong with it. From its "
+            "own labels the teacher learns nothing, so its errors, fine-tuned or not, are zero."
         ]
     return []
 
@@ -155,6 +155,12 @@ def what_was_cut(metrics: Metrics) -> list[str]:
             f"{conv[0]:,} of {conv[1]:,} copies into the convolutions and {kept} of {len(paths)} "
             f"paths were kept; {odd} of the paths cut are odd."
         )
+        change = number(cut.get("odd_paths_force_change_mev_per_angstrom"))
+        if odd and change > 0:
+            sentences.append(
+                f"Cutting the odd paths alone changes the teacher's forces by "
+                f"{significant(change)} meV/Å (root mean square)."
+            )
         radial = _sum(pair for layer in layers for pair in layer.get("radial") or [])
         if radial[0] < radial[1]:
             sentences.append(f"Of the radial networks, {radial[0]} of {radial[1]} channels stay.")
