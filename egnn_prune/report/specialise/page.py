@@ -36,7 +36,8 @@ CAPTIONS = {
         "the test structures, so they need not lie on the lines."
     ),
     "cost": (
-        "Time is that of energies and forces. Each panel begins at zero and has a scale of its own."
+        "Time is that of energies and forces, of a batch of structures and of one structure of "
+        "median size. Each panel begins at zero and has a scale of its own."
     ),
     "force_parity": (
         "All components of all forces; darker is more of them. On the dashed line the prediction "
@@ -57,7 +58,7 @@ CAPTIONS = {
         "without parities these tell left from right, which energies must not."
     ),
     "symmetry": (
-        "How much predictions change, relative to their size, when a structure is turned or "
+        "How much predictions change, relative to typical forces, when a structure is turned or "
         "mirrored. Left of the dashed line is below what single precision resolves."
     ),
     "training": "Force error on validation structures; all models take the same steps.",

@@ -35,16 +35,11 @@ ERRORS = {
 
 def costs(metrics: Metrics) -> dict[str, tuple[str, str, Callable[[float], str]]]:
     """Label, unit and format of what is no error, by its key in ``metrics.json``."""
-    many, one, batch = (
-        number(metrics.get(key))
-        for key in ("latency_atoms", "latency_single_atoms", "latency_structures")
-    )
-    of = f" of {many:.0f} atoms" if math.isfinite(many) else ""
-    of += f" in {batch:.0f} structures" if batch > 1 else ""
-    alone = f" of {one:.0f} atoms" if math.isfinite(one) else ""
+    many, one = (number(metrics.get(key)) for key in ("latency_atoms", "latency_single_atoms"))
+    of, alone = (f" of {n:.0f} atoms" if math.isfinite(n) else "" for n in (many, one))
     return {
         LATENCY: (f"Time{of}", "ms", significant),
-        "latency_single_ms": (f"Time of one structure{alone}", "ms", significant),
+        "latency_single_ms": (f"Time of one{alone}", "ms", significant),
         "md_steps_per_second": ("MD steps a second", "", significant),
         "memory_mb": ("Memory", "MB", significant),
         "params": ("Parameters", "", si),

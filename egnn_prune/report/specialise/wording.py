@@ -196,6 +196,7 @@ def provenance(metrics: Metrics) -> dict[str, object]:
     """Where the numbers come from."""
     names = {
         "teacher": "teacher",
+        "latency_structures": "structures in the batch that is timed",
         "labels": "labels",
         "budget": "budget, share of the teacher's time",
         "steps": "optimiser steps",
