@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from ase import Atoms
 from ase.data import chemical_symbols
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
 from egnn_prune.adapters.e3nn_layout import (
     Matrix,
     UnknownLayout,
-    activation_of,
     copies_of,
     fill,
     gate_wires,
@@ -28,8 +23,14 @@ from egnn_prune.adapters.e3nn_layout import (
     product_matrices,
     radial_rows,
 )
-from egnn_prune.adapters.interaction_layer import Activation, Activations, LayerShape
+from egnn_prune.adapters.interaction_layer import LayerShape
 from egnn_prune.adapters.interaction_network import InteractionNetwork, InteractionOptions
+from egnn_prune.adapters.nequip_own import (
+    activations_of,
+    nequip_defaults,
+    original_energy_and_forces,
+)
+from egnn_prune.adapters.nequip_writing import write_nequip
 from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.adapters.radial import RadialOptions
 from egnn_prune.adapters.trial import try_out
@@ -49,24 +50,6 @@ PARTS = {
     r"per_type_energy_scale_shift": "PerTypeScaleShift",
     r"total_energy_sum": "AtomwiseReduce",
 }
-
-
-@contextmanager
-def nequip_defaults() -> Iterator[None]:
-    """Within, what NequIP wants of the whole process: float64 as the default, its own seed."""
-    import e3nn
-    from lightning.pytorch.utilities.seed import isolate_rng
-    from nequip.utils.global_state import set_global_state
-
-    dtype, optimisation = torch.get_default_dtype(), e3nn.get_optimization_defaults()
-    with isolate_rng():
-        try:
-            set_global_state()
-            torch.set_default_dtype(torch.float64)
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            e3nn.set_optimization_defaults(**optimisation)
 
 
 def read_nequip_file(path: str | Path) -> AdoptedPotential:
@@ -105,8 +88,7 @@ def read_nequip(model: nn.Module) -> AdoptedPotential:
     """
     if getattr(model, "is_compile_graph_model", False):
         raise UnknownLayout(
-            "this NequIP is compiled; build it, or load it from its file, with "
-            "compile_mode='eager'"
+            "this NequIP is compiled; build it, or load it from its file, with compile_mode='eager'"
         )
     found = (m for m in model.modules() if hasattr(m, "type_embed"))
     parts = dict(next(found, nn.Module()).named_children())
@@ -118,7 +100,7 @@ def read_nequip(model: nn.Module) -> AdoptedPotential:
             f"this NequIP is not put together as egnn_prune knows it ({error!r}); it was written "
             "for nequip 0.19"
         ) from error
-    try_out(potential, lambda graph: _original(model, potential, graph), "NequIP")
+    try_out(potential, lambda graph: original_energy_and_forces(model, potential, graph), "NequIP")
     return potential.eval()
 
 
@@ -126,9 +108,7 @@ def _check_parts(parts: dict[str, Any]) -> None:
     """Refuse parts that are missing, of another name or of another class."""
 
     def refuse(what: str) -> None:
-        raise UnknownLayout(
-            f"this NequIP {what}, which this version of egnn_prune does not know"
-        )
+        raise UnknownLayout(f"this NequIP {what}, which this version of egnn_prune does not know")
 
     needed = {"type_embed", "layer0_convnet", "per_atom_energy_readout", "total_energy_sum"}
     if missing := sorted(needed - set(parts)):
@@ -231,22 +211,8 @@ def _options(parts: dict[str, Any], layers: list[Any]) -> InteractionOptions:
     parity = all(ir.p == (-1) ** ir.l for _, ir in edges)
     own = "elements" if any(layer.conv.sc is not None for layer in layers) else "none"
     return InteractionOptions(
-        radial, len(orders) - 1, _activations(layers), own, parity=parity or len(orders) == 1
+        radial, len(orders) - 1, activations_of(layers), own, parity=parity or len(orders) == 1
     )
-
-
-def _activations(layers: list[Any]) -> Activations:
-    """One of each kind, from all gates; NequIP has the same in every layer."""
-    scalars: dict[str, Activation] = {}
-    gates: list[Activation] = []
-    for layer in layers:
-        gate = layer.equivariant_nonlin
-        for (_, ir), act in zip(gate.irreps_scalars, gate.act_scalars.acts, strict=True):
-            scalars[str(ir)] = activation_of(act)
-        gates += [activation_of(act) for act in gate.act_gates.acts]
-    even = scalars.get("0e", Activation())
-    odd = scalars.get("0o", Activation("tanh"))
-    return Activations(even, odd, gates[0] if gates else even, Activation("silu"))
 
 
 def _network_matrices(mlp: Any, functions: str) -> list[Matrix]:
@@ -308,30 +274,4 @@ def _fill_layer(target: Any, layer: Any, embedding: Tensor) -> None:
             fill(gates[ir], matrices["0e"].rows(wires.gates[ir]))
 
 
-def nequip_input(graph: Data, elements: tuple[int, ...], cutoff: float) -> dict[str, Tensor]:
-    """A structure as NequIP takes it, with edges that NequIP found."""
-    from nequip.data import AtomicDataDict, compute_neighborlist_, from_ase
-
-    cell, pbc = graph.get("cell"), graph.get("pbc")
-    periodic = {} if cell is None else {"cell": cell[0].numpy(), "pbc": pbc[0].numpy()}
-    atoms = Atoms(graph.z.numpy(), graph.pos.double().numpy(), **periodic)
-    data = compute_neighborlist_(from_ase(atoms), r_max=cutoff)
-    types = torch.tensor([elements.index(z) for z in graph.z.tolist()])
-    return data | {AtomicDataDict.ATOM_TYPE_KEY: types}
-
-
-def _original(model: Any, potential: AdoptedPotential, graph: Data) -> tuple[Tensor, Tensor]:
-    """Energy and forces as NequIP's own code computes them."""
-    with nequip_defaults():
-        data = nequip_input(graph, potential.elements, potential.network.options.cutoff)
-        data["pos"].requires_grad_()
-        training = model.training
-        try:
-            out = model.eval()(data)
-        finally:
-            model.train(training)
-    energy = out["total_energy"]
-    forces = out.get("forces")
-    if forces is None:  # built without derivatives
-        forces = -torch.autograd.grad(energy.sum(), data["pos"])[0]
-    return energy.detach().flatten(), forces.detach()
+__all__ = ["read_nequip", "read_nequip_file", "write_nequip"]
