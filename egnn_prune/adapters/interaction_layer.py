@@ -59,12 +59,14 @@ class LayerShape:
         radial: widths of the radial network's hidden layers.
         paths: ``(source, l, target, kept)`` of every instruction of the tensor product that the
             network was made with, sorted by target.
+        own: whether the layer has a self connection, where the network has any.
     """
 
     conv: str
     made: str
     radial: tuple[int, ...]
     paths: tuple[tuple[str, int, str, bool], ...]
+    own: bool = True
 
     def resized(self, keep: dict[str, Tensor]) -> LayerShape:
         """As many channels as ``keep`` has indices, by ``conv.IR, stream.IR, radial.I, path.K``."""
@@ -79,7 +81,11 @@ class LayerShape:
             for k, path in enumerate(self.paths)
         )
         return LayerShape(
-            copies(self.conv, "conv"), copies(self.made, "stream"), tuple(radial), tuple(paths)
+            copies(self.conv, "conv"),
+            copies(self.made, "stream"),
+            tuple(radial),
+            tuple(paths),
+            self.own,
         )
 
 

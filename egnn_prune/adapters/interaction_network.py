@@ -95,7 +95,7 @@ class InteractionNetwork(nn.Module):
                     shape,
                     options.activations,
                     options.radial.bessel,
-                    options.self_connection,
+                    options.self_connection if shape.own else "none",
                     options.bias,
                     species,
                 )
@@ -214,7 +214,8 @@ class InteractionNetwork(nn.Module):
         shapes = []
         for layer in spec["layers"]:
             paths = tuple((*path[:3], bool(path[3])) for path in layer["paths"])
-            shapes.append(LayerShape(layer["conv"], layer["made"], tuple(layer["radial"]), paths))
+            shape = LayerShape(layer["conv"], layer["made"], tuple(layer["radial"]), paths)
+            shapes.append(replace(shape, own=layer.get("own", True)))
         options = dict(spec["options"])
         functions = {k: Activation(**v) for k, v in options.pop("activations").items()}
         radial = RadialOptions(**options.pop("radial"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from egnn_prune.adapters.potential import AdoptedPotential
-from egnn_prune.errors import InputError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.system.lazy_imports import naming_extras
 
 #: Names of trained potentials, and what reads them.
@@ -78,4 +78,16 @@ def _sevennet(name: str | Path, modal: str | None) -> AdoptedPotential:
         return read_sevennet(network.eval(), modal)
 
 
-READERS: dict[str, Callable[[Any, str | None], AdoptedPotential]] = {".pth": _sevennet}
+def _nequip(path: Path, modal: str | None) -> AdoptedPotential:
+    from egnn_prune.adapters.nequip import read_nequip_file
+
+    if modal is not None:
+        raise ConfigError(f"{path} is NequIP's, which has one level of theory; leave modal= away")
+    return read_nequip_file(path)
+
+
+READERS: dict[str, Callable[[Any, str | None], AdoptedPotential]] = {
+    ".pth": _sevennet,
+    ".nequip.zip": _nequip,
+    ".ckpt": _nequip,
+}

@@ -107,7 +107,8 @@ class AdoptedPotential(Predictor):
         self.kinds = tuple(kinds)
         self.scale = TargetScale(tuple(shifts) or (0.0,) * len(self.elements))
         scale = torch.as_tensor(atom_scale if len(atom_scale) else [1.0] * len(self.elements))
-        self.register_buffer("atom_scale", scale.to(torch.get_default_dtype()).clone())
+        # in its own precision: a float64 potential would lose digits on the way through float32
+        self.register_buffer("atom_scale", scale.clone())
 
     def forward(self, batch: Batch | Data, samples: int = 1) -> Prediction:
         """Predict energies in eV."""
