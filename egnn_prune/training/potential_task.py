@@ -35,7 +35,7 @@ class PotentialSettings(FitSettings):
 
     Attributes:
         steps: optimiser steps in the whole fit.
-        lr: highest learning rate of the cycle.
+        lr: highest learning rate of the cycle; compare several on the validation split.
         weight_decay: AdamW's; pretrained weights are not drawn to zero.
         clip: largest norm of the gradient, in the loss's unit per weight.
         warmup: share of the steps in which the rate rises.
@@ -51,7 +51,7 @@ class PotentialSettings(FitSettings):
         ConfigError: a number is out of range.
     """
 
-    lr: float = 3e-3
+    lr: float = 1e-2
     weight_decay: float = 0.0
     clip: float = 10.0
     batch_size: int = 5
