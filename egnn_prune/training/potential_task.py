@@ -21,7 +21,12 @@ from egnn_prune.models import energy_and_forces
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.curve import LearningCurve
 from egnn_prune.training.keep_best import KeepBest
-from egnn_prune.training.potential_loss import PotentialLosses, check_labels, reference_labels
+from egnn_prune.training.potential_loss import (
+    PotentialLosses,
+    check_labels,
+    check_one_kind,
+    reference_labels,
+)
 from egnn_prune.training.task import FitSettings, RegressionTask, fit, graph_batches
 from egnn_prune.training.weight_averaging import AveragedWeights
 
@@ -184,10 +189,12 @@ def fit_potential(
     Raises:
         ConfigError: nothing is left to train, a name of frozen modules is unknown, or the fit
             diverged.
-        DataError: a label is missing, NaN or infinite.
+        DataError: a label is missing, NaN or infinite, or some structures have a cell or a stress
+            and others do not.
     """
-    check_labels(train)
-    check_labels(val, "validation")
+    for graphs, split in ((train, "training"), (val, "validation")):
+        check_labels(graphs, split)
+        check_one_kind(graphs, split)
     device = device or torch.device("cpu")
     best, curve = KeepBest("val_force_rmse"), LearningCurve()
     with evaluating(model.to(device)):
