@@ -89,6 +89,8 @@ class AdoptedPotential(Predictor):
         periodic -> a :class:`Prediction` of ``[B]`` without variance.
     """
 
+    unit = "eV"
+    states_noise = False
     atom_scale: Tensor
 
     def __init__(
