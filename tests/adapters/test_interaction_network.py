@@ -17,8 +17,9 @@ from egnn_prune.adapters import (
     drop_species,
     from_scratch,
 )
+from egnn_prune.adapters.choice import path_cost
 from egnn_prune.adapters.interaction_network import InteractionNetwork
-from egnn_prune.adapters.steps import path_cost, without
+from egnn_prune.adapters.steps import odd_paths, without
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import energy_and_forces
 from egnn_prune.models.irreps_paths import paths
@@ -118,18 +119,21 @@ def test_periodic_cells_can_be_pruned():
 
 
 def halves(model: AdoptedPotential) -> dict[str, torch.Tensor]:
-    """Every second channel of each group, every second path."""
-    single = iter(range(1000))
-    keep = {}
-    for group in model.channel_groups():
-        k = next(single) if group.n == 1 else 0
-        keep[group.name] = (torch.arange(group.n) + k) % 2 == 0
-    return keep
+    """Every second channel of each group, and no path of odd l1 + l2 + l3.
+
+    Something still reads each copy: an optimiser moves dead weights by their old momentum where
+    their gradient is zero (masked), and leaves them where there is none (compact).
+    """
+    odd = odd_paths(model)
+    return {
+        g.name: torch.arange(g.n) % 2 == 0 if g.n > 1 else torch.tensor([g.name not in odd])
+        for g in model.channel_groups()
+    }
 
 
 def step(model, optimiser, batch) -> None:
     optimiser.zero_grad()
-    _, forces = energy_and_forces(model, batch, create_graph=True)
+    _, forces = energy_and_forces(model, batch, history=True)
     forces.square().mean().backward()
     optimiser.step()
 
@@ -216,7 +220,7 @@ def test_shifts_are_added_in_float64():
     assert abs(energy - exact) < 2e-5  # a float32 sum would be off by 1e-3
     moved = graph_of(atoms)
     moved.pos = moved.pos + 1e4
-    assert abs(float(single(moved).mean) - energy) < 2e-5
+    assert abs(float(single(moved).mean.detach()) - energy) < 2e-5
 
 
 def test_elements_keep_their_scale_in_float64():
@@ -298,7 +302,8 @@ def test_the_control_from_scratch():
     assert not torch.allclose(first(batch).mean, from_scratch(model, 12.0, seed=4)(batch).mean)
     assert first.network.config() == model.network.config()
     weights, fresh = dict(model.named_parameters()), dict(first.named_parameters())
-    assert not any(torch.equal(weights[k], fresh[k]) for k in weights)
+    drawn = [k for k in weights if k.endswith(".weight")]
+    assert not any(torch.equal(weights[k], fresh[k]) for k in drawn)
     # sums over neighbours are divided by the root of the domain's own number of them
     for t in range(3):
         assert float(first.network.layer(t).denominator) == pytest.approx(12.0**0.5)
@@ -328,7 +333,7 @@ def test_copies_and_paths_take_the_shares_asked_for(conv, share):
     assert set(keep) == set(scores)
     for name, mask in keep.items():
         if ".conv." in name:
-            assert int((~mask).sum()) == min(round(conv * len(mask)), len(mask) - 1)
+            assert int((~mask).sum()) == int(conv * len(mask))
             left = scores[name][mask].min() if mask.any() else 0
             assert (scores[name][~mask] <= left).all()
     costs = {name: path_cost(model, name) for name in keep if ".path." in name}
