@@ -1,0 +1,463 @@
+"""A pretrained potential becomes a small one for a user's own structures, top to bottom."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch_geometric.data import Batch
+
+from egnn_prune.channels import Prunable
+from egnn_prune.configs.declaration import check
+from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.data import GraphDataset
+from egnn_prune.data.cache import sha256
+from egnn_prune.data.summary import summary
+from egnn_prune.deployment import checkpoint
+from egnn_prune.deployment.training_domain import TrainingDomain
+from egnn_prune.errors import ConfigError
+from egnn_prune.pipeline import specialise_cut as cutting
+from egnn_prune.pipeline import specialise_data as structures
+from egnn_prune.pipeline import specialise_measure as measuring
+from egnn_prune.pipeline.run_context import Outputs, say, stage
+from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.system import files
+from egnn_prune.system.device import choose_device
+from egnn_prune.system.git import git_commit
+from egnn_prune.uncertainty import SinglePass
+
+READ = ("data", "demo", "labels")
+TAUGHT = (*READ, "teacher", "training")
+CUT = (*TAUGHT, "cut", "budget", "budgets")
+STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
+TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
+SCRATCH = "stages/scratch.safetensors"
+FINETUNED, SPECIALISED = "finetuned.safetensors", "specialised.safetensors"
+#: The files of the models that are compared, in the order of every table.
+COMPARED = {
+    "teacher": TEACHER,
+    "finetuned": FINETUNED,
+    "specialised": SPECIALISED,
+    "scratch": SCRATCH,
+}
+
+
+def run(settings: SpecialiseSettings) -> Path:
+    """Read, measure the teacher, cut it to a budget, train, compare, export, report.
+
+    An interrupted run continues from its last finished stage; a finished one is left as it is.
+
+    Args:
+        settings: everything that can be chosen.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: a setting, the structures or the teacher cannot be used.
+    """
+    from egnn_prune.report.specialise import report_table
+
+    check(settings)
+    if settings.demo:
+        settings = demonstration(settings)
+    elif settings.data.path is None:
+        raise ConfigError(
+            "specialise reads structures of yours; say which with data.path=FILE, or see what it "
+            "does with --demo"
+        )
+    if settings.labels == "teacher" and settings.data.target is not None:
+        raise ConfigError("labels=teacher reads no energies; leave data.target away")
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder = RunFolder(settings, input_files(settings))
+    if folder.finished:
+        print(f"{folder.path} is finished; nothing is run again.")
+    else:
+        job = SpecialiseJob(settings, folder, device)
+        job.read_structures()
+        job.ask_the_teacher()
+        job.finetune_the_teacher()
+        job.prune()
+        job.specialise()
+        job.train_scratch()
+        job.evaluate()
+        job.export()
+        job.report()
+    print(f"\n{report_table(files.read_json(folder.path / 'metrics.json'))}")
+    print(f"Report: {folder.path / 'report.html'}")
+    print(f"Model: {folder.path / SPECIALISED} (egnn_prune.PrunedCalculator opens it)")
+    return folder.path
+
+
+def input_files(settings: SpecialiseSettings) -> dict[str, str]:
+    """Fingerprints of the files that the settings name, where they are there."""
+    named = {"path": settings.data.path, "teacher": settings.teacher}
+    found = {role: Path(name).expanduser() for role, name in named.items() if name}
+    return {role: sha256(path) for role, path in found.items() if path.is_file()}
+
+
+class SpecialiseJob:
+    """The stages. Each seeds itself, so that a continued run computes the same numbers.
+
+    Args:
+        settings: everything that can be chosen.
+        folder: where results go.
+        device: where training runs.
+    """
+
+    stages = 9
+
+    def __init__(
+        self, settings: SpecialiseSettings, folder: RunFolder, device: torch.device
+    ) -> None:
+        self.settings, self.folder, self.device = settings, folder, device
+        self.dtype = getattr(torch, settings.precision)
+
+    # ------------------------------------------------------------------ the stages
+
+    @stage(1, "structures", "Reading structures", READ, STRUCTURES)
+    def read_structures(self) -> Outputs:
+        """The structures, checked and split."""
+        s = self.settings
+        if s.demo:
+            dataset = structures.split_structures(demo_structures(s.seed), "demonstration", s.seed)
+        elif s.labels == "teacher":
+            dataset = structures.read_unlabelled(s.data, s.seed)
+        else:
+            dataset = structures.read_labelled(s.data, s.seed)
+        if s.labels == "data":
+            for line in summary(dataset):
+                say(f"  {line}")
+        else:
+            for note in dataset.notes:
+                say(f"  {note}")
+        structures.write_dataset(self.folder.path / STRUCTURES, dataset)
+        return {split: len(rows) for split, rows in dataset.splits.items()}
+
+    @stage(2, "teacher", "Asking the teacher", TAUGHT, TEACHER, DOMAIN, LABELLED)
+    def ask_the_teacher(self) -> Outputs:
+        """The teacher, its copy for the elements of the structures, and everybody's labels."""
+        from egnn_prune import adapters
+        from egnn_prune.training import refit_shifts
+
+        s = self.settings
+        teacher = adapters.load(s.teacher).to(self.dtype).eval()
+        dataset = structures.read_dataset(self.folder.path / STRUCTURES)
+        structures.refuse_unknown_elements(dataset, teacher.elements, s.teacher)
+        dataset = dataset.with_cutoff(teacher.network.options.cutoff)
+        if s.labels == "teacher":
+            dataset = self._labelled_by(teacher, dataset)
+        else:
+            refit_shifts(teacher, dataset.split("train"))
+        structures.write_dataset(self.folder.path / LABELLED, dataset)
+        elements = sorted({z for split in COUNTED for z in dataset.elements_of(split)})
+        domain = adapters.collapse_linear_readout(adapters.drop_species(teacher, elements))
+        self.save(teacher, TEACHER)
+        self.save(domain, DOMAIN)
+        batch = measuring.timed_batch(dataset.split("test"))
+        taken = measuring.latencies({"teacher": teacher}, batch, self.device, s.cut.timings)
+        say(
+            f"  energies and forces of {len(batch.pos)} atoms take the teacher "
+            f"{taken['teacher']:.0f} ms; {s.budget:.0%} of that is the budget"
+        )
+        return {
+            "cutoff": teacher.network.options.cutoff,
+            "elements": elements,
+            "latency_ms": taken["teacher"],
+        }
+
+    @stage(3, "finetuned", "Training the teacher further", TAUGHT, FINETUNED)
+    def finetune_the_teacher(self) -> Outputs:
+        """The teacher after the small network's steps; from its own labels it learns nothing."""
+        model = self.load(DOMAIN)
+        seconds = 0.0
+        if self.settings.labels == "data":
+            seconds = self.fit("finetuned", model)[0]
+        else:
+            say("  it made the labels itself, so it stays as it is")
+        self.save(model, FINETUNED)
+        return {"train_seconds": seconds}
+
+    @stage(4, "pruned", "Cutting", CUT, PRUNED)
+    def prune(self) -> Outputs:
+        """The largest network that meets the budget, and those that meet others."""
+        s, whole = self.settings, self.load(DOMAIN)
+        teacher: Any = self.load(TEACHER)
+        train, val = self.dataset.split("train"), self.dataset.split("val")
+        some = list(train[: s.cut.structures])
+        model, change = cutting.without_odd_paths(whole, val, self.device, s.cut.odd_paths)
+        odd = cutting.paths_of(whole) - cutting.paths_of(model)
+        if odd:
+            say(f"  {odd} paths with odd l1+l2+l3 go (forces change by {change:.1f} meV/Angstrom)")
+        scores = cutting.scored(model, some, self.device, s.seed)
+        batch = measuring.timed_batch(self.dataset.split("test"))
+        rungs = cutting.ladder(
+            model, scores, teacher, batch, self.device, s.cut.paths, s.cut.timings
+        )
+        chosen = cutting.refuse_impossible(rungs, s.budget, s.teacher)
+        small, compared = cutting.compensated_cut(model, chosen.keep, some, val, self.device)
+        self.save(small, PRUNED)
+        say(
+            f"  {chosen.conv:.0%} of the copies and {chosen.paths:.0%} of the paths' cost go: "
+            f"{chosen.latency_ms:.0f} ms, {chosen.share:.0%} of the teacher's time"
+        )
+        return {
+            "curve": [self._point(model, b, rungs, some) for b in self._budgets(rungs)],
+            "cut": {
+                "layers": cutting.what_was_cut(teacher, small),
+                "species": [len(whole.elements), len(teacher.elements)],
+                "odd_paths": odd,
+                "odd_paths_force_change_mev_per_angstrom": change,
+                "compensation": compared,
+            },
+        }
+
+    @stage(5, "specialised", "Training the small network", CUT, SPECIALISED)
+    def specialise(self) -> Outputs:
+        """The cut network, trained."""
+        model = self.load(PRUNED)
+        seconds, error = self.fit("specialised", model)
+        self.save(model, SPECIALISED)
+        return {"train_seconds": seconds, "force_rmse_mev_per_angstrom": error}
+
+    @stage(6, "scratch", "Training the small shape from fresh weights", CUT, SCRATCH)
+    def train_scratch(self) -> Outputs:
+        """The same shape without the teacher's weights, at the best of several rates."""
+        tried: list[tuple[float, float, float]] = []
+        for k, lr in enumerate(self.settings.training.scratch_lrs):
+            model = fresh(self.load(PRUNED), self.dataset)
+            seconds, error = self.fit(f"scratch_{k}", model, lr=lr)
+            if not tried or error < min(e for e, *_ in tried):
+                self.save(model, SCRATCH)
+            tried.append((error, lr, seconds))
+        error, lr, seconds = min(tried)
+        say(f"  a rate of {lr:g} did best on the validation structures")
+        return {"train_seconds": seconds, "lr": lr, "force_rmse_mev_per_angstrom": error}
+
+    @stage(7, "evaluation", "Comparing", CUT, "metrics.json", "predictions.npz")
+    def evaluate(self) -> Outputs:
+        """All models on the same test structures, times by turns."""
+        models: dict[str, nn.Module] = {n: self.load(path) for n, path in COMPARED.items()}
+        test = self.dataset.split("test")
+        graphs, one = list(test), measuring.typical(test)
+        batch, single = measuring.timed_batch(test), Batch.from_data_list([one])
+        many = measuring.latencies(models, batch, self.device)
+        few = measuring.latencies(models, single, self.device)
+        steps = measuring.dynamics_speed(models, one, self.device, self.settings.seed)
+        arrays: dict[str, np.ndarray] = {
+            "atoms": np.array([len(g.pos) for g in graphs]),
+            "energy_reference": torch.cat([g.y for g in graphs]).numpy(),
+            "forces_reference": torch.cat([g.forces for g in graphs]).numpy(),
+            "z": torch.cat([g.z for g in graphs]).numpy(),
+        }
+        results = {}
+        for name, model in models.items():
+            found = measuring.predicted(model, graphs, self.device, name)
+            arrays |= measuring.arrays(found, name)
+            trained = self.outputs(name).get("train_seconds", 0.0)
+            results[name] = {
+                **measuring.errors(found, graphs),
+                "latency_ms": many[name],
+                "latency_single_ms": few[name],
+                "params": sum(p.numel() for p in model.parameters()),
+                **measuring.asymmetry(model, graphs[:SYMMETRY], self.settings.seed),
+                "memory_mb": measuring.memory(model, batch, self.device),
+                "train_seconds": trained,
+                "checkpoint_bytes": (self.folder.path / COMPARED[name]).stat().st_size,
+                "md_steps_per_second": steps[name],
+            }
+        files.write_arrays(self.folder.path / "predictions.npz", **arrays)
+        sizes = {
+            "latency_atoms": len(batch.pos),
+            "latency_structures": batch.num_graphs,
+            "latency_single_atoms": len(one.pos),
+        }
+        files.write_json(self.folder.path / "metrics.json", self._metrics(results, sizes))
+        return {}
+
+    @stage(8, "export", "Exporting", CUT)
+    def export(self) -> Outputs:
+        """A program for torch.export, where the network can be traced."""
+        from egnn_prune.deployment.export import export_program
+
+        path = self.folder.path / "specialised.pt2"
+        try:
+            export_program(self.load(SPECIALISED), path)
+        except Exception as error:  # the tracer raises whatever it raises; the model is there
+            reason = " ".join(str(error).split())[:300]
+            say(f"  no torch.export program ({type(error).__name__}: {reason[:120]})")
+            return {"program": None, "reason": reason}
+        return {"program": path.name}
+
+    @stage(9, "report", "Writing the report", CUT, "report.html")
+    def report(self) -> Outputs:
+        """Figures and page."""
+        from egnn_prune.report.specialise import write_report
+
+        write_report(self.folder.path)
+        return {}
+
+    # ------------------------------------------------------------------ what they share
+
+    @cached_property
+    def dataset(self) -> GraphDataset:
+        """The labelled structures, with neighbour lists."""
+        found = structures.read_dataset(self.folder.path / LABELLED)
+        return found.with_cutoff(self.outputs("teacher")["cutoff"])
+
+    def outputs(self, name: str) -> Outputs:
+        """What a finished stage wrote down."""
+        found: Outputs = files.read_json(self.folder.path / "stages" / f"{name}.json")
+        return found
+
+    def fit(
+        self, label: str, model: nn.Module, steps: int | None = None, lr: float | None = None
+    ) -> tuple[float, float]:
+        """Train in place; returns the wall time and the validation error in meV/Angstrom."""
+        from egnn_prune.training import PotentialLosses, PotentialSettings, fit_potential
+
+        t = self.settings.training
+        found = fit_potential(
+            model,
+            self.dataset.split("train"),
+            self.dataset.split("val"),
+            PotentialSettings(steps or t.steps, lr or t.lr, batch_size=t.batch_size),
+            losses=PotentialLosses(t.energy_weight),
+            device=self.device,
+            seed=self.settings.seed,
+            label=label,
+        )
+        return found.seconds, found.force_rmse
+
+    def save(self, model: nn.Module, name: str) -> None:
+        """Write a potential into the run's folder, so that a calculator can open it."""
+        known: dict[str, Any] = {}
+        if name == SPECIALISED:
+            known["training_domain"] = TrainingDomain.of(self.dataset.split("train")).to_json()
+        checkpoint.save(
+            SinglePass(model),
+            self.folder.path / name,
+            target="energy",
+            unit="eV",
+            units=dict(structures.UNITS),
+            config_hash=self.folder.hash,
+            **known,
+        )
+
+    def load(self, name: str) -> Any:
+        """A potential that an earlier stage saved."""
+        return checkpoint.load(self.folder.path / name)
+
+    def _labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
+        """The data set with the teacher's labels, and shaken copies to train on as well."""
+        from egnn_prune.training.distillation import augmented, label
+
+        train = list(dataset.split("train"))
+        if copies := self.settings.training.augmented:
+            train = augmented(train, copies=copies, seed=self.settings.seed)
+        parts = {"train": train, **{s: list(dataset.split(s)) for s in ("val", "test")}}
+        mark = partial(label, teacher, device=self.device)
+        found = {split: mark(graphs) for split, graphs in parts.items()}
+        return structures.replaced(dataset, found)
+
+    def _budgets(self, rungs: list[cutting.Rung]) -> list[float]:
+        """Points of the curve that can be reached, the largest network first."""
+        wanted = sorted({self.settings.budget, *self.settings.budgets}, reverse=True)
+        found = [b for b in wanted if cutting.within(rungs, b) is not None]
+        if len(found) < len(wanted):
+            out = ", ".join(f"{b:g}" for b in wanted if b not in found)
+            say(f"  budgets that no cut meets are left out: {out}")
+        return found
+
+    def _point(
+        self, model: Prunable, budget: float, rungs: list[cutting.Rung], some: list[Any]
+    ) -> dict[str, Any]:
+        """Error against speed at one budget, after a short fit."""
+        rung = cutting.within(rungs, budget)
+        assert rung is not None
+        val = self.dataset.split("val")
+        small, compared = cutting.compensated_cut(model, rung.keep, some, val, self.device)
+        before = {k: v for k, v in compared.items() if k != "used"}
+        error = self.fit(f"budget {budget:g}", small, self.settings.cut.steps)[1]
+        return {
+            "budget": budget,
+            "conv_sparsity": rung.conv,
+            "path_sparsity": rung.paths,
+            "latency_ms": rung.latency_ms,
+            "latency_share": rung.share,
+            "params": sum(p.numel() for p in small.parameters()),
+            "compensated": compared["used"],
+            "force_rmse_before_mev_per_angstrom": min(before.values()),
+            "force_rmse_mev_per_angstrom": error,
+        }
+
+    def _metrics(self, results: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        s, dataset, pruned = self.settings, self.dataset, self.outputs("pruned")
+        atoms = [len(g.pos) for split in COUNTED for g in dataset.split(split)]
+        pbc = [g.get("pbc") for split in COUNTED for g in dataset.split(split)]
+        return {
+            "schema_version": 1,
+            "kind": "specialise",
+            "config_hash": self.folder.hash,
+            "git_commit": git_commit(),
+            "seed": s.seed,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "teacher": s.teacher,
+            "labels": s.labels,
+            "budget": s.budget,
+            "steps": s.training.steps,
+            "dataset": {
+                "name": dataset.name,
+                **{split: len(dataset.splits[split]) for split in COUNTED},
+                "elements": [symbol_of(z) for z in self.outputs("teacher")["elements"]],
+                "atoms": [min(atoms), max(atoms)],
+                "periodic": any(x is not None and bool(x.any()) for x in pbc),
+            },
+            **sizes,
+            "models": results,
+            "curve": pruned["curve"],
+            "cut": pruned["cut"],
+        }
+
+
+#: Splits whose structures are counted, and structures that symmetry is judged on.
+COUNTED, SYMMETRY = ("train", "val", "test"), 4
+
+
+def symbol_of(z: int) -> str:
+    """An element's symbol."""
+    from ase.data import chemical_symbols
+
+    return str(chemical_symbols[z])
+
+
+def fresh(model: Any, dataset: GraphDataset) -> Any:
+    """The same shape with fresh weights, as one would begin with these structures alone.
+
+    Messages are divided by the root of the structures' own number of neighbours, energies are in
+    units of their forces (Batzner et al. 2022), and the energies of the elements are refitted.
+    """
+    from egnn_prune.training import refit_shifts
+
+    new = checkpoint.from_config(model).to(next(model.parameters()).dtype)
+    train = dataset.split("train")
+    atoms = sum(len(g.pos) for g in train)
+    neighbours = sum(g.edge_index.shape[1] for g in train) / atoms
+    squares = sum(float(g.forces.double().square().sum()) for g in train)
+    potential: Any = new
+    potential.atom_scale.fill_(math.sqrt(squares / (3 * atoms)) or 1.0)
+    for module in new.modules():
+        if isinstance(found := getattr(module, "denominator", None), torch.Tensor):
+            found.fill_(math.sqrt(max(neighbours, 1.0)))
+    refit_shifts(new, train)
+    return new
