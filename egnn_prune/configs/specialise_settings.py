@@ -53,14 +53,17 @@ class SpecialiseTrainingSettings:
     """Fits of the small network, of the teacher and of the controls; all get the same steps."""
 
     steps: int = setting(300, "optimiser steps of every fit", **COUNT)
-    batch_size: int = setting(4, "structures per step", **COUNT)
+    batch_size: int = setting(5, "structures per step", **COUNT)
     lr: float = setting(5e-3, "highest learning rate", **POSITIVE)
     scratch_lrs: list[float] = setting(
         [2e-3, 5e-3, 1e-2], "of the control from fresh weights; validation chooses", **POSITIVE
     )
-    energy_weight: float = setting(1.0, "weight of the energies beside the forces", low=0)
+    energy_weight: float = setting(0.1, "weight of the energies beside the forces", low=0)
+    stress_weight: float = setting(
+        0.1, "weight of the stresses, where every structure has one", low=0
+    )
     augmented: int = setting(
-        2, "labels=teacher: rattled and strained copies of each training structure", low=0
+        1, "labels=teacher: copies of each training structure, by each rattle and strain", low=0
     )
 
 

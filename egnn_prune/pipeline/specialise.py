@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import nn
-from torch_geometric.data import Batch
 
 from egnn_prune.channels import Prunable
 from egnn_prune.configs.declaration import check
@@ -26,12 +24,23 @@ from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline.run_context import Outputs, say, stage
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
+from egnn_prune.pipeline.specialise_scratch import fresh
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
+from egnn_prune.training import (
+    FitResult,
+    LearningCurve,
+    PotentialLosses,
+    PotentialSettings,
+    fit_potential,
+    refit_shifts,
+)
+from egnn_prune.training.distillation import augmented, label
 from egnn_prune.uncertainty import SinglePass
 
+SPLITS = ("train", "val", "test")
 READ = ("data", "demo", "labels")
 TAUGHT = (*READ, "teacher", "training")
 CUT = (*TAUGHT, "cut", "budget", "budgets")
@@ -91,7 +100,7 @@ def run(settings: SpecialiseSettings) -> Path:
         job.evaluate()
         job.export()
         job.report()
-    print(f"\n{report_table(files.read_json(folder.path / 'metrics.json'))}")
+    print(f"\n{report_table(folder.path)}")
     print(f"Report: {folder.path / 'report.html'}")
     print(f"Model: {folder.path / SPECIALISED} (egnn_prune.PrunedCalculator opens it)")
     return folder.path
@@ -146,7 +155,6 @@ class SpecialiseJob:
     def ask_the_teacher(self) -> Outputs:
         """The teacher, its copy for the elements of the structures, and everybody's labels."""
         from egnn_prune import adapters
-        from egnn_prune.training import refit_shifts
 
         s = self.settings
         teacher = adapters.load(s.teacher).to(self.dtype).eval()
@@ -158,7 +166,7 @@ class SpecialiseJob:
         else:
             refit_shifts(teacher, dataset.split("train"))
         structures.write_dataset(self.folder.path / LABELLED, dataset)
-        elements = sorted({z for split in COUNTED for z in dataset.elements_of(split)})
+        elements = sorted({z for split in SPLITS for z in dataset.elements_of(split)})
         domain = adapters.collapse_linear_readout(adapters.drop_species(teacher, elements))
         self.save(teacher, TEACHER)
         self.save(domain, DOMAIN)
@@ -180,7 +188,7 @@ class SpecialiseJob:
         model = self.load(DOMAIN)
         seconds = 0.0
         if self.settings.labels == "data":
-            seconds = self.fit("finetuned", model)[0]
+            seconds = self.fit("finetuned", model).seconds
         else:
             say("  it made the labels itself, so it stays as it is")
         self.save(model, FINETUNED)
@@ -209,8 +217,10 @@ class SpecialiseJob:
             f"  {chosen.conv:.0%} of the copies and {chosen.paths:.0%} of the paths' cost go: "
             f"{chosen.latency_ms:.0f} ms, {chosen.share:.0%} of the teacher's time"
         )
+        wanted = self._wanted(rungs)
+        points = {r.conv: self._point(model, r, some) for r in dict.fromkeys(wanted.values())}
         return {
-            "curve": [self._point(model, b, rungs, some) for b in self._budgets(rungs)],
+            "curve": [{"budget": b, **points[rung.conv]} for b, rung in wanted.items()],
             "cut": {
                 "layers": cutting.what_was_cut(teacher, small),
                 "species": [len(whole.elements), len(teacher.elements)],
@@ -224,63 +234,41 @@ class SpecialiseJob:
     def specialise(self) -> Outputs:
         """The cut network, trained."""
         model = self.load(PRUNED)
-        seconds, error = self.fit("specialised", model)
+        found = self.fit("specialised", model)
         self.save(model, SPECIALISED)
-        return {"train_seconds": seconds, "force_rmse_mev_per_angstrom": error}
+        return {"train_seconds": found.seconds, "force_rmse_mev_per_angstrom": found.force_rmse}
 
     @stage(6, "scratch", "Training the small shape from fresh weights", CUT, SCRATCH)
     def train_scratch(self) -> Outputs:
         """The same shape without the teacher's weights, at the best of several rates."""
-        tried: list[tuple[float, float, float]] = []
-        for k, lr in enumerate(self.settings.training.scratch_lrs):
+        tried: dict[float, Any] = {}
+        for lr in self.settings.training.scratch_lrs:
             model = fresh(self.load(PRUNED), self.dataset)
-            seconds, error = self.fit(f"scratch_{k}", model, lr=lr)
-            if not tried or error < min(e for e, *_ in tried):
+            tried[lr] = self.fit(f"scratch (rate {lr:g})", model, lr=lr)
+            best = min(tried, key=lambda rate: tried[rate].force_rmse)
+            if best == lr:
                 self.save(model, SCRATCH)
-            tried.append((error, lr, seconds))
-        error, lr, seconds = min(tried)
-        say(f"  a rate of {lr:g} did best on the validation structures")
-        return {"train_seconds": seconds, "lr": lr, "force_rmse_mev_per_angstrom": error}
+                self.write_curve("scratch", tried[lr])
+        say(f"  a rate of {best:g} did best on the validation structures")
+        return {
+            "train_seconds": tried[best].seconds,
+            "lr": best,
+            "force_rmse_mev_per_angstrom": tried[best].force_rmse,
+        }
 
     @stage(7, "evaluation", "Comparing", CUT, "metrics.json", "predictions.npz")
     def evaluate(self) -> Outputs:
         """All models on the same test structures, times by turns."""
         models: dict[str, nn.Module] = {n: self.load(path) for n, path in COMPARED.items()}
-        test = self.dataset.split("test")
-        graphs, one = list(test), measuring.typical(test)
-        batch, single = measuring.timed_batch(test), Batch.from_data_list([one])
-        many = measuring.latencies(models, batch, self.device)
-        few = measuring.latencies(models, single, self.device)
-        steps = measuring.dynamics_speed(models, one, self.device, self.settings.seed)
-        arrays: dict[str, np.ndarray] = {
-            "atoms": np.array([len(g.pos) for g in graphs]),
-            "energy_reference": torch.cat([g.y for g in graphs]).numpy(),
-            "forces_reference": torch.cat([g.forces for g in graphs]).numpy(),
-            "z": torch.cat([g.z for g in graphs]).numpy(),
-        }
-        results = {}
-        for name, model in models.items():
-            found = measuring.predicted(model, graphs, self.device, name)
-            arrays |= measuring.arrays(found, name)
-            trained = self.outputs(name).get("train_seconds", 0.0)
-            results[name] = {
-                **measuring.errors(found, graphs),
-                "latency_ms": many[name],
-                "latency_single_ms": few[name],
-                "params": sum(p.numel() for p in model.parameters()),
-                **measuring.asymmetry(model, graphs[:SYMMETRY], self.settings.seed),
-                "memory_mb": measuring.memory(model, batch, self.device),
-                "train_seconds": trained,
-                "checkpoint_bytes": (self.folder.path / COMPARED[name]).stat().st_size,
-                "md_steps_per_second": steps[name],
-            }
+        graphs = list(self.dataset.split("test"))
+        results, arrays, sizes = measuring.compare(models, graphs, self.device, self.settings.seed)
+        for name, result in results.items():
+            result["train_seconds"] = self.outputs(name).get("train_seconds", 0.0)
+            result["checkpoint_bytes"] = (self.folder.path / COMPARED[name]).stat().st_size
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
-        sizes = {
-            "latency_atoms": len(batch.pos),
-            "latency_structures": batch.num_graphs,
-            "latency_single_atoms": len(one.pos),
-        }
-        files.write_json(self.folder.path / "metrics.json", self._metrics(results, sizes))
+        content = {**self._about(), **sizes, "models": results}
+        pruned = {key: self.outputs("pruned")[key] for key in ("curve", "cut")}
+        files.write_json(self.folder.path / "metrics.json", content | pruned)
         return {}
 
     @stage(8, "export", "Exporting", CUT)
@@ -319,23 +307,29 @@ class SpecialiseJob:
         return found
 
     def fit(
-        self, label: str, model: nn.Module, steps: int | None = None, lr: float | None = None
-    ) -> tuple[float, float]:
-        """Train in place; returns the wall time and the validation error in meV/Angstrom."""
-        from egnn_prune.training import PotentialLosses, PotentialSettings, fit_potential
-
+        self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None
+    ) -> FitResult:
+        """Train in place; the learning curve of a model that is compared is kept."""
         t = self.settings.training
         found = fit_potential(
             model,
             self.dataset.split("train"),
             self.dataset.split("val"),
             PotentialSettings(steps or t.steps, lr or t.lr, batch_size=t.batch_size),
-            losses=PotentialLosses(t.energy_weight),
+            losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
             device=self.device,
             seed=self.settings.seed,
-            label=label,
+            label=name,
         )
-        return found.seconds, found.force_rmse
+        if name in COMPARED:
+            self.write_curve(name, found)
+        return found
+
+    def write_curve(self, name: str, found: FitResult) -> None:
+        """Write the validation errors of a fit as CSV."""
+        curve = LearningCurve()
+        curve.rows = found.curve
+        curve.write(self.folder.path / "curves" / f"{name}.csv")
 
     def save(self, model: nn.Module, name: str) -> None:
         """Write a potential into the run's folder, so that a calculator can open it."""
@@ -358,37 +352,31 @@ class SpecialiseJob:
 
     def _labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
         """The data set with the teacher's labels, and shaken copies to train on as well."""
-        from egnn_prune.training.distillation import augmented, label
-
         train = list(dataset.split("train"))
         if copies := self.settings.training.augmented:
-            train = augmented(train, copies=copies, seed=self.settings.seed)
+            train = augmented(train, copies=copies, strains=copies, seed=self.settings.seed)
         parts = {"train": train, **{s: list(dataset.split(s)) for s in ("val", "test")}}
-        mark = partial(label, teacher, device=self.device)
-        found = {split: mark(graphs) for split, graphs in parts.items()}
+        found = {
+            split: label(teacher, graphs, device=self.device, progress=f"labels to {split} on")
+            for split, graphs in parts.items()
+        }
         return structures.replaced(dataset, found)
 
-    def _budgets(self, rungs: list[cutting.Rung]) -> list[float]:
+    def _wanted(self, rungs: list[cutting.Rung]) -> dict[float, cutting.Rung]:
         """Points of the curve that can be reached, the largest network first."""
-        wanted = sorted({self.settings.budget, *self.settings.budgets}, reverse=True)
-        found = [b for b in wanted if cutting.within(rungs, b) is not None]
-        if len(found) < len(wanted):
-            out = ", ".join(f"{b:g}" for b in wanted if b not in found)
-            say(f"  budgets that no cut meets are left out: {out}")
-        return found
+        budgets = sorted({self.settings.budget, *self.settings.budgets}, reverse=True)
+        found = {b: cutting.within(rungs, b) for b in budgets}
+        if out := [f"{b:g}" for b, rung in found.items() if rung is None]:
+            say(f"  budgets that no cut meets are left out: {', '.join(out)}")
+        return {b: rung for b, rung in found.items() if rung is not None}
 
-    def _point(
-        self, model: Prunable, budget: float, rungs: list[cutting.Rung], some: list[Any]
-    ) -> dict[str, Any]:
-        """Error against speed at one budget, after a short fit."""
-        rung = cutting.within(rungs, budget)
-        assert rung is not None
+    def _point(self, model: Prunable, rung: cutting.Rung, some: list[Any]) -> dict[str, Any]:
+        """Error against speed of one cut, after a short fit."""
         val = self.dataset.split("val")
         small, compared = cutting.compensated_cut(model, rung.keep, some, val, self.device)
         before = {k: v for k, v in compared.items() if k != "used"}
-        error = self.fit(f"budget {budget:g}", small, self.settings.cut.steps)[1]
+        found = self.fit(f"cut by {rung.conv:.0%}", small, self.settings.cut.steps)
         return {
-            "budget": budget,
             "conv_sparsity": rung.conv,
             "path_sparsity": rung.paths,
             "latency_ms": rung.latency_ms,
@@ -396,14 +384,14 @@ class SpecialiseJob:
             "params": sum(p.numel() for p in small.parameters()),
             "compensated": compared["used"],
             "force_rmse_before_mev_per_angstrom": min(before.values()),
-            "force_rmse_mev_per_angstrom": error,
+            "force_rmse_mev_per_angstrom": found.force_rmse,
         }
 
-    def _metrics(self, results: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
-        s, dataset, pruned = self.settings, self.dataset, self.outputs("pruned")
-        atoms = [len(g.pos) for split in COUNTED for g in dataset.split(split)]
-        pbc = [g.get("pbc") for split in COUNTED for g in dataset.split(split)]
+    def _about(self) -> dict[str, Any]:
+        """What ``metrics.json`` says of the run and its structures."""
+        s, dataset = self.settings, self.dataset
+        graphs = [g for split in SPLITS for g in dataset.split(split)]
+        atoms = [len(g.pos) for g in graphs]
         return {
             "schema_version": 1,
             "kind": "specialise",
@@ -418,46 +406,9 @@ class SpecialiseJob:
             "steps": s.training.steps,
             "dataset": {
                 "name": dataset.name,
-                **{split: len(dataset.splits[split]) for split in COUNTED},
-                "elements": [symbol_of(z) for z in self.outputs("teacher")["elements"]],
+                **{split: len(dataset.splits[split]) for split in SPLITS},
+                "elements": [chemical_symbols[z] for z in self.outputs("teacher")["elements"]],
                 "atoms": [min(atoms), max(atoms)],
-                "periodic": any(x is not None and bool(x.any()) for x in pbc),
+                "periodic": any(g.get("pbc") is not None and bool(g.pbc.any()) for g in graphs),
             },
-            **sizes,
-            "models": results,
-            "curve": pruned["curve"],
-            "cut": pruned["cut"],
         }
-
-
-#: Splits whose structures are counted, and structures that symmetry is judged on.
-COUNTED, SYMMETRY = ("train", "val", "test"), 4
-
-
-def symbol_of(z: int) -> str:
-    """An element's symbol."""
-    from ase.data import chemical_symbols
-
-    return str(chemical_symbols[z])
-
-
-def fresh(model: Any, dataset: GraphDataset) -> Any:
-    """The same shape with fresh weights, as one would begin with these structures alone.
-
-    Messages are divided by the root of the structures' own number of neighbours, energies are in
-    units of their forces (Batzner et al. 2022), and the energies of the elements are refitted.
-    """
-    from egnn_prune.training import refit_shifts
-
-    new = checkpoint.from_config(model).to(next(model.parameters()).dtype)
-    train = dataset.split("train")
-    atoms = sum(len(g.pos) for g in train)
-    neighbours = sum(g.edge_index.shape[1] for g in train) / atoms
-    squares = sum(float(g.forces.double().square().sum()) for g in train)
-    potential: Any = new
-    potential.atom_scale.fill_(math.sqrt(squares / (3 * atoms)) or 1.0)
-    for module in new.modules():
-        if isinstance(found := getattr(module, "denominator", None), torch.Tensor):
-            found.fill_(math.sqrt(max(neighbours, 1.0)))
-    refit_shifts(new, train)
-    return new

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
-from egnn_prune.pipeline.specialise_measure import force_rmse, latencies, predicted
+from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pruning import Context, apply_masks, compact, score_channels
 
 #: Shares of the convolution's copies that go, rung by rung.
@@ -24,7 +24,7 @@ COPIES = (0.0, 0.25, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97)
 Masks = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rung:
     """One size of network.
 
@@ -83,7 +83,7 @@ def ladder(
     sizes = [(conv, paths_per_copy * conv) for conv in COPIES]
     masks = [copies_and_paths(model, groups, scores, conv=c, paths=p) for c, p in sizes]
     networks = {str(k): cut(model, keep) for k, keep in enumerate(masks)}
-    times = latencies({"teacher": teacher, **networks}, batch, device, repeats)
+    times = measuring.latencies({"teacher": teacher, **networks}, batch, device, repeats)
     return [
         Rung(conv, paths, keep, times[str(k)], times[str(k)] / times["teacher"])
         for k, ((conv, paths), keep) in enumerate(zip(sizes, masks, strict=True))
@@ -141,13 +141,13 @@ def compensated_cut(
     from egnn_prune.pruning import compensate
 
     plain = cut(model, keep)
-    without = force_rmse(plain, val, device)
+    without = measuring.force_rmse(plain, val, device)
     if all(bool(mask.all()) for mask in keep.values()):
         return plain, _compared(without, without)
     batches = [batch.to(device) for batch in DataLoader(list(graphs), 4)]
     helped = cut(compensate(model.to(device), keep, batches), keep).to("cpu")
     model.to("cpu")
-    found = _compared(without, force_rmse(helped, val, device))
+    found = _compared(without, measuring.force_rmse(helped, val, device))
     return (helped if found["used"] else plain), found
 
 
@@ -178,8 +178,8 @@ def without_odd_paths(
     from egnn_prune.adapters import drop_odd_paths
 
     smaller = drop_odd_paths(model)
-    before = predicted(model, val, device).forces
-    change = (predicted(smaller, val, device).forces - before).square().mean().sqrt()
+    before = measuring.predicted(model, val, device).forces
+    change = (measuring.predicted(smaller, val, device).forces - before).square().mean().sqrt()
     kept = float(change) <= allowed * float(before.square().mean().sqrt())
     return (smaller if kept else model), 1000 * float(change)
 

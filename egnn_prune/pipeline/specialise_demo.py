@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
 from egnn_prune.configs.declaration import described
@@ -21,7 +20,7 @@ SHAKEN, CLOSEST = 0.06, 1.55
 SHORT = {
     "labels": "teacher",
     "training.steps": 120,
-    "training.augmented": 1,
+    "training.augmented": 0,
     "cut.steps": 15,
     "cut.structures": 24,
     "cut.timings": 3,
@@ -83,8 +82,3 @@ def shaken(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     """The structure with every atom moved a little."""
     atoms.positions += SHAKEN * rng.normal(size=atoms.positions.shape)
     return atoms
-
-
-def formula(elements: list[int]) -> str:
-    """Elements by their symbols, such as ``H C O``."""
-    return " ".join(chemical_symbols[z] for z in elements)

@@ -29,8 +29,8 @@ from egnn_prune.uncertainty import SinglePass
 LATENCY_ATOMS, BATCH_ATOMS = 100, 400
 #: Timed passes of each model, by turns; steps of dynamics likewise.
 REPEATS, WARMUP = 12, 2
-#: Changes of view that symmetry is judged by.
-VIEWS = 3
+#: Structures that symmetry is judged on, and changes of view.
+SYMMETRY_GRAPHS, VIEWS = 4, 3
 #: Femtoseconds and Kelvin of the dynamics that is timed.
 TIME_STEP, TEMPERATURE = 0.5, 300.0
 
@@ -152,8 +152,8 @@ def asymmetry(model: nn.Module, graphs: Sequence[Data], seed: int) -> dict[str, 
 
     Returns:
         ``equivariance_error``, over turns, shifts and renumberings, and ``reflection_error``: the
-        largest deviations, of forces by their root mean square, of energies by their deviation
-        from the elements' (by that of the forces in eV, where they are all the same).
+        largest deviations of forces, and of energies per atom, over the root mean square of the
+        forces (in eV/Angstrom, or in eV).
     """
     batch = Batch.from_data_list(list(graphs))
     forces = energy_and_forces(model.eval(), batch)[1]
@@ -174,6 +174,42 @@ def asymmetry(model: nn.Module, graphs: Sequence[Data], seed: int) -> dict[str, 
     }
 
 
-def arrays(found: Predicted, name: str) -> dict[str, np.ndarray]:
-    """Predictions as ``predictions.npz`` holds them."""
-    return {f"{name}_energy": found.energies.numpy(), f"{name}_forces": found.forces.numpy()}
+def compare(
+    models: dict[str, nn.Module], graphs: list[Data], device: torch.device, seed: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray], dict[str, int]]:
+    """All that is measured of models, on the same labelled structures.
+
+    Returns:
+        For each model its numbers, the arrays of ``predictions.npz``, and how many atoms and
+        structures latencies are of, as ``metrics.json`` names them.
+    """
+    one = typical(graphs)
+    batch, single = timed_batch(graphs), Batch.from_data_list([one])
+    many, few = latencies(models, batch, device), latencies(models, single, device)
+    steps = dynamics_speed(models, one, device, seed)
+    arrays = {
+        "atoms": np.array([len(g.pos) for g in graphs]),
+        "energy_reference": torch.cat([g.y for g in graphs]).numpy(),
+        "forces_reference": torch.cat([g.forces for g in graphs]).numpy(),
+        "z": torch.cat([g.z for g in graphs]).numpy(),
+    }
+    results: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        found = predicted(model, graphs, device, name)
+        arrays[f"{name}_energy"] = found.energies.numpy()
+        arrays[f"{name}_forces"] = found.forces.numpy()
+        results[name] = {
+            **errors(found, graphs),
+            "latency_ms": many[name],
+            "latency_single_ms": few[name],
+            "params": sum(p.numel() for p in model.parameters()),
+            **asymmetry(model, graphs[:SYMMETRY_GRAPHS], seed),
+            "memory_mb": memory(model, batch, device),
+            "md_steps_per_second": steps[name],
+        }
+    sizes = {
+        "latency_atoms": len(batch.pos),
+        "latency_structures": batch.num_graphs,
+        "latency_single_atoms": len(one.pos),
+    }
+    return results, arrays, sizes
