@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,16 @@ def run(settings: SpecialiseSettings) -> Path:
         job = SpecialiseJob(settings, folder, device)
         job.read_structures()
         job.ask_the_teacher()
-        job.finetune_the_teacher()
         job.prune()
         job.specialise()
+        job.finetune_the_teacher()
         job.train_scratch()
         job.evaluate()
         job.export()
         job.report()
     print(f"\n{report_table(folder.path)}")
     print(f"Report: {folder.path / 'report.html'}")
-    print(f"Model: {folder.path / SPECIALISED} (egnn_prune.PrunedCalculator opens it)")
+    print(f"Model: {folder.path / SPECIALISED} (egnn_prune.ase.PrunedCalculator opens it)")
     return folder.path
 
 
@@ -167,7 +168,9 @@ class SpecialiseJob:
             refit_shifts(teacher, dataset.split("train"))
         structures.write_dataset(self.folder.path / LABELLED, dataset)
         elements = sorted({z for split in SPLITS for z in dataset.elements_of(split)})
-        domain = adapters.collapse_linear_readout(adapters.drop_species(teacher, elements))
+        domain = adapters.drop_species(teacher, elements)
+        with suppress(ConfigError):  # there is nothing to join, or something in between
+            domain = adapters.collapse_linear_readout(domain)
         self.save(teacher, TEACHER)
         self.save(domain, DOMAIN)
         batch = measuring.timed_batch(dataset.split("test"))
@@ -182,19 +185,7 @@ class SpecialiseJob:
             "latency_ms": taken["teacher"],
         }
 
-    @stage(3, "finetuned", "Training the teacher further", TAUGHT, FINETUNED)
-    def finetune_the_teacher(self) -> Outputs:
-        """The teacher after the small network's steps; from its own labels it learns nothing."""
-        model = self.load(DOMAIN)
-        seconds = 0.0
-        if self.settings.labels == "data":
-            seconds = self.fit("finetuned", model).seconds
-        else:
-            say("  it made the labels itself, so it stays as it is")
-        self.save(model, FINETUNED)
-        return {"train_seconds": seconds}
-
-    @stage(4, "pruned", "Cutting", CUT, PRUNED)
+    @stage(3, "pruned", "Cutting", CUT, PRUNED)
     def prune(self) -> Outputs:
         """The largest network that meets the budget, and those that meet others."""
         s, whole = self.settings, self.load(DOMAIN)
@@ -230,7 +221,7 @@ class SpecialiseJob:
             },
         }
 
-    @stage(5, "specialised", "Training the small network", CUT, SPECIALISED)
+    @stage(4, "specialised", "Training the small network", CUT, SPECIALISED)
     def specialise(self) -> Outputs:
         """The cut network, trained."""
         model = self.load(PRUNED)
@@ -238,12 +229,24 @@ class SpecialiseJob:
         self.save(model, SPECIALISED)
         return {"train_seconds": found.seconds, "force_rmse_mev_per_angstrom": found.force_rmse}
 
+    @stage(5, "finetuned", "Training the teacher further", TAUGHT, FINETUNED)
+    def finetune_the_teacher(self) -> Outputs:
+        """The teacher after the small network's steps; from its own labels it learns nothing."""
+        model = self.load(DOMAIN)
+        seconds = 0.0
+        if self.settings.labels == "data":
+            seconds = self.fit("finetuned", model).seconds
+        else:
+            say("  it made the labels itself, so it stays as it is")
+        self.save(model, FINETUNED)
+        return {"train_seconds": seconds}
+
     @stage(6, "scratch", "Training the small shape from fresh weights", CUT, SCRATCH)
     def train_scratch(self) -> Outputs:
         """The same shape without the teacher's weights, at the best of several rates."""
         tried: dict[float, Any] = {}
         for lr in self.settings.training.scratch_lrs:
-            model = fresh(self.load(PRUNED), self.dataset)
+            model = fresh(self.load(PRUNED), self.dataset, self.settings.seed)
             tried[lr] = self.fit(f"scratch (rate {lr:g})", model, lr=lr)
             best = min(tried, key=lambda rate: tried[rate].force_rmse)
             if best == lr:

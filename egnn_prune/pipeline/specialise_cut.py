@@ -13,6 +13,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
+from egnn_prune.adapters import AdoptedPotential, copies_and_paths, drop_odd_paths
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import specialise_measure as measuring
@@ -58,7 +59,7 @@ def scored(model: Prunable, graphs: Sequence[Data], device: torch.device, seed: 
 
 
 def ladder(
-    model: Prunable,
+    model: AdoptedPotential,
     scores: Masks,
     teacher: Prunable,
     batch: Batch,
@@ -77,11 +78,8 @@ def ladder(
         paths_per_copy: share of the paths' cost that goes, for each share of the copies.
         repeats: timed passes of each.
     """
-    from egnn_prune.adapters import copies_and_paths
-
-    groups = model.channel_groups()
     sizes = [(conv, paths_per_copy * conv) for conv in COPIES]
-    masks = [copies_and_paths(model, groups, scores, conv=c, paths=p) for c, p in sizes]
+    masks = [copies_and_paths(model, scores, conv=c, paths=p) for c, p in sizes]
     networks = {str(k): cut(model, keep) for k, keep in enumerate(masks)}
     times = measuring.latencies({"teacher": teacher, **networks}, batch, device, repeats)
     return [
@@ -160,8 +158,8 @@ def _compared(without: float, helped: float) -> dict[str, Any]:
 
 
 def without_odd_paths(
-    model: Prunable, val: Sequence[Data], device: torch.device, allowed: float
-) -> tuple[Prunable, float]:
+    model: AdoptedPotential, val: Sequence[Data], device: torch.device, allowed: float
+) -> tuple[AdoptedPotential, float]:
     """The model without paths of odd l1+l2+l3, where held-out forces say that it costs little.
 
     In networks that tell mirror images apart anyway these take a third of the time.
@@ -175,9 +173,10 @@ def without_odd_paths(
     Returns:
         The model (itself, where the change is larger), and the change in meV/Angstrom.
     """
-    from egnn_prune.adapters import drop_odd_paths
-
-    smaller = drop_odd_paths(model)
+    try:
+        smaller = drop_odd_paths(model)
+    except ConfigError:  # it is mirror-symmetric as it is
+        return model, 0.0
     before = measuring.predicted(model, val, device).forces
     change = (measuring.predicted(smaller, val, device).forces - before).square().mean().sqrt()
     kept = float(change) <= allowed * float(before.square().mean().sqrt())

@@ -30,7 +30,7 @@ from egnn_prune.system import files
 FEWEST = 10
 UNITS = {"pos": "Angstrom", "y": "eV", "forces": "eV/Angstrom", "cell": "Angstrom"}
 #: What a labelled file holds per atom and per structure.
-PER_ATOM, PER_STRUCTURE = ("z", "pos", "forces"), ("y", "cell", "pbc", "stress")
+PER_ATOM, PER_STRUCTURE = ("z", "pos", "forces"), ("y", "cell", "pbc", "stress", "record")
 
 
 def read_labelled(settings: StructureSettings, seed: int) -> GraphDataset:
@@ -97,7 +97,7 @@ def refuse_unknown_elements(dataset: GraphDataset, known: Sequence[int], teacher
             listed = ", ".join(chemical_symbols[z] for z in sorted(known)[:12])
             more = f" and {len(known) - 12} more" if len(known) > 12 else ""
             raise DataError(
-                f"structure {int(graph.row)} of {dataset.name} has the element "
+                f"structure {int(graph.record)} of {dataset.name} has the element "
                 f"{chemical_symbols[unknown[0]]}, which the teacher {teacher} does not know; it "
                 f"knows {listed}{more}: leave such structures out, or take another teacher"
             )
@@ -132,9 +132,14 @@ def stored(graphs: Sequence[Data]) -> GraphStore:
 
 
 def write_dataset(path: Path, dataset: GraphDataset) -> None:
-    """Write the splits of a data set as one file of arrays; nothing in it needs unpickling."""
-    known = [s for s in ("train", "val", "test") if len(dataset.splits[s])]
-    whole = replaced(dataset, {s: list(dataset.split(s)) for s in known})
+    """Write the splits of a data set as one file of arrays; nothing in it needs unpickling.
+
+    ``record`` says which structure of the user's file each was.
+    """
+    parts = {s: list(dataset.split(s)) for s in ("train", "val", "test")}
+    for graph in (g for graphs in parts.values() for g in graphs):
+        graph.record = graph.get("record", graph.row)
+    whole = replaced(dataset, parts)
     assert isinstance(whole.graphs, GraphStore)
     about = {"name": dataset.name, "target": dataset.target, "unit": dataset.unit}
     arrays: dict[str, Any] = {**whole.graphs.nodes, **whole.graphs.graphs}
