@@ -18,12 +18,12 @@ from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from egnn_prune.adapters.choice import copies_and_paths, within_latency
     from egnn_prune.adapters.e3nn_layout import UnknownLayout
     from egnn_prune.adapters.loading import PRETRAINED, load
     from egnn_prune.adapters.potential import AdoptedPotential
     from egnn_prune.adapters.steps import (
         collapse_linear_readout,
-        copies_and_paths,
         drop_odd_paths,
         drop_species,
         from_scratch,
@@ -32,12 +32,12 @@ else:  # e3nn, which tracing does without
     __getattr__ = lazy_names(
         __name__,
         {
+            "choice": ("copies_and_paths", "within_latency"),
             "e3nn_layout": ("UnknownLayout",),
             "loading": ("PRETRAINED", "load"),
             "potential": ("AdoptedPotential",),
             "steps": (
                 "collapse_linear_readout",
-                "copies_and_paths",
                 "drop_odd_paths",
                 "drop_species",
                 "from_scratch",
@@ -56,4 +56,5 @@ __all__ = [
     "drop_species",
     "from_scratch",
     "load",
+    "within_latency",
 ]
