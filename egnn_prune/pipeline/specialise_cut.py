@@ -17,7 +17,8 @@ from egnn_prune.adapters import AdoptedPotential, copies_and_paths, drop_odd_pat
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import specialise_measure as measuring
-from egnn_prune.pruning import Context, apply_masks, compact, score_channels
+from egnn_prune.pruning import Context, apply_masks, compact, compensate, score_channels
+from egnn_prune.training import ForceProbes
 
 #: Shares of the convolution's copies that go, rung by rung.
 COPIES = (0.0, 0.25, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97)
@@ -51,9 +52,10 @@ def scored(model: Prunable, graphs: Sequence[Data], device: torch.device, seed: 
         model.to(device),
         model.channel_groups(),
         batches=tqdm(batches, "scoring channels", leave=False, delay=2),
-        generator=torch.Generator().manual_seed(seed),
+        loss=ForceProbes(seed),
     )
-    found = {name: score.cpu() for name, score in score_channels("force", context).items()}
+    # half the mean square of what a channel does to the forces along random directions
+    found = {name: score.cpu() for name, score in score_channels("fisher", context).items()}
     model.to("cpu")
     return found
 
@@ -136,8 +138,6 @@ def compensated_cut(
     Returns:
         The network, and the validation errors without and with stand-ins, in meV/Angstrom.
     """
-    from egnn_prune.pruning import compensate
-
     plain = cut(model, keep)
     without = measuring.force_rmse(plain, val, device)
     if all(bool(mask.all()) for mask in keep.values()):
