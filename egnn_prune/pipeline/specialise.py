@@ -144,11 +144,7 @@ class SpecialiseJob:
         else:
             dataset = structures.read_labelled(s.data, s.seed)
         if s.labels == "data":
-            for line in summary(dataset):
-                say(f"  {line}")
-        else:
-            for note in dataset.notes:
-                say(f"  {note}")
+            self.say_what_it_is(dataset)
         structures.write_dataset(self.folder.path / STRUCTURES, dataset)
         return {split: len(rows) for split, rows in dataset.splits.items()}
 
@@ -164,6 +160,7 @@ class SpecialiseJob:
         dataset = dataset.with_cutoff(teacher.network.options.cutoff)
         if s.labels == "teacher":
             dataset = self._labelled_by(teacher, dataset)
+            self.say_what_it_is(dataset)
         else:
             refit_shifts(teacher, dataset.split("train"))
         structures.write_dataset(self.folder.path / LABELLED, dataset)
@@ -308,6 +305,11 @@ class SpecialiseJob:
         """What a finished stage wrote down."""
         found: Outputs = files.read_json(self.folder.path / "stages" / f"{name}.json")
         return found
+
+    def say_what_it_is(self, dataset: GraphDataset) -> None:
+        """Print what a labelled data set holds."""
+        for line in summary(dataset):
+            say(f"  {line}")
 
     def fit(
         self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None

@@ -177,8 +177,8 @@ def without_odd_paths(
         smaller = drop_odd_paths(model)
     except ConfigError:  # it is mirror-symmetric as it is
         return model, 0.0
-    before = measuring.predicted(model, val, device).forces
-    change = (measuring.predicted(smaller, val, device).forces - before).square().mean().sqrt()
+    before = measuring.forces(model, val, device)
+    change = (measuring.forces(smaller, val, device) - before).square().mean().sqrt()
     kept = float(change) <= allowed * float(before.square().mean().sqrt())
     return (smaller if kept else model), 1000 * float(change)
 
