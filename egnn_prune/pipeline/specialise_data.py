@@ -110,7 +110,9 @@ def replaced(dataset: GraphDataset, parts: dict[str, Sequence[Data]]) -> GraphDa
         graphs += list(some)
         splits[name] = torch.arange(start, len(graphs))
         start = len(graphs)
-    return replace(dataset, graphs=stored(graphs), splits=splits)
+    store = stored(graphs)
+    units = {k: v for k, v in UNITS.items() if k in store.nodes or k in store.graphs}
+    return replace(dataset, graphs=store, splits=splits, units=units)
 
 
 def stored(graphs: Sequence[Data]) -> GraphStore:
