@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +13,36 @@ from torch import nn
 from egnn_prune.channels import Prunable
 from egnn_prune.configs.declaration import check
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
-from egnn_prune.data import GraphDataset
 from egnn_prune.data.cache import sha256
-from egnn_prune.data.summary import summary
-from egnn_prune.deployment import checkpoint
-from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import specialise_cut as cutting
 from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline.run_context import Outputs, say, stage
+from egnn_prune.pipeline.specialise_context import (
+    COMPARED,
+    DOMAIN,
+    FINETUNED,
+    LABELLED,
+    PRUNED,
+    SCRATCH,
+    SPECIALISED,
+    SPLITS,
+    STRUCTURES,
+    TEACHER,
+    SpecialiseContext,
+)
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 from egnn_prune.pipeline.specialise_scratch import fresh
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
-from egnn_prune.training import (
-    FitResult,
-    LearningCurve,
-    PotentialLosses,
-    PotentialSettings,
-    fit_potential,
-    refit_shifts,
-)
-from egnn_prune.training.distillation import augmented, label
-from egnn_prune.uncertainty import SinglePass
+from egnn_prune.training import refit_shifts
 
-SPLITS = ("train", "val", "test")
 READ = ("data", "demo", "labels")
 TAUGHT = (*READ, "teacher", "training")
 CUT = (*TAUGHT, "cut", "budget", "budgets")
-STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
-TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
-SCRATCH = "stages/scratch.safetensors"
-FINETUNED, SPECIALISED = "finetuned.safetensors", "specialised.safetensors"
-#: The files of the models that are compared, in the order of every table.
-COMPARED = {
-    "teacher": TEACHER,
-    "finetuned": FINETUNED,
-    "specialised": SPECIALISED,
-    "scratch": SCRATCH,
-}
 
 
 def run(settings: SpecialiseSettings) -> Path:
@@ -114,22 +101,8 @@ def input_files(settings: SpecialiseSettings) -> dict[str, str]:
     return {role: sha256(path) for role, path in found.items() if path.is_file()}
 
 
-class SpecialiseJob:
-    """The stages. Each seeds itself, so that a continued run computes the same numbers.
-
-    Args:
-        settings: everything that can be chosen.
-        folder: where results go.
-        device: where training runs.
-    """
-
-    stages = 9
-
-    def __init__(
-        self, settings: SpecialiseSettings, folder: RunFolder, device: torch.device
-    ) -> None:
-        self.settings, self.folder, self.device = settings, folder, device
-        self.dtype = getattr(torch, settings.precision)
+class SpecialiseJob(SpecialiseContext):
+    """The stages. Each seeds itself, so that a continued run computes the same numbers."""
 
     # ------------------------------------------------------------------ the stages
 
@@ -159,7 +132,7 @@ class SpecialiseJob:
         structures.refuse_unknown_elements(dataset, teacher.elements, s.teacher)
         dataset = dataset.with_cutoff(teacher.network.options.cutoff)
         if s.labels == "teacher":
-            dataset = self._labelled_by(teacher, dataset)
+            dataset = self.labelled_by(teacher, dataset)
             self.say_what_it_is(dataset)
         else:
             refit_shifts(teacher, dataset.split("train"))
@@ -293,79 +266,7 @@ class SpecialiseJob:
         write_report(self.folder.path)
         return {}
 
-    # ------------------------------------------------------------------ what they share
-
-    @cached_property
-    def dataset(self) -> GraphDataset:
-        """The labelled structures, with neighbour lists."""
-        found = structures.read_dataset(self.folder.path / LABELLED)
-        return found.with_cutoff(self.outputs("teacher")["cutoff"])
-
-    def outputs(self, name: str) -> Outputs:
-        """What a finished stage wrote down."""
-        found: Outputs = files.read_json(self.folder.path / "stages" / f"{name}.json")
-        return found
-
-    def say_what_it_is(self, dataset: GraphDataset) -> None:
-        """Print what a labelled data set holds."""
-        for line in summary(dataset):
-            say(f"  {line}")
-
-    def fit(
-        self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None
-    ) -> FitResult:
-        """Train in place; the learning curve of a model that is compared is kept."""
-        t = self.settings.training
-        found = fit_potential(
-            model,
-            self.dataset.split("train"),
-            self.dataset.split("val"),
-            PotentialSettings(steps or t.steps, lr or t.lr, batch_size=t.batch_size),
-            losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
-            device=self.device,
-            seed=self.settings.seed,
-            label=name,
-        )
-        if name in COMPARED:
-            self.write_curve(name, found)
-        return found
-
-    def write_curve(self, name: str, found: FitResult) -> None:
-        """Write the validation errors of a fit as CSV."""
-        curve = LearningCurve()
-        curve.rows = found.curve
-        curve.write(self.folder.path / "curves" / f"{name}.csv")
-
-    def save(self, model: nn.Module, name: str) -> None:
-        """Write a potential into the run's folder, so that a calculator can open it."""
-        known: dict[str, Any] = {}
-        if name == SPECIALISED:
-            known["training_domain"] = TrainingDomain.of(self.dataset.split("train")).to_json()
-        checkpoint.save(
-            SinglePass(model),
-            self.folder.path / name,
-            target="energy",
-            unit="eV",
-            units=dict(structures.UNITS),
-            config_hash=self.folder.hash,
-            **known,
-        )
-
-    def load(self, name: str) -> Any:
-        """A potential that an earlier stage saved."""
-        return checkpoint.load(self.folder.path / name)
-
-    def _labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
-        """The data set with the teacher's labels, and shaken copies to train on as well."""
-        train = list(dataset.split("train"))
-        if copies := self.settings.training.augmented:
-            train = augmented(train, copies=copies, strains=copies, seed=self.settings.seed)
-        parts = {"train": train, **{s: list(dataset.split(s)) for s in ("val", "test")}}
-        found = {
-            split: label(teacher, graphs, device=self.device, progress=f"labels to {split} on")
-            for split, graphs in parts.items()
-        }
-        return structures.replaced(dataset, found)
+    # ------------------------------------------------------------------ parts of stages
 
     def _wanted(self, rungs: list[cutting.Rung]) -> dict[float, cutting.Rung]:
         """Points of the curve that can be reached, the largest network first."""

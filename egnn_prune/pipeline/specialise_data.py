@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -103,7 +103,7 @@ def refuse_unknown_elements(dataset: GraphDataset, known: Sequence[int], teacher
             )
 
 
-def replaced(dataset: GraphDataset, parts: dict[str, Sequence[Data]]) -> GraphDataset:
+def replaced(dataset: GraphDataset, parts: Mapping[str, Sequence[Data]]) -> GraphDataset:
     """The data set with other graphs in its splits, such as labelled ones; ``row`` counts anew."""
     graphs, splits, start = [], {}, 0
     for name, some in parts.items():

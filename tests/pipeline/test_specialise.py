@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,13 @@ from egnn_prune import adapters
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.cli.jobs import SPECIALISE
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
-from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline.specialise import SpecialiseJob, run
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 
+#: The one that reads checkpoints, before the fixture below puts a tiny teacher in its place.
+LOAD = adapters.load
 MODELS = ["teacher", "finetuned", "specialised", "scratch"]
 STEPS = 4
 
@@ -128,6 +131,7 @@ def test_metrics_hold_what_the_report_and_others_read(finished):
         "periodic": False,
     }
     assert content["latency_atoms"] >= 100 and content["latency_single_atoms"] in (3, 6)
+    assert set(content["cut"]["layers"][0]) == {"conv", "stream", "radial", "paths"}
     assert content["threads"] == 1 and content["seed"] == 0 and content["steps"] == STEPS
 
 
@@ -313,6 +317,27 @@ def test_an_element_that_the_teacher_does_not_know(tmp_path):
     assert "it knows H, C, O, Si" in said
 
 
+def test_a_teacher_that_nobody_knows(tmp_path, labelled, monkeypatch):
+    monkeypatch.setattr(adapters, "load", LOAD)
+    said = refused(tiny(tmp_path / "run", labelled, teacher="7net-O"))
+    assert "'7net-O'; did you mean 7net-0?" in said
+
+
+def test_a_teacher_whose_package_is_not_installed(tmp_path, labelled, monkeypatch):
+    monkeypatch.setattr(adapters, "load", LOAD)
+    monkeypatch.setitem(sys.modules, "sevenn", None)
+    said = refused(tiny(tmp_path / "run", labelled, teacher="7net-0"))
+    assert "pip install 'egnn_prune[sevenn]'" in said
+
+
+def test_a_teacher_that_is_no_network(tmp_path, labelled, monkeypatch):
+    pytest.importorskip("sevenn", reason="reads checkpoints of SevenNet")
+    monkeypatch.setattr(adapters, "load", LOAD)
+    (tmp_path / "mine.pth").write_bytes(b"nothing")
+    said = refused(tiny(tmp_path / "run", labelled, teacher=str(tmp_path / "mine.pth")))
+    assert "sevenn cannot read" in said and "mine.pth" in said
+
+
 def test_nothing_to_read(tmp_path):
     assert "data.path=FILE" in refused(tiny(tmp_path / "run", None))
     assert "there is no file" in refused(tiny(tmp_path / "run", tmp_path / "no.xyz"))
@@ -360,8 +385,6 @@ def test_demo_is_short_for_a_setting():
         SPECIALISE.check(["training.stepz=3"])
 
 
-def test_few_structures_are_said_before_all_are_parsed(tmp_path):
-    """An empty file, and one of something else."""
+def test_an_empty_file(tmp_path):
     (tmp_path / "empty.xyz").write_text("")
-    with pytest.raises(DataError, match="is empty"):
-        run(tiny(tmp_path / "run", tmp_path / "empty.xyz"))
+    assert "is empty" in refused(tiny(tmp_path / "run", tmp_path / "empty.xyz"))
