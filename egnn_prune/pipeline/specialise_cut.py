@@ -143,7 +143,7 @@ def compensated_cut(
     if all(bool(mask.all()) for mask in keep.values()):
         return plain, _compared(without, without)
     batches = [batch.to(device) for batch in DataLoader(list(graphs), 4)]
-    helped = cut(compensate(model.to(device), keep, batches), keep).to("cpu")
+    helped = cut(compensate(model.to(device), keep, batches).to("cpu"), keep)
     model.to("cpu")
     found = _compared(without, measuring.force_rmse(helped, val, device))
     return (helped if found["used"] else plain), found

@@ -19,7 +19,8 @@ SHAKEN, CLOSEST = 0.06, 1.55
 #: What the demonstration sets, unless it was set to something else.
 SHORT = {
     "labels": "teacher",
-    "training.steps": 120,
+    "training.steps": 80,
+    "training.batch_size": 3,
     "training.augmented": 0,
     "cut.steps": 15,
     "cut.structures": 24,
