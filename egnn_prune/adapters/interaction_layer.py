@@ -251,7 +251,8 @@ class InteractionLayer(nn.Module):
         hidden = edges.radial
         for linear, gate in zip(self.radial, self.radial_gate, strict=True):
             hidden = gate(self.activations.radial(linear(hidden)), edges.graph)
-        weights = self._weights(hidden, edges.graph)
+        # the weights are linear in these, so here the division is cheap
+        weights = self._weights(hidden / self.denominator, edges.graph)
         received: dict[Path, Tensor] = {}
         for ir in dict.fromkeys(path.source for path in self.paths):
             wire = self.conv_gate[ir](self.up[ir](x[ir]).transpose(1, 2), graph).transpose(1, 2)
@@ -268,7 +269,7 @@ class InteractionLayer(nn.Module):
                     weight * turned[k] if dimension(ir) > 1 else weight * features * products[k]
                 )
                 total = message.new_zeros(nodes, *message.shape[1:])
-                received[path] = total.index_add(0, edges.target, message) / self.denominator
+                received[path] = total.index_add(0, edges.target, message)
         return received
 
     def _weights(self, hidden: Tensor, graph: Tensor) -> dict[Path, Tensor]:
