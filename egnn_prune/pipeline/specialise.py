@@ -168,9 +168,8 @@ class SpecialiseJob(SpecialiseContext):
             say(f"  {odd} paths with odd l1+l2+l3 go (forces change by {change:.1f} meV/Angstrom)")
         scores = cutting.scored(model, some, self.device, s.seed)
         batch = measuring.timed_batch(self.dataset.split("test"))
-        rungs = cutting.ladder(
-            model, scores, teacher, batch, self.device, s.cut.paths, s.cut.timings
-        )
+        how = (s.cut.paths, cutting.share_of_paths(whole, model), s.cut.timings)
+        rungs = cutting.ladder(model, scores, teacher, batch, self.device, *how)
         chosen = cutting.refuse_impossible(rungs, s.budget, s.teacher)
         small, compared = cutting.compensated_cut(model, chosen.keep, some, val, self.device)
         self.save(small, PRUNED)

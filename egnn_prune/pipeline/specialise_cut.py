@@ -14,6 +14,7 @@ from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune.adapters import AdoptedPotential, copies_and_paths, drop_odd_paths
+from egnn_prune.adapters.choice import path_cost
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline import specialise_measure as measuring
@@ -32,7 +33,7 @@ class Rung:
 
     Attributes:
         conv: share of the convolution's copies that go.
-        paths: share of the paths' cost that goes with them.
+        paths: share of the paths' cost that goes with them, odd ones included.
         keep: masks of the channels.
         latency_ms: of energy and forces, measured by turns with the teacher.
         share: of the teacher's time.
@@ -67,6 +68,7 @@ def ladder(
     batch: Batch,
     device: torch.device,
     paths_per_copy: float,
+    dropped: float,
     repeats: int,
 ) -> list[Rung]:
     """All rungs with what they take, measured together, the largest network first.
@@ -78,10 +80,12 @@ def ladder(
         batch: what is predicted.
         device: where.
         paths_per_copy: share of the paths' cost that goes, for each share of the copies.
+        dropped: share of it that is gone already, with the odd paths.
         repeats: timed passes of each.
     """
     sizes = [(conv, paths_per_copy * conv) for conv in COPIES]
-    masks = [copies_and_paths(model, scores, conv=c, paths=p) for c, p in sizes]
+    left = [1 - min(1.0, (1 - paths) / (1 - dropped)) for _, paths in sizes]
+    masks = [copies_and_paths(model, scores, c, p) for (c, _), p in zip(sizes, left, strict=True)]
     networks = {str(k): cut(model, keep) for k, keep in enumerate(masks)}
     times = measuring.latencies({"teacher": teacher, **networks}, batch, device, repeats)
     return [
@@ -187,6 +191,17 @@ def layout(model: Any) -> list[dict[str, Any]]:
     """Copies and paths of each layer."""
     found: list[dict[str, Any]] = model.network.layout()
     return found
+
+
+def share_of_paths(whole: AdoptedPotential, model: AdoptedPotential) -> float:
+    """Which share of what the tensor products take on an edge is gone in a smaller model."""
+
+    def cost(network: AdoptedPotential) -> float:
+        names = (g.name for g in network.channel_groups() if g.kind == "path")
+        return sum(path_cost(network, name) for name in names)
+
+    before = cost(whole)
+    return 1 - cost(model) / before if before else 0.0
 
 
 def paths_of(model: Any) -> int:
