@@ -54,9 +54,9 @@ class SpecialiseTrainingSettings:
 
     steps: int = setting(300, "optimiser steps of every fit", **COUNT)
     batch_size: int = setting(5, "structures per step", **COUNT)
-    lr: float = setting(5e-3, "highest learning rate", **POSITIVE)
+    lr: float = setting(1e-2, "highest learning rate", **POSITIVE)
     scratch_lrs: list[float] = setting(
-        [2e-3, 5e-3, 1e-2], "of the control from fresh weights; validation chooses", **POSITIVE
+        [3e-3, 1e-2, 3e-2], "of the control from fresh weights; validation chooses", **POSITIVE
     )
     energy_weight: float = setting(0.1, "weight of the energies beside the forces", low=0)
     stress_weight: float = setting(
