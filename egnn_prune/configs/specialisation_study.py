@@ -27,10 +27,7 @@ class SpecialisationStudySettings:
     steps: int = setting(200, "optimiser steps of every arm", **COUNT)
     batch_size: int = setting(5, "structures per step", **COUNT)
     rates: list[float] = setting(
-        [3e-3, 1e-2], "learning rates, of which validation chooses", above=0
-    )
-    scratch_rates: list[float] = setting(
-        [3e-3, 1e-2, 3e-2], "those of networks from scratch", above=0
+        [3e-3, 1e-2, 3e-2], "learning rates, of which validation chooses for every arm", above=0
     )
     workers: int = setting(1, WORKERS, **COUNT)
     threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)

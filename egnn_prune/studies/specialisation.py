@@ -63,9 +63,9 @@ def fits(settings: SpecialisationStudySettings, seed: int) -> list[Row]:
     """
     s, first = settings, seed == settings.seeds[0]
     arms = [(shape, "inherited", 1, s.rates) for shape in SHAPES]
-    arms.append(("conv+paths", "scratch", 1, s.scratch_rates))
-    if first:
-        arms.append(("conv+paths", "scratch", 5, [0.0]))  # at the rate that was best
+    arms.append(("conv+paths", "scratch", 1, s.rates))
+    if first:  # at the rate that was best
+        arms += [("conv+paths", weights, 5, [0.0]) for weights in ("inherited", "scratch")]
     return [
         {"part": "fits", "arm": shape, "weights": weights, "times": times, "lr": lr}
         for shape, weights, times, rates in arms
