@@ -68,6 +68,11 @@ class LayerShape:
     paths: tuple[tuple[str, int, str, bool], ...]
     own: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse a path that is listed twice."""
+        if len({path[:3] for path in self.paths}) != len(self.paths):
+            raise ConfigError("a layer lists one of its paths twice")
+
     def resized(self, keep: dict[str, Tensor]) -> LayerShape:
         """As many channels as ``keep`` has indices, by ``conv.IR, stream.IR, radial.I, path.K``."""
 

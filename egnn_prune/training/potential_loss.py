@@ -126,8 +126,7 @@ def check_labels(graphs: Sequence[Data], split: str = "training") -> None:
         split: what they are, for the message.
 
     Raises:
-        DataError: there is none, or names the first that cannot be used, alone or in a batch with
-            the others.
+        DataError: there is none, or names the first that cannot be used.
     """
     if not len(graphs):
         raise DataError(f"there are no {split} structures; give at least one")
@@ -142,6 +141,15 @@ def check_labels(graphs: Sequence[Data], split: str = "training") -> None:
                     f"the labels {name} of {split} structure {number} hold a NaN or infinite "
                     "number; mend or leave out that structure"
                 )
+
+
+def check_one_kind(graphs: Sequence[Data], split: str = "training") -> None:
+    """Refuse structures that one batch cannot hold: some with a cell or a stress, others without.
+
+    Raises:
+        DataError: names two that differ.
+    """
+    for number, graph in enumerate(graphs):
         for name in ("cell", "stress"):
             if (graph.get(name) is None) != (graphs[0].get(name) is None):
                 has, lacks = (0, number) if graph.get(name) is None else (number, 0)

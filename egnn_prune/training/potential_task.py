@@ -21,7 +21,12 @@ from egnn_prune.models import energy_and_forces
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.curve import LearningCurve
 from egnn_prune.training.keep_best import KeepBest
-from egnn_prune.training.potential_loss import PotentialLosses, check_labels, reference_labels
+from egnn_prune.training.potential_loss import (
+    PotentialLosses,
+    check_labels,
+    check_one_kind,
+    reference_labels,
+)
 from egnn_prune.training.task import FitSettings, RegressionTask, fit, graph_batches
 from egnn_prune.training.weight_averaging import AveragedWeights
 
@@ -35,7 +40,7 @@ class PotentialSettings(FitSettings):
 
     Attributes:
         steps: optimiser steps in the whole fit.
-        lr: highest learning rate of the cycle.
+        lr: highest learning rate of the cycle; compare several on the validation split.
         weight_decay: AdamW's; pretrained weights are not drawn to zero.
         clip: largest norm of the gradient, in the loss's unit per weight.
         warmup: share of the steps in which the rate rises.
@@ -51,7 +56,7 @@ class PotentialSettings(FitSettings):
         ConfigError: a number is out of range.
     """
 
-    lr: float = 3e-3
+    lr: float = 1e-2
     weight_decay: float = 0.0
     clip: float = 10.0
     batch_size: int = 5
@@ -184,10 +189,12 @@ def fit_potential(
     Raises:
         ConfigError: nothing is left to train, a name of frozen modules is unknown, or the fit
             diverged.
-        DataError: a label is missing, NaN or infinite.
+        DataError: a label is missing, NaN or infinite, or some structures have a cell or a stress
+            and others do not.
     """
-    check_labels(train)
-    check_labels(val, "validation")
+    for graphs, split in ((train, "training"), (val, "validation")):
+        check_labels(graphs, split)
+        check_one_kind(graphs, split)
     device = device or torch.device("cpu")
     best, curve = KeepBest("val_force_rmse"), LearningCurve()
     with evaluating(model.to(device)):

@@ -16,7 +16,7 @@ from egnn_prune.models import energy_and_forces
 from egnn_prune.models.forces import energy_forces_stress
 from egnn_prune.prediction import Prediction
 from egnn_prune.training import PotentialLosses
-from egnn_prune.training.potential_loss import check_labels
+from egnn_prune.training.potential_loss import check_labels, check_one_kind
 
 
 class Springs(torch.nn.Module):
@@ -157,6 +157,6 @@ def test_bad_input_is_one_sentence():
     with pytest.raises(DataError, match="forces of validation structure 1 hold a NaN"):
         check_labels([graph, broken], "validation")
     with pytest.raises(DataError, match="training structure 1 has a cell and structure 0 has none"):
-        check_labels([graph, labelled(water(cell=4.0))])
+        check_one_kind([graph, labelled(water(cell=4.0))])
     with pytest.raises(DataError, match="there are no training structures"):
         check_labels([])
