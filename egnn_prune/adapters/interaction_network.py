@@ -24,7 +24,6 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import Couplings, dimension, eager_e3nn
 
-
 #: The highest order for which e3nn has tables.
 MAX_ORDER = 11
 
@@ -127,6 +126,7 @@ class InteractionNetwork(nn.Module):
         r = vectors.square().sum(-1).sqrt()
         couplings = self.couplings(self.harmonics(vectors / r[:, None]))
         shared = Edges(source, target, graph.index_select(0, target), self.basis(r), couplings)
+        assert self.embedding.weight is not None
         weight = (self.embedding.weight * self.embedding.coefficient).T
         scalars = weight.index_select(0, species)
         if self.embedding.bias is not None:
@@ -147,7 +147,9 @@ class InteractionNetwork(nn.Module):
     def readout_weights(self) -> Tensor:
         """``[features]``: what the energy of an atom is linear in, with its weights."""
         weights = None
-        for linear in self.readout:
+        for k in range(len(self.readout)):
+            linear = self._linear(k)
+            assert linear.weight is not None
             matrix = linear.weight * linear.coefficient
             weights = matrix if weights is None else matrix @ weights
         assert weights is not None
@@ -182,8 +184,8 @@ class InteractionNetwork(nn.Module):
                 )
                 last = i + 1 == len(self.layers)
                 groups.append(group if last else replace(group, family=f"{name}.stream"))
-        for k, gate in enumerate(self.readout_gate):
-            n, name = len(gate.kept), f"readout.{k}"
+        for k in range(len(self.readout_gate)):
+            n, name = self._linear(k).copies, f"readout.{k}"
             inner = [
                 *self._linear(k).output_members(name),
                 *self._linear(k + 1).input_members(f"readout.{k + 1}", n, [0]),
@@ -215,7 +217,7 @@ class InteractionNetwork(nn.Module):
             "species": self.species,
             "embedding": self.embedding.copies,
             "layers": [asdict(self.layer(i).shape) for i in range(len(self.layers))],
-            "readout": [len(gate.kept) for gate in self.readout_gate],
+            "readout": [self._linear(k).copies for k in range(len(self.readout_gate))],
             "options": asdict(self.options),
         }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from egnn_prune.adapters.interaction_network import InteractionNetwork, orders_of
 from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.errors import ConfigError
+from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.pruning import apply_masks, compact
 
 
@@ -116,10 +117,11 @@ def collapse_linear_readout(model: AdoptedPotential) -> AdoptedPotential:
         k: v for k, v in network.state_dict().items() if not k.startswith("readout")
     }
     (linear,) = small.readout
+    assert isinstance(linear, CopyLinear)
     joined["readout.0.coefficient"] = linear.coefficient
     joined["readout.0.weight"] = network.readout_weights()[None] / linear.coefficient
     if linear.bias is not None:
-        zero = next(iter(network.readout)).weight.new_zeros(1, small.layer(-1).made["0e"])
+        zero = model.atom_scale.new_zeros(1, small.layer(-1).made["0e"])
         nobody = torch.zeros(1, dtype=torch.long, device=zero.device)
         joined["readout.0.bias"] = network.energies(zero, nobody)
     small.load_state_dict(joined)

@@ -357,3 +357,24 @@ def test_a_checkpoint_and_files_that_are_none(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
         with pytest.raises(InputError, match=f"nequip cannot read .*{name}"):
             load_potential(tmp_path / name)
+
+
+def test_a_package(tmp_path):
+    from nequip.scripts.package import _EXTERNAL_MODULES, _INTERNAL_MODULES, _MOCK_MODULES
+
+    model, path = build(num_layers=1, parity=True), tmp_path / "model.nequip.zip"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.package
+        with torch.package.PackageExporter(path) as package:  # as nequip-package does it
+            for rule, modules in (
+                (package.mock, _MOCK_MODULES),
+                (package.extern, _EXTERNAL_MODULES),
+                (package.intern, _INTERNAL_MODULES),
+            ):
+                rule([f"{name}.**" for name in modules])
+            metadata = "package_version_id: 2\navailable_models: [eager]\n"
+            package.save_text("model", "package_metadata.txt", metadata)
+            models = torch.nn.ModuleDict({"sole_model": model.eval()})
+            package.save_pickle("model", "eager_model.pkl", models)
+    potential, atoms = load_potential(path), ethanol()
+    assert relative(results(potential, atoms)[1], own_results(model, atoms)[1]) <= 1e-9
