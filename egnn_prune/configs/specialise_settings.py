@@ -1,7 +1,5 @@
 """Every setting of ``egnn-prune specialise``; its ``--help`` prints them."""
 
-# ruff: noqa: RUF009 - setting() returns a dataclass field, as field() does
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

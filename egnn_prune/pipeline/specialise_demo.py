@@ -45,11 +45,11 @@ def demonstration(settings: SpecialiseSettings) -> SpecialiseSettings:
     return settings
 
 
-def demo_structures(seed: int) -> list[Atoms]:
+def demo_structures(seed: int, count: int = COUNT) -> list[Atoms]:
     """Periodic boxes of :data:`EDGE` cubed water molecules by turns with molecules of ethanol."""
     rng = np.random.default_rng(seed)
     made = []
-    for _ in range(COUNT):
+    for _ in range(count):
         made += [water_box(rng), shaken(molecule("CH3CH2OH"), rng)]
     return made
 
