@@ -47,7 +47,7 @@ class SymmetricContraction(nn.Module):
     joined first, once per element, and then one factor is contracted after the other.
 
     Args:
-        elements: how many the model knows; 1 where the weights depend on none.
+        elements: how many the model knows; 0 where the weights depend on none.
         copies: k.
         components: :math:`\sum_l (2l+1)` of the features.
         order: l of the irrep that is made.
@@ -62,23 +62,23 @@ class SymmetricContraction(nn.Module):
     ) -> None:
         super().__init__()
         self.copies, self.components, self.terms = copies, components, tuple(terms)
+        self.shared, kinds = not elements, max(elements, 1)
         for nu, n in enumerate(terms, start=1):
             shape = (2 * order + 1, *[components] * nu, n)
             self.register_buffer(f"coupling_{nu}", torch.zeros(shape))
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(elements, n, copies) / max(n, 1)) for n in terms
+            nn.Parameter(torch.randn(kinds, n, copies) / max(n, 1)) for n in terms
         )
 
     def forward(self, x: Tensor, species: Species) -> Tensor:
         """Multiply the features."""
         rows = x.permute(2, 0, 1)  # [copies, N, components]
         one_hot = species.one_hot
-        shared = self.weights[0].shape[0] == 1
-        if shared:
+        if self.shared:
             one_hot = one_hot.new_ones(one_hot.shape[0], 1)
         # the components of an atom in the columns of its element: one product for all elements
         wide = (one_hot[:, :, None] * rows[:, :, None]).flatten(2)
-        highest, *lower = (self._table(nu, species, shared) for nu in range(len(self.terms), 0, -1))
+        highest, *lower = (self._table(nu, species) for nu in range(len(self.terms), 0, -1))
         inner = highest.unflatten(2, (-1, self.components)).transpose(2, 3).flatten(1, 2)
         out = torch.bmm(wide, inner)  # [copies, N, (2l+1) * components^(nu-1)]
         for table in lower:
@@ -86,12 +86,12 @@ class SymmetricContraction(nn.Module):
             out = (out.unflatten(2, (-1, self.components)) * rows[:, :, None]).sum(-1)
         return out.permute(1, 2, 0)
 
-    def _table(self, nu: int, species: Species, shared: bool) -> Tensor:
+    def _table(self, nu: int, species: Species) -> Tensor:
         r""":math:`\sum_\eta U W` for each element that occurs, ``[copies, S, (2l+1) D^\nu]``."""
         coupling: Tensor = getattr(self, f"coupling_{nu}")
         weight = self.weights[nu - 1]
-        weight = weight if shared else weight.index_select(0, species.present)
-        return (weight.permute(2, 0, 1) @ coupling.flatten(0, -2).T)
+        weight = weight if self.shared else weight.index_select(0, species.present)
+        return weight.permute(2, 0, 1) @ coupling.flatten(0, -2).T
 
     def members(self, name: str) -> list[Member]:
         """What belongs to the copies, for a contraction that is held as ``name``."""

@@ -152,7 +152,7 @@ class MaceLayer(nn.Module):
             self.inner = nn.ModuleDict(
                 {ir: ElementLinear(species, shape.message, n) for ir, n in mixed.items()}
             )
-        size, kinds = sum(map(dimension, shape.orders)), 1 if shape.shared else species
+        size, kinds = sum(map(dimension, shape.orders)), 0 if shape.shared else species
         terms = dict(zip(self.listed, shape.terms, strict=True))
         self.product = nn.ModuleDict(
             {

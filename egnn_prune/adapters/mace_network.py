@@ -10,8 +10,9 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from egnn_prune.adapters.element_linear import ElementLinear
 from egnn_prune.adapters.interaction_layer import Activation, Edges
-from egnn_prune.adapters.mace_contraction import Species
+from egnn_prune.adapters.mace_contraction import Species, SymmetricContraction
 from egnn_prune.adapters.mace_layer import MaceLayer, MaceShape
 from egnn_prune.adapters.radial import RadialBasis, RadialOptions
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
@@ -77,7 +78,10 @@ class MaceNetwork(nn.Module):
             built.append(layer)
             made = layer.made
         self.layers = nn.ModuleList(built)
-        self.couplings = Couplings(path.orders for layer in built for path in layer.paths)
+        self.couplings = Couplings(
+            (path.orders for layer in built for path in layer.all_paths),
+            (path.orders for layer in built for path in layer.paths),
+        )
 
     def forward(self, species: Tensor, vectors: Tensor, edges: Tensor, graph: Tensor) -> Tensor:
         """What the read-outs read."""
@@ -138,6 +142,16 @@ class MaceNetwork(nn.Module):
                 family = f"{name}.stream" if ir != "0e" else None
                 groups.append(replace(group, family=family))
         return groups
+
+    def species_axes(self) -> dict[str, int]:
+        """The axis of each tensor of the state that holds one entry for every element."""
+        axes = {"embedding.weight": 1, "embedding.coefficient": 0}
+        for name, module in self.named_modules():
+            if isinstance(module, ElementLinear):
+                axes[f"{name}.weight"] = 0
+            elif isinstance(module, SymmetricContraction) and not module.shared:
+                axes |= {f"{name}.weights.{i}": 0 for i in range(len(module.terms))}
+        return axes
 
     def resized(self, keep: dict[str, Tensor]) -> MaceNetwork:
         """A new network with ``len(keep[group])`` channels in each group (weights not copied)."""
