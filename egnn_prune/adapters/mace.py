@@ -35,7 +35,7 @@ from egnn_prune.adapters.radial import RadialOptions
 from egnn_prune.adapters.trial import try_out
 from egnn_prune.errors import ConfigError, DataError, MissingExtraError
 from egnn_prune.graphs import with_edges
-from egnn_prune.models.irreps_paths import format_irreps
+from egnn_prune.models.irreps_paths import dimension, format_irreps
 
 #: Interaction blocks, and whether the features themselves reach the result (a residual connection).
 BLOCKS = {"RealAgnosticInteractionBlock": False, "RealAgnosticResidualInteractionBlock": True}
@@ -240,10 +240,12 @@ def _fill_products(layer: MaceLayer, block: Any) -> None:
     contractions = block.symmetric_contractions.contractions
     for (ir, product), theirs in zip(layer.product.items(), contractions, strict=True):
         weights = [*reversed(list(theirs.weights)), theirs.weights_max]
-        for nu, (mine, weight) in enumerate(zip(product.weights, weights, strict=True), start=1):
+        for mine, weight in zip(product.weights, weights, strict=True):
             mine.copy_(weight)
-            coupling = getattr(product, f"coupling_{nu}")
-            coupling.copy_(theirs.U_tensors(nu).view(coupling.shape))
+        tensors = [theirs.U_tensors(nu) for nu in range(1, len(weights) + 1)]
+        if dimension(ir) == 1:  # of scalars, their axis M is missing
+            tensors = [u[None] for u in tensors]
+        product.couple(tensors)
         fill(layer.out[ir], matrices[ir])
 
 
