@@ -29,6 +29,8 @@ class Member:
         index: ``[n, block]``, the entries on that axis that belong to each channel.
         view: shape in which the axis can be seen, ``None`` for the tensor's own shape.
         reads: whether the entries take the channel in (input columns) or make it (output rows).
+        shared: whether channels of other groups may own the same entries: what a copy sends along
+            a path goes with the copy, and with the path.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Member:
     index: Tensor
     view: tuple[int, ...] | None = None
     reads: bool = False
+    shared: bool = False
 
     @classmethod
     def span(cls, name: str, axis: int, n: int, *offsets: int, reads: bool = False) -> Member:

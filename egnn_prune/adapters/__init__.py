@@ -1,13 +1,60 @@
 """Other people's networks as prunable modules.
 
-Try :class:`TracedNetwork` first: it finds the channel groups of plain torch and PyG networks. Where
-it finds none, write a subclass of :class:`egnn_prune.channels.Prunable` here, which declares
+Pretrained potentials: :func:`load` gives SevenNet's, NequIP's and MACE's as
+:class:`AdoptedPotential`, :func:`drop_odd_paths`, :func:`drop_species` and
+:func:`collapse_linear_readout` make them smaller without training.
+
+Networks of plain torch and PyG: try :class:`TracedNetwork` first, which finds their channel groups.
+Where it finds none, write a subclass of :class:`egnn_prune.channels.Prunable` here, which declares
 ``channel_groups()`` and builds ``resized(keep)``, and test it with
 :func:`egnn_prune.testing.assert_prunable`. To be saved and loaded by name it needs an entry in
 ``BUILDERS`` (:mod:`egnn_prune.deployment.checkpoint`). How a network is called with a batch:
 :mod:`egnn_prune.pruning.calling`.
 """
 
-from egnn_prune.adapters.traced import TracedNetwork
+from typing import TYPE_CHECKING
 
-__all__ = ["TracedNetwork"]
+from egnn_prune.adapters.traced import TracedNetwork
+from egnn_prune.system.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from egnn_prune.adapters.choice import copies_and_paths, within_latency
+    from egnn_prune.adapters.e3nn_layout import UnknownLayout
+    from egnn_prune.adapters.loading import PRETRAINED, load
+    from egnn_prune.adapters.potential import AdoptedPotential
+    from egnn_prune.adapters.steps import (
+        collapse_linear_readout,
+        drop_odd_paths,
+        drop_species,
+        from_scratch,
+    )
+else:  # e3nn, which tracing does without
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "choice": ("copies_and_paths", "within_latency"),
+            "e3nn_layout": ("UnknownLayout",),
+            "loading": ("PRETRAINED", "load"),
+            "potential": ("AdoptedPotential",),
+            "steps": (
+                "collapse_linear_readout",
+                "drop_odd_paths",
+                "drop_species",
+                "from_scratch",
+            ),
+        },
+    )
+
+__all__ = [
+    "PRETRAINED",
+    "AdoptedPotential",
+    "TracedNetwork",
+    "UnknownLayout",
+    "collapse_linear_readout",
+    "copies_and_paths",
+    "drop_odd_paths",
+    "drop_species",
+    "from_scratch",
+    "load",
+    "within_latency",
+]

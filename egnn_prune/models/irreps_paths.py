@@ -101,14 +101,19 @@ class Couplings(nn.Module):
     with e3nn's Wigner 3j symbols C and its "component" normalisation. All layers share them: they
     depend on the geometry alone. No path normalisation is in them, and no width.
 
+    Args:
+        orders: (l1, l2, l3) of the paths that there are.
+        used: those that are computed; all, unless given.
+
     Shapes:
         ``Y [E, (lmax + 1)^2]`` -> for each (l1, l2, l3) ``[E, 2 l3 + 1, 2 l1 + 1]``.
     """
 
-    def __init__(self, orders: Iterable[Orders]) -> None:
+    def __init__(self, orders: Iterable[Orders], used: Iterable[Orders] | None = None) -> None:
         super().__init__()
-        self.orders = sorted(set(orders))
-        for l1, l2, l3 in self.orders:
+        known = set(orders)
+        self.orders = sorted(known if used is None else set(used))
+        for l1, l2, l3 in sorted(known):
             # in float64 until the model is cast: a float64 network needs all the digits
             symbol = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).permute(1, 2, 0)
             table = (2 * l3 + 1) ** 0.5 * symbol

@@ -11,6 +11,7 @@ from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.pruning.budget import choose_within, latency_of, macs_of
 from egnn_prune.pruning.channel_choice import SCOPES, choose, shuffle_masks
 from egnn_prune.pruning.compaction import compact, compact_with_optimizer
+from egnn_prune.pruning.compensation import compensate
 from egnn_prune.pruning.criteria import CRITERIA, Context, Movement, score_channels
 from egnn_prune.pruning.effective import effective_masks, effective_sparsity
 from egnn_prune.pruning.freezing import freeze
@@ -56,6 +57,7 @@ __all__ = [
     "choose_within",
     "compact",
     "compact_with_optimizer",
+    "compensate",
     "count_macs",
     "effective_masks",
     "effective_sparsity",

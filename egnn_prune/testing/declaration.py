@@ -15,17 +15,18 @@ def check_members(model: nn.Module, groups: list[ChannelGroup]) -> None:
     Raises:
         AssertionError: names the group and the tensor.
     """
-    owners: dict[tuple[str, int, tuple[int, ...] | None], dict[int, str]] = {}
+    owners: dict[tuple[str, int, tuple[int, ...] | None], dict[int, tuple[str, bool]]] = {}
     for group in groups:
         for member in group.members:
             entries = _checked_entries(model, group, member)
             taken = owners.setdefault((member.name, member.axis, member.view), {})
             for entry in entries:
-                other = taken.setdefault(entry, group.name)
-                if other != group.name:
+                other, shared = taken.setdefault(entry, (group.name, member.shared))
+                if other != group.name and not (shared and member.shared):
                     raise AssertionError(
                         f"entry {entry} on axis {member.axis} of {member.name} belongs to the "
-                        f"groups {other} and {group.name}; check the offsets of both members"
+                        f"groups {other} and {group.name}; check the offsets of both members, or "
+                        "say shared=True in both where an entry goes with either"
                     )
         _check_gate(model, group)
 
@@ -113,7 +114,12 @@ def check_resized(model: Prunable, groups: list[ChannelGroup]) -> None:
 
 
 def _without(group: ChannelGroup, number: int) -> Tensor:
-    """The channels that stay when the first ones go: at least one goes if there are two."""
+    """The channels that stay when the first ones go: at least one goes if there are two.
+
+    Of groups of one channel, which need a family, every other one goes.
+    """
+    if group.n == 1 and group.family is not None:
+        return torch.arange(number % 2)
     gone = min(1 + (number - 1) % max(group.n - 1, 1), group.n - 1)
     return torch.arange(gone, group.n)
 
@@ -131,14 +137,17 @@ def _mismatch(
     except Exception as error:
         return f"resized() fails: {type(error).__name__}: {error}", None, None
     after = {name: tuple(get_tensor(small, name).shape) for name in tensor_names(small)}
-    for names, verb in ((before.keys() - after.keys(), "drops"), (after.keys() - before, "adds")):
+    emptied = {n for n, s in before.items() if 0 in _expected(n, s, groups, keep)}
+    lost = before.keys() - after.keys() - emptied  # what has no entries left need not be there
+    for names, verb in ((lost, "drops"), (after.keys() - before, "adds")):
         if names:
             return (
                 f"resized() {verb} {min(names)}; it must build the same layers, only narrower",
                 None,
                 None,
             )
-    for name, shape in before.items():
+    for name in (n for n in before if n in after):
+        shape = before[name]
         expected = _expected(name, shape, groups, keep)
         flat = any(m.view for g in groups for m in g.members if m.name == name)
         size = torch.Size
@@ -156,14 +165,17 @@ def _expected(
     name: str, shape: tuple[int, ...], groups: list[ChannelGroup], keep: dict[str, Tensor]
 ) -> tuple[int, ...]:
     """The shape (of the view, where there is one) that the members leave."""
-    sizes: list[int] | None = None
+    seen, gone = shape, [set[int]() for _ in shape]  # entries that may go with several groups
     for group in groups:
         for member in group.members:
             if member.name == name:
-                sizes = list(member.view or shape) if sizes is None else sizes
-                gone = group.n - len(keep[group.name])
-                sizes[member.axis] -= gone * member.index.shape[1]
-    return shape if sizes is None else tuple(sizes)
+                if member.view is not None:
+                    seen = member.view
+                    gone += [set() for _ in range(len(seen) - len(gone))]
+                lost = torch.ones(group.n, dtype=torch.bool)
+                lost[keep[group.name]] = False
+                gone[member.axis].update(member.index[lost].flatten().tolist())
+    return tuple(size - len(lost) for size, lost in zip(seen, gone, strict=False))
 
 
 def _lesson(

@@ -231,10 +231,19 @@ class _Case:
 
 
 def _random_keep(groups: Iterable[ChannelGroup], sparsity: float, seed: int) -> Keep:
-    """Masks that remove the share of every group, at random, but never all of its channels."""
+    """Masks that remove the share of every group, at random, but never all of its channels.
+
+    Groups of one channel each that are a family are one group here.
+    """
     generator = torch.Generator().manual_seed(seed)
     keep = {}
-    for group in groups:
+    groups = list(groups)
+    for family in {g.family for g in groups if g.n == 1 and g.family}:
+        single = [g for g in groups if g.family == family and g.n == 1]
+        gone = torch.randperm(len(single), generator=generator)[: round(sparsity * len(single))]
+        for k, group in enumerate(single):
+            keep[group.name] = torch.tensor([k not in gone[: len(single) - 1].tolist()])
+    for group in (g for g in groups if g.name not in keep):
         order = torch.randperm(group.n, generator=generator)
         keep[group.name] = torch.ones(group.n, dtype=torch.bool)
         keep[group.name][order[: min(round(sparsity * group.n), group.n - 1)]] = False

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from egnn_prune.system.lazy_imports import lazy_names
 from egnn_prune.training.force_loss import ForceLosses
+from egnn_prune.training.force_probes import ForceProbes
 from egnn_prune.training.loss import (
     LOSSES,
     crps_losses,
@@ -39,6 +40,7 @@ __all__ = [
     "LOSSES",
     "FitSettings",
     "ForceLosses",
+    "ForceProbes",
     "GradualUnfreezing",
     "IncrementalPruning",
     "KeepBest",
