@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from egnn_prune.adapters.e3nn_layout import (
-    Matrix,
     UnknownLayout,
     copies_of,
     fill,
     linear_matrices,
     network_matrices,
     product_matrices,
-    slots,
+    radial_rows,
 )
 from egnn_prune.adapters.interaction_layer import Activation
 from egnn_prune.adapters.mace_layer import MaceLayer, MaceShape
@@ -130,9 +129,7 @@ def _translated(model: Any, head: int) -> AdoptedPotential:
     elements = [int(z) for z in model.atomic_numbers]
     embedding = linear_matrices(model.node_embedding.linear)["0e"]
     acts = [_activation(block.conv_tp_weights.layer0.act) for block in model.interactions]
-    options = MaceOptions(
-        _radial(model.radial_embedding), model.spherical_harmonics._lmax, acts[0]
-    )
+    options = MaceOptions(_radial(model.radial_embedding), model.spherical_harmonics._lmax, acts[0])
     readouts = _readouts(model)
     shapes = [
         _shape(block, product, readout, len(getattr(model, "heads", None) or [0]))
@@ -208,7 +205,7 @@ def _fill_convolution(layer: MaceLayer, block: Any) -> None:
     *hidden, last = network_matrices(block.conv_tp_weights)
     for linear, matrix in zip(layer.radial, hidden, strict=True):
         fill(linear, matrix)
-    for ir, matrix in _radial_rows(block.conv_tp, last).items():
+    for ir, matrix in radial_rows(block.conv_tp, last).items():
         fill(layer.radial_out[ir], matrix)
     layer.denominator.fill_(float(block.avg_num_neighbors))
     mixed = linear_matrices(block.linear)
@@ -218,21 +215,6 @@ def _fill_convolution(layer: MaceLayer, block: Any) -> None:
     maps = layer.own if layer.shape.residual else layer.inner
     for ir, linear in maps.items():
         fill(linear, elements[ir])
-
-
-def _radial_rows(product: Any, last: Matrix) -> dict[str, Matrix]:
-    """The last layer of a radial network, by the irrep that its paths lead to."""
-    blocks: dict[int, Tensor] = {}
-    at = 0
-    for instruction in product.instructions:
-        ir = product.irreps_out[instruction.i_out].ir
-        factor = instruction.path_weight / ir.dim**0.5  # the couplings have the root of 2l + 1
-        blocks[instruction.i_out] = last.weight[at : at + instruction.path_shape[0]] * factor
-        at += instruction.path_shape[0]
-    found: dict[str, list[Tensor]] = {}
-    for (ir, _), slot in zip(slots(product.irreps_out), sorted(blocks), strict=True):
-        found.setdefault(ir, []).append(blocks[slot])
-    return {ir: Matrix(torch.cat(rows), last.coefficient) for ir, rows in found.items()}
 
 
 def _fill_products(layer: MaceLayer, block: Any) -> None:

@@ -87,7 +87,10 @@ class SymmetricContraction(nn.Module):
     def couple(self, couplings: Sequence[Tensor]) -> None:
         """Set the couplings U, ``[2l+1, components, ..., components, terms]`` for each degree."""
         one = couplings[0].shape[1]  # where the constant lies
-        place = {pair: p for p, pair in enumerate(zip(self.first.tolist(), self.second.tolist(), strict=True))}
+        place = {
+            pair: p
+            for p, pair in enumerate(zip(self.first.tolist(), self.second.tolist(), strict=True))
+        }
         self.coupling.zero_()
         start = 0
         for u in couplings:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters.convolution import Convolution, gated, linear_of
 from egnn_prune.adapters.element_linear import ElementLinear
 from egnn_prune.adapters.interaction_layer import Activation, Edges
 from egnn_prune.adapters.mace_contraction import Species, SymmetricContraction
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
 from egnn_prune.models.irreps_linear import CopyLinear
-from egnn_prune.models.irreps_paths import Path, dimension, format_irreps, parse_irreps
+from egnn_prune.models.irreps_paths import dimension, format_irreps, parse_irreps
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class MaceShape:
         )
 
 
-class MaceLayer(nn.Module):
+class MaceLayer(Convolution):
     r"""One layer (Batatia et al. 2022, MACE, Eqs. 8 to 12), with copies on the last axis.
 
     .. math::
@@ -107,8 +107,6 @@ class MaceLayer(nn.Module):
         features ``{irrep: [N, 2l+1, copies]}`` in and out.
     """
 
-    denominator: Tensor
-
     def __init__(
         self,
         copies: dict[str, int],
@@ -117,26 +115,13 @@ class MaceLayer(nn.Module):
         bessel: int,
         species: int,
     ) -> None:
-        super().__init__()
-        self.copies, self.shape, self.activation = copies, shape, activation
-        self.listed, self.conv = parse_irreps(shape.made), parse_irreps(shape.conv)
+        super().__init__(
+            copies, parse_irreps(shape.conv), (bessel, *shape.radial), shape.paths, activation
+        )
+        self.shape, self.activation = shape, activation
+        self.listed = parse_irreps(shape.made)
         self.made = {ir: n for ir, n in self.listed.items() if n}
-        self.all_paths = [Path(*path[:3]) for path in shape.paths]
-        self.paths = [
-            path
-            for path, (*_, kept) in zip(self.all_paths, shape.paths, strict=True)
-            if kept and self.conv.get(path.source)
-        ]
-        self.register_buffer("denominator", torch.ones(()))
-        self.up = nn.ModuleDict(
-            {ir: CopyLinear(n, [copies[ir]]) for ir, n in self.conv.items() if copies.get(ir)}
-        )
-        widths = (bessel, *shape.radial)
-        self.radial = nn.ModuleList(CopyLinear(b, [a]) for a, b in pairwise(widths))
-        arriving = {ir: self._arriving(ir) for ir in shape.orders}
-        self.radial_out = nn.ModuleDict(
-            {ir: CopyLinear(n, widths[-1:]) for ir, n in arriving.items()}
-        )
+        arriving = {ir: self.arriving(ir) for ir in shape.orders}
         mixed = dict.fromkeys(shape.orders, shape.message)
         mixed = mixed if shape.residual else parse_irreps(shape.inner)
         self.mix = nn.ModuleDict(
@@ -168,15 +153,12 @@ class MaceLayer(nn.Module):
             self.readout_gate = ChannelGate(shape.hidden)
         if shape.hidden >= 0:
             self.readout = CopyLinear(1, [shape.hidden or self.made["0e"]])
-        self.conv_gate = nn.ModuleDict({ir: ChannelGate(n) for ir, n in self.conv.items()})
         self.stream_gate = nn.ModuleDict({ir: ChannelGate(n) for ir, n in self.listed.items()})
-        self.radial_gate = nn.ModuleList(ChannelGate(n) for n in shape.radial)
-        self.path_gate = nn.ModuleList(ChannelGate(int(path[3])) for path in shape.paths)
         self.message_gate = ChannelGate(shape.message)
 
-    def _arriving(self, ir: str) -> int:
-        """The copies of all paths to an irrep."""
-        return sum(self.conv[path.source] for path in self.paths if path.target == ir)
+    def readers(self, target: str) -> list[str]:
+        """Names of the linear maps that read what arrives at an irrep."""
+        return [f"mix.{target}"]
 
     def forward(
         self, x: dict[str, Tensor], edges: Edges, graph: Tensor, species: Species
@@ -189,22 +171,20 @@ class MaceLayer(nn.Module):
             graph: ``[N]``, the graph of each node.
             species: the elements of the nodes.
         """
-        nodes = graph.shape[0]  # not len(), which torch.export would freeze
-        received = self._received(x, edges, nodes, graph)
+        received = self.received(x, edges, graph)
         parts = []
         for ir, mix in self.mix.items():
-            arrived = [received[path] for path in self.paths if path.target == ir]
-            y = mix(torch.cat([*arrived, edges.radial.new_zeros(nodes, dimension(ir), 0)], -1))
+            y = mix(self.arrived(received, ir, graph.shape[0]))
             if not self.shape.residual:
-                y = self.inner[ir](_gated(self.inner_gate[ir], y, graph), species.index)
+                y = self.inner[ir](gated(self.inner_gate[ir], y, graph), species.index)
             parts.append(y)
-        message = _gated(self.message_gate, torch.cat(parts, 1), graph)
+        message = gated(self.message_gate, torch.cat(parts, 1), graph)
         out = {}
         for ir, product in self.product.items():
             y = self.out[ir](product(message, species))
             if self.shape.residual and ir in self.own:
                 y = y + self.own[ir](x[ir], species.index)
-            out[ir] = _gated(self.stream_gate[ir], y, graph)
+            out[ir] = gated(self.stream_gate[ir], y, graph)
         return out
 
     def features(self, x: dict[str, Tensor], graph: Tensor) -> Tensor:
@@ -214,75 +194,9 @@ class MaceLayer(nn.Module):
             return scalars
         return self.readout_gate(self.activation(self.readout_hidden(scalars)), graph)
 
-    def _received(
-        self, x: dict[str, Tensor], edges: Edges, nodes: int, graph: Tensor
-    ) -> dict[Path, Tensor]:
-        """Each path's sum over neighbours, ``[N, 2 l3 + 1, copies]``."""
-        hidden = edges.radial
-        for linear, gate in zip(self.radial, self.radial_gate, strict=True):
-            hidden = gate(self.activation(linear(hidden)), edges.graph)
-        weights = self._weights(hidden, edges.graph)
-        received: dict[Path, Tensor] = {}
-        for ir in dict.fromkeys(path.source for path in self.paths):
-            if ir in self.up:
-                wire = _gated(self.conv_gate[ir], self.up[ir](x[ir]), graph)
-            else:
-                wire = hidden.new_zeros(nodes, dimension(ir), self.conv[ir])
-            features = wire.index_select(0, edges.source)
-            paths = [path for path in self.paths if path.source == ir]
-            products = [edges.couplings[path.orders] for path in paths]
-            if dimension(ir) > 1:  # one product for all couplings: the time is in small matrices
-                joint = torch.bmm(torch.cat(products, dim=1), features)
-                products = list(joint.split([p.shape[1] for p in products], dim=1))
-            for path, product in zip(paths, products, strict=True):
-                weight = weights[path][:, None]
-                # scalars are weighted before they are spread over components
-                weight = weight if dimension(ir) > 1 else weight * features
-                message = weight * product
-                total = message.new_zeros(nodes, *message.shape[1:])
-                received[path] = total.index_add(0, edges.target, message) / self.denominator
-        return received
-
-    def _weights(self, hidden: Tensor, graph: Tensor) -> dict[Path, Tensor]:
-        """Each path's weights ``[E, copies]``, a function of the distance."""
-        weights: dict[Path, Tensor] = {}
-        for target, linear in self.radial_out.items():
-            found = [path for path in self.paths if path.target == target]
-            if found:
-                parts = linear(hidden).split([self.conv[path.source] for path in found], dim=-1)
-                weights |= zip(found, parts, strict=True)
-        for k, path in enumerate(self.all_paths):
-            if path in weights:
-                weights[path] = self.path_gate[k](weights[path][:, None], graph)[:, 0]
-        return weights
-
     def channel_groups(self) -> list[ChannelGroup]:
         """All but the stream, which is the network's."""
-        groups = []
-        for ir, n in self.conv.items():
-            if n:
-                wire, gate = self._wire(ir), f"conv_gate.{ir}"
-                groups.append(ChannelGroup(f"conv.{ir}", "conv", n, wire, gate, family="conv"))
-        groups.append(self._message_group())
-        for k, path in enumerate(self.all_paths):
-            if path in self.paths:
-                entries = torch.arange(self.conv[path.source])[None] + self._offset(path)
-                members = (*self._reading(path.target, entries), *gate_members(f"path_gate.{k}", 1))
-                gate = f"path_gate.{k}"
-                groups.append(ChannelGroup(f"path.{k}", "path", 1, members, gate, family="path"))
-        for i, n in enumerate(self.shape.radial):
-            inner = [
-                *_linear(self.radial[i]).output_members(f"radial.{i}"),
-                *gate_members(f"radial_gate.{i}", n),
-            ]
-            if i + 1 < len(self.radial):
-                inner += _linear(self.radial[i + 1]).input_members(f"radial.{i + 1}", n, [0])
-            else:
-                for ir, linear in self.radial_out.items():
-                    inner += _linear(linear).input_members(f"radial_out.{ir}", n, [0])
-            groups.append(
-                ChannelGroup(f"radial.{i}", "radial", n, tuple(inner), f"radial_gate.{i}")
-            )
+        groups = [*super().channel_groups(), self._message_group()]
         groups += [] if self.shape.residual else self._inner_groups()
         if self.shape.hidden > 0:
             n = self.shape.hidden
@@ -305,7 +219,7 @@ class MaceLayer(nn.Module):
         for ir, product in self.product.items():
             assert isinstance(product, SymmetricContraction)
             members += product.members(f"product.{ir}")
-            members += _linear(self.out[ir]).input_members(f"out.{ir}", n, [0])
+            members += linear_of(self.out[ir]).input_members(f"out.{ir}", n, [0])
         return ChannelGroup("message", "message", n, tuple(members), "message_gate")
 
     def _inner_groups(self) -> list[ChannelGroup]:
@@ -313,9 +227,9 @@ class MaceLayer(nn.Module):
         groups = []
         for ir, reader in self.inner.items():
             assert isinstance(reader, ElementLinear)
-            n = _linear(self.mix[ir]).copies
+            n = linear_of(self.mix[ir]).copies
             members = [
-                *_linear(self.mix[ir]).output_members(f"mix.{ir}"),
+                *linear_of(self.mix[ir]).output_members(f"mix.{ir}"),
                 *reader.input_members(f"inner.{ir}", n, [0]),
                 *gate_members(f"inner_gate.{ir}", n),
             ]
@@ -323,38 +237,11 @@ class MaceLayer(nn.Module):
             groups.append(ChannelGroup(f"inner.{ir}", "inner", n, tuple(members), gate))
         return groups
 
-    def _wire(self, ir: str) -> tuple[Member, ...]:
-        """What belongs to the copies of an irrep that enter the convolution."""
-        members = gate_members(f"conv_gate.{ir}", self.conv[ir])
-        if ir in self.up:
-            members += _linear(self.up[ir]).output_members(f"up.{ir}")
-        for target in self.radial_out:
-            found = [p for p in self.paths if (p.source, p.target) == (ir, target)]
-            if found:
-                starts = torch.tensor([self._offset(path) for path in found])
-                entries = torch.arange(self.conv[ir])[:, None] + starts[None]
-                members += self._reading(target, entries)
-        return tuple(members)
-
-    def _offset(self, path: Path) -> int:
-        """Where a path's copies begin among those that arrive at its target."""
-        before = self.paths[: self.paths.index(path)]
-        return sum(self.conv[p.source] for p in before if p.target == path.target)
-
-    def _reading(self, target: str, entries: Tensor) -> list[Member]:
-        """What belongs to some of the copies ``[n, block]`` that arrive at a target.
-
-        A copy of the wire and a whole path share entries, so both say so.
-        """
-        made = Member(f"radial_out.{target}.weight", 0, entries, shared=True)
-        mix = replace(made, name=f"mix.{target}.weight", axis=1, reads=True)
-        return [made, mix, replace(mix, name=f"mix.{target}.coefficient", axis=0)]
-
     def output_members(self, ir: str) -> list[Member]:
         """What makes the copies of an irrep of the stream."""
         members = [
             *gate_members(f"stream_gate.{ir}", self.made[ir]),
-            *_linear(self.out[ir]).output_members(f"out.{ir}"),
+            *linear_of(self.out[ir]).output_members(f"out.{ir}"),
         ]
         if self.shape.residual and ir in self.own:
             members += _own(self.own[ir]).output_members(f"own.{ir}")
@@ -369,20 +256,10 @@ class MaceLayer(nn.Module):
         """What takes the copies of an irrep of the stream in."""
         n, members = self.copies[ir], []
         if ir in self.up:
-            members += _linear(self.up[ir]).input_members(f"up.{ir}", n, [0])
+            members += linear_of(self.up[ir]).input_members(f"up.{ir}", n, [0])
         if self.shape.residual and ir in self.own:
             members += _own(self.own[ir]).input_members(f"own.{ir}", n, [0])
         return members
-
-
-def _gated(gate: nn.Module, x: Tensor, graph: Tensor) -> Tensor:
-    """Let ``x [N, 2l+1, copies]`` flow through a gate of its copies."""
-    return gate(x.transpose(1, 2), graph).transpose(1, 2)
-
-
-def _linear(module: nn.Module) -> CopyLinear:
-    assert isinstance(module, CopyLinear)
-    return module
 
 
 def _own(module: nn.Module) -> ElementLinear:

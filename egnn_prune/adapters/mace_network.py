@@ -33,7 +33,7 @@ class MaceOptions:
 
     radial: RadialOptions
     lmax: int
-    activation: Activation = Activation()
+    activation: Activation
 
     @property
     def cutoff(self) -> float:
@@ -104,12 +104,17 @@ class MaceNetwork(nn.Module):
 
     def energies(self, features: Tensor, graph: Tensor) -> Tensor:
         """Energies of the atoms ``[N]`` from what the read-outs read ``[N, features]``."""
-        return features @ self.readout_weights()
+        readouts = self._readouts()
+        parts = features.split([len(r.coefficient) for r in readouts], dim=-1)
+        each = [readout(part) for readout, part in zip(readouts, parts, strict=True)]
+        return torch.cat(each, -1).sum(-1)
 
     def readout_weights(self) -> Tensor:
         """``[features]``: what the energy of an atom is linear in, with its weights."""
-        readouts = [layer.readout for layer in self._layers() if layer.shape.hidden >= 0]
-        return torch.cat([r.weight[0] * r.coefficient for r in readouts])
+        return torch.cat([r.weight[0] * r.coefficient for r in self._readouts()])
+
+    def _readouts(self) -> list[CopyLinear]:
+        return [layer.readout for layer in self._layers() if layer.shape.hidden >= 0]
 
     def layer(self, i: int) -> MaceLayer:
         """A layer by its number."""
@@ -196,8 +201,8 @@ class MaceNetwork(nn.Module):
                 "message": layer.shape.message,
                 "radial": list(layer.shape.radial),
                 "paths": [
-                    {"source": source, "l": l, "target": target, "kept": bool(kept)}
-                    for source, l, target, kept in layer.shape.paths
+                    dict(zip(("source", "l", "target", "kept"), path, strict=True))
+                    for path in layer.shape.paths
                 ],
             }
             for layer in self._layers()

@@ -143,6 +143,8 @@ def from_scratch(model: AdoptedPotential, neighbours: float, seed: int = 0) -> A
     for name, buffer in fresh.named_buffers():
         if name.endswith("denominator"):
             buffer.fill_(neighbours**0.5)
+        elif name.endswith("coupling"):  # which products of features there are: no weight
+            buffer.copy_(model.network.get_buffer(name))
     return _like(model.with_network(fresh), model)
 
 
