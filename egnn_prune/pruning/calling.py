@@ -36,10 +36,17 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """
     arguments = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     if len(arguments) == 1 and is_graph(arguments[0]):
-        named = _named(getattr(model, "network", model), arguments[0])
+        named = _named(_called(model), arguments[0])
         if named:
             return model(**named)
     return model(*arguments)
+
+
+def _called(model: nn.Module) -> nn.Module:
+    """Whose ``forward`` says what is wanted: a wrapper takes whatever its network does."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    wraps = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return getattr(model, "network", model) if wraps else model
 
 
 def moved(batch: Any, device: torch.device) -> Any:
