@@ -56,7 +56,7 @@ def native_settings(potential: AdoptedPotential) -> dict[str, Any]:
         need(layer is first or layer.conv == later[0].conv, "convolutions differ in width")
         need(layer.listed == layer.made, "an irrep of the stream is missing")
     need(len({x.shape.residual for x in later}) < 2, "blocks of both kinds follow each other")
-    edges = {ir: n for ir, n in later[0].conv.items() if n} if later else {}
+    edges = {ir: n for ir, n in layers[min(1, len(later))].conv.items() if n}
     scalars = {"0e": edges.get("0e", 0)}
     need(first.conv in ({"0e": k}, scalars), "the first convolution has a width of its own")
     reads = [layer.shape.hidden for layer in layers]
@@ -78,8 +78,8 @@ def native_settings(potential: AdoptedPotential) -> dict[str, Any]:
         "avg_num_neighbors": float(first.denominator),
         "atomic_numbers": list(potential.elements),
         "correlation": [len(layer.shape.terms[0]) for layer in layers],
-        "edge_irreps": format_irreps(edges) if later else None,
-        "use_edge_irreps_first": bool(later) and first.conv == scalars,
+        "edge_irreps": format_irreps(edges),
+        "use_edge_irreps_first": first.conv == scalars,
         "use_agnostic_product": first.shape.shared,
         "use_last_readout_only": len(layers) > 1 and reads[0] < 0,
         "keep_last_layer_irreps": len(layers) > 1 and last.made == first.made,
