@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -142,10 +142,9 @@ class MaceNetwork(nn.Module):
                 if i + 1 < len(self.layers):
                     members += _prefixed(self.layer(i + 1).input_members(ir), f"layers.{i + 1}")
                 gate = f"{name}.stream_gate.{ir}"
-                group = ChannelGroup(f"{name}.stream.{ir}", "stream", n, tuple(members), gate)
-                # scalars have to stay for the read-outs, other irreps may go altogether
-                family = f"{name}.stream" if ir != "0e" else None
-                groups.append(replace(group, family=family))
+                groups.append(
+                    ChannelGroup(f"{name}.stream.{ir}", "stream", n, tuple(members), gate)
+                )
         return groups
 
     def species_axes(self) -> dict[str, int]:

@@ -139,7 +139,7 @@ def from_scratch(model: AdoptedPotential, neighbours: float, seed: int = 0) -> A
         raise ConfigError(f"the mean number of neighbours must be positive, not {neighbours}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = type(model.network).from_config(model.network.config())
+        fresh = type(model.network).from_config(model.network.config()).to(model.atom_scale.dtype)
     for name, buffer in fresh.named_buffers():
         if name.endswith("denominator"):
             buffer.fill_(neighbours**0.5)

@@ -29,7 +29,7 @@ def model(request, dtype) -> AdoptedPotential:
 
 @pytest.fixture
 def batch(make_batch) -> Batch:
-    return make_batch(1, 5, 8)
+    return make_batch(1, 4, 6)
 
 
 def cell(dtype: torch.dtype) -> Data:
@@ -73,6 +73,7 @@ def test_offered_by_default(model):
     assert groups["network.layers.1.conv.1o"].n == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float64], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_pruned(batch, dtype, kind):
     assert_prunable(potential(dtype).offering(kind), batch, sparsities=(0.5,), equivariance=False)
@@ -81,34 +82,23 @@ def test_every_kind_can_be_pruned(batch, dtype, kind):
 def test_all_kinds_together(model, batch):
     kinds = all_kinds(model)
     assert set(kinds) >= set(KINDS)
-    assert_prunable(model.offering(*kinds), batch)
+    assert_prunable(model.offering(*kinds), batch, sparsities=(0.25, 0.75))
 
 
-@pytest.mark.parametrize(
-    "gone",
-    [
-        ["conv.1o"],
-        ["stream.1o"],
-        ["conv.0e"],
-        [f"path.{k}" for k in (1, 3, 4, 5)],
-        [f"path.{k}" for k in range(1, 6)],
-    ],
-    ids=str,
-)
+# paths 0 and 1 lead to scalars, 2 and 3 to vectors, from either
+@pytest.mark.parametrize("gone", ["conv.1o", "conv.0e", "path.2 path.3", "path.1 path.2 path.3"])
 def test_whole_irreps_and_targets_may_go(model, batch, assert_close, gone):
-    model = model.offering(*all_kinds(model))
-    layer = {"stream.1o": 0}
-    names = [f"network.layers.{layer.get(name, 1)}.{name}" for name in gone]
-    keep = {g.name: torch.full((g.n,), g.name not in names) for g in model.channel_groups()}
-    assert sum(not k.any() for k in keep.values()) == len(gone)
-    masked = copy.deepcopy(model)
+    names = [f"network.layers.1.{name}" for name in gone.split()]
+    masked = model.offering(*all_kinds(model))
+    before = sum(p.numel() for p in model.parameters())
+    keep = {g.name: torch.full((g.n,), g.name not in names) for g in masked.channel_groups()}
+    assert sum(not k.any() for k in keep.values()) == len(names)
     apply_masks(masked, keep)
     small = compact(masked)
-    for found, expected in zip(
-        energy_and_forces(small, batch), energy_and_forces(masked, batch), strict=True
-    ):
-        assert_close(getattr(found, "mean", found), getattr(expected, "mean", expected))
-    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    (found, forces), (expected, slopes) = (energy_and_forces(m, batch) for m in (small, masked))
+    assert_close(found.mean, expected.mean)
+    assert_close(forces, slopes)
+    assert sum(p.numel() for p in small.parameters()) < before
 
 
 def test_symmetric_in_every_view(model, batch, tolerance):
@@ -125,7 +115,7 @@ def test_smooth_at_the_cutoff(model, dtype):
     far = torch.tensor([[0.0, 0, 0], [CUTOFF * 0.9999, 0, 0]], dtype=dtype)
     alone = Data(z=torch.tensor([6, 8]), pos=far * 2)
     close = Data(z=torch.tensor([6, 8]), pos=far)
-    difference = (model(alone).mean - model(close).mean).abs()
+    difference = (model(alone).mean - model(close).mean).abs().detach()
     assert float(difference) < 1e-6
 
 
@@ -180,10 +170,10 @@ def test_elements_that_are_not_needed_go(model, assert_close):
     assert small.network.layers[0].product["0e"].weights[0].shape[0] == 2
 
 
-def test_from_scratch_is_a_network_of_the_same_kind(batch, tolerance):
-    model = potential()
-    fresh = from_scratch(model, neighbours=9.0)
-    assert_equivariant(fresh, batch.to(torch.double), tolerance=tolerance, transforms=2)
+def test_from_scratch_is_a_network_of_the_same_kind(batch, dtype, tolerance):
+    model = potential(dtype)
+    fresh = from_scratch(model, neighbours=9.0, seed=1)
+    assert_equivariant(fresh, batch, tolerance=tolerance, transforms=2)
     (found, *_), (old, *_) = (m.network.layers[0].product.values() for m in (fresh, model))
     assert torch.equal(found.coupling, old.coupling)
     assert not torch.equal(found.weights[0], old.weights[0])
