@@ -192,7 +192,15 @@ class ClassPrediction:
 
 
 class Predictor(Prunable):
-    """A network that returns a :class:`Prediction` and is fitted in units of its own scale."""
+    """A network that returns a :class:`Prediction` and is fitted in units of its own scale.
+
+    Attributes:
+        unit: of what it predicts, where the network itself determines it; ``""`` otherwise.
+        states_noise: whether it states a variance of its own.
+    """
+
+    unit: str = ""
+    states_noise: bool = True
 
     def normalised(self, batch: Any, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Members' means and variances in units of the scale, each ``[M, ...]``."""

@@ -32,8 +32,9 @@ NARROW = {
     "report": {"errors", "system"},
     "models": {"errors", "channels", "prediction", "graphs"},
 }
-#: Names handed on for users: ``egnn_prune.pruning.TracedNetwork`` lives with the adapters.
-EXCEPTIONS = {("pruning/__init__.py", "adapters")}
+#: Names handed on for users: ``egnn_prune.pruning.TracedNetwork`` lives with the adapters,
+#: ``egnn_prune.adapters.calculator`` with the other calculators.
+EXCEPTIONS = {("pruning/__init__.py", "adapters"), ("adapters/__init__.py", "ase")}
 GRAPH_LIBRARIES = {"torch_geometric", "lightning", "hydra", "ase", "e3nn"}
 
 

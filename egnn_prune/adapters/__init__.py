@@ -12,7 +12,7 @@ Where it finds none, write a subclass of :class:`egnn_prune.channels.Prunable` h
 :mod:`egnn_prune.pruning.calling`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.system.lazy_imports import lazy_names
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         drop_species,
         from_scratch,
     )
+    from egnn_prune.ase.adopted import calculator
 else:  # e3nn, which tracing does without
-    __getattr__ = lazy_names(
+    _here = lazy_names(
         __name__,
         {
             "choice": ("copies_and_paths", "within_latency"),
@@ -45,11 +46,21 @@ else:  # e3nn, which tracing does without
         },
     )
 
+    def __getattr__(name: str) -> Any:
+        """Hand on ``calculator``, which lives with ASE's, and the names of modules here."""
+        if name == "calculator":
+            from egnn_prune.ase.adopted import calculator
+
+            return calculator
+        return _here(name)
+
+
 __all__ = [
     "PRETRAINED",
     "AdoptedPotential",
     "TracedNetwork",
     "UnknownLayout",
+    "calculator",
     "collapse_linear_readout",
     "copies_and_paths",
     "drop_odd_paths",

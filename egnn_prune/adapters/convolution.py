@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters.element_linear import ElementLinear
 from egnn_prune.adapters.interaction_layer import Activation, Edges
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
 from egnn_prune.models.irreps_linear import CopyLinear
@@ -189,3 +190,9 @@ def linear_of(module: nn.Module) -> CopyLinear:
     """What a module list or dictionary of linear maps holds, for type checkers."""
     assert isinstance(module, CopyLinear)
     return module
+
+
+def weight_of(linear: nn.Module) -> Tensor:
+    """The matrix ``[..., out, in]`` of a linear map with its coefficients."""
+    assert isinstance(linear, CopyLinear | ElementLinear) and linear.weight is not None
+    return linear.weight * linear.coefficient

@@ -59,12 +59,19 @@ class LayerShape:
         radial: widths of the radial network's hidden layers.
         paths: ``(source, l, target, kept)`` of every instruction of the tensor product that the
             network was made with, sorted by target.
+        own: whether the layer has a self connection, where the network has any.
     """
 
     conv: str
     made: str
     radial: tuple[int, ...]
     paths: tuple[tuple[str, int, str, bool], ...]
+    own: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a path that is listed twice."""
+        if len({path[:3] for path in self.paths}) != len(self.paths):
+            raise ConfigError("a layer lists one of its paths twice")
 
     def resized(self, keep: dict[str, Tensor]) -> LayerShape:
         """As many channels as ``keep`` has indices, by ``conv.IR, stream.IR, radial.I, path.K``."""
@@ -79,7 +86,11 @@ class LayerShape:
             for k, path in enumerate(self.paths)
         )
         return LayerShape(
-            copies(self.conv, "conv"), copies(self.made, "stream"), tuple(radial), tuple(paths)
+            copies(self.conv, "conv"),
+            copies(self.made, "stream"),
+            tuple(radial),
+            tuple(paths),
+            self.own,
         )
 
 
@@ -251,7 +262,8 @@ class InteractionLayer(nn.Module):
         hidden = edges.radial
         for linear, gate in zip(self.radial, self.radial_gate, strict=True):
             hidden = gate(self.activations.radial(linear(hidden)), edges.graph)
-        weights = self._weights(hidden, edges.graph)
+        # the weights are linear in these, so here the division is cheap
+        weights = self._weights(hidden / self.denominator, edges.graph)
         received: dict[Path, Tensor] = {}
         for ir in dict.fromkeys(path.source for path in self.paths):
             wire = self.conv_gate[ir](self.up[ir](x[ir]).transpose(1, 2), graph).transpose(1, 2)
@@ -268,7 +280,7 @@ class InteractionLayer(nn.Module):
                     weight * turned[k] if dimension(ir) > 1 else weight * features * products[k]
                 )
                 total = message.new_zeros(nodes, *message.shape[1:])
-                received[path] = total.index_add(0, edges.target, message) / self.denominator
+                received[path] = total.index_add(0, edges.target, message)
         return received
 
     def _weights(self, hidden: Tensor, graph: Tensor) -> dict[Path, Tensor]:

@@ -25,6 +25,10 @@ from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import Couplings, dimension, eager_e3nn
 
 
+#: The highest order for which e3nn has tables.
+MAX_ORDER = 11
+
+
 @dataclass(frozen=True)
 class InteractionOptions:
     """What a network computes, apart from its widths.
@@ -45,6 +49,11 @@ class InteractionOptions:
     self_connection: str = "linear"
     bias: bool = False
     parity: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse orders that e3nn does not know."""
+        if self.lmax not in range(MAX_ORDER + 1):
+            raise ConfigError(f"lmax must be 0 to {MAX_ORDER}, not {self.lmax}")
 
     @property
     def cutoff(self) -> float:
@@ -79,6 +88,8 @@ class InteractionNetwork(nn.Module):
         super().__init__()
         if species < 1 or embedding < 1 or not layers:
             raise ConfigError("a network needs an element, a scalar and a layer")
+        if any(path[1] > options.lmax for shape in layers for path in shape.paths):
+            raise ConfigError(f"a path reads spherical harmonics beyond lmax = {options.lmax}")
         self.species, self.options = species, options
         self.embedding = CopyLinear(embedding, [species], options.bias)
         self.embedding_gate = ChannelGate(embedding)
@@ -95,7 +106,7 @@ class InteractionNetwork(nn.Module):
                     shape,
                     options.activations,
                     options.radial.bessel,
-                    options.self_connection,
+                    options.self_connection if shape.own else "none",
                     options.bias,
                     species,
                 )
@@ -214,7 +225,8 @@ class InteractionNetwork(nn.Module):
         shapes = []
         for layer in spec["layers"]:
             paths = tuple((*path[:3], bool(path[3])) for path in layer["paths"])
-            shapes.append(LayerShape(layer["conv"], layer["made"], tuple(layer["radial"]), paths))
+            shape = LayerShape(layer["conv"], layer["made"], tuple(layer["radial"]), paths)
+            shapes.append(replace(shape, own=layer.get("own", True)))
         options = dict(spec["options"])
         functions = {k: Activation(**v) for k, v in options.pop("activations").items()}
         radial = RadialOptions(**options.pop("radial"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from egnn_prune.adapters.potential import AdoptedPotential
-from egnn_prune.errors import InputError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.system.lazy_imports import naming_extras
 
 #: Names of trained potentials, and what reads them.
@@ -79,6 +79,14 @@ def _sevennet(name: str | Path, modal: str | None) -> AdoptedPotential:
         return read_sevennet(network.eval(), modal)
 
 
+def _nequip(path: Path, modal: str | None) -> AdoptedPotential:
+    from egnn_prune.adapters.nequip import read_nequip_file
+
+    if modal is not None:
+        raise ConfigError(f"{path} is NequIP's, which has one level of theory; leave modal= away")
+    return read_nequip_file(path)
+
+
 def _mace(path: Path, modal: str | None) -> AdoptedPotential:
     from egnn_prune.adapters.mace import read_mace
 
@@ -87,5 +95,7 @@ def _mace(path: Path, modal: str | None) -> AdoptedPotential:
 
 READERS: dict[str, Callable[[Any, str | None], AdoptedPotential]] = {
     ".pth": _sevennet,
+    ".nequip.zip": _nequip,
+    ".ckpt": _nequip,
     ".model": _mace,
 }

@@ -216,11 +216,16 @@ class MaceLayer(Convolution):
         for ir, maker in makers.items():
             assert isinstance(maker, CopyLinear | ElementLinear)
             members += maker.output_members(f"{name}.{ir}")
-        for ir, product in self.product.items():
-            assert isinstance(product, SymmetricContraction)
-            members += product.members(f"product.{ir}")
+        for ir in self.product:
+            members += self.products(ir).members(f"product.{ir}")
             members += linear_of(self.out[ir]).input_members(f"out.{ir}", n, [0])
         return ChannelGroup("message", "message", n, tuple(members), "message_gate")
+
+    def products(self, ir: str) -> SymmetricContraction:
+        """The products that make an irrep."""
+        product = self.product[ir]
+        assert isinstance(product, SymmetricContraction)
+        return product
 
     def _inner_groups(self) -> list[ChannelGroup]:
         """Copies between the convolution and the map for each element."""

@@ -10,6 +10,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from egnn_prune.adapters.convolution import weight_of
 from egnn_prune.adapters.element_linear import ElementLinear
 from egnn_prune.adapters.interaction_layer import Activation, Edges
 from egnn_prune.adapters.mace_contraction import Species, SymmetricContraction
@@ -92,9 +93,8 @@ class MaceNetwork(nn.Module):
         couplings = self.couplings(self.harmonics(vectors / -r[:, None]))
         shared = Edges(source, target, graph.index_select(0, target), self.basis(r), couplings)
         elements = Species.of(species, self.species, vectors.dtype)
-        assert self.embedding.weight is not None
-        weight = (self.embedding.weight * self.embedding.coefficient).T
-        features = {"0e": self.embedding_gate(weight.index_select(0, species), graph)[:, None]}
+        scalars = weight_of(self.embedding).T.index_select(0, species)
+        features = {"0e": self.embedding_gate(scalars, graph)[:, None]}
         read = []
         for i in range(len(self.layers)):
             features = self.layer(i)(features, shared, graph, elements)
@@ -111,7 +111,7 @@ class MaceNetwork(nn.Module):
 
     def readout_weights(self) -> Tensor:
         """``[features]``: what the energy of an atom is linear in, with its weights."""
-        return torch.cat([r.weight[0] * r.coefficient for r in self._readouts()])
+        return torch.cat([weight_of(readout)[0] for readout in self._readouts()])
 
     def _readouts(self) -> list[CopyLinear]:
         return [layer.readout for layer in self._layers() if layer.shape.hidden >= 0]

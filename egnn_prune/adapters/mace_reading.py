@@ -116,7 +116,8 @@ def _fill_convolution(layer: MaceLayer, block: Any) -> None:
 def _fill_products(layer: MaceLayer, block: Any) -> None:
     matrices = linear_matrices(block.linear)
     contractions = block.symmetric_contractions.contractions
-    for (ir, product), theirs in zip(layer.product.items(), contractions, strict=True):
+    for ir, theirs in zip(layer.product, contractions, strict=True):
+        product = layer.products(ir)
         weights = [*reversed(list(theirs.weights)), theirs.weights_max]
         for mine, weight in zip(product.weights, weights, strict=True):
             mine.copy_(weight)

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters.convolution import linear_of, weight_of
 from egnn_prune.adapters.e3nn_layout import slots
-from egnn_prune.adapters.element_linear import ElementLinear
 from egnn_prune.adapters.mace_layer import MaceLayer
 from egnn_prune.adapters.mace_network import MaceNetwork
 from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.errors import ConfigError
-from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import format_irreps
 
 #: MACE's names of the blocks with and without a residual connection.
@@ -44,7 +43,7 @@ def native_settings(potential: AdoptedPotential) -> dict[str, Any]:
             )
 
     for layer in layers:
-        inner = {m.copies for m in layer.mix.values()} if not layer.shape.residual else set()
+        inner = [] if layer.shape.residual else [linear_of(m).copies for m in layer.mix.values()]
         counts = {*layer.made.values(), layer.shape.message, *inner}
         need(
             counts == {k},
@@ -92,7 +91,7 @@ def native_settings(potential: AdoptedPotential) -> dict[str, Any]:
 @torch.no_grad()
 def fill_native(model: Any, network: MaceNetwork) -> None:
     """Give a fresh MACE of the same shape the weights of a network."""
-    _fill_linear(model.node_embedding.linear, {"0e": _matrix(network.embedding)})
+    _fill_linear(model.node_embedding.linear, {"0e": weight_of(network.embedding)})
     model.radial_embedding.bessel_fn.bessel_weights.copy_(network.basis.frequencies)
     readouts = list(model.readouts)
     for t, (block, product) in enumerate(zip(model.interactions, model.products, strict=True)):
@@ -102,11 +101,11 @@ def fill_native(model: Any, network: MaceNetwork) -> None:
         _fill_linear(block.linear, _matrices(layer.mix))
         _fill_radial(block, layer)
         _fill_product(block.skip_tp, _matrices(layer.own if layer.shape.residual else layer.inner))
-        for mine, theirs in zip(
-            layer.product.values(), product.symmetric_contractions.contractions, strict=True
+        for ir, theirs in zip(
+            layer.product, product.symmetric_contractions.contractions, strict=True
         ):
             targets = [*reversed(list(theirs.weights)), theirs.weights_max]
-            for weight, target in zip(mine.weights, targets, strict=True):
+            for weight, target in zip(layer.products(ir).weights, targets, strict=True):
                 target.copy_(weight)
         _fill_linear(product.linear, _matrices(layer.out))
         if layer.shape.hidden >= 0:
@@ -114,9 +113,9 @@ def fill_native(model: Any, network: MaceNetwork) -> None:
 
 
 def _fill_readout(readout: Any, layer: MaceLayer) -> None:
-    last = {"0e": _matrix(layer.readout)}
+    last = {"0e": weight_of(layer.readout)}
     if layer.shape.hidden:
-        _fill_linear(readout.linear_1, {"0e": _matrix(layer.readout_hidden)})
+        _fill_linear(readout.linear_1, {"0e": weight_of(layer.readout_hidden)})
         _fill_linear(readout.linear_2, last)
     else:
         _fill_linear(readout.linear, last)
@@ -125,7 +124,7 @@ def _fill_readout(readout: Any, layer: MaceLayer) -> None:
 def _fill_radial(block: Any, layer: MaceLayer) -> None:
     net, product = block.conv_tp_weights, block.conv_tp
     for i, linear in enumerate(layer.radial):
-        weight = _matrix(linear).T
+        weight = weight_of(linear).T
         getattr(net, f"layer{i}").weight.copy_(weight * weight.shape[0] ** 0.5)
     rows = _matrices(layer.radial_out)
     place = dict(enumerate(slots(product.irreps_out)))
@@ -161,10 +160,4 @@ def _fill_product(product: Any, matrices: dict[str, Tensor]) -> None:
 
 
 def _matrices(maps: nn.ModuleDict) -> dict[str, Tensor]:
-    return {ir: _matrix(linear) for ir, linear in maps.items()}
-
-
-def _matrix(linear: nn.Module) -> Tensor:
-    """``[..., out, in]`` with the coefficients."""
-    assert isinstance(linear, CopyLinear | ElementLinear) and linear.weight is not None
-    return linear.weight * linear.coefficient
+    return {ir: weight_of(linear) for ir, linear in maps.items()}

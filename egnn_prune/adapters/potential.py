@@ -91,6 +91,8 @@ class AdoptedPotential(Predictor):
         periodic -> a :class:`Prediction` of ``[B]`` without variance.
     """
 
+    unit = "eV"
+    states_noise = False
     atom_scale: Tensor
 
     def __init__(
@@ -109,7 +111,8 @@ class AdoptedPotential(Predictor):
         self.kinds = tuple(kinds)
         self.scale = TargetScale(tuple(shifts) or (0.0,) * len(self.elements))
         scale = torch.as_tensor(atom_scale if len(atom_scale) else [1.0] * len(self.elements))
-        self.register_buffer("atom_scale", scale.to(torch.get_default_dtype()).clone())
+        # in its own precision: a float64 potential would lose digits on the way through float32
+        self.register_buffer("atom_scale", scale.clone())
 
     def forward(self, batch: Batch | Data, samples: int = 1) -> Prediction:
         """Predict energies in eV."""
@@ -281,7 +284,22 @@ class AdoptedPotential(Predictor):
 
     @classmethod
     def from_config(cls, spec: dict[str, Any]) -> AdoptedPotential:
-        """Build the potential that :meth:`config` described (weights not loaded)."""
+        """Build the potential that :meth:`config` described (weights not loaded).
+
+        Raises:
+            ConfigError: it describes none, as a damaged file may.
+        """
+        elements, shifts = spec["elements"], spec["scale"]["per_element"]
+        known = all(type(z) is int and z < len(chemical_symbols) for z in elements)
+        if not known or len(set(elements)) != len(elements):
+            raise ConfigError("a potential's elements are different atomic numbers")
+        if len(shifts) != len(elements) or not all(isinstance(c, int | float) for c in shifts):
+            raise ConfigError("a potential has one shift for each of its elements")
+        # before anything of that size is built
+        if spec["network"].get("species", len(elements)) != len(elements):
+            raise ConfigError("a potential's network knows another number of elements")
+        if not all(isinstance(kind, str) for kind in spec["kinds"]):
+            raise ConfigError("kinds of channels are names")
         network = NETWORKS[spec["network_class"]](spec["network"])
         model = cls(network, spec["elements"], kinds=spec["kinds"])
         model.scale = TargetScale(

@@ -88,7 +88,8 @@ class PrunedCalculator(Calculator):
     directions), its derivative by the strain, in eV/Angstrom^3.
 
     ``extras``, by name also from ``results[name]`` and ``get_property(name)``:
-    ``energy_uncertainty``, the standard deviation of the calibrated prediction;
+    ``energy_uncertainty``, the standard deviation of the calibrated prediction (like the next,
+    absent where the model states none, such as a single potential of others);
     ``energy_epistemic_std``, its epistemic part (all of it where the method does not split it),
     which ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the standard deviation
     of the members' forces, not calibrated (nothing was fitted on forces; absent for a single
@@ -150,7 +151,9 @@ class PrunedCalculator(Calculator):
         self.electronvolts = self.model.electronvolts()
         limit = self.model.ood_threshold
         self.threshold = checked_threshold(
-            threshold if threshold is not None or limit is None else limit * self.electronvolts
+            self.model.checked_threshold(threshold)
+            if threshold is not None or limit is None
+            else limit * self.electronvolts
         )
         self.on_uncertain, self.force_uncertainty = on_uncertain, force_uncertainty
         self._warned = False
@@ -237,10 +240,10 @@ class PrunedCalculator(Calculator):
         (found,) = self.model.predict([graph], forces=slopes, stress=stress)
         found = found.converted(self.electronvolts, "eV")
         results.prediction = results.prediction or found
-        results.extras |= {
-            "energy_uncertainty": results.prediction.std,
-            **dict.fromkeys(("energy_epistemic_std", "energy_doubt"), results.prediction.ood_score),
-        }
+        if results.prediction.std is not None:
+            score = results.prediction.ood_score
+            results.extras["energy_uncertainty"] = results.prediction.std
+            results.extras |= dict.fromkeys(("energy_epistemic_std", "energy_doubt"), score)
         results["energy"] = results["free_energy"] = results.prediction.mean
         if found.forces is not None:
             results["forces"] = found.forces
@@ -301,7 +304,12 @@ class UncertaintyGuard:
     ) -> None:
         if action not in ("stop", "warn"):
             raise ConfigError(f"action must be 'stop' or 'warn', not {action!r}")
-        limit = _calculator(atoms).threshold
+        calculator = _calculator(atoms)
+        if not calculator.model.has_error_bars:
+            raise ConfigError(
+                f"{calculator.model.source} states no uncertainty, so a guard has nothing to watch"
+            )
+        limit = calculator.threshold
         self.threshold = checked_threshold(limit if threshold is None else threshold)
         if self.threshold is None:
             raise ConfigError(

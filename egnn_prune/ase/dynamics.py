@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Trajectory:
     Attributes:
         rows: ``time_fs``, ``potential_eV``, ``kinetic_eV``, ``total_eV``, ``temperature_K``,
             ``uncertainty_eV`` (calibrated standard deviation) and ``epistemic_eV`` (its epistemic
-            part, which thresholds are compared with).
+            part, which thresholds are compared with); NaN where the model states none.
         seconds: wall time of the steps.
         steps: steps that were made.
         stopped: why the run ended early, or ``None``.
@@ -312,6 +313,6 @@ def frame(atoms: Atoms, time_fs: float) -> dict[str, float]:
         "kinetic_eV": kinetic,
         "total_eV": potential + kinetic,
         "temperature_K": temperature(atoms),
-        "uncertainty_eV": float(atoms.calc.results["energy_uncertainty"]),
-        "epistemic_eV": float(atoms.calc.results["energy_epistemic_std"]),
+        "uncertainty_eV": float(atoms.calc.results.get("energy_uncertainty", math.nan)),
+        "epistemic_eV": float(atoms.calc.results.get("energy_epistemic_std", math.nan)),
     }

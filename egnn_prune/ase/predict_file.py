@@ -62,7 +62,7 @@ class Predicted:
         known = (
             f"{outside} of them unlike the training data"
             if self.limit is not None or outside
-            else "in or out of distribution unknown (the model holds no validation_epistemic_std)"
+            else "in or out of distribution unknown (the model has no uncertainty threshold)"
         )
         return f"{len(self.structures)} structures predicted, {known}; {skipped} skipped"
 
@@ -99,7 +99,7 @@ def predict_structures(
         raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
     if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
         raise ConfigError(f"the threshold must be positive ({model.unit}), not {threshold}")
-    limit = model.ood_threshold if threshold is None else threshold
+    limit = model.checked_threshold(model.ood_threshold if threshold is None else threshold)
     structures = read_structures(path)
     rows, good = [], []
     for k, atoms in enumerate(structures):
@@ -133,13 +133,13 @@ def predict_structures(
 
 def columns(found: StructurePrediction) -> dict[str, Any]:
     """The part of a row that comes from the model."""
-    assert found.interval is not None
+    lower, upper = found.interval or (None, None)
     return {
         "value": found.mean,
         "std": found.std,
         "epistemic_std": found.epistemic_std,
-        "lower_90": found.interval[0],
-        "upper_90": found.interval[1],
+        "lower_90": lower,
+        "upper_90": upper,
         "in_distribution": {True: "yes", False: "no", None: ""}[found.in_distribution],
         **({"reason": found.reason} if found.reason else {}),
         "unit": found.unit,
@@ -168,10 +168,10 @@ def with_results(
         out.info["unit"] = model.unit
     out.info |= {
         "structure": number,
-        f"{name}_std": there.std,
-        f"{name}_epistemic_std": there.epistemic_std,
         **({} if model.is_potential else {name: there.mean}),
     }
+    if there.std is not None:
+        out.info |= {f"{name}_std": there.std, f"{name}_epistemic_std": there.epistemic_std}
     if found.in_distribution is not None:
         out.info["in_distribution"] = found.in_distribution
     if found.reason:

@@ -43,7 +43,8 @@ class SimulationReport:
         drift_error_meV_atom_ps: its standard error.
         fluctuation_meV_atom: root mean square deviation from the line.
         mean_temperature_K: over the frames.
-        largest_epistemic_eV: largest epistemic standard deviation of a frame.
+        largest_epistemic_eV: largest epistemic standard deviation of a frame; NaN where the model
+            states none.
         threshold_eV: what it is compared with, or ``None``.
         beyond_threshold: share of the frames beyond it, or ``None``.
         steps_per_second: wall time, frames written.
@@ -84,7 +85,9 @@ class SimulationReport:
         )
         if self.constraints:
             line += f"; held: {self.constraints}"
-        if self.threshold_eV is None:
+        if math.isnan(self.largest_epistemic_eV):
+            line += "\nnothing watched the simulation: the model states no uncertainty"
+        elif self.threshold_eV is None:
             line += (
                 "\nnothing watched for structures unlike the training data: the model's file holds "
                 "no validation_epistemic_std; give a threshold in eV"

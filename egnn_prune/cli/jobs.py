@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from egnn_prune.cli.script import one_sentence
 from egnn_prune.configs.settings import (
@@ -18,6 +19,7 @@ from egnn_prune.configs.settings import (
     SweepSettings,
     described,
 )
+from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.vision.settings import VisionSettings
 
 
@@ -30,24 +32,27 @@ class Job:
         config: YAML file in ``egnn_prune.configs``.
         work: ``module:function``, imported after ``--help``, because torch takes seconds.
         purpose: one paragraph for ``--help``.
+        flags: short ways to say a setting, such as ``--demo`` for ``demo=true``.
     """
 
     schema: type
     config: str
     work: str
     purpose: str
+    flags: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self) -> None:
         """Run it with the process's arguments; never returns."""
         with one_sentence():  # hydra may be missing
             from egnn_prune.cli.hydra_app import command
+        sys.argv[1:] = self._spelled_out(sys.argv[1:])
         command(self._run, self.schema, self.config, self.purpose)
 
     def check(self, arguments: Sequence[str]) -> None:
         """Refuse arguments that the command does not know, without running it."""
         from egnn_prune.cli.hydra_app import check
 
-        check(self.schema, self.config, arguments)
+        check(self.schema, self.config, self._spelled_out(arguments))
 
     def words(self) -> list[str]:
         """What can stand behind the command, for completion."""
@@ -56,7 +61,11 @@ class Job:
         groups = choices(self.config)
         options = ["--config", "--help", "--multirun", "--cfg", "--quiet", "--verbose"]
         settings = [f"{name}=" for name, _, _ in described(self.schema())]
+        options += self.flags
         return options + [f"{g}={n}" for g, names in groups.items() for n in names] + settings
+
+    def _spelled_out(self, arguments: Sequence[str]) -> list[str]:
+        return [self.flags.get(word, word) for word in arguments]
 
     def _run(self, settings: object) -> None:
         module, _, function = self.work.partition(":")
@@ -84,6 +93,21 @@ Runs the main job for every seed and arm (finished runs are re-used, the dense m
 per seed) and writes comparison.csv, comparison.png and a table: test error against the work that a
 prediction takes, with 95 % intervals over the seeds. Settings that are not listed first are those
 of the main job and hold for every arm.""",
+)
+
+SPECIALISE = Job(
+    SpecialiseSettings,
+    "specialise",
+    "pipeline.specialise:run",
+    """\
+Makes a pretrained potential small and fast for structures of your own: removes the elements, the
+convolution copies and the tensor-product paths that they need least, until energy and forces take a
+share of the teacher's time (budget), lets what stays stand in for what went, and trains it on your
+labels or on the teacher's (labels=teacher needs none). Compares it on held-out structures with the
+teacher, the teacher trained for as many steps, and the small shape from fresh weights. The output
+folder receives specialised.safetensors, metrics.json, figures and report.html. --demo (demo=true)
+needs no data: water and ethanol, labelled by the teacher, in under 10 minutes on two cores.""",
+    {"--demo": "demo=true"},
 )
 
 VISION = Job(

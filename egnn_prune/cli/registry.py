@@ -28,6 +28,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("jobs:TRAIN", "train, select, prune, fine-tune, compact, compare: the main job"),
     "compare": Entry("jobs:COMPARE", "criteria against the dense baseline, over seeds"),
+    "specialise": Entry("jobs:SPECIALISE", "make a pretrained potential small for your structures"),
     "predict": Entry("predict:main", "predict a file of structures, each with its error bar"),
     "md": Entry("md:main", "molecular dynamics with a trained model"),
     "vision": Entry("jobs:VISION", "the same engine on images"),

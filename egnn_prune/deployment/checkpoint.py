@@ -21,7 +21,7 @@ from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
 from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.system.files import atomic
-from egnn_prune.uncertainty import DeepEnsemble, Estimator
+from egnn_prune.uncertainty import DeepEnsemble, Estimator, SinglePass
 from egnn_prune.uncertainty.saved_form import describe, fitted, load_fitted, restored
 
 FORMAT = 1
@@ -34,6 +34,12 @@ def _build_ensemble(spec: dict[str, Any]) -> DeepEnsemble:
     return DeepEnsemble(members)
 
 
+def _build_adopted(spec: dict[str, Any]) -> Prunable:
+    from egnn_prune.adapters import AdoptedPotential  # the networks of others, when one is read
+
+    return AdoptedPotential.from_config(spec)
+
+
 #: Classes that :func:`load` may build: nothing in a file can name any other code.
 BUILDERS: dict[str, Callable[[dict[str, Any]], Prunable]] = {
     "EGNN": EGNN.from_config,
@@ -41,6 +47,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], Prunable]] = {
     "PropertyModel": PropertyModel.from_config,
     "IrrepsNet": IrrepsNet.from_config,
     "DeepEnsemble": _build_ensemble,
+    "AdoptedPotential": _build_adopted,
 }
 
 
@@ -52,7 +59,8 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
 
     Args:
         model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel`,
-            :class:`PositionModel` or :class:`DeepEnsemble`, an
+            :class:`PositionModel`, :class:`DeepEnsemble` or
+            :class:`~egnn_prune.adapters.AdoptedPotential`, an
             :class:`~egnn_prune.uncertainty.Estimator` of one, or a masked network of others (a
             :class:`~egnn_prune.pruning.TracedNetwork`), see :func:`load`.
         path: the file.
@@ -220,7 +228,8 @@ def load_estimator(path: str | Path) -> Estimator:
 
     Args:
         path: a file that :func:`save` wrote from an estimator, such as the ``pruned.safetensors``
-            of a run.
+            of a run. Of a network that states no variance (somebody else's potential) it is one
+            :class:`~egnn_prune.uncertainty.SinglePass`.
 
     Raises:
         InputError: the file is missing, damaged, or holds a network without an estimator.
@@ -232,6 +241,8 @@ def read_estimator(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
     """What :func:`load_estimator` loads, and the metadata that :func:`save` was given."""
     header, tensors = read_header(path), _tensors(path)
     network, spec = _network(path, header, tensors), header.get("estimator")
+    if spec is None and not getattr(network, "states_noise", True):  # no error bars are lost
+        return SinglePass(network).eval(), header["metadata"]
     if spec is None:
         raise InputError(
             f"{path} holds a network without an uncertainty method; load it with load() and wrap "

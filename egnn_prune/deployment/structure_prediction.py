@@ -21,7 +21,8 @@ class StructurePrediction:
     Attributes:
         unit: of the target, or ``""``.
         mean: mean of the members.
-        std: standard deviation after calibration.
+        std: standard deviation after calibration; like the next two, ``None`` where the model
+            states none.
         epistemic_std: its epistemic part; 0 where the method does not split it.
         ood_score: what the threshold is compared with: the epistemic part, or all of it
             where the method does not split it.
@@ -35,9 +36,9 @@ class StructurePrediction:
 
     unit: str
     mean: float
-    std: float
-    epistemic_std: float
-    ood_score: float
+    std: float | None
+    epistemic_std: float | None
+    ood_score: float | None
     threshold: float | None
     interval: tuple[float, float] | None
     forces: Array | None
@@ -53,7 +54,9 @@ class StructurePrediction:
     @property
     def beyond_threshold(self) -> bool:
         """Whether the score is beyond the threshold (NaN is)."""
-        return self.threshold is not None and not self.ood_score <= self.threshold
+        if self.threshold is None or self.ood_score is None:
+            return False
+        return not self.ood_score <= self.threshold
 
     @property
     def in_distribution(self) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from egnn_prune.uncertainty import (
     Calibration,
     Estimator,
     MCDropout,
+    SinglePass,
     draw_networks,
     dropout_samples,
 )
@@ -86,7 +88,7 @@ class TrainedModel:
             raise ConfigError(f"which must be 'pruned' or 'dense', not {which!r}")
         if isinstance(model, Estimator):
             _refuse_dense(which, "an estimator in memory")
-            found = cls(model.eval(), unit=unit or "")
+            found = cls(model.eval(), unit=_agreed(_own_unit(model), unit or "", "the model"))
         else:
             path = Path(model).expanduser()
             if path.is_dir():
@@ -103,10 +105,11 @@ class TrainedModel:
             validation = metadata.get("validation_epistemic_std") or metadata.get(
                 "validation_doubt"
             )
+            stated = str(metadata.get("unit") or "")
             found = cls(
                 estimator.to(choose_device(device or "auto")).requires_grad_(False),
                 str(metadata.get("target") or ""),
-                _agreed(str(metadata.get("unit") or ""), unit or "", path),
+                _agreed(_agreed(_own_unit(estimator), stated, path), unit or "", path),
                 (validation or {}).get("q99") or None,
                 str(path),
                 TrainingDomain.from_json(domain) if domain is not None else None,
@@ -128,6 +131,27 @@ class TrainedModel:
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
         return tuple(getattr(members_of(self.estimator.network)[0], "elements", ()))
+
+    @property
+    def has_error_bars(self) -> bool:
+        """Whether it says how sure it is; one pass of a potential of others does not."""
+        first, *others = members_of(self.estimator.network)
+        own = bool(others) or getattr(first, "states_noise", True)
+        return own or not isinstance(self.method, SinglePass)
+
+    def checked_threshold(self, threshold: float | None) -> float | None:
+        """A threshold that somebody asked for, unless there is nothing to compare with it.
+
+        Raises:
+            ConfigError: the model has no error bars.
+        """
+        if threshold is not None and not self.has_error_bars:
+            raise ConfigError(
+                f"{self.source} states no uncertainty, so there is nothing to compare a threshold "
+                "with; leave it out, or give the model error bars, such as "
+                "egnn_prune.uncertainty.PredictionRigidity(network).fit(batches)"
+            )
+        return threshold
 
     @property
     def device(self) -> torch.device:
@@ -202,9 +226,11 @@ class TrainedModel:
             threshold: in the target's unit; by default the one of the file.
 
         Raises:
+            ConfigError: a threshold, of a model without error bars.
             DataError: the graphs cannot be used.
             InputError: a prediction or a force is NaN or infinite.
         """
+        self.checked_threshold(threshold)
         if len({"cell" in graph for graph in graphs}) != 1:  # none, or both kinds
             asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
             return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
@@ -216,16 +242,20 @@ class TrainedModel:
             raise InputError(
                 f"forces of {self.source} are NaN or infinite; check the structure and the weights"
             )
+        limits = None
         with torch.no_grad():
             found: Any = self.calibration(prediction)
-            spreads = [v.sqrt() for v in (found.variance, found.epistemic, found.ood_variance)]
-            numbers = torch.stack([found.mean, *spreads], 1).tolist()
-            limits = None if coverage is None else self.calibration.interval(prediction, coverage)
+            numbers: list[list[float]] = found.mean[:, None].tolist()
+            if self.has_error_bars:  # zeros would claim certainty
+                variances = (found.variance, found.epistemic, found.ood_variance)
+                numbers = torch.stack([found.mean, *(v.sqrt() for v in variances)], 1).tolist()
+                if coverage is not None:
+                    limits = self.calibration.interval(prediction, coverage)
         parts = slopes[0].double().cpu().split([len(g.pos) for g in graphs]) if slopes else None
         return [
             StructurePrediction(
                 unit=self.unit,
-                **dict(zip(NUMBERS, numbers[i], strict=True)),
+                **dict(zip_longest(NUMBERS, numbers[i])),
                 threshold=self.ood_threshold if threshold is None else threshold,
                 interval=(float(limits[0][i]), float(limits[1][i])) if limits else None,
                 forces=parts[i].numpy() if parts else None,
@@ -269,7 +299,12 @@ def _refuse_dense(which: str, what: str) -> None:
         )
 
 
-def _agreed(of_file: str, given: str, path: Path) -> str:
+def _own_unit(estimator: Estimator) -> str:
+    """The unit that the network itself knows, or ``""``."""
+    return str(getattr(members_of(estimator.network)[0], "unit", ""))
+
+
+def _agreed(of_file: str, given: str, path: str | Path) -> str:
     """The unit that the file states; where it does not know (``"data unit"``), the given one."""
     if not given or of_file == given:
         return of_file

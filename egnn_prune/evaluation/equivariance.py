@@ -49,6 +49,10 @@ SKIPPED = ("batch", "ptr", CHECKED)
 #: What is compared of a batch that a model returns.
 OUTPUTS = ("x", "pos", *NODE_VECTORS, *TENSORS)
 
+#: Every symmetry at once ...
+EVERYTHING = "all of them together"
+#: ... and without mirrors, which is what a network of SO(3) obeys.
+PROPER = "all but reflections"
 HINTS = {
     "rotation": "a direction in space matters to it: let invariant outputs use distances and inner "
     "products only, and vector outputs sums of differences times invariant numbers",
@@ -56,7 +60,7 @@ HINTS = {
     "translation": "the origin matters to it: let it see differences x_i - x_j, not positions",
     "permutation": "the order of the nodes matters to it: combine neighbours and nodes by sum, "
     "mean or maximum, and keep per-node outputs in the order of the input",
-    "all of them together": "only the combination shows it: look at numerical precision first",
+    EVERYTHING: "only the combination shows it: look at numerical precision first",
 }
 
 
@@ -114,6 +118,7 @@ def equivariance_error(
     scale: float | None = None,
     transforms: int = 5,
     seed: int = 0,
+    symmetry: str = EVERYTHING,
 ) -> float:
     """The largest deviation from exact equivariance over random changes of view.
 
@@ -128,11 +133,12 @@ def equivariance_error(
             absolute value, which is too lenient for outputs with a large constant part.
         transforms: how many changes of view.
         seed: of the random draws.
+        symmetry: one of :data:`HINTS` alone, or :data:`PROPER` for all but reflections.
 
     Returns:
         The error, without unit; infinite if an output is NaN or infinite.
     """
-    errors = symmetry_errors(model, batch, tuple(HINTS)[-1], scale, transforms, seed)
+    errors = symmetry_errors(model, batch, symmetry, scale, transforms, seed)
     return max(errors.values())
 
 
@@ -172,7 +178,7 @@ def _draw(batch: Batch | Data, symmetry: str, turn: int, generator: torch.Genera
     """A change of view that has the one symmetry only, or all of them."""
     everything = symmetry not in ("rotation", "reflection", "translation", "permutation")
     n, graphs = batch.pos.shape[1], len(graph_pointer(batch)) - 1
-    mirror = symmetry == "reflection" or (everything and turn % 2 == 1)
+    mirror = symmetry == "reflection" or (symmetry == EVERYTHING and turn % 2 == 1)
     drawn = [random_transform(n, generator, determinant=-1 if mirror else 1) for _ in range(graphs)]
     matrix = torch.stack([q for q, _ in drawn])
     shift = torch.stack([t for _, t in drawn])

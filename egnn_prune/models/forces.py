@@ -29,11 +29,16 @@ def forces(model: nn.Module, batch: Batch | Data) -> Tensor:
     return energy_and_forces(model, batch)[1]
 
 
-def energy_and_forces(model: nn.Module, batch: Batch | Data) -> tuple[Prediction, Tensor]:
+def energy_and_forces(
+    model: nn.Module, batch: Batch | Data, *, history: bool | None = None
+) -> tuple[Prediction, Tensor]:
     """Energies and their forces from one pass forwards and one back.
 
-    Both keep their autograd history in training (losses of both can be summed and walked back),
-    and have none in evaluation.
+    Args:
+        model: predicts energies.
+        batch: the graphs.
+        history: whether both keep their autograd history, so that losses of both can be summed and
+            walked back; by default in training, and not in evaluation.
 
     Returns:
         The energies ``[B]``, and ``-dE/dpos [N, n]`` in their unit per unit of length.
@@ -42,12 +47,12 @@ def energy_and_forces(model: nn.Module, batch: Batch | Data) -> tuple[Prediction
         DataError: the batch cannot be used.
     """
     batch = _movable(batch)
-    prediction, (gradient,) = _mean_and_slopes(model, batch, [batch.pos])
+    prediction, (gradient,) = _mean_and_slopes(model, batch, [batch.pos], history)
     return prediction, -gradient
 
 
 def energy_forces_stress(
-    model: nn.Module, batch: Batch | Data
+    model: nn.Module, batch: Batch | Data, *, history: bool | None = None
 ) -> tuple[Prediction, Tensor, Tensor]:
     r"""Energies, forces and stresses of periodic graphs from one pass forwards and one back.
 
@@ -57,10 +62,14 @@ def energy_forces_stress(
 
     with ASE's sign: negative when the cell wants to grow. Source: Knuth et al. 2015, Eq. 5.
 
+    Args:
+        model: predicts energies.
+        batch: the graphs.
+        history: see :func:`energy_and_forces`.
+
     Returns:
         The energies ``[B]``, the forces ``[N, 3]``, and the stresses ``[B, 3, 3]``, symmetric, in
-        the energy's unit per unit of length cubed (eV/Angstrom^3). Autograd history as
-        :func:`energy_and_forces` has it.
+        the energy's unit per unit of length cubed (eV/Angstrom^3).
 
     Raises:
         DataError: a graph is not periodic, its cell has no volume, or the batch cannot be used.
@@ -81,7 +90,7 @@ def energy_forces_stress(
         edge_graph = graph.index_select(0, batch.edge_index[1])
         batch.pos = pos + _turned(symmetric, graph, pos)
         batch.edge_shift = batch.edge_shift + _turned(symmetric, edge_graph, batch.edge_shift)
-    prediction, (gradient, slope) = _mean_and_slopes(model, batch, [pos, strain])
+    prediction, (gradient, slope) = _mean_and_slopes(model, batch, [pos, strain], history)
     return prediction, -gradient, slope / volume[:, None, None]
 
 
@@ -113,17 +122,17 @@ def _volumes(batch: Batch | Data) -> Tensor:
 
 
 def _mean_and_slopes(
-    model: nn.Module, batch: Batch | Data, leaves: list[Tensor]
+    model: nn.Module, batch: Batch | Data, leaves: list[Tensor], history: bool | None
 ) -> tuple[Prediction, tuple[Tensor, ...]]:
-    """The prediction, and the gradients of its summed mean; history is kept in training only."""
-    samples = sample_count(model)
+    """The prediction, and the gradients of its summed mean."""
+    samples, keep = sample_count(model), model.training if history is None else history
     with torch.enable_grad():
         prediction = model(batch, samples=samples) if samples > 1 else model(batch)
         # zeros where nothing reads the positions: pruning may cut the last path to the read-out
         slopes = torch.autograd.grad(
-            prediction.mean.sum(), leaves, create_graph=model.training, materialize_grads=True
+            prediction.mean.sum(), leaves, create_graph=keep, materialize_grads=True
         )
-    if not model.training:
+    if not keep:
         prediction = Prediction(**{k: v.detach() for k, v in vars(prediction).items()})
     return prediction, slopes
 

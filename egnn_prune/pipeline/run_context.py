@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, wraps
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import lightning as L
 import torch
@@ -50,7 +50,27 @@ from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
 Outputs = dict[str, Any]
-W = TypeVar("W", bound="RunContext")
+
+
+class Staged(Protocol):
+    """A job that :func:`stage` divides.
+
+    Attributes:
+        stages: how many there are.
+    """
+
+    stages: int
+
+    @property
+    def settings(self) -> Any:
+        """Everything that can be chosen, with the seed."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where results go."""
+
+
+W = TypeVar("W", bound=Staged)
 
 
 def stage(
@@ -69,7 +89,7 @@ def stage(
     def decorated(work: Callable[[W], Outputs]) -> Callable[[W], None]:
         @wraps(work)
         def done_once(job: W) -> None:
-            say(f"[{number}/7] {title}")
+            say(f"[{number}/{job.stages}] {title}")
             seed_stage(job.settings.seed, number)
             job.folder.stage(name, sections, artifacts, lambda: work(job))
 
@@ -86,6 +106,8 @@ class RunContext:
         folder: where results go.
         device: where training runs.
     """
+
+    stages = 7
 
     def __init__(self, settings: Settings, folder: RunFolder, device: torch.device) -> None:
         self.settings, self.folder, self.device = settings, folder, device

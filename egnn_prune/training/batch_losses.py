@@ -8,16 +8,22 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from egnn_prune.adapters import TracedNetwork
+from egnn_prune.adapters import AdoptedPotential, TracedNetwork
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.calling import call, is_graph, rows
 from egnn_prune.training.loss import graph_losses
+from egnn_prune.training.potential_loss import PotentialLosses
 
 Losses = Callable[[nn.Module, Any], Tensor]
 
 
 def default_loss(model: nn.Module, batch: Any | None) -> Losses:
-    """The training loss of this package's models; for others cross entropy or squared error."""
+    """The training loss of this package's models; for others cross entropy or squared error.
+
+    Adopted potentials learn energies and forces.
+    """
+    if isinstance(model, AdoptedPotential):
+        return PotentialLosses()
     ours = hasattr(model, "channel_groups") and not isinstance(model, TracedNetwork)
     if isinstance(batch, tuple | list):
         if len(batch) != 2:

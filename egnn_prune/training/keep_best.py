@@ -21,7 +21,8 @@ class KeepBest(Callback):
 
     Args:
         metric: what the task logs and is small when good: ``val_mae``, ``val_mse`` or
-            ``val_force_mae``; of images ``val_loss`` or ``val_error``.
+            ``val_force_mae``; of potentials ``val_force_rmse`` or ``val_energy_mae``; of images
+            ``val_loss`` or ``val_error``.
         ready: validations count from when this returns True: models before the last round of
             pruning are larger, and no competitors.
 

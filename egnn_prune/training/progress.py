@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 #: Validation results that a bar shows, where the task logs them.
-SHOWN = ("val_mae", "val_force_mae", "val_loss", "val_error")
+SHOWN = ("val_mae", "val_force_mae", "val_force_rmse", "val_energy_mae", "val_loss", "val_error")
 
 
 class StepBar(ProgressBar):

@@ -36,7 +36,8 @@ def number(value: object) -> float:
     return float(value)
 
 
-def _mapping(parent: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
+def mapping(parent: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
+    """The mapping at `key` of `parent`, which `where` names; :class:`DataError` if it is none."""
     value = parent.get(key)
     if not isinstance(value, Mapping):
         raise DataError(f"metrics: {where}{key} must be a mapping, got {type(value).__name__}")
@@ -60,23 +61,23 @@ def check_metrics(metrics: Metrics) -> Metrics:
     version = metrics.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(f"metrics: schema_version must be {SCHEMA_VERSION}, got {version!r}")
-    if not isinstance(_mapping(metrics, "dataset").get("unit"), str):
+    if not isinstance(mapping(metrics, "dataset").get("unit"), str):
         raise DataError("metrics: dataset.unit must be a string such as 'eV'")
-    models = _mapping(metrics, "models")
+    models = mapping(metrics, "models")
     for name in REQUIRED_MODELS:
-        model = _mapping(models, name, "models.")
+        model = mapping(models, name, "models.")
         for key in ("test_mae", "params", "macs_per_graph"):
             if not math.isfinite(number(model.get(key))):
                 raise DataError(f"metrics: models.{name}.{key} must be a finite number")
     if models.get("scratch") is not None:
-        _mapping(models, "scratch", "models.")
-    _check_records(metrics.get("ledger"), "ledger", "layer")
+        mapping(models, "scratch", "models.")
+    check_records(metrics.get("ledger"), "ledger", "layer")
     if metrics.get("pruning") is not None:
-        _check_records(_mapping(metrics, "pruning").get("groups"), "pruning.groups", "name")
+        check_records(mapping(metrics, "pruning").get("groups"), "pruning.groups", "name")
     return metrics
 
 
-def _check_records(records: object, where: str, key: str) -> None:
+def check_records(records: object, where: str, key: str) -> None:
     """Checks that `records` is absent or a list of mappings that each have `key`."""
     if records is not None and not isinstance(records, list):
         raise DataError(f"metrics: {where} must be a list, got {type(records).__name__}")

@@ -132,6 +132,21 @@ def square(panels: Iterable[Axes], points: NDArray[np.float64]) -> tuple[float, 
     return low, high, logarithmic
 
 
+_TAIL = 0.3
+"""Percent of points at each end that may set the axis range only if they are not far out."""
+
+
+def limits_without_outliers(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Axis range that holds every point unless a few are so far out that they hide the rest."""
+    if values.size == 0:
+        return -1.0, 1.0
+    low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
+    margin = 0.25 * (high - low) or 1.0
+    low, high = max(low - margin, values.min()), min(high + margin, values.max())
+    pad = 0.04 * (high - low) or 1.0
+    return float(low - pad), float(high + pad)
+
+
 def model_bars(
     axes: Axes,
     groups: Sequence[str],

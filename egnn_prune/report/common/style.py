@@ -22,6 +22,10 @@ MODEL_MARKERS = {"dense": "o", "pruned": "s", "scratch": "^"}
 LOOKS = {
     "dense": (BLUE, "o"),
     "scratch": (GREEN, "^"),
+    # networks of others, see `specialise`
+    "teacher": (GREY, "D"),
+    "finetuned": (BLUE, "o"),
+    "specialised": (VERMILION, "s"),
     # criteria
     "uncertainty": (VERMILION, "s"),
     "taylor": (PURPLE, "D"),

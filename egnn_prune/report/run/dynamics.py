@@ -34,7 +34,7 @@ def dynamics_plot(
 
     Args:
         rows: one mapping per frame with ``time_fs``, ``potential_eV``, ``kinetic_eV``, ``total_eV``
-            and ``epistemic_eV``.
+            and ``epistemic_eV`` (all NaN of a model without error bars: nothing is drawn of them).
         atoms: their number.
         drift: slope of the total energy, meV/atom/ps.
         drift_error: its standard error.
@@ -46,9 +46,10 @@ def dynamics_plot(
         for key in ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "epistemic_eV")
     )
     time, epistemic_std = time / 1000, 1000 * epistemic_std
-    figure = new_figure(6.6)
+    unsure = not np.isnan(epistemic_std).all()
+    figure = new_figure(6.6 if unsure else 4.6)
     figure.suptitle(title or "Dynamics at constant energy")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    top, middle, *others = figure.subplots(3 if unsure else 2, 1, sharex=True)
     energy = 1000 * (total - total.mean()) / atoms
     top.plot(time, energy, color=GREY, linewidth=0.7, label="total energy")
     slope = drift * (time - time.mean())
@@ -59,18 +60,19 @@ def dynamics_plot(
         middle.plot(time, one - one[0], color=colour, linewidth=0.8, label=label)
     middle.set_title("What the two forms of energy exchange meanwhile")
     middle.set_ylabel("change since\nthe start (eV)")
-    bottom.plot(time, epistemic_std, color=PURPLE, linewidth=0.8, label="this simulation")
-    bottom.set_ylim(0, 1.05 * max(epistemic_std.max(), 1000 * (threshold or 0)))
-    beyond = ""
-    if threshold is not None:
-        limit = {"color": BLACK, "linestyle": "--", "linewidth": 1.0, "label": "threshold"}
-        bottom.axhline(1000 * threshold, **limit)
-        outside = 100 * float((epistemic_std > 1000 * threshold).mean())
-        beyond = f": beyond the threshold {outside:.1f} % of the time"
-    bottom.set_title(f"How unsure the model is of the energy{beyond}")
-    bottom.set_ylabel("epistemic standard\ndeviation (meV)")
-    bottom.set_xlabel("time (ps)")
-    for axes in (top, middle, bottom):
+    for bottom in others:
+        bottom.plot(time, epistemic_std, color=PURPLE, linewidth=0.8, label="this simulation")
+        bottom.set_ylim(0, 1.05 * max(epistemic_std.max(), 1000 * (threshold or 0)))
+        beyond = ""
+        if threshold is not None:
+            limit = {"color": BLACK, "linestyle": "--", "linewidth": 1.0, "label": "threshold"}
+            bottom.axhline(1000 * threshold, **limit)
+            outside = 100 * float((epistemic_std > 1000 * threshold).mean())
+            beyond = f": beyond the threshold {outside:.1f} % of the time"
+        bottom.set_title(f"How unsure the model is of the energy{beyond}")
+        bottom.set_ylabel("epistemic standard\ndeviation (meV)")
+    (others[-1] if others else middle).set_xlabel("time (ps)")
+    for axes in (top, middle, *others):
         light_grid(axes)
         axes.margins(x=0.01)
         axes.legend(loc="upper right", ncols=2)

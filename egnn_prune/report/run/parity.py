@@ -11,7 +11,7 @@ from egnn_prune.errors import DataError
 from egnn_prune.report.common.files import Metrics, Predictions, check_metrics, series
 from egnn_prune.report.common.formatting import significant
 from egnn_prune.report.common.intervals import point_key
-from egnn_prune.report.common.plots import diagonal
+from egnn_prune.report.common.plots import diagonal, limits_without_outliers
 from egnn_prune.report.common.style import (
     GREY,
     SPLIT_COLOURS,
@@ -24,20 +24,6 @@ from egnn_prune.report.common.wording import words
 from egnn_prune.report.run.error_bars import COMPARED, splits_present
 
 Array = NDArray[np.float64]
-
-_TAIL = 0.3
-"""Percent of points at each end that may set the axis range only if they are not far out."""
-
-
-def _limits(values: Array) -> tuple[float, float]:
-    """Axis range that holds every point unless a few are so far out that they hide the rest."""
-    if values.size == 0:
-        return -1.0, 1.0
-    low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
-    margin = 0.25 * (high - low) or 1.0
-    low, high = max(low - margin, values.min()), min(high + margin, values.max())
-    pad = 0.04 * (high - low) or 1.0
-    return float(low - pad), float(high + pad)
 
 
 def _panel(axes: Axes, points: dict[str, tuple[Array, Array]], unit: str) -> None:
@@ -104,7 +90,7 @@ def parity(metrics: Metrics, predictions: Predictions) -> Figure:
 
     shown = {name: {split: points(name, split) for split in splits} for name in COMPARED}
     everything = np.concatenate([a for model in shown.values() for p in model.values() for a in p])
-    limits = _limits(everything[np.isfinite(everything)])
+    limits = limits_without_outliers(everything[np.isfinite(everything)])
     quantity = str(metrics["dataset"].get("target") or "target").replace("_", " ")
     suffix = f"− reference ({unit})" if subtract else f"{quantity} ({unit})"
     figure = new_figure(height=4.7)

@@ -46,18 +46,27 @@ def load_curves(run: Path) -> dict[str, Curve]:
         path = run / FOLDER / f"{name}.csv"
         if not path.is_file():
             continue
-        with path.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
-        try:
-            columns = {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
-            columns["step"], columns["val_mae"]
-        except (IndexError, KeyError, TypeError, ValueError):
-            raise DataError(
-                f"{path} is no learning curve with numbers for step and val_mae; delete it or "
-                "train again"
-            ) from None
-        found[name] = columns
+        found[name] = read_curve(path, "val_mae")
     return found
+
+
+def read_curve(path: Path, needed: str) -> Curve:
+    """The columns of one learning curve, which must hold ``step`` and the one `needed`.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    try:
+        columns = {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+        columns["step"], columns[needed]
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{path} is no learning curve with numbers for step and {needed}; delete it or "
+            "train again"
+        ) from None
+    return columns
 
 
 @house_style()

@@ -1,0 +1,319 @@
+"""A pretrained potential becomes a small one for a user's own structures, top to bottom."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from torch import nn
+
+from egnn_prune.channels import Prunable
+from egnn_prune.configs.declaration import check
+from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.data.cache import sha256
+from egnn_prune.errors import ConfigError
+from egnn_prune.pipeline import specialise_cut as cutting
+from egnn_prune.pipeline import specialise_data as structures
+from egnn_prune.pipeline import specialise_measure as measuring
+from egnn_prune.pipeline.run_context import Outputs, say, stage
+from egnn_prune.pipeline.specialise_context import (
+    COMPARED,
+    DOMAIN,
+    FINETUNED,
+    LABELLED,
+    PRUNED,
+    SCRATCH,
+    SPECIALISED,
+    SPLITS,
+    STRUCTURES,
+    TEACHER,
+    SpecialiseContext,
+)
+from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
+from egnn_prune.pipeline.specialise_scratch import fresh
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.system import files
+from egnn_prune.system.device import choose_device
+from egnn_prune.system.git import git_commit
+from egnn_prune.training import refit_shifts
+
+READ = ("data", "demo", "labels")
+TAUGHT = (*READ, "teacher", "training")
+CUT = (*TAUGHT, "cut", "budget", "budgets")
+
+
+def run(settings: SpecialiseSettings) -> Path:
+    """Read, measure the teacher, cut it to a budget, train, compare, export, report.
+
+    An interrupted run continues from its last finished stage; a finished one is left as it is.
+
+    Args:
+        settings: everything that can be chosen.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: a setting, the structures or the teacher cannot be used.
+    """
+    from egnn_prune.report.specialise import report_table
+
+    check(settings)
+    if settings.demo:
+        settings = demonstration(settings)
+    elif settings.data.path is None:
+        raise ConfigError(
+            "specialise reads structures of yours; say which with data.path=FILE, or see what it "
+            "does with --demo"
+        )
+    if settings.labels == "teacher" and settings.data.target is not None:
+        raise ConfigError("labels=teacher reads no energies; leave data.target away")
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder = RunFolder(settings, input_files(settings))
+    if folder.finished:
+        print(f"{folder.path} is finished; nothing is run again.")
+    else:
+        job = SpecialiseJob(settings, folder, device)
+        job.read_structures()
+        job.ask_the_teacher()
+        job.prune()
+        job.specialise()
+        job.finetune_the_teacher()
+        job.train_scratch()
+        job.evaluate()
+        job.export()
+        job.report()
+    print(f"\n{report_table(folder.path)}")
+    print(f"Report: {folder.path / 'report.html'}")
+    print(f"Model: {folder.path / SPECIALISED} (egnn_prune.ase.PrunedCalculator opens it)")
+    return folder.path
+
+
+def input_files(settings: SpecialiseSettings) -> dict[str, str]:
+    """Fingerprints of the files that the settings name, where they are there."""
+    named = {"path": settings.data.path, "teacher": settings.teacher}
+    found = {role: Path(name).expanduser() for role, name in named.items() if name}
+    return {role: sha256(path) for role, path in found.items() if path.is_file()}
+
+
+class SpecialiseJob(SpecialiseContext):
+    """The stages. Each seeds itself, so that a continued run computes the same numbers."""
+
+    # ------------------------------------------------------------------ the stages
+
+    @stage(1, "structures", "Reading structures", READ, STRUCTURES)
+    def read_structures(self) -> Outputs:
+        """The structures, checked and split."""
+        s = self.settings
+        if s.demo:
+            dataset = structures.split_structures(demo_structures(s.seed), "demonstration", s.seed)
+        elif s.labels == "teacher":
+            dataset = structures.read_unlabelled(s.data, s.seed)
+        else:
+            dataset = structures.read_labelled(s.data, s.seed)
+        if s.labels == "data":
+            self.say_what_it_is(dataset)
+        structures.write_dataset(self.folder.path / STRUCTURES, dataset)
+        return {split: len(rows) for split, rows in dataset.splits.items()}
+
+    @stage(2, "teacher", "Asking the teacher", TAUGHT, TEACHER, DOMAIN, LABELLED)
+    def ask_the_teacher(self) -> Outputs:
+        """The teacher, its copy for the elements of the structures, and everybody's labels."""
+        from egnn_prune import adapters
+
+        s = self.settings
+        teacher = adapters.load(s.teacher).to(self.dtype).eval()
+        dataset = structures.read_dataset(self.folder.path / STRUCTURES)
+        structures.refuse_unknown_elements(dataset, teacher.elements, s.teacher)
+        dataset = dataset.with_cutoff(teacher.network.options.cutoff)
+        if s.labels == "teacher":
+            dataset = self.labelled_by(teacher, dataset)
+            self.say_what_it_is(dataset)
+        else:
+            refit_shifts(teacher, dataset.split("train"))
+        structures.write_dataset(self.folder.path / LABELLED, dataset)
+        elements = sorted({z for split in SPLITS for z in dataset.elements_of(split)})
+        domain = adapters.drop_species(teacher, elements)
+        with suppress(ConfigError):  # there is nothing to join, or something in between
+            domain = adapters.collapse_linear_readout(domain)
+        self.save(teacher, TEACHER)
+        self.save(domain, DOMAIN)
+        batch = measuring.timed_batch(dataset.split("test"))
+        taken = measuring.latencies({"teacher": teacher}, batch, self.device, s.cut.timings)
+        say(
+            f"  energies and forces of {len(batch.pos)} atoms take the teacher "
+            f"{taken['teacher']:.0f} ms; {s.budget:.0%} of that is the budget"
+        )
+        return {
+            "cutoff": teacher.network.options.cutoff,
+            "elements": elements,
+            "latency_ms": taken["teacher"],
+        }
+
+    @stage(3, "pruned", "Cutting", CUT, PRUNED)
+    def prune(self) -> Outputs:
+        """The largest network that meets the budget, and those that meet others."""
+        s, whole = self.settings, self.load(DOMAIN)
+        teacher: Any = self.load(TEACHER)
+        train, val = self.dataset.split("train"), self.dataset.split("val")
+        some = list(train[: s.cut.structures])
+        model, change = cutting.without_odd_paths(whole, val, self.device, s.cut.odd_paths)
+        odd = cutting.paths_of(whole) - cutting.paths_of(model)
+        if odd:
+            say(f"  {odd} paths with odd l1+l2+l3 go (forces change by {change:.1f} meV/Angstrom)")
+        scores = cutting.scored(model, some, self.device, s.seed)
+        batch = measuring.timed_batch(self.dataset.split("test"))
+        how = (s.cut.paths, cutting.share_of_paths(whole, model), s.cut.timings)
+        rungs = cutting.ladder(model, scores, teacher, batch, self.device, *how)
+        chosen = cutting.refuse_impossible(rungs, s.budget, s.teacher)
+        small, compared = cutting.compensated_cut(model, chosen.keep, some, val, self.device)
+        self.save(small, PRUNED)
+        say(
+            f"  {chosen.conv:.0%} of the copies and {chosen.paths:.0%} of the paths' cost go: "
+            f"{chosen.latency_ms:.0f} ms, {chosen.share:.0%} of the teacher's time"
+        )
+        wanted = self._wanted(rungs)
+        points = {r.conv: self._point(model, r, some) for r in dict.fromkeys(wanted.values())}
+        return {
+            "curve": [{"budget": b, **points[rung.conv]} for b, rung in wanted.items()],
+            "cut": {
+                "layers": cutting.what_was_cut(teacher, small),
+                "species": [len(whole.elements), len(teacher.elements)],
+                "odd_paths": odd,
+                "odd_paths_force_change_mev_per_angstrom": change,
+                "compensation": compared,
+            },
+        }
+
+    @stage(4, "specialised", "Training the small network", CUT, SPECIALISED)
+    def specialise(self) -> Outputs:
+        """The cut network, trained."""
+        model = self.load(PRUNED)
+        found = self.fit("specialised", model)
+        self.save(model, SPECIALISED)
+        return {"train_seconds": found.seconds, "force_rmse_mev_per_angstrom": found.force_rmse}
+
+    @stage(5, "finetuned", "Training the teacher further", TAUGHT, FINETUNED)
+    def finetune_the_teacher(self) -> Outputs:
+        """The teacher after the small network's steps; from its own labels it learns nothing."""
+        model = self.load(DOMAIN)
+        seconds = 0.0
+        if self.settings.labels == "data":
+            seconds = self.fit("finetuned", model).seconds
+        else:
+            say("  it made the labels itself, so it stays as it is")
+        self.save(model, FINETUNED)
+        return {"train_seconds": seconds}
+
+    @stage(6, "scratch", "Training the small shape from fresh weights", CUT, SCRATCH)
+    def train_scratch(self) -> Outputs:
+        """The same shape without the teacher's weights, at the best of several rates."""
+        tried: dict[float, Any] = {}
+        for lr in self.settings.training.scratch_lrs:
+            model = fresh(self.load(PRUNED), self.dataset, self.settings.seed)
+            tried[lr] = self.fit(f"scratch (rate {lr:g})", model, lr=lr)
+            best = min(tried, key=lambda rate: tried[rate].force_rmse)
+            if best == lr:
+                self.save(model, SCRATCH)
+                self.write_curve("scratch", tried[lr])
+        say(f"  a rate of {best:g} did best on the validation structures")
+        return {
+            "train_seconds": tried[best].seconds,
+            "lr": best,
+            "force_rmse_mev_per_angstrom": tried[best].force_rmse,
+        }
+
+    @stage(7, "evaluation", "Comparing", CUT, "metrics.json", "predictions.npz")
+    def evaluate(self) -> Outputs:
+        """All models on the same test structures, times by turns."""
+        models: dict[str, nn.Module] = {n: self.load(path) for n, path in COMPARED.items()}
+        graphs = list(self.dataset.split("test"))
+        results, arrays, sizes = measuring.compare(models, graphs, self.device, self.settings.seed)
+        for name, result in results.items():
+            result["train_seconds"] = self.outputs(name).get("train_seconds", 0.0)
+            result["checkpoint_bytes"] = (self.folder.path / COMPARED[name]).stat().st_size
+        files.write_arrays(self.folder.path / "predictions.npz", **arrays)
+        content = {**self._about(), **sizes, "models": results}
+        pruned = {key: self.outputs("pruned")[key] for key in ("curve", "cut")}
+        files.write_json(self.folder.path / "metrics.json", content | pruned)
+        return {}
+
+    @stage(8, "export", "Exporting", CUT)
+    def export(self) -> Outputs:
+        """A program for torch.export, where the network can be traced."""
+        from egnn_prune.deployment.export import export_program
+
+        path = self.folder.path / "specialised.pt2"
+        try:
+            export_program(self.load(SPECIALISED), path)
+        except Exception as error:  # the tracer raises whatever it raises; the model is there
+            reason = " ".join(str(error).split())[:300]
+            say(f"  no torch.export program ({type(error).__name__}: {reason[:120]})")
+            return {"program": None, "reason": reason}
+        return {"program": path.name}
+
+    @stage(9, "report", "Writing the report", CUT, "report.html")
+    def report(self) -> Outputs:
+        """Figures and page."""
+        from egnn_prune.report.specialise import write_report
+
+        write_report(self.folder.path)
+        return {}
+
+    # ------------------------------------------------------------------ parts of stages
+
+    def _wanted(self, rungs: list[cutting.Rung]) -> dict[float, cutting.Rung]:
+        """Points of the curve that can be reached, the largest network first."""
+        budgets = sorted({self.settings.budget, *self.settings.budgets}, reverse=True)
+        found = {b: cutting.within(rungs, b) for b in budgets}
+        if out := [f"{b:g}" for b, rung in found.items() if rung is None]:
+            say(f"  budgets that no cut meets are left out: {', '.join(out)}")
+        return {b: rung for b, rung in found.items() if rung is not None}
+
+    def _point(self, model: Prunable, rung: cutting.Rung, some: list[Any]) -> dict[str, Any]:
+        """Error against speed of one cut, after a short fit."""
+        val = self.dataset.split("val")
+        small, compared = cutting.compensated_cut(model, rung.keep, some, val, self.device)
+        before = {k: v for k, v in compared.items() if k != "used"}
+        found = self.fit(f"cut by {rung.conv:.0%}", small, self.settings.cut.steps)
+        return {
+            "conv_sparsity": rung.conv,
+            "path_sparsity": rung.paths,
+            "latency_ms": rung.latency_ms,
+            "latency_share": rung.share,
+            "params": sum(p.numel() for p in small.parameters()),
+            "compensated": compared["used"],
+            "force_rmse_before_mev_per_angstrom": min(before.values()),
+            "force_rmse_mev_per_angstrom": found.force_rmse,
+        }
+
+    def _about(self) -> dict[str, Any]:
+        """What ``metrics.json`` says of the run and its structures."""
+        s, dataset = self.settings, self.dataset
+        graphs = [g for split in SPLITS for g in dataset.split(split)]
+        atoms = [len(g.pos) for g in graphs]
+        return {
+            "schema_version": 1,
+            "kind": "specialise",
+            "config_hash": self.folder.hash,
+            "git_commit": git_commit(),
+            "seed": s.seed,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "teacher": s.teacher,
+            "labels": s.labels,
+            "budget": s.budget,
+            "steps": s.training.steps,
+            "dataset": {
+                "name": dataset.name,
+                **{split: len(dataset.splits[split]) for split in SPLITS},
+                "elements": [chemical_symbols[z] for z in self.outputs("teacher")["elements"]],
+                "atoms": [min(atoms), max(atoms)],
+                "periodic": any(g.get("pbc") is not None and bool(g.pbc.any()) for g in graphs),
+            },
+        }

@@ -1,0 +1,141 @@
+"""What the stages of ``specialise`` share: structures, folder, fits, saved potentials."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.data import GraphDataset
+from egnn_prune.data.summary import summary
+from egnn_prune.deployment import checkpoint
+from egnn_prune.deployment.training_domain import TrainingDomain
+from egnn_prune.pipeline import specialise_data as structures
+from egnn_prune.pipeline.run_context import Outputs, say
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.system import files
+from egnn_prune.training import (
+    FitResult,
+    LearningCurve,
+    PotentialLosses,
+    PotentialSettings,
+    fit_potential,
+)
+from egnn_prune.training.distillation import augmented, label
+from egnn_prune.uncertainty import SinglePass
+
+#: Steps in which the rate rises: Adam's first steps are as long as its later ones.
+WARMUP_STEPS = 20
+SPLITS = ("train", "val", "test")
+STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
+TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
+SCRATCH = "stages/scratch.safetensors"
+FINETUNED, SPECIALISED = "finetuned.safetensors", "specialised.safetensors"
+#: The files of the models that are compared, in the order of every table.
+COMPARED = {
+    "teacher": TEACHER,
+    "finetuned": FINETUNED,
+    "specialised": SPECIALISED,
+    "scratch": SCRATCH,
+}
+
+
+class SpecialiseContext:
+    """Structures, folder and device of a job, and what is done with them in more than one stage.
+
+    Args:
+        settings: everything that can be chosen.
+        folder: where results go.
+        device: where training runs.
+    """
+
+    stages = 9
+
+    def __init__(
+        self, settings: SpecialiseSettings, folder: RunFolder, device: torch.device
+    ) -> None:
+        self.settings, self.folder, self.device = settings, folder, device
+        self.dtype = getattr(torch, settings.precision)
+
+    @cached_property
+    def dataset(self) -> GraphDataset:
+        """The labelled structures, with neighbour lists."""
+        found = structures.read_dataset(self.folder.path / LABELLED)
+        return found.with_cutoff(self.outputs("teacher")["cutoff"])
+
+    def outputs(self, name: str) -> Outputs:
+        """What a finished stage wrote down."""
+        found: Outputs = files.read_json(self.folder.path / "stages" / f"{name}.json")
+        return found
+
+    def say_what_it_is(self, dataset: GraphDataset) -> None:
+        """Print what a labelled data set holds."""
+        for line in summary(dataset):
+            say(f"  {line}")
+
+    def fit(
+        self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None
+    ) -> FitResult:
+        """Train in place; the learning curve of a model that is compared is kept."""
+        t = self.settings.training
+        steps = steps or t.steps
+        how = PotentialSettings(
+            steps,
+            lr or t.lr,
+            warmup=min(0.4, max(0.1, WARMUP_STEPS / steps)),
+            batch_size=t.batch_size,
+            validations=max(2, min(10, steps // 10)),
+        )
+        found = fit_potential(
+            model,
+            self.dataset.split("train"),
+            self.dataset.split("val"),
+            how,
+            losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
+            device=self.device,
+            seed=self.settings.seed,
+            label=name,
+        )
+        if name in COMPARED:
+            self.write_curve(name, found)
+        return found
+
+    def write_curve(self, name: str, found: FitResult) -> None:
+        """Write the validation errors of a fit as CSV."""
+        curve = LearningCurve()
+        curve.rows = found.curve
+        curve.write(self.folder.path / "curves" / f"{name}.csv")
+
+    def save(self, model: nn.Module, name: str) -> None:
+        """Write a potential into the run's folder, so that a calculator can open it."""
+        known: dict[str, Any] = {}
+        if name == SPECIALISED and (domain := TrainingDomain.of(self.dataset.split("train"))):
+            known["training_domain"] = domain.to_json()
+        checkpoint.save(
+            SinglePass(model),
+            self.folder.path / name,
+            target="energy",
+            unit="eV",
+            units=dict(structures.UNITS),
+            config_hash=self.folder.hash,
+            **known,
+        )
+
+    def load(self, name: str) -> Any:
+        """A potential that an earlier stage saved."""
+        return checkpoint.load(self.folder.path / name)
+
+    def labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
+        """The data set with the teacher's labels, and shaken copies to train on as well."""
+        train = list(dataset.split("train"))
+        if copies := self.settings.training.augmented:
+            train = augmented(train, copies=copies, strains=copies, seed=self.settings.seed)
+        parts = {"train": train, **{s: list(dataset.split(s)) for s in ("val", "test")}}
+        found = {
+            split: label(teacher, graphs, device=self.device, progress=f"labels to {split} on")
+            for split, graphs in parts.items()
+        }
+        return structures.replaced(dataset, found)

@@ -1,0 +1,156 @@
+"""Potentials side by side: errors, time, memory, steps of dynamics and symmetry, in one run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from tqdm import tqdm
+
+from egnn_prune.ase import PrunedCalculator
+from egnn_prune.ase.dynamics import set_thermal_velocities
+from egnn_prune.evaluation.potential_errors import (
+    batch_of_atoms,
+    force_symmetry,
+    potential_errors,
+    potential_latency,
+    potential_memory,
+    reference_arrays,
+)
+from egnn_prune.system.timing import alternating_medians
+from egnn_prune.uncertainty import SinglePass
+
+#: Atoms of the batch whose latency is measured, at least, and of a batch that is predicted, about.
+LATENCY_ATOMS, BATCH_ATOMS = 100, 400
+#: Timed passes of each model, by turns; steps of dynamics likewise.
+REPEATS, WARMUP = 12, 2
+#: Structures that symmetry is judged on.
+SYMMETRY_GRAPHS = 4
+#: Femtoseconds and Kelvin of the dynamics that is timed.
+TIME_STEP, TEMPERATURE = 0.5, 300.0
+
+
+def errors(
+    model: nn.Module, graphs: Sequence[Data], device: torch.device, label: str = "predicting"
+) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
+    """Errors on labelled structures in meV and Angstrom, and energies and forces; see the callee.
+
+    Args:
+        model: predicts energies; ends on the CPU.
+        graphs: structures.
+        device: where to run.
+        label: for the progress bar.
+    """
+    size = max(1, BATCH_ATOMS // max(len(g.pos) for g in graphs))
+    found = potential_errors(model, list(graphs), size, device=device, progress=label)
+    model.to("cpu")
+    return found
+
+
+def force_rmse(model: nn.Module, graphs: Sequence[Data], device: torch.device) -> float:
+    """Error of the forces of labelled structures, in meV/Angstrom."""
+    value = errors(model, graphs, device)[0]["force_rmse_mev_per_angstrom"]
+    assert value is not None
+    return value
+
+
+def forces(model: nn.Module, graphs: Sequence[Data], device: torch.device) -> Tensor:
+    """Forces on the atoms of labelled structures, ``[sum N, 3]``."""
+    return torch.from_numpy(errors(model, graphs, device)[1]["forces"])
+
+
+def latencies(
+    models: dict[str, nn.Module], batch: Batch, device: torch.device, repeats: int | None = None
+) -> dict[str, float]:
+    """Median milliseconds of energies and forces; the models take turns and end on the CPU."""
+    repeats = REPEATS if repeats is None else repeats
+    passes = len(models) * (repeats + WARMUP)
+    with tqdm(total=passes, desc="taking times", unit="pass", leave=False) as bar:
+        hooks = [m.register_forward_hook(lambda *_: bar.update()) for m in models.values()]
+        found = potential_latency(models, batch, repeats, warmup=WARMUP, device=device)
+    for hook, model in zip(hooks, models.values(), strict=True):
+        hook.remove()
+        model.to("cpu")
+    return found
+
+
+def timed_batch(graphs: Sequence[Data]) -> Batch:
+    """So many of the structures that they have 100 atoms."""
+    return batch_of_atoms(graphs, LATENCY_ATOMS)
+
+
+def typical(graphs: Sequence[Data]) -> Data:
+    """A structure of median size."""
+    return sorted(graphs, key=lambda g: len(g.pos))[len(graphs) // 2]
+
+
+def dynamics_speed(
+    models: dict[str, nn.Module], graph: Data, device: torch.device, seed: int
+) -> dict[str, float]:
+    """Steps of molecular dynamics a second with ASE, by turns, neighbour lists included."""
+    runs: dict[str, Callable[[], object]] = {}
+    for name, model in models.items():
+        atoms = Atoms(graph.z.numpy(), graph.pos.numpy())
+        if graph.get("pbc") is not None and bool(graph.pbc.any()):
+            atoms.set_cell(graph.cell[0].numpy())
+            atoms.pbc = graph.pbc[0].numpy()
+        calculator = SinglePass(copy.deepcopy(model).to(device).eval())
+        atoms.calc = PrunedCalculator(calculator, device=str(device), unit="eV")
+        if len(atoms) > 1:
+            set_thermal_velocities(atoms, TEMPERATURE, seed)
+        runs[name] = partial(VelocityVerlet(atoms, TIME_STEP * units.fs).run, 1)
+    total = len(runs) * (REPEATS + WARMUP)
+    with tqdm(total=total, desc="dynamics", unit="step", leave=False) as bar:
+        for name, step in runs.items():
+            runs[name] = partial(_counted, step, bar)
+        times = alternating_medians(runs, REPEATS, WARMUP, device)
+    return {name: 1000 / time for name, time in times.items()}
+
+
+def _counted(step: Callable[[], object], bar: Any) -> None:
+    step()
+    bar.update()
+
+
+def compare(
+    models: dict[str, nn.Module], graphs: list[Data], device: torch.device, seed: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray], dict[str, int]]:
+    """All that is measured of models, on the same labelled structures.
+
+    Returns:
+        For each model its numbers, the arrays of ``predictions.npz``, and how many atoms and
+        structures latencies are of, as ``metrics.json`` names them.
+    """
+    one = typical(graphs)
+    batch, single = timed_batch(graphs), batch_of_atoms([one])
+    many, few = latencies(models, batch, device), latencies(models, single, device)
+    steps = dynamics_speed(models, one, device, seed)
+    arrays = reference_arrays(graphs)
+    results: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        wrong, found = errors(model, graphs, device, name)
+        arrays |= {f"{name}_{key}": values for key, values in found.items()}
+        results[name] = {
+            **wrong,
+            "latency_ms": many[name],
+            "latency_single_ms": few[name],
+            "params": sum(p.numel() for p in model.parameters()),
+            **force_symmetry(model, graphs[:SYMMETRY_GRAPHS], seed=seed),
+            "memory_mb": potential_memory(model, batch, device=device),
+            "md_steps_per_second": steps[name],
+        }
+        model.to("cpu")
+    sizes = {
+        "latency_atoms": len(batch.pos),
+        "latency_structures": batch.num_graphs,
+        "latency_single_atoms": len(one.pos),
+    }
+    return results, arrays, sizes

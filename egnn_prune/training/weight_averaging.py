@@ -1,0 +1,83 @@
+"""An average of the weights along a fit, which is smoother than any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from egnn_prune.errors import ConfigError
+
+
+class AveragedWeights(Callback):
+    r"""Exponential moving average of the weights: what is validated, kept, and left in the end.
+
+    .. math:: \bar w_t = d_t\, \bar w_{t-1} + (1 - d_t)\, w_t, \qquad
+        d_t = \min\!\left(d, \frac{1 + t}{10 + t}\right), \qquad \bar w_0 = w_0
+
+    t is the number of the optimiser step, from 1. The average spans a tenth of the steps so far, so
+    the weights that a short fit began with are forgotten (the schedule of TensorFlow's and
+    torch_ema's averages). Buffers, such as the masks of pruned channels, are those of the network.
+
+    Lightning's own ``EMAWeightAveraging`` puts the trained weights back before other callbacks
+    look, so :class:`~egnn_prune.training.KeepBest` would keep weights that were never validated.
+    Put this one before it in the list of callbacks.
+
+    Args:
+        decay: d, at least 0 and below 1.
+
+    Raises:
+        ConfigError: the decay is out of range.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigError(f"the decay of averaged weights must be in [0, 1), not {decay}")
+        self.decay = decay
+        self._average: Any = None
+        self._steps = 0
+        self._trained: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """The average begins with the weights as they are, on their device."""
+
+        def moved(average: Tensor, weight: Tensor, _: Any) -> Tensor:
+            step = self._steps
+            return average.lerp(weight, 1 - min(self.decay, (1 + step) / (10 + step)))
+
+        self._average = AveragedModel(pl_module.model, avg_fn=moved)
+        self._average.update_parameters(pl_module.model)  # the first of these copies
+        self._steps = trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """Training goes on with the trained weights."""
+        if self._trained:
+            pl_module.model.load_state_dict(self._trained)
+            self._trained = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """Move the average, once a step."""
+        if trainer.global_step > self._steps:
+            self._steps = trainer.global_step
+            self._average.update_parameters(pl_module.model)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Validate the average."""
+        if self._average is not None and not self._trained:
+            self._trained = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
+            self._put(pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Leave the average in the network."""
+        self._put(pl_module)
+        self._average, self._trained = None, {}
+
+    @torch.no_grad()
+    def _put(self, pl_module: Any) -> None:
+        averages = self._average.module.parameters()
+        for weight, average in zip(pl_module.model.parameters(), averages, strict=True):
+            weight.copy_(average)
