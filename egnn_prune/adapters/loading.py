@@ -26,7 +26,8 @@ def load(name_or_path: str | Path, *, modal: str | None = None) -> AdoptedPotent
         name_or_path: ``"7net-0"`` (SevenNet-0 of July 2024), ``"7net-0_22may2024"``,
             ``"7net-l3i5"`` or ``"7net-mf-0"``, which come with the package ``sevenn``; a file that
             SevenNet (``.pth``), NequIP (``.nequip.zip``, ``.ckpt``) or MACE (``.model``) wrote.
-        modal: the level of theory, of a potential that has several, such as ``"PBE"``.
+        modal: the level of theory, of a potential that has several, such as ``"PBE"`` (a head of
+            MACE).
 
     Returns:
         The potential, in evaluation mode, on the CPU, in the precision of the file.
@@ -86,8 +87,15 @@ def _nequip(path: Path, modal: str | None) -> AdoptedPotential:
     return read_nequip_file(path)
 
 
+def _mace(path: Path, modal: str | None) -> AdoptedPotential:
+    from egnn_prune.adapters.mace import read_mace
+
+    return read_mace(path, modal)
+
+
 READERS: dict[str, Callable[[Any, str | None], AdoptedPotential]] = {
     ".pth": _sevennet,
     ".nequip.zip": _nequip,
     ".ckpt": _nequip,
+    ".model": _mace,
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.adapters.interaction_network import InteractionNetwork
+from egnn_prune.adapters.mace_network import MaceNetwork
 from egnn_prune.channels import ChannelGroup
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import (
@@ -58,7 +59,8 @@ class AtomNetwork(Protocol):
 
 #: Networks that a file may name.
 NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "InteractionNetwork": InteractionNetwork.from_config
+    "InteractionNetwork": InteractionNetwork.from_config,
+    "MaceNetwork": MaceNetwork.from_config,
 }
 #: Kinds of groups that pruning is offered unless others are asked for: the stream gains no time,
 #: and the radial network holds most of the weights and a hundredth of the time.

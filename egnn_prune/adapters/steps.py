@@ -141,10 +141,12 @@ def from_scratch(model: AdoptedPotential, neighbours: float, seed: int = 0) -> A
         raise ConfigError(f"the mean number of neighbours must be positive, not {neighbours}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = type(model.network).from_config(model.network.config())
+        fresh = type(model.network).from_config(model.network.config()).to(model.atom_scale.dtype)
     for name, buffer in fresh.named_buffers():
         if name.endswith("denominator"):
             buffer.fill_(neighbours**0.5)
+        elif name.endswith("coupling"):  # which products of features there are: no weight
+            buffer.copy_(model.network.get_buffer(name))
     return _like(model.with_network(fresh), model)
 
 
