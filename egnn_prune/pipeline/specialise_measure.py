@@ -74,7 +74,11 @@ def latencies(
     repeats = REPEATS if repeats is None else repeats
     passes = len(models) * (repeats + WARMUP)
     with tqdm(total=passes, desc="taking times", unit="pass", leave=False) as bar:
-        hooks = [m.register_forward_hook(lambda *_: bar.update()) for m in models.values()]
+
+        def count(*_: Any) -> None:  # what a hook returns would take the output's place
+            bar.update()
+
+        hooks = [m.register_forward_hook(count) for m in models.values()]
         found = potential_latency(models, batch, repeats, warmup=WARMUP, device=device)
     for hook, model in zip(hooks, models.values(), strict=True):
         hook.remove()

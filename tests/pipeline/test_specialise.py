@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase.io import read, write
 from tiny_teacher import structures, tiny_teacher, write_labelled
 
 from egnn_prune import adapters
 from egnn_prune.ase import PrunedCalculator
+from egnn_prune.ase.structures import graph_of
 from egnn_prune.cli.jobs import SPECIALISE
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.errors import ConfigError, InputError
@@ -41,6 +43,9 @@ def a_tiny_teacher():
         patch.setattr(measuring, "REPEATS", 1)
         patch.setattr(measuring, "WARMUP", 0)
         yield
+
+
+LATENCIES = measuring.latencies
 
 
 def by_size(models: dict[str, Any], *_: Any) -> dict[str, float]:
@@ -214,6 +219,16 @@ def test_the_report_is_drawn(finished, labelled, tmp_path):
         (folder / left).unlink()
     run(tiny(folder, labelled))
     assert "<svg" in (page := (folder / "report.html").read_text()) or "<img" in page
+
+
+def test_times_are_taken_of_models_that_stay_as_they_are():
+    graphs, model = [graph_of(atoms) for atoms in structures(4)], tiny_teacher()
+    batch = measuring.timed_batch(graphs)
+    assert len(batch.pos) >= 100
+    before = model(batch).mean
+    found = LATENCIES({"one": model, "two": tiny_teacher(1)}, batch, torch.device("cpu"), 20)
+    assert all(0.01 < time < 10_000 for time in found.values())
+    assert torch.equal(model(batch).mean, before) and not model._forward_hooks
 
 
 # ---------------------------------------------------------------- labels from the teacher
