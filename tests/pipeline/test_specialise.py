@@ -41,7 +41,7 @@ def a_tiny_teacher():
         patch.setattr(measuring, "latencies", by_size)
         patch.setattr("egnn_prune.pipeline.specialise_cut.COPIES", (0.0, 0.25, 0.5, 0.9))
         patch.setattr(measuring, "REPEATS", 1)
-        patch.setattr(measuring, "WARMUP", 0)
+        patch.setattr(measuring, "WARMUP", 1)
         yield
 
 
