@@ -24,7 +24,6 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import Couplings, dimension, eager_e3nn
 
-
 #: The highest order for which e3nn has tables.
 MAX_ORDER = 11
 
