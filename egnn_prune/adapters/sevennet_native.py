@@ -30,7 +30,7 @@ from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.adapters.sevennet import read_activations, run_sevennet
 from egnn_prune.adapters.trial import try_out
 from egnn_prune.errors import ConfigError
-from egnn_prune.models.irreps_paths import format_irreps
+from egnn_prune.models.irreps_paths import eager_e3nn, format_irreps
 from egnn_prune.system.files import atomic
 from egnn_prune.system.lazy_imports import naming_extras
 
@@ -71,7 +71,7 @@ def write_sevennet(potential: AdoptedPotential, path: str | Path | None = None) 
         from sevenn.model_build import build_E3_equivariant_model
     potential = copy.deepcopy(potential).cpu().float().eval().requires_grad_(False)
     config = _config(potential, sevenn.__version__)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), eager_e3nn():  # it runs once: not worth a compilation
         warnings.simplefilter("ignore")  # of libraries: TorchScript, accelerators
         model = build_E3_equivariant_model(copy.deepcopy(config))
         _fill(dict(model.named_children()), potential)

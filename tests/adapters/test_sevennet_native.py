@@ -50,7 +50,14 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+#: e3nn takes seconds to build SevenNet's model.
+CASES = [("as it is", torch.float32), ("all", torch.float64)]
+SLOW = [(step, torch.float32) for step in STEPS if step not in dict(CASES)]
+
+
+@pytest.mark.parametrize(
+    "step, dtype", CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+)
 def test_there_and_back(step, dtype):
     """SevenNet's model, read again, is the potential, in SevenNet's precision."""
     model = STEPS[step](potential(dtype)).eval()
@@ -72,14 +79,15 @@ def salt() -> Atoms:
     return atoms
 
 
+@pytest.mark.slow
 def test_sevennet_opens_its_own_network_again(tmp_path):
-    """SevenNet-0 with fewer elements and copies, by SevenNet's calculator."""
+    """SevenNet-0 whole, and with fewer elements and copies, by SevenNet's calculator."""
     from sevenn.calculator import SevenNetCalculator
 
     whole = load("7net-0")
     few = drop_species(whole, ["Na", "Cl"])
-    for name, model in (("7net-0", whole), ("few", few), ("small", alike(few, 16))):
-        theirs = "7net-0"
+    for name, model in (("7net-0", whole), ("whole", whole), ("small", alike(few, 16))):
+        theirs = name
         if name != "7net-0":
             theirs = str(tmp_path / f"{name}.pth")
             write_sevennet(model, theirs)
