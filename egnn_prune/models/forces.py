@@ -104,7 +104,9 @@ def _volumes(batch: Batch | Data) -> Tensor:
         DataError: a graph is not periodic, or its cell has no volume.
     """
     cell, pbc = batch.get("cell"), batch.get("pbc")
-    if cell is None or (pbc is not None and has_values() and not bool(pbc.reshape(-1, 3).any(1).all())):
+    if cell is None or (
+        pbc is not None and has_values() and not bool(pbc.reshape(-1, 3).any(1).all())
+    ):
         raise DataError("stress needs periodic graphs with batch.cell and pbc; molecules have none")
     volume = torch.linalg.det(cell.reshape(-1, 3, 3).to(batch.pos)).abs()
     if has_values() and not bool((volume > 0).all()):
