@@ -15,6 +15,9 @@ from egnn_prune.pruning import apply_masks
 
 ELEMENTS = (8, 1, 6)  # in no order, as others have them
 CUTOFF = 3.0
+#: Of even and odd scalars, gates and the radial network, with e3nn's constants (normalize2mom).
+SILU = ("silu", 1.6791767923989418)
+FUNCTIONS = (SILU, ("tanh", 1.5937334472592695), SILU, SILU)
 #: No float32 holds them: the last digits are lost where they are cast.
 SHIFTS = (-2041.123456789012, -13.587654321098, -1029.876543210987)
 
@@ -38,7 +41,7 @@ def potential(
     options = InteractionOptions(
         RadialOptions(CUTOFF, 4, "xplor", 2.5, 2.0 / CUTOFF),
         1,
-        Activations(Activation("silu", 1.68), radial=Activation("silu", 1.68)),
+        Activations(*[Activation(name, factor) for name, factor in FUNCTIONS]),
         self_connection,
     )
     network = InteractionNetwork(len(ELEMENTS), 4, shapes, [3], options)

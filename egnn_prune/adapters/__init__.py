@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from egnn_prune.adapters.e3nn_layout import UnknownLayout
     from egnn_prune.adapters.loading import PRETRAINED, load
     from egnn_prune.adapters.potential import AdoptedPotential
+    from egnn_prune.adapters.sevennet_native import write_sevennet
     from egnn_prune.adapters.steps import (
         collapse_linear_readout,
         drop_odd_paths,
@@ -37,6 +38,7 @@ else:  # e3nn, which tracing does without
             "e3nn_layout": ("UnknownLayout",),
             "loading": ("PRETRAINED", "load"),
             "potential": ("AdoptedPotential",),
+            "sevennet_native": ("write_sevennet",),
             "steps": (
                 "collapse_linear_readout",
                 "drop_odd_paths",
@@ -68,4 +70,5 @@ __all__ = [
     "from_scratch",
     "load",
     "within_latency",
+    "write_sevennet",
 ]

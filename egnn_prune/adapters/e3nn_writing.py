@@ -1,14 +1,16 @@
-"""Matrices of this package back into e3nn's flat weights: the inverse of ``e3nn_layout``."""
+"""Matrices of this package as e3nn's flat weights: the way back from :mod:`.e3nn_layout`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from egnn_prune.adapters.e3nn_layout import slots
+from egnn_prune.adapters.e3nn_layout import Matrix, slots
+from egnn_prune.models.irreps_linear import CopyLinear
 
 
 def effective(linear: Any) -> Tensor:
@@ -18,19 +20,62 @@ def effective(linear: Any) -> Tensor:
     return linear.weight.detach().double() * linear.coefficient.double()
 
 
+def matrix_of(module: nn.Module) -> Matrix:
+    """What a :class:`CopyLinear` computes, with its coefficients multiplied in."""
+    assert isinstance(module, CopyLinear)
+    if module.weight is None:
+        return Matrix(torch.zeros(module.copies, 0), torch.zeros(0), module.bias)
+    weight = (module.weight * module.coefficient).detach()
+    return Matrix(weight, torch.ones_like(module.coefficient), module.bias)
+
+
 @torch.no_grad()
-def write_linear(linear: Any, matrices: dict[str, Tensor]) -> None:
-    """Fill an ``o3.Linear`` with ``[out, in]`` of each irrep, zeros where there is none."""
+def write_linear(linear: Any, matrices: Mapping[str, Matrix | Tensor]) -> None:
+    """Give an ``o3.Linear`` the function of matrices ``[out, in]``, zero for an irrep without."""
     inputs, outputs = list(slots(linear.irreps_in)), list(slots(linear.irreps_out))
-    blocks = []
+    at = at_bias = 0
     for instruction in linear.instructions:
-        (ir, rows), (_, columns) = outputs[instruction.i_out], inputs[instruction.i_in]
-        if ir in matrices:
-            block = matrices[ir][rows, columns].T / instruction.path_weight
-        else:
-            block = torch.zeros(instruction.path_shape, dtype=torch.float64)
-        blocks.append(block.flatten())
-    linear.weight.copy_(torch.cat(blocks))
+        ir, rows = outputs[instruction.i_out]
+        found = matrices.get(ir)
+        weight = found.weight if isinstance(found, Matrix) else found
+        if instruction.i_in == -1:  # a bias
+            n = rows.stop - rows.start
+            bias = found.bias if isinstance(found, Matrix) else None
+            own = 0.0 if bias is None else bias[rows] / instruction.path_weight
+            linear.bias[at_bias : at_bias + n] = own
+            at_bias += n
+            continue
+        _, columns = inputs[instruction.i_in]
+        size = prod(instruction.path_shape)
+        block = 0.0 if weight is None else weight[rows, columns].T / instruction.path_weight
+        linear.weight[at : at + size] = block.reshape(-1) if isinstance(block, Tensor) else block
+        at += size
+
+
+@torch.no_grad()
+def write_network(network: Any, matrices: list[Matrix]) -> None:
+    """Give a ``FullyConnectedNet`` its layers: weight ``[in, out]`` over the root of the fan-in."""
+    for k, matrix in enumerate(matrices):
+        weight = getattr(network, f"layer{k}").weight
+        weight.copy_(matrix.weight.T * weight.shape[0] ** 0.5)
+
+
+def radial_matrix(product: Any, rows: dict[tuple[str, int, str], Tensor]) -> Matrix:
+    """The last layer of a radial network, in the order of a product's instructions.
+
+    Args:
+        product: the uvu tensor product.
+        rows: for each (source, l, target) the weights ``[copies, in]``.
+    """
+    parts = []
+    for instruction in product.instructions:
+        out = product.irreps_out[instruction.i_out].ir
+        order = product.irreps_in2[instruction.i_in2].ir.l
+        path = (str(product.irreps_in1[instruction.i_in1].ir), order, str(out))
+        # the couplings here have the root of 2l + 1
+        parts.append(rows[path] * (out.dim**0.5 / instruction.path_weight))
+    whole = torch.cat(parts)
+    return Matrix(whole, whole.new_ones(whole.shape[1]))
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def read_sevennet(network: nn.Module, modal: str | None = None) -> AdoptedPotent
             f"this SevenNet is not put together as egnn_prune knows it ({error!r}); it was written "
             "for sevenn 0.13"
         ) from error
-    try_out(potential, lambda graph: _original(network, graph, modal), "SevenNet")
+    try_out(potential, lambda graph: run_sevennet(network, graph, modal), "SevenNet")
     return potential.eval()
 
 
@@ -104,7 +104,7 @@ def _translated(parts: dict[str, Any], elements: list[int], modal: int | None) -
     options = InteractionOptions(
         _radial(parts["edge_embedding"]),
         parts["edge_embedding"].spherical.lmax,
-        _activations(parts),
+        read_activations(parts),
         _self_connection(parts["0_self_connection_intro"]),
         biased,
         str(parts["edge_embedding"].spherical.irreps_in) == "1x1o",
@@ -208,7 +208,7 @@ def _radial(embedding: Any) -> RadialOptions:
     )
 
 
-def _activations(parts: dict[str, Any]) -> Activations:
+def read_activations(parts: dict[str, Any]) -> Activations:
     gate, network = parts["0_equivariant_gate"].gate, parts["0_convolution"].weight_nn
     by_parity = {
         str(ir): act
@@ -227,7 +227,7 @@ def _self_connection(part: Any) -> str:
     return known[type(part).__name__]
 
 
-def _original(network: Any, graph: Data, modal: str | None) -> tuple[Tensor, Tensor]:
+def run_sevennet(network: Any, graph: Data, modal: str | None) -> tuple[Tensor, Tensor]:
     """Energy and forces as SevenNet's own code computes them."""
     import sevenn._keys as keys
     from ase import Atoms

@@ -18,9 +18,10 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.adapters.potential import AdoptedPotential
+from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.graphs import is_periodic, tracing, with_edges
-from egnn_prune.models import PropertyModel, energy_and_forces
+from egnn_prune.models import PropertyModel, energy_and_forces, energy_forces_stress
 from egnn_prune.prediction import members_of
 from egnn_prune.system.files import atomic
 from egnn_prune.uncertainty import Estimator, MCDropout
@@ -48,8 +49,9 @@ def export_program(
     path: str | Path,
     example: Batch | Data | None = None,
     forces: bool = True,
+    stress: bool = False,
 ) -> Path:
-    """Write a ``torch.export`` program of energies, variances and forces.
+    """Write a ``torch.export`` program of energies, variances, forces and stresses.
 
     ``torch.export`` refuses ``torch.autograd.grad``, so energy and gradient are first traced
     together into plain tensor operations. The program runs wherever torch does, also from C++:
@@ -65,18 +67,24 @@ def export_program(
     without edges will do. Edges longer than the cutoff change nothing, so that neighbour lists may
     have a skin.
 
-    Outputs: energies ``[B]``, their total variances ``[B]`` (of an estimator the calibrated ones)
-    and forces ``[N, 3]``, the negative gradient of the energies' sum; all in float64.
+    Outputs: energies ``[B]``, their total variances ``[B]`` (of an estimator the calibrated ones;
+    zero of a potential of others, which states none) and forces ``[N, 3]``, the negative gradient
+    of the energies' sum; all in float64. With ``stress`` there is one more input, ``cell
+    [B, 3, 3]`` float64, and one more output, the stresses ``[B, 3, 3]`` with ASE's sign, in the
+    energies' unit per Angstrom^3 (see :func:`egnn_prune.models.energy_forces_stress`).
 
     The file also holds a description (:func:`described`), as the extra file ``egnn_prune.json``.
 
     Args:
-        model: a :class:`PropertyModel`, a deep ensemble of them, or an estimator on either. Of
+        model: a :class:`PropertyModel`, an
+            :class:`~egnn_prune.adapters.AdoptedPotential`, a deep ensemble of them, or an
+            estimator on either. Of
             Monte Carlo dropout export the network: its drawn networks are not in the program.
         path: where to write, ending in ``.pt2``.
         example: structures on which the program must agree with the model before it is written;
             a few made-up atoms unless given.
         forces: without them the program returns energies and variances only.
+        stress: whether it also returns stresses, for periodic graphs and with the forces.
 
     Returns:
         The path.
@@ -86,11 +94,12 @@ def export_program(
         InputError: program and model disagree on the example, or the file cannot be written.
     """
     path = _checked_path(path, ".pt2")
-    exported = _agreeing(model, example, forces)
+    if stress and not (forces and _cutoffs(model)):
+        raise ConfigError("stress is exported with forces, and of models with a cutoff")
+    exported = _agreeing(model, example, forces, stress=stress)
     buffer = io.BytesIO()
-    torch.export.save(
-        exported, buffer, extra_files={DESCRIPTION: json.dumps(described(model, forces))}
-    )
+    about = described(model, forces, stress)
+    torch.export.save(exported, buffer, extra_files={DESCRIPTION: json.dumps(about)})
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return path
@@ -144,24 +153,24 @@ def export_onnx(
     return path
 
 
-def described(model: nn.Module, forces: bool = True) -> dict[str, Any]:
+def described(model: nn.Module, forces: bool = True, stress: bool = False) -> dict[str, Any]:
     """What a user of an exported file must know: names of inputs and outputs, elements, cutoff."""
     first = _networks(model)[0]
     cutoffs = _cutoffs(model)
     return {
-        "inputs": list(_names(model)),
-        "outputs": ["energy", "variance", "forces"][: 3 if forces else 2],
+        "inputs": list(_names(model, stress)),
+        "outputs": ["energy", "variance", *["forces"] * forces, *["stress"] * stress],
         "elements": list(first.elements),
         "cutoff": max(cutoffs, default=None),
     }
 
 
-def tensors(model: nn.Module, batch: Batch | Data) -> Numbers:
+def tensors(model: nn.Module, batch: Batch | Data, stress: bool = False) -> Numbers:
     """The inputs of an exported program for a batch, in their order (see :func:`described`).
 
     Raises:
         ConfigError: the graphs are periodic, and the model has no cutoff.
-        DataError: their edges cannot be built.
+        DataError: their edges cannot be built, or they have no cells, which ``stress`` needs.
     """
     cutoff = described(model)["cutoff"]
     if cutoff is None and (is_periodic(batch) or batch.get("edge_shift") is not None):
@@ -177,13 +186,18 @@ def tensors(model: nn.Module, batch: Batch | Data) -> Numbers:
         "edge_index": batch.edge_index,
         "batch": torch.zeros(len(batch.pos), dtype=torch.long) if graph is None else graph,
         "edge_shift": batch.get("edge_shift"),
+        "cell": batch.get("cell"),
     }
+    if stress:
+        if values["cell"] is None:
+            raise DataError("stress needs periodic graphs with batch.cell and pbc")
+        values["cell"] = values["cell"].reshape(-1, 3, 3).double()
     if values["edge_shift"] is None:
         values["edge_shift"] = batch.pos.new_zeros(batch.edge_index.shape[1], batch.pos.shape[1])
-    return tuple(values[name] for name in _names(model))
+    return tuple(values[name] for name in _names(model, stress))
 
 
-def _networks(model: nn.Module) -> list[PropertyModel]:
+def _networks(model: nn.Module) -> list[Any]:
     """The networks whose numbers are combined.
 
     Raises:
@@ -198,39 +212,49 @@ def _networks(model: nn.Module) -> list[PropertyModel]:
     network: Any = inner.network if isinstance(inner, Estimator) else inner
     networks: list[Any] = [*members_of(network)]
     for one in networks:
-        if not isinstance(one, PropertyModel):
+        if not isinstance(one, PropertyModel | AdoptedPotential):
             raise ConfigError(
                 f"only models of energies of graphs can be exported, not {type(one).__name__}"
             )
-        options = one.trunk.options
+        options = _options(one)
         if getattr(options, "edge_features", 0) or getattr(options, "velocity", False):
             raise ConfigError("models that read edge features or velocities cannot be exported")
     return networks
 
 
-def _names(model: nn.Module) -> tuple[str, ...]:
+def _options(network: PropertyModel | AdoptedPotential) -> Any:
+    return (network.trunk if isinstance(network, PropertyModel) else network.network).options
+
+
+def _names(model: nn.Module, stress: bool = False) -> tuple[str, ...]:
     networks = _networks(model)
+    shifts = ["edge_shift"] * bool(_cutoffs(model))
     features = "z" if networks[0].elements else "x"
-    return (features, "pos", "edge_index", "batch", *["edge_shift"] * bool(_cutoffs(model)))
+    return (features, "pos", "edge_index", "batch", *shifts, *["cell"] * stress)
 
 
 def _cutoffs(model: nn.Module) -> list[float]:
     """The networks' cutoffs; none where one of them has none, and so needs all pairs."""
-    cutoffs: list[float | None] = [n.trunk.options.cutoff for n in _networks(model)]
+    cutoffs: list[float | None] = [_options(n).cutoff for n in _networks(model)]
     return [] if None in cutoffs else [cutoff for cutoff in cutoffs if cutoff is not None]
 
 
-def _function(model: nn.Module, forces: bool, guarded: bool) -> Callable[..., Numbers]:
+def _function(
+    model: nn.Module, forces: bool, guarded: bool, stress: bool = False
+) -> Callable[..., Numbers]:
     """The model as a function of the program's inputs."""
-    names, elements = _names(model), _networks(model)[0].elements
+    names, elements = _names(model, stress), _networks(model)[0].elements
 
     def outputs(*inputs: Tensor) -> Numbers:
         values = dict(zip(names, inputs, strict=True))
         graph = values["batch"]
-        graphs: Any = graph.max().item() + 1  # int() would freeze it
-        torch._check(graphs >= 1)
+        if stress:
+            graphs: Any = values["cell"].shape[0]
+        else:
+            graphs = graph.max().item() + 1  # int() would freeze it
+            torch._check(graphs >= 1)
         sizes = graph.new_zeros(graphs).index_add(0, graph, torch.ones_like(graph))
-        if "edge_shift" in values and not guarded:
+        if "edge_shift" in values and not (guarded or stress):  # only ONNX needs it
             values |= _never_empty(values, max(_cutoffs(model)))
         batch = Batch(**values, ptr=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]))
         if elements:
@@ -238,7 +262,10 @@ def _function(model: nn.Module, forces: bool, guarded: bool) -> Callable[..., Nu
         if elements and guarded:
             torch._assert_async(known, f"an atomic number is not one of the model's, {elements}")
         found: Numbers
-        if forces:
+        if stress:
+            prediction, force, pull = energy_forces_stress(model, batch)
+            found = (prediction.mean, prediction.variance, force, pull)
+        elif forces:
             prediction, force = energy_and_forces(model, batch)
             found = (prediction.mean, prediction.variance, force)
         else:
@@ -264,7 +291,7 @@ def _never_empty(values: dict[str, Tensor], cutoff: float) -> dict[str, Tensor]:
 
 
 def _exported(
-    model: nn.Module, forces: bool, simple: bool = False
+    model: nn.Module, forces: bool, simple: bool = False, stress: bool = False
 ) -> tuple[torch.export.ExportedProgram, Numbers]:
     """The program, and the inputs that it was traced with.
 
@@ -273,13 +300,13 @@ def _exported(
     Raises:
         ConfigError: the model cannot be exported.
     """
-    names = _names(model)  # first of all: it says what cannot be exported
+    names = _names(model, stress)  # first of all: it says what cannot be exported
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    inputs = tensors(model, _made_up(model))
+    inputs = tensors(model, _made_up(model, stress), stress)
     table: Any = get_decompositions(WRITTEN_OUT) if simple else None
     with _refusing("torch.export"), tracing():
         graph = make_fx(
-            _function(model, forces, guarded=not simple),
+            _function(model, forces, not simple, stress),
             decomposition_table=table,
             tracing_mode="symbolic",
             _allow_non_fake_inputs=True,  # the weights, which become part of the program
@@ -287,7 +314,8 @@ def _exported(
         for name, value in list(graph.named_buffers()):  # files warn of views and transposes
             setattr(graph, name, value.clone(memory_format=torch.contiguous_format))
         atoms, edges = torch.export.Dim("atoms", min=1), torch.export.Dim("edges", min=0)
-        free = {"edge_index": {1: edges}, "edge_shift": {0: edges}}
+        free: dict[str, Any] = {"edge_index": {1: edges}, "edge_shift": {0: edges}}
+        free["cell"] = {0: torch.export.Dim("graphs", min=1)}
         shapes = tuple(free.get(name, {0: atoms}) for name in names)
         return torch.export.export(graph, inputs, dynamic_shapes=shapes), inputs
 
@@ -304,13 +332,17 @@ def _refusing(converter: str) -> Iterator[None]:
         raise ConfigError(f"{converter} cannot express this model: {reason}") from error
 
 
-def _made_up(model: nn.Module) -> Batch:
-    """Two graphs of different sizes, in which every atom sees the others of its graph."""
+def _made_up(model: nn.Module, stress: bool = False) -> Batch:
+    """Graphs of different sizes, in which every atom sees the others of its graph.
+
+    In cells, where stress is asked for.
+    """
     first, generator = _networks(model)[0], torch.Generator().manual_seed(0)
     cutoff = described(model)["cutoff"]
     length = 2.0 if cutoff is None else cutoff / 2
     graphs = []
-    for size in (5, 4):
+    # with cells four: a number that no other dimension has, or tracing takes them for the same
+    for size in (5, 4, 6, 7) if stress else (5, 4):
         graph = Data(pos=length * torch.rand(size, 3, generator=generator, dtype=torch.float64))
         if first.elements:
             graph.z = torch.tensor(first.elements)[torch.arange(size) % len(first.elements)]
@@ -318,21 +350,28 @@ def _made_up(model: nn.Module) -> Batch:
             graph.x = torch.randn(size, first.trunk.in_features, generator=generator).to(
                 first.trunk.embedding.weight.dtype
             )
+        if stress:
+            graph.cell = 1.5 * length * torch.eye(3, dtype=torch.float64)[None]
+            graph.pbc = torch.ones(1, 3, dtype=torch.bool)
         graphs.append(graph)
     return Batch.from_data_list(graphs)
 
 
 def _agreeing(
-    model: nn.Module, example: Batch | Data | None, forces: bool, simple: bool = False
+    model: nn.Module,
+    example: Batch | Data | None,
+    forces: bool,
+    simple: bool = False,
+    stress: bool = False,
 ) -> torch.export.ExportedProgram:
     """The program; raises an InputError where it and the model disagree on the example."""
-    exported, inputs = _exported(model, forces, simple)
+    exported, inputs = _exported(model, forces, simple, stress)
     if example is not None:
-        inputs = tensors(model, example)
+        inputs = tensors(model, example, stress)
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    wanted = _function(model, forces, guarded=False)(*inputs)
+    wanted = _function(model, forces, guarded=False, stress=stress)(*inputs)
     for name, found, right in zip(
-        described(model, forces)["outputs"], exported.module()(*inputs), wanted, strict=True
+        described(model, forces, stress)["outputs"], exported.module()(*inputs), wanted, strict=True
     ):
         error = float((found - right).abs().max())
         if not error <= AGREEMENT * float(right.abs().max().clamp(min=1e-12)):

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import dropout_masks, evaluating, gates
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.graphs import graph_of_node, with_edges
+from egnn_prune.graphs import graph_of_node, has_values, with_edges
 from egnn_prune.prediction import Prediction, members_of
 
 
@@ -82,7 +82,8 @@ def energy_forces_stress(
     elif batch.get("edge_shift") is None:
         raise DataError("stress needs batch.edge_shift for these positions; call with_edges first")
     batch = _movable(batch)
-    strain = batch.pos.new_zeros(len(volume), 3, 3, requires_grad=True)
+    # volume.shape, not len(), which torch.export would freeze
+    strain = batch.pos.new_zeros(volume.shape[0], 3, 3, requires_grad=True)
     pos = batch.pos
     with torch.enable_grad():
         symmetric = (strain + strain.mT) / 2
@@ -112,10 +113,12 @@ def _volumes(batch: Batch | Data) -> Tensor:
         DataError: a graph is not periodic, or its cell has no volume.
     """
     cell, pbc = batch.get("cell"), batch.get("pbc")
-    if cell is None or (pbc is not None and not bool(pbc.reshape(-1, 3).any(1).all())):
+    if cell is None or (
+        pbc is not None and has_values() and not bool(pbc.reshape(-1, 3).any(1).all())
+    ):
         raise DataError("stress needs periodic graphs with batch.cell and pbc; molecules have none")
     volume = torch.linalg.det(cell.reshape(-1, 3, 3).to(batch.pos)).abs()
-    if not bool((volume > 0).all()):
+    if has_values() and not bool((volume > 0).all()):
         graph = int((~(volume > 0)).nonzero()[0])
         raise DataError(f"stress needs cells with a volume; that of graph {graph} has none")
     return volume

@@ -49,20 +49,22 @@ def run_seed(settings: SpecialisationStudySettings, seed: int) -> list[Row]:
         bench = Bench(s, name, seed)
         first = {"part": "odd paths", "arm": "odd paths dropped"}
         saved.fill([first], lambda part, arm, bench=bench: bench.odd())
-        saved.fill(fits(s, seed), bench.fitted)
+        saved.fill(fits(s, seed, bench.data()[0].labels), bench.fitted)
         if "scores" in s.parts:
             saved.fill(cuts(s, seed), bench.cut_only)
         rows += saved.rows
     return rows
 
 
-def fits(settings: SpecialisationStudySettings, seed: int) -> list[Row]:
+def fits(settings: SpecialisationStudySettings, seed: int, labels: str) -> list[Row]:
     """The arms that are trained; each learning rate, of which validation chooses.
 
     Rates are compared for the first seed; the others take what it chose, see :meth:`Bench.fitted`.
     """
     s, first = settings, seed == settings.seeds[0]
-    arms = [(shape, "inherited", 1, s.rates) for shape in SHAPES]
+    # where the teacher made the labels, it has no error of its own
+    shapes = [shape for shape in SHAPES if labels == "data" or shape != "full"]
+    arms = [(shape, "inherited", 1, s.rates) for shape in shapes]
     arms.append(("conv+paths", "scratch", 1, s.rates))
     if first:  # at the rate that was best
         arms += [("conv+paths", weights, 5, [0.0]) for weights in ("inherited", "scratch")]

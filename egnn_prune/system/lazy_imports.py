@@ -20,7 +20,7 @@ EXTRAS = {
     "matplotlib": "report",
     "nequip": "nequip",
     "omegaconf": "train",
-    "sevenn": "sevenn",
+    "sevenn": "sevennet",
     "sklearn": "vision",
     "torchmetrics": "train",
     "torchvision": "vision",

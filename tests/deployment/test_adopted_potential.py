@@ -16,10 +16,11 @@ from small_adopted import ELEMENTS, SHIFTS, masked, potential, structures
 from egnn_prune import compact, load, load_estimator, save
 from egnn_prune.adapters import AdoptedPotential
 from egnn_prune.deployment.checkpoint import from_config, read_header
+from egnn_prune.deployment.export import DESCRIPTION, described, export_program, tensors
 from egnn_prune.deployment.model_header import CHECKSUM
 from egnn_prune.deployment.trained_model import TrainedModel
-from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.models import energy_forces_stress
+from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.models import energy_and_forces, energy_forces_stress
 from egnn_prune.pruning import keep_masks
 from egnn_prune.uncertainty import DeepEnsemble, PredictionRigidity, SinglePass
 
@@ -168,3 +169,36 @@ def test_a_damaged_file_is_refused_in_a_sentence(saved, place, value):
         load(saved)
     assert time.perf_counter() - start < 5.0
     assert "damaged" in str(caught.value) and "\n" not in str(caught.value)
+
+
+# torch 2.11 says so of its own reader of .pt2 files
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+@pytest.mark.parametrize("stress", [False, True], ids=["forces", "stress"])
+def test_a_program_of_any_size(stress, tmp_path):
+    """Molecules, and cells with stress; of a compact network that lacks paths."""
+    model, dtype = build("compact", torch.float32), torch.float64
+    assert not all(path[3] for layer in model.network.layers for path in layer.shape.paths)
+    extra = {DESCRIPTION: ""}
+    path = export_program(model, tmp_path / "m.pt2", stress=stress)
+    program = torch.export.load(path, extra_files=extra).module()
+    about = json.loads(extra[DESCRIPTION])
+    assert about == described(model, stress=stress)
+    assert about["elements"] == list(ELEMENTS) and ("cell" in about["inputs"]) == stress
+    for sizes in ((5, 4), (1,), (2, 1), (9,)):
+        batch = structures(*sizes, periodic=stress)
+        run = energy_forces_stress if stress else energy_and_forces
+        prediction, *slopes = run(model, batch)
+        energy, variance, *found = program(*tensors(model, batch, stress))
+        assert energy.dtype == dtype and not variance.any()
+        assert torch.allclose(energy, prediction.mean, rtol=1e-9)
+        for a, b in zip(found, slopes, strict=True):
+            assert a.shape == b.shape
+            assert (a - b).abs().max() <= 1e-5 * max(1.0, float(b.abs().max()))
+
+
+def test_stress_without_cells_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="stress is exported with forces"):
+        export_program(potential(), tmp_path / "m.pt2", forces=False, stress=True)
+    with pytest.raises(DataError, match="stress needs periodic graphs"):
+        tensors(potential(), structures(3), stress=True)
+    assert not list(tmp_path.iterdir())

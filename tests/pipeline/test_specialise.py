@@ -351,7 +351,7 @@ def test_a_teacher_whose_package_is_not_installed(tmp_path, labelled, monkeypatc
     monkeypatch.setattr(adapters, "load", LOAD)
     monkeypatch.setitem(sys.modules, "sevenn", None)
     said = refused(tiny(tmp_path / "run", labelled, teacher="7net-0"))
-    assert "pip install 'egnn_prune[sevenn]'" in said
+    assert "pip install 'egnn_prune[sevennet]'" in said
 
 
 def test_a_teacher_that_is_no_network(tmp_path, labelled, monkeypatch):
