@@ -8,7 +8,8 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.adapters import AdoptedPotential
-from egnn_prune.adapters.interaction_layer import Activation, Activations, LayerShape
+from egnn_prune.adapters.activations import Activation, Activations
+from egnn_prune.adapters.interaction_layer import LayerShape
 from egnn_prune.adapters.interaction_network import InteractionNetwork, InteractionOptions
 from egnn_prune.adapters.radial import RadialOptions
 from egnn_prune.pruning import apply_masks

@@ -11,7 +11,8 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from egnn_prune.adapters.interaction_layer import Activations, LayerShape
+from egnn_prune.adapters.activations import Activations
+from egnn_prune.adapters.interaction_layer import LayerShape
 from egnn_prune.adapters.interaction_network import InteractionNetwork, InteractionOptions
 from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.adapters.radial import RadialOptions

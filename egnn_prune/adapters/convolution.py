@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from egnn_prune.adapters.activations import Activation
 from egnn_prune.adapters.element_linear import ElementLinear
-from egnn_prune.adapters.interaction_layer import Activation, Edges
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
 from egnn_prune.models.irreps_linear import CopyLinear
-from egnn_prune.models.irreps_paths import Path, dimension
+from egnn_prune.models.irreps_paths import Orders, Path, dimension
+
+
+@dataclass(frozen=True)
+class Edges:
+    """What the layers share about the edges of a batch.
+
+    Attributes:
+        source: ``[E]``, the node that a message comes from.
+        target: ``[E]``, the node that it goes to.
+        graph: ``[E]``, the graph of the edge.
+        radial: ``[E, bessel]``, the radial functions.
+        couplings: for each (l1, l2, l3) ``[E, 2 l3 + 1, 2 l1 + 1]``, see
+            :class:`~egnn_prune.models.irreps_paths.Couplings`.
+    """
+
+    source: Tensor
+    target: Tensor
+    graph: Tensor
+    radial: Tensor
+    couplings: dict[Orders, Tensor]
 
 
 class Convolution(nn.Module):
@@ -81,6 +101,8 @@ class Convolution(nn.Module):
     def arrived(self, received: dict[Path, Tensor], ir: str, nodes: int) -> Tensor:
         """The messages of all paths to an irrep side by side, ``[N, 2l+1, arriving]``."""
         parts = [received[path] for path in self.paths if path.target == ir]
+        if len(parts) == 1:
+            return parts[0]
         return torch.cat([*parts, self.denominator.new_zeros(nodes, dimension(ir), 0)], dim=-1)
 
     def received(self, x: dict[str, Tensor], edges: Edges, graph: Tensor) -> dict[Path, Tensor]:
@@ -89,7 +111,8 @@ class Convolution(nn.Module):
         hidden = edges.radial
         for linear, gate in zip(self.radial, self.radial_gate, strict=True):
             hidden = gate(self.radial_activation(linear(hidden)), edges.graph)
-        weights = self._weights(hidden, edges.graph)
+        # the weights are linear in these, so here the division is cheap
+        weights = self._weights(hidden / self.denominator, edges.graph)
         received: dict[Path, Tensor] = {}
         for ir in dict.fromkeys(path.source for path in self.paths):
             if ir in self.up:
@@ -108,7 +131,7 @@ class Convolution(nn.Module):
                 weight = weight if dimension(ir) > 1 else weight * features
                 message = weight * product
                 total = message.new_zeros(nodes, *message.shape[1:])
-                received[path] = total.index_add(0, edges.target, message) / self.denominator
+                received[path] = total.index_add(0, edges.target, message)
         return received
 
     def _weights(self, hidden: Tensor, graph: Tensor) -> dict[Path, Tensor]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from egnn_prune.adapters.activations import Activation
 from egnn_prune.adapters.element_linear import ElementLinear
-from egnn_prune.adapters.interaction_layer import Activation
 from egnn_prune.errors import InputError
 from egnn_prune.models.irreps_linear import CopyLinear
 

@@ -10,14 +10,10 @@ from typing import Any
 from e3nn import o3
 from torch import Tensor, nn
 
+from egnn_prune.adapters.activations import Activation, Activations
+from egnn_prune.adapters.convolution import Edges
 from egnn_prune.adapters.element_linear import ElementLinear
-from egnn_prune.adapters.interaction_layer import (
-    Activation,
-    Activations,
-    Edges,
-    InteractionLayer,
-    LayerShape,
-)
+from egnn_prune.adapters.interaction_layer import InteractionLayer, LayerShape
 from egnn_prune.adapters.radial import RadialBasis, RadialOptions
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
 from egnn_prune.errors import ConfigError

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.adapters.convolution import Convolution, gated, linear_of
+from egnn_prune.adapters.activations import Activation
+from egnn_prune.adapters.convolution import Convolution, Edges, gated, linear_of
 from egnn_prune.adapters.element_linear import ElementLinear
-from egnn_prune.adapters.interaction_layer import Activation, Edges
 from egnn_prune.adapters.mace_contraction import Species, SymmetricContraction
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
 from egnn_prune.models.irreps_linear import CopyLinear

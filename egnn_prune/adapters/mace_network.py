@@ -10,9 +10,9 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from egnn_prune.adapters.convolution import weight_of
+from egnn_prune.adapters.activations import Activation
+from egnn_prune.adapters.convolution import Edges, weight_of
 from egnn_prune.adapters.element_linear import ElementLinear
-from egnn_prune.adapters.interaction_layer import Activation, Edges
 from egnn_prune.adapters.mace_contraction import Species, SymmetricContraction
 from egnn_prune.adapters.mace_layer import MaceLayer, MaceShape
 from egnn_prune.adapters.radial import RadialBasis, RadialOptions

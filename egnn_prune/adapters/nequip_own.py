@@ -11,8 +11,8 @@ from ase import Atoms
 from torch import Tensor
 from torch_geometric.data import Data
 
+from egnn_prune.adapters.activations import Activation, Activations
 from egnn_prune.adapters.e3nn_layout import activation_of
-from egnn_prune.adapters.interaction_layer import Activation, Activations
 from egnn_prune.adapters.potential import AdoptedPotential
 
 

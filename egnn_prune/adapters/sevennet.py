@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from egnn_prune.adapters.activations import Activation, Activations
 from egnn_prune.adapters.e3nn_layout import (
     Matrix,
     UnknownLayout,
@@ -23,7 +24,7 @@ from egnn_prune.adapters.e3nn_layout import (
     radial_rows,
 )
 from egnn_prune.adapters.element_linear import ElementLinear
-from egnn_prune.adapters.interaction_layer import Activation, Activations, LayerShape
+from egnn_prune.adapters.interaction_layer import LayerShape
 from egnn_prune.adapters.interaction_network import InteractionNetwork, InteractionOptions
 from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.adapters.radial import RadialOptions

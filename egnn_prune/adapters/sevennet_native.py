@@ -12,6 +12,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
+from egnn_prune.adapters.activations import Activation
 from egnn_prune.adapters.e3nn_layout import (
     Matrix,
     UnknownLayout,
@@ -24,7 +25,7 @@ from egnn_prune.adapters.e3nn_writing import (
     write_linear,
     write_network,
 )
-from egnn_prune.adapters.interaction_layer import Activation, InteractionLayer
+from egnn_prune.adapters.interaction_layer import InteractionLayer
 from egnn_prune.adapters.interaction_network import InteractionNetwork
 from egnn_prune.adapters.potential import AdoptedPotential
 from egnn_prune.adapters.sevennet import read_activations, run_sevennet

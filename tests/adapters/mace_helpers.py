@@ -7,7 +7,7 @@ from e3nn import o3
 from torch import Tensor
 
 from egnn_prune.adapters import AdoptedPotential
-from egnn_prune.adapters.interaction_layer import Activation
+from egnn_prune.adapters.activations import Activation
 from egnn_prune.adapters.mace_contraction import SymmetricContraction
 from egnn_prune.adapters.mace_layer import MaceShape
 from egnn_prune.adapters.mace_network import MaceNetwork, MaceOptions
