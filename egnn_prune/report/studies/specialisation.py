@@ -11,14 +11,15 @@ Any of them may be missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from egnn_prune.report.common.formatting import significant, text_table
+from egnn_prune.report.common.formatting import text_table
 from egnn_prune.report.common.plots import interval_note, line, plain_log
 from egnn_prune.report.common.statistics import (
     BySeed,
@@ -181,7 +182,7 @@ def _speed(rows: Rows) -> str:
                 )
     header = ["", "atoms", "arm", "ms", "speed-up to own code", "to dense"]
     title = "Energy and forces of one structure (own code: the eager one; dense: as the arm)"
-    return f"{title}\n" + text_table(header, body)
+    return f"{title}\n" + text_table(header, body, left=3)
 
 
 def _speed_ups(rows: Rows, reference: str) -> list[dict[str, Any]]:
@@ -214,8 +215,9 @@ def specialisation_plot(rows: Rows) -> Figure:
         A figure; bars are 95 % t-intervals over the seeds. What has no rows has no panels.
     """
     fits = best_rates(rows)
+    arms = sorted(values([{"arm": _arm(r)} for r in fits], "arm"), key=lambda arm: arm[2])
     parts: dict[str, tuple[Rows, Callable[[Axes, Rows], None], str]] = {
-        "Trained: test error of the forces": (fits, _draw_fits, "system"),
+        "Trained: test error of the forces": (fits, partial(_draw_fits, arms=arms), "system"),
         "Five times the steps": ([r for r in fits if r["times"] == 5], _draw_curves, "system"),
         "Cut, not trained (solid: compensated, dashed: not)": (
             [r for r in rows if r["part"] == "scores"],
@@ -228,19 +230,14 @@ def specialisation_plot(rows: Rows) -> Figure:
     figure = new_figure(height=0.4 + 2.9 * max(1, len(drawn)))
     if not drawn:
         return figure
-    places: Sequence[SubFigure] = figure.subfigures(len(drawn), 1, squeeze=False)[:, 0]
+    places = figure.subfigures(len(drawn), 1, squeeze=False).flat
     for place, (title, (inside, draw, by)) in zip(places, drawn.items(), strict=True):
+        panels: dict[str, Rows] = {
+            s: [r for r in inside if r["system"] == s] for s in values(inside, "system")
+        }
         if by == "reference":
-            panels = {
-                f"against {name}": ups
-                for name in ("own code", "dense")
-                if (ups := _speed_ups(inside, name))
-            }
-        else:
-            panels = {s: [r for r in inside if r["system"] == s] for s in values(inside, "system")}
-        if not panels:
-            continue
-        grid = place.subplots(1, len(panels), squeeze=False)[0]
+            panels = {f"against {name}": _speed_ups(inside, name) for name in ("own code", "dense")}
+        grid = place.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (name, shown) in zip(grid, panels.items(), strict=True):
             draw(axes, shown)
             axes.set_title(name, fontweight="normal")
@@ -261,23 +258,26 @@ def _legend(place: SubFigure, panels: Sequence[Axes]) -> None:
         place.legend(named.values(), named.keys(), loc="outside right center")
 
 
-def _draw_fits(axes: Axes, rows: Rows) -> None:
+def _arm(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ARM[1:])
+
+
+def _draw_fits(axes: Axes, rows: Rows, arms: Sequence[tuple[Any, ...]]) -> None:
     """Arms below each other, logarithms of errors along x."""
     logs = [{**r, "log": math.log(r[FORCE])} for r in rows if r[FORCE] >= OWN_LABELS]
-    keys = {tuple(r[name] for name in ARM) for r in logs}
     names = []
-    for height, key in enumerate(sorted(keys, key=_order(logs))):
-        cell: dict[str, Hashable] = dict(zip(ARM, key, strict=True))
-        scratch = cell["weights"] == "scratch"
-        times = "" if key[3] == 1 else f", {key[3]}x"
-        names.append(f"{cell['arm']}{', scratch' if scratch else ''}{times}")
-        look = LOOKS["scratch" if scratch else str(cell["arm"])]
-        found = [over_seeds(logs, "log", **cell)]
-        line(axes, [height], found, look, "", "none", np.exp, horizontal=True)
+    for height, (arm, weights, times) in enumerate(arms):
+        scratch = weights == "scratch"
+        more = "" if times == 1 else f", {times}x steps"
+        names.append(f"{arm}{', scratch' if scratch else ''}{more}")
+        found = over_seeds(logs, "log", arm=arm, weights=weights, times=times)
+        if found.n:
+            look = LOOKS["scratch" if scratch else arm]
+            line(axes, [height], [found], look, "", "none", np.exp, horizontal=True)
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    plain_log(axes.xaxis, (1, 2, 3, 5))
+    plain_log(axes.xaxis, (1, 2, 5))
     axes.set_xlabel("force RMSE (meV/Å)")
     light_grid(axes, "x")
 
