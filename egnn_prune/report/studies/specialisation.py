@@ -215,7 +215,9 @@ def specialisation_plot(rows: Rows) -> Figure:
         A figure; bars are 95 % t-intervals over the seeds. What has no rows has no panels.
     """
     fits = best_rates(rows)
-    arms = sorted(values([{"arm": _arm(r)} for r in fits], "arm"), key=lambda arm: arm[2])
+    arms = sorted(
+        values([{"arm": _arm(r)} for r in fits], "arm"), key=lambda a: (a[2], a[1] == "scratch")
+    )
     parts: dict[str, tuple[Rows, Callable[[Axes, Rows], None], str]] = {
         "Trained: test error of the forces": (fits, partial(_draw_fits, arms=arms), "system"),
         "Five times the steps": ([r for r in fits if r["times"] == 5], _draw_curves, "system"),
@@ -237,7 +239,8 @@ def specialisation_plot(rows: Rows) -> Figure:
         }
         if by == "reference":
             panels = {f"against {name}": _speed_ups(inside, name) for name in ("own code", "dense")}
-        grid = place.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        same = draw is not _draw_curves  # systems differ in steps
+        grid = place.subplots(1, len(panels), squeeze=False, sharex=same, sharey=True)[0]
         for axes, (name, shown) in zip(grid, panels.items(), strict=True):
             draw(axes, shown)
             axes.set_title(name, fontweight="normal")
