@@ -19,6 +19,7 @@ from egnn_prune.configs.settings import (
     SweepSettings,
     described,
 )
+from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.vision.settings import VisionSettings
 
@@ -194,4 +195,16 @@ second half sees ordinary ones (baseline), those of which the network is least s
 random ones, with a share of the channels pruned when it begins. Writes centroid.csv, a table of
 errors and of their differences to the baseline, paired by seed, and a figure. Interrupted, the same
 command goes on where it stopped.""",
+)
+
+SPECIALISATION = Job(
+    SpecialisationStudySettings,
+    "specialisation_study",
+    "studies.specialisation:run_specialisation_study",
+    """\
+Makes a pretrained potential small for ethanol, 3BPA and a box of water: the full one, cut ones and
+the same shape from scratch are trained for equally many steps, each at the learning rate that
+validation chooses. Cuts by several scores are compared without training, and times are measured.
+Writes specialisation.csv, tables and a figure. Interrupted, the same command goes on where it
+stopped.""",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from egnn_prune.configs.declaration import setting
-from egnn_prune.configs.settings import COUNT, SEED, THREADS, WORKERS
+from egnn_prune.configs.settings import COUNT, SEED, THREADS
 
 
 @dataclass
@@ -21,7 +21,9 @@ class SpecialisationStudySettings:
     )
     seeds: list[int] = setting([0, 1, 2], "training structures and fits, one each per seed", **SEED)
     parts: list[str] = setting(
-        ["fits", "scores"], "scores: also cuts without training", choices=("fits", "scores")
+        ["fits", "scores", "speed"],
+        "trained arms, cuts without training, times",
+        choices=("fits", "scores", "speed"),
     )
     train: int = setting(200, "training structures", low=50)
     steps: int = setting(200, "optimiser steps of every arm", **COUNT)
@@ -29,5 +31,4 @@ class SpecialisationStudySettings:
     rates: list[float] = setting(
         [3e-3, 1e-2, 3e-2], "learning rates, of which validation chooses for every arm", above=0
     )
-    workers: int = setting(1, WORKERS, **COUNT)
-    threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)
+    threads: int | None = setting(1, "CPU threads; null: torch's default", **THREADS)

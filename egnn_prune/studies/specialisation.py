@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from egnn_prune.pruning import Context, apply_masks, compact, compensate, score_
 from egnn_prune.report.studies.specialisation import specialisation_plot, specialisation_table
 from egnn_prune.runs.result_store import Row, Rows
 from egnn_prune.studies.frame import Results, Study, study_folder
+from egnn_prune.studies.specialisation_speed import latencies
 from egnn_prune.studies.specialisation_systems import System, system
 from egnn_prune.training import ForceProbes, PotentialLosses
 from egnn_prune.training.potential_task import PotentialSettings, fit_potential
@@ -41,19 +42,32 @@ SCORED, BATCH = 50, 10
 
 def run_seed(settings: SpecialisationStudySettings, seed: int) -> list[Row]:
     """All cells of a seed; finished ones are read, not computed again."""
-    s = settings
-    asked = {"teacher": s.teacher, "train": s.train, "steps": s.steps, "batch_size": s.batch_size}
     rows: list[Row] = []
-    for name in s.systems:
-        saved = Rows(study_folder(s) / f"{name}-seed{seed}.json", asked, system=name, seed=seed)
-        bench = Bench(s, name, seed)
-        first = {"part": "odd paths", "arm": "odd paths dropped"}
-        saved.fill([first], lambda part, arm, bench=bench: bench.odd())
-        saved.fill(fits(s, seed, bench.data()[0].labels), bench.fitted)
-        if "scores" in s.parts:
-            saved.fill(cuts(s, seed), bench.cut_only)
+    for name in settings.systems:
+        saved = saved_rows(settings, name, seed)
+        bench = Bench(settings, name, seed)
+        saved.fill([{"part": "odd paths", "arm": "odd paths dropped"}], bench.odd)
+        if "fits" in settings.parts:
+            saved.fill(fits(settings, seed, bench.data[0].labels), bench.fitted)
+        if "scores" in settings.parts:
+            saved.fill(cuts(bench.data[0].labels), bench.cut_only)
+        # the times of the shapes hardly depend on which copies are left, and so not on the seed
+        first = (settings.systems[0], settings.seeds[0])
+        if "speed" in settings.parts and (name, seed) == first:
+            for compiled in (False, True):
+                if saved.find(part="speed", compiled=compiled) is None:
+                    for row in bench.speed(compiled):
+                        saved.add(row)
         rows += saved.rows
     return rows
+
+
+def saved_rows(settings: SpecialisationStudySettings, name: str, seed: int) -> Rows:
+    """What was found of a system and seed so far."""
+    shared = ("teacher", "train", "steps", "batch_size")
+    asked = {key: getattr(settings, key) for key in shared}
+    path = study_folder(settings) / f"{name}-seed{seed}.json"
+    return Rows(path, asked, system=name, seed=seed)
 
 
 def fits(settings: SpecialisationStudySettings, seed: int, labels: str) -> list[Row]:
@@ -75,12 +89,14 @@ def fits(settings: SpecialisationStudySettings, seed: int, labels: str) -> list[
     ]
 
 
-def cuts(settings: SpecialisationStudySettings, seed: int) -> list[Row]:
+def cuts(labels: str) -> list[Row]:
     """The cuts that are compared without training."""
+    # the loss of labels that the teacher made is flat there: its gradient is rounding
+    scores = [score for score in SCORES if labels == "data" or score != "taylor"]
     return [
         {"part": "scores", "arm": score, "conv": conv, "compensated": compensated}
         for conv in SIZES
-        for score in SCORES
+        for score in scores
         for compensated in (False, True)
     ]
 
@@ -90,8 +106,10 @@ class Bench:
 
     def __init__(self, settings: SpecialisationStudySettings, name: str, seed: int) -> None:
         self.settings, self.name, self.seed = settings, name, seed
+        self._scores: dict[str, dict[str, Tensor]] = {}
+        self._small: dict[str, AdoptedPotential] = {}
 
-    @cache
+    @cached_property
     def data(self) -> tuple[System, AdoptedPotential]:
         """The structures, and the teacher of their elements with shifts refitted to them."""
         s = self.settings
@@ -103,46 +121,47 @@ class Bench:
             refit_shifts(teacher, found.train)
         return found, teacher
 
-    @cache
     def scores(self, kind: str) -> dict[str, Tensor]:
-        """Importance of every copy and path of the teacher."""
-        found, teacher = self.data()
-        batches = [
-            Batch.from_data_list(found.train[i : i + BATCH]) for i in range(0, SCORED, BATCH)
-        ]
-        loss = ForceProbes(self.seed) if kind == "force" else PotentialLosses()
-        criterion = {"force": "fisher"}.get(kind, kind)
-        generator = torch.Generator().manual_seed(self.seed)
-        groups = teacher.channel_groups()
-        context = Context(teacher, groups, batches, loss, generator)
-        return score_channels(criterion, context)
+        """Importance of every copy and path of the teacher, found once."""
+        if kind not in self._scores:
+            teacher = self.data[1]
+            loss = ForceProbes(self.seed) if kind == "force" else PotentialLosses()
+            generator = torch.Generator().manual_seed(self.seed)
+            batches = self.batches()
+            context = Context(teacher, teacher.channel_groups(), batches, loss, generator)
+            criterion = {"force": "fisher"}.get(kind, kind)
+            self._scores[kind] = score_channels(criterion, context)
+        return self._scores[kind]
+
+    def batches(self) -> list[Batch]:
+        """What scores and compensation look at."""
+        seen = self.data[0].train[:SCORED]
+        return [Batch.from_data_list(seen[i : i + BATCH]) for i in range(0, len(seen), BATCH)]
 
     def cut(self, conv: float, paths: float, kind: str, compensated: bool) -> AdoptedPotential:
         """A small network, not trained."""
-        found, teacher = self.data()
+        teacher = self.data[1]
         keep = copies_and_paths(teacher, self.scores(kind), conv, paths)
-        batches = [
-            Batch.from_data_list(found.train[i : i + BATCH]) for i in range(0, SCORED, BATCH)
-        ]
-        model = compensate(teacher, keep, batches) if compensated else copy.deepcopy(teacher)
+        model = compensate(teacher, keep, self.batches()) if compensated else copy.deepcopy(teacher)
         apply_masks(model, keep)
         small = compact(model)
         assert isinstance(small, AdoptedPotential)
         return small
 
     def small(self, shape: str) -> AdoptedPotential:
-        """An arm's network: cut, compensated where validation says so, shifts refitted."""
-        found, teacher = self.data()
+        """An arm's network, not trained: cut, and compensated where validation says so."""
+        found, teacher = self.data
         conv, paths = SHAPES[shape]
         if not conv:
             return copy.deepcopy(teacher)
-        made = [self.cut(conv, paths, "force", compensated) for compensated in (False, True)]
-        best = min(made, key=lambda model: _rmse(model, found.val))
-        return best
+        if shape not in self._small:
+            made = [self.cut(conv, paths, "force", compensated) for compensated in (False, True)]
+            self._small[shape] = min(made, key=lambda model: _rmse(model, found.val))
+        return copy.deepcopy(self._small[shape])
 
     def fitted(self, part: str, arm: str, weights: str, times: int, lr: float) -> Row:
         """Train an arm and judge it; a rate of 0 is the one that validation chose before."""
-        found, _ = self.data()
+        found, _ = self.data
         model = self.small(arm)
         before, _ = potential_errors(model, found.test)
         if weights == "scratch":
@@ -172,14 +191,7 @@ class Bench:
 
     def chosen(self, arm: str, weights: str) -> float:
         """The rate with the lowest validation error, of the first seed."""
-        s = self.settings
-        asked = {
-            "teacher": s.teacher,
-            "train": s.train,
-            "steps": s.steps,
-            "batch_size": s.batch_size,
-        }
-        first = Rows(study_folder(s) / f"{self.name}-seed{s.seeds[0]}.json", asked)
+        first = saved_rows(self.settings, self.name, self.settings.seeds[0])
         tried = [
             row
             for row in first.rows
@@ -190,14 +202,21 @@ class Bench:
 
     def cut_only(self, part: str, arm: str, conv: float, compensated: bool) -> Row:
         """Force errors of a cut network that was not trained, against the teacher's own forces."""
-        found, teacher = self.data()
+        found, teacher = self.data
         model = self.cut(conv, 2 / 3 * conv, arm, compensated)
         return {"change": _change(model, teacher, found)}
 
-    def odd(self) -> Row:
+    def odd(self, part: str, arm: str) -> Row:
         """What the forces change by when odd paths go."""
-        found, teacher = self.data()
+        found, teacher = self.data
         return {"change": _change(drop_odd_paths(teacher), teacher, found)}
+
+    def speed(self, compiled: bool) -> list[Row]:
+        """Times of the teacher and of what is made of it."""
+        teacher = self.data[1]
+        models = {"dense": teacher, "odd paths dropped": drop_odd_paths(teacher)}
+        models |= {shape: self.small(shape) for shape in ("conv", "conv+paths")}
+        return latencies(models, self.settings.teacher, compiled=compiled)
 
 
 def _rmse(model: AdoptedPotential, graphs: Any) -> float:
@@ -222,4 +241,4 @@ def results(settings: SpecialisationStudySettings, rows: list[Row]) -> Results:
     return Results(rows, specialisation_table(rows), specialisation_plot(rows))
 
 
-SPECIALISATION: Study[SpecialisationStudySettings] = Study("specialisation", run_seed, results)
+run_specialisation_study = Study("specialisation", run_seed, results)

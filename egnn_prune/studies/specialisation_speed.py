@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, cast
 
 import ase
 import torch
@@ -23,7 +24,9 @@ EDGES = (0, 1, 2, 3, 4, 5)
 REPEATS, WARMUP = 9, 2
 
 
-def latencies(models: dict[str, nn.Module], teacher: str, *, compiled: bool = False) -> list[Row]:
+def latencies(
+    models: Mapping[str, nn.Module], teacher: str, *, compiled: bool = False
+) -> list[Row]:
     """Median times of all models on structures of 9 to 750 atoms, measured by turns.
 
     Neighbour lists are there already. SevenNet's own code is timed beside them.
@@ -41,7 +44,7 @@ def latencies(models: dict[str, nn.Module], teacher: str, *, compiled: bool = Fa
             assert isinstance(model, AdoptedPotential)
             batch = model.eval().prepared(Batch.from_data_list([graph_of(atoms)]))
             called = torch.compile(model, dynamic=True) if compiled else model
-            runs[name] = partial(energy_and_forces, called, batch)
+            runs[name] = partial(energy_and_forces, cast(nn.Module, called), batch)
         repeats = REPEATS if len(atoms) < 300 else 5
         times = alternating_times(runs, repeats, WARMUP, "cpu")
         for name, found in times.items():
@@ -57,7 +60,7 @@ def own_code(teacher: str, atoms: ase.Atoms) -> Callable[[], object]:
     from sevenn.train.dataload import unlabeled_atoms_to_graph
     from sevenn.util import model_from_checkpoint
 
-    network, _ = model_from_checkpoint(teacher)
+    network: Any = model_from_checkpoint(teacher)[0]
     network.eval().set_is_batch_data(False)
     graph = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, network.cutoff))
     return lambda: network(graph.clone())

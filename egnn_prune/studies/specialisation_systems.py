@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.ase.sampling import dynamics_frames
 from egnn_prune.ase.structures import graph_of
+from egnn_prune.data.local import VARIABLE, local_data
 from egnn_prune.errors import ConfigError
 from egnn_prune.training.distillation import label
 
@@ -71,12 +71,11 @@ def system(name: str, teacher: nn.Module, train: int, seed: int) -> System:
 
 
 def _folder() -> Path:
-    root = os.environ.get("EGNN_PRUNE_DATA", "../shared/data")
-    folder = Path(root) / "molecules"
-    if not folder.is_dir():
+    folder = local_data("molecules")
+    if folder is None:
         raise ConfigError(
-            f"there are no molecules in {root}; set EGNN_PRUNE_DATA to the folder that holds them, "
-            "or study systems=[water]"
+            f"the molecules are not here; set {VARIABLE} to the folder that holds them, or study "
+            "systems=[water]"
         )
     return folder
 

@@ -26,6 +26,7 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+STUDIES = "criteria sanity calibration selection acquisition centroid specialisation"
 
 
 @pytest.fixture
@@ -281,7 +282,7 @@ def test_completion_names_everything(shell, call, tmp_path):
     ("line", "found"),
     [
         ("tr", {"train"}),
-        ("study ", set("criteria sanity calibration selection acquisition centroid".split())),
+        ("study ", set(STUDIES.split())),
         ("study sanity see", {"seed=", "seeds="}),
         ("train model.hi", {"model.hidden="}),
         ("train data=r", {"rmd17"}),  # bash takes what is behind the = for the word
