@@ -41,6 +41,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(study, "load", lambda name: tiny_teacher())
     monkeypatch.setattr(study, "system", tiny_system)
     monkeypatch.setattr(study, "SIZES", (0.5,))
+    monkeypatch.setattr(study, "SCORES", ("force", "magnitude"))
 
 
 def asked(out: Path, **changes) -> SpecialisationStudySettings:
@@ -71,7 +72,13 @@ def fits(monkeypatch):
     return seen
 
 
-def test_rates_are_chosen_by_validation_and_never_by_test(fits, tmp_path):
+@pytest.fixture
+def uncut(monkeypatch):
+    """Tests that do not look at the networks spare themselves the cut."""
+    monkeypatch.setattr(Bench, "cut", lambda self, *_: tiny_teacher())
+
+
+def test_rates_are_chosen_by_validation_and_never_by_test(fits, uncut, tmp_path):
     settings = asked(tmp_path)
     first, second = (run_seed(settings, seed) for seed in (0, 1))
     assert {r["rate"] for r in first if r.get("times") == 1} == {0.01, 0.03}
@@ -80,7 +87,7 @@ def test_rates_are_chosen_by_validation_and_never_by_test(fits, tmp_path):
     assert {(r["rate"], r[FORCE]) for r in best_rates(first)} == {(0.01, 200.0)}
 
 
-def test_arms_get_equal_steps_and_no_early_stop(fits, tmp_path):
+def test_arms_get_equal_steps_and_no_early_stop(fits, uncut, tmp_path):
     rows = [r for r in run_seed(asked(tmp_path), 0) if r["part"] == "fits"]
     assert len(fits) == len(rows) == 2 * 4 + 2
     for row, (_, how) in zip(rows, fits, strict=True):
@@ -90,7 +97,7 @@ def test_arms_get_equal_steps_and_no_early_stop(fits, tmp_path):
 
 
 def test_scratch_has_the_shape_fresh_weights_and_the_domains_neighbours(fits, tmp_path):
-    bench = Bench(asked(tmp_path), "ethanol", 0)
+    bench = Bench(asked(tmp_path), "ethanol", 1)  # the teacher was drawn with seed 0
     for weights in ("inherited", "scratch"):
         bench.fitted("fits", "conv+paths", weights, 1, 0.01)
     inherited, scratch = (model for model, _ in fits)
@@ -124,7 +131,7 @@ def test_the_study_writes_its_results_and_computes_nothing_twice(tmp_path, monke
         run_specialisation_study(asked(tmp_path, seeds=[0], steps=3))
 
 
-def test_times_are_measured_once(tmp_path, monkeypatch):
+def test_times_are_measured_once(uncut, tmp_path, monkeypatch):
     calls = []
 
     def latencies(models, teacher, *, compiled):
