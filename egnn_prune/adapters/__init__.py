@@ -18,7 +18,7 @@ from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from egnn_prune.adapters.choice import copies_and_paths, within_latency
+    from egnn_prune.adapters.choice import copies_and_paths
     from egnn_prune.adapters.e3nn_layout import UnknownLayout
     from egnn_prune.adapters.loading import PRETRAINED, load
     from egnn_prune.adapters.potential import AdoptedPotential
@@ -34,7 +34,7 @@ else:  # e3nn, which tracing does without
     _here = lazy_names(
         __name__,
         {
-            "choice": ("copies_and_paths", "within_latency"),
+            "choice": ("copies_and_paths",),
             "e3nn_layout": ("UnknownLayout",),
             "loading": ("PRETRAINED", "load"),
             "potential": ("AdoptedPotential",),
@@ -69,6 +69,5 @@ __all__ = [
     "drop_species",
     "from_scratch",
     "load",
-    "within_latency",
     "write_sevennet",
 ]

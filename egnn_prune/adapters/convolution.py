@@ -184,6 +184,11 @@ class Convolution(nn.Module):
                 members += self._reading(target, entries)
         return tuple(members)
 
+    def places(self) -> dict[Path, slice]:
+        """Where each path's copies lie among those that arrive at its target."""
+        starts = {path: self._offset(path) for path in self.paths}
+        return {p: slice(start, start + self.conv[p.source]) for p, start in starts.items()}
+
     def _offset(self, path: Path) -> int:
         """Where a path's copies begin among those that arrive at its target."""
         before = self.paths[: self.paths.index(path)]

@@ -21,12 +21,10 @@ def effective(linear: Any) -> Tensor:
 
 
 def matrix_of(module: nn.Module) -> Matrix:
-    """What a :class:`CopyLinear` computes, with its coefficients multiplied in."""
+    """What a :class:`CopyLinear` computes, with its coefficients multiplied in, in float64."""
     assert isinstance(module, CopyLinear)
-    if module.weight is None:
-        return Matrix(torch.zeros(module.copies, 0), torch.zeros(0), module.bias)
-    weight = (module.weight * module.coefficient).detach()
-    return Matrix(weight, torch.ones_like(module.coefficient), module.bias)
+    weight = effective(module)
+    return Matrix(weight, torch.ones(weight.shape[-1], dtype=torch.float64), module.bias)
 
 
 @torch.no_grad()
@@ -91,20 +89,3 @@ def write_product(product: Any, matrices: dict[str, Tensor]) -> None:
         assert block.shape == instruction.path_shape
         blocks.append(block.flatten())
     product.weight.copy_(torch.cat(blocks))
-
-
-@torch.no_grad()
-def radial_columns(product: Any, matrices: dict[str, Tensor]) -> Tensor:
-    """Rows ``[weights, hidden]`` that make a uvu product's weights, in the order of instructions.
-
-    Args:
-        product: the tensor product.
-        matrices: for each target irrep the rows of all paths to it, sorted as the slots are.
-    """
-    starts = [where.start for _, where in slots(product.irreps_out)]
-    rows = []
-    for instruction in product.instructions:
-        ir = product.irreps_out[instruction.i_out].ir
-        at, n = starts[instruction.i_out], prod(instruction.path_shape)
-        rows.append(matrices[str(ir)][at : at + n] / (instruction.path_weight / ir.dim**0.5))
-    return torch.cat(rows)

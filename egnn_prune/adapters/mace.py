@@ -125,7 +125,7 @@ def _head(network: Any, head: str | None) -> int:
     if head not in known:
         names = ", ".join(known)
         raise ConfigError(
-            f"this MACE has the heads {names}; choose one by head="
+            f"this MACE has the heads {names}; choose one by head= (modal= of adapters.load)"
             + ("" if head is None else f" (not {head!r})")
         )
     return known.index(head)

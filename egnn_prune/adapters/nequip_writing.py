@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from egnn_prune.adapters.e3nn_layout import copies_of, gate_wires, paths_of
 from egnn_prune.adapters.e3nn_writing import (
     effective,
-    radial_columns,
+    radial_matrix,
     write_linear,
     write_product,
 )
@@ -215,9 +215,11 @@ def _joined(mixes: Any, gates: Any, wires: Any) -> dict[str, Tensor]:
 @torch.no_grad()
 def _write_radial(conv: Any, network: InteractionNetwork, layer: InteractionLayer) -> None:
     options = network.options
-    last = radial_columns(
-        conv.tp_scatter.tp, {ir: effective(linear) for ir, linear in layer.radial_out.items()}
-    )
+    rows = {
+        (path.source, path.l, path.target): effective(layer.radial_out[path.target])[place]
+        for path, place in layer.places().items()
+    }
+    last = radial_matrix(conv.tp_scatter.tp, rows).weight
     maps = [*(effective(linear) for linear in layer.radial), last]
     # what NequIP multiplies its radial functions with; nothing after its activations
     factors = [options.radial.factor * options.cutoff / 2]

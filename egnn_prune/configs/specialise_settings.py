@@ -18,7 +18,7 @@ class StructureSettings:
     target: str | None = setting(
         None, "labels=data: name of the energy; null: the only one of a usual name"
     )
-    limit: int | None = setting(None, "use at most this many training structures; null: all")
+    limit: int | None = setting(None, "use at most this many training structures; null: all", low=2)
     held_out: int = setting(
         200, "use at most this many structures to validate, and as many to test on", low=1
     )
@@ -58,10 +58,13 @@ class SpecialiseTrainingSettings:
     )
     energy_weight: float = setting(0.1, "weight of the energies beside the forces", low=0)
     stress_weight: float = setting(
-        0.1, "weight of the stresses, where every structure has one", low=0
+        0.1, "labels=teacher: weight of the stresses of periodic structures", low=0
     )
     augmented: int = setting(
         1, "labels=teacher: copies of each training structure, by each rattle and strain", low=0
+    )
+    dynamics: int = setting(
+        40, "labels=teacher: frames of its dynamics at 300 and 600 K to train on as well", low=0
     )
 
 
@@ -76,6 +79,9 @@ class SpecialiseSettings:
     precision: str = setting("float32", "of weights", choices=("float32", "float64"))
     threads: int | None = setting(None, "CPU threads; null: torch's default", **THREADS)
     teacher: str = setting("7net-0", "pretrained potential: a name (7net-0, 7net-l3i5) or a file")
+    modal: str | None = setting(
+        None, "level of theory of a teacher that has several, such as PBE of 7net-mf-0"
+    )
     labels: str = setting(
         "data",
         "energies and forces to learn: those of the file, or the teacher's own",

@@ -39,9 +39,10 @@ from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
 from egnn_prune.training import refit_shifts
+from egnn_prune.training.distillation import is_crystal
 
 READ = ("data", "demo", "labels")
-TAUGHT = (*READ, "teacher", "training")
+TAUGHT = (*READ, "teacher", "modal", "training")
 CUT = (*TAUGHT, "cut", "budget", "budgets")
 
 
@@ -127,7 +128,7 @@ class SpecialiseJob(SpecialiseContext):
         from egnn_prune import adapters
 
         s = self.settings
-        teacher = adapters.load(s.teacher).to(self.dtype).eval()
+        teacher = adapters.load(s.teacher, modal=s.modal).to(self.dtype).eval()
         dataset = structures.read_dataset(self.folder.path / STRUCTURES)
         structures.refuse_unknown_elements(dataset, teacher.elements, s.teacher)
         dataset = dataset.with_cutoff(teacher.network.options.cutoff)
@@ -167,7 +168,7 @@ class SpecialiseJob(SpecialiseContext):
         if odd:
             say(f"  {odd} paths with odd l1+l2+l3 go (forces change by {change:.1f} meV/Angstrom)")
         scores = cutting.scored(model, some, self.device, s.seed)
-        batch = measuring.timed_batch(self.dataset.split("test"))
+        batch = measuring.timed_batch(val)
         how = (s.cut.paths, cutting.share_of_paths(whole, model), s.cut.timings)
         rungs = cutting.ladder(model, scores, teacher, batch, self.device, *how)
         chosen = cutting.refuse_impossible(rungs, s.budget, s.teacher)
@@ -250,7 +251,8 @@ class SpecialiseJob(SpecialiseContext):
 
         path = self.folder.path / "specialised.pt2"
         try:
-            export_program(self.load(SPECIALISED), path)
+            crystals = all(map(is_crystal, self.dataset.split("train")))
+            export_program(self.load(SPECIALISED), path, stress=crystals)
         except Exception as error:  # the tracer raises whatever it raises; the model is there
             reason = " ".join(str(error).split())[:300]
             say(f"  no torch.export program ({type(error).__name__}: {reason[:120]})")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from egnn_prune.ase.sampling import dynamics_frames
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.summary import summary
@@ -23,6 +24,7 @@ from egnn_prune.training import (
     PotentialLosses,
     PotentialSettings,
     fit_potential,
+    refit_shifts,
 )
 from egnn_prune.training.distillation import augmented, label
 from egnn_prune.uncertainty import SinglePass
@@ -41,6 +43,10 @@ COMPARED = {
     "specialised": SPECIALISED,
     "scratch": SCRATCH,
 }
+
+
+#: Temperatures of the teacher's dynamics, its steps (of 0.5 fs), and steps between frames.
+KELVIN, DYNAMICS_STEPS, DYNAMICS_INTERVAL = (300.0, 600.0), 100, 10
 
 
 class SpecialiseContext:
@@ -79,7 +85,10 @@ class SpecialiseContext:
     def fit(
         self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None
     ) -> FitResult:
-        """Train in place; the learning curve of a model that is compared is kept."""
+        """Train in place; the learning curve of a model that is compared is kept.
+
+        The energies per element are those of the data before and after: fits look at forces.
+        """
         t = self.settings.training
         steps = steps or t.steps
         how = PotentialSettings(
@@ -89,9 +98,11 @@ class SpecialiseContext:
             batch_size=t.batch_size,
             validations=max(2, min(10, steps // 10)),
         )
+        train = self.dataset.split("train")
+        refit_shifts(model, train)
         found = fit_potential(
             model,
-            self.dataset.split("train"),
+            train,
             self.dataset.split("val"),
             how,
             losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
@@ -99,6 +110,7 @@ class SpecialiseContext:
             seed=self.settings.seed,
             label=name,
         )
+        refit_shifts(model, train)
         if name in COMPARED:
             self.write_curve(name, found)
         return found
@@ -129,10 +141,23 @@ class SpecialiseContext:
         return checkpoint.load(self.folder.path / name)
 
     def labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
-        """The data set with the teacher's labels, and shaken copies to train on as well."""
-        train = list(dataset.split("train"))
-        if copies := self.settings.training.augmented:
-            train = augmented(train, copies=copies, strains=copies, seed=self.settings.seed)
+        """The data set with the teacher's labels, shaken copies and frames of its dynamics."""
+        own = train = list(dataset.split("train"))
+        t, seed = self.settings.training, self.settings.seed
+        if t.augmented:
+            train = augmented(own, copies=t.augmented, strains=t.augmented, seed=seed)
+        if t.dynamics:
+            runs = len(KELVIN) * (DYNAMICS_STEPS // DYNAMICS_INTERVAL)  # frames from each start
+            frames = dynamics_frames(
+                teacher,
+                own[: -(-t.dynamics // runs)],
+                kelvin=KELVIN,
+                steps=DYNAMICS_STEPS,
+                interval=DYNAMICS_INTERVAL,
+                seed=seed,
+                device=str(self.device),
+            )
+            train = train + frames[: t.dynamics]
         parts = {"train": train, **{s: list(dataset.split(s)) for s in ("val", "test")}}
         found = {
             split: label(teacher, graphs, device=self.device, progress=f"labels to {split} on")

@@ -89,7 +89,7 @@ def ladder(
     networks = {str(k): cut(model, keep) for k, keep in enumerate(masks)}
     times = measuring.latencies({"teacher": teacher, **networks}, batch, device, repeats)
     return [
-        Rung(conv, paths, keep, times[str(k)], times[str(k)] / times["teacher"])
+        Rung(conv, max(paths, dropped), keep, times[str(k)], times[str(k)] / times["teacher"])
         for k, ((conv, paths), keep) in enumerate(zip(sizes, masks, strict=True))
     ]
 

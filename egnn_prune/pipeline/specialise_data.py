@@ -19,7 +19,7 @@ from egnn_prune import data as sources
 from egnn_prune.ase.structures import graph_of, problem, read_structures
 from egnn_prune.configs.specialise_settings import StructureSettings
 from egnn_prune.data import GraphDataset, ase_files, random_splits
-from egnn_prune.data.duplicates import grouped_splits
+from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import is_isolated
 from egnn_prune.data.labels import energies_of
 from egnn_prune.data.store import HEAVIEST, GraphStore, not_an_element
@@ -48,7 +48,8 @@ def read_labelled(settings: StructureSettings, seed: int) -> GraphDataset:
             f"{path} has energies ({dataset.target}) without forces, and potentials learn from "
             "both; add forces, or let the teacher label the structures with labels=teacher"
         )
-    _refuse_few(sum(len(rows) for rows in dataset.splits.values()), path.name)
+    assert isinstance(dataset.graphs, GraphStore)
+    _refuse_copies(dataset.graphs, path.name)
     return _limited(dataset, settings)
 
 
@@ -82,6 +83,7 @@ def split_structures(structures: Sequence[Atoms], name: str, seed: int) -> Graph
     for graph in graphs:
         graph.y = torch.zeros(1, dtype=torch.float64)
     store = stored(graphs)
+    _refuse_copies(store, name)
     splits, notes = grouped_splits(store, lambda count: random_splits(count, seed), name)
     return GraphDataset(name, "energy", "eV", True, store, splits, units=dict(UNITS), notes=notes)
 
@@ -187,6 +189,18 @@ def _refuse_few(count: int, name: str) -> None:
             f"{name} holds {count} structure{'s' * (count != 1)} besides isolated atoms; at least "
             f"{FEWEST} are needed, to train, validate and test on different ones"
         )
+
+
+def _refuse_copies(store: GraphStore, name: str) -> None:
+    """Copies of a structure teach nothing about others."""
+    count = len(store.offset) - 1
+    different = len(np.unique(equal_structures(store, np.arange(count))))
+    if different < FEWEST <= count:
+        raise DataError(
+            f"of the {count} structures in {name} {different} are different; at least {FEWEST} are "
+            "needed, to train, validate and test on different ones"
+        )
+    _refuse_few(count, name)
 
 
 def _limited(dataset: GraphDataset, settings: StructureSettings) -> GraphDataset:

@@ -22,6 +22,7 @@ SHORT = {
     "training.steps": 80,
     "training.batch_size": 3,
     "training.augmented": 0,
+    "training.dynamics": 0,
     "cut.steps": 15,
     "cut.structures": 24,
     "cut.timings": 3,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ase
 import ase.io
+import ase.units
 import numpy as np
 import torch
 from ase.build import molecule
@@ -22,7 +23,7 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.training.distillation import label
 
 #: kcal/mol in eV.
-KCAL_MOL = 0.0433641153
+KCAL_MOL = ase.units.kcal / ase.units.mol
 #: Of a box of water: molecules on each edge, and the volume of one in Angstrom^3.
 EDGE, VOLUME = 2, 29.9
 

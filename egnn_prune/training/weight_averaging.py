@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -40,7 +41,7 @@ class AveragedWeights(Callback):
         self.decay = decay
         self._average: Any = None
         self._steps = 0
-        self._trained: dict[str, Tensor] = {}
+        self._trained: list[Tensor] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The average begins with the weights as they are, on their device."""
@@ -56,8 +57,8 @@ class AveragedWeights(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Training goes on with the trained weights."""
         if self._trained:
-            pl_module.model.load_state_dict(self._trained)
-            self._trained = {}
+            self._put(pl_module, self._trained)
+            self._trained = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the average, once a step."""
@@ -68,16 +69,16 @@ class AveragedWeights(Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Validate the average."""
         if self._average is not None and not self._trained:
-            self._trained = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
-            self._put(pl_module)
+            # weights alone: masks may change meanwhile
+            self._trained = [w.detach().clone() for w in pl_module.model.parameters()]
+            self._put(pl_module, self._average.module.parameters())
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Leave the average in the network."""
-        self._put(pl_module)
-        self._average, self._trained = None, {}
+        self._put(pl_module, self._average.module.parameters())
+        self._average, self._trained = None, []
 
     @torch.no_grad()
-    def _put(self, pl_module: Any) -> None:
-        averages = self._average.module.parameters()
-        for weight, average in zip(pl_module.model.parameters(), averages, strict=True):
-            weight.copy_(average)
+    def _put(self, pl_module: Any, weights: Iterable[Tensor]) -> None:
+        for weight, value in zip(pl_module.model.parameters(), weights, strict=True):
+            weight.copy_(value)

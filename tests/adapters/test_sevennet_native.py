@@ -108,7 +108,7 @@ def test_what_sevennet_has_no_words_for(tmp_path):
     keep = {g.name: torch.arange(g.n) >= ("layers.1." in g.name) for g in groups}
     apply_masks(radial, keep)
     for wrong, words in (
-        (drop_odd_paths(potential()), "layer 1 lacks 1 of 6 paths, such as 1e over l = 1 to 1e"),
+        (drop_odd_paths(potential()), "layer 1 lacks 1 of 5 paths, such as 1e over l = 1 to 1e"),
         (narrow, "2 copies of 0e enter the convolution of layer 0 and 4 are in the stream"),
         (compact(radial), "radial networks of its layers have different widths"),
         (potential(self_connection="elements"), "self connection is of the kind elements"),

@@ -37,7 +37,7 @@ STEPS = 4
 def a_tiny_teacher():
     """In place of a checkpoint; times are numbers of weights, the same on every machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapters, "load", lambda name: tiny_teacher(), raising=False)
+        patch.setattr(adapters, "load", lambda name, modal: tiny_teacher(), raising=False)
         patch.setattr(measuring, "latencies", by_size)
         patch.setattr("egnn_prune.pipeline.specialise_cut.COPIES", (0.0, 0.25, 0.5, 0.9))
         patch.setattr(measuring, "REPEATS", 1)

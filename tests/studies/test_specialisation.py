@@ -107,13 +107,13 @@ def test_scratch_has_the_shape_fresh_weights_and_the_domains_neighbours(fits, tm
         p.numel() for p in bench.data[1].parameters()
     )
     pairs = zip(inherited.parameters(), scratch.parameters(), strict=True)
-    assert not any(torch.equal(a, b) for a, b in pairs if a.dim() == 2)
+    assert not any(torch.equal(a, b) for a, b in pairs if a.dim() == 2 and a.numel())
     neighbours = [  # all atoms of these molecules that are nearer than the cutoff
         int((torch.cdist(g.pos, g.pos) < 3.0).sum()) - len(g.pos) for g in bench.data[0].train
     ]
     mean = sum(neighbours) / sum(len(g.pos) for g in bench.data[0].train)
     found = [b for name, b in scratch.named_buffers() if name.endswith("denominator")]
-    assert found and all(torch.allclose(b, torch.tensor(mean**0.5).to(b)) for b in found)
+    assert found and all(torch.allclose(b, torch.tensor(mean**0.5).to(b), rtol=0.05) for b in found)
 
 
 def test_the_study_writes_its_results_and_computes_nothing_twice(tmp_path, monkeypatch):
