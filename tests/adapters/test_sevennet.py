@@ -72,7 +72,10 @@ def water_box(molecules: int = 2, edge: float = 6.2) -> Atoms:
     return box
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "7net-l3i5")) for n in MODELS],
+)
 def test_energy_forces_and_stress_are_sevennets_own(name):
     potential = adopted(name)
     calculator = SevenNetCalculator(

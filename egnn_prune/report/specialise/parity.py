@@ -119,7 +119,7 @@ def _finite(true: Array, predicted: Array) -> Array:
 def _reach(errors: Mapping[str, Array]) -> float:
     """Half the width of the axis: of the specialised model and those that are not far worse.
 
-    The untouched teacher may be far off (its energies count from another zero) and would squeeze
+    The untouched teacher may be far off (it knows nothing of the labels) and would squeeze
     the others into a line.
     """
     typical = {name: float(np.percentile(np.abs(e), 95)) for name, e in errors.items()}

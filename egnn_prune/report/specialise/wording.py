@@ -95,7 +95,11 @@ def _labels(metrics: Metrics) -> list[str]:
 
 
 def _time(metrics: Metrics) -> list[str]:
-    sentences = []
+    sentences = [
+        "Times are of energies and forces with neighbour lists at hand, and the teacher's is that "
+        "of its translation into the same code as the small network, which may be faster than "
+        "its own package; dynamics search neighbours in every step."
+    ]
     many, one = values(metrics, LATENCY), values(metrics, "latency_single_ms")
     budget, share = number(metrics.get("budget")), many["specialised"] / many["teacher"]
     if share > _MET * budget:
