@@ -8,6 +8,7 @@ irrep has one matrix ``[out, in]`` and a coefficient for each input copy.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -23,6 +24,26 @@ from egnn_prune.models.irreps_linear import CopyLinear
 
 class UnknownLayout(InputError):
     """A network of others is not put together as its adapter knows it."""
+
+
+@contextmanager
+def known_layout(kind: str, version: str) -> Iterator[None]:
+    """Say in one sentence that a part is missing or of another kind than its reader knows.
+
+    Args:
+        kind: of networks.
+        version: of the package that the reader was written for.
+
+    Raises:
+        UnknownLayout: something below was looked for and not found.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, AssertionError, IndexError, StopIteration) as error:
+        raise UnknownLayout(
+            f"this {kind} is not put together as egnn_prune knows it ({error!r}); it was written "
+            f"for {version}"
+        ) from error
 
 
 @dataclass(frozen=True)

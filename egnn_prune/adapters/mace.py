@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from egnn_prune.adapters.e3nn_layout import UnknownLayout
+from egnn_prune.adapters.e3nn_layout import UnknownLayout, known_layout
 from egnn_prune.adapters.mace_reading import BLOCKS, translated
 from egnn_prune.adapters.mace_writing import fill_native, native_settings
 from egnn_prune.adapters.potential import AdoptedPotential
@@ -51,13 +51,8 @@ def read_mace(model: nn.Module | str | Path, head: str | None = None) -> Adopted
     network: Any = model if isinstance(model, nn.Module) else _loaded(Path(model))
     number = _head(network, head)
     _refuse_strange(network)
-    try:
+    with known_layout("MACE", "mace-torch 0.3.16"):
         potential = translated(network, number)
-    except (AttributeError, KeyError, AssertionError, IndexError) as error:
-        raise UnknownLayout(
-            f"this MACE is not put together as egnn_prune knows it ({error!r}); it was written for "
-            "mace-torch 0.3.16"
-        ) from error
     try_out(potential, lambda graph: _original(network, graph, number), "MACE")
     return potential.eval()
 

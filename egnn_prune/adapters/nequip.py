@@ -18,6 +18,7 @@ from egnn_prune.adapters.e3nn_layout import (
     copies_of,
     fill,
     gate_wires,
+    known_layout,
     linear_matrices,
     paths_of,
     product_matrices,
@@ -93,13 +94,8 @@ def read_nequip(model: nn.Module) -> AdoptedPotential:
     found = (m for m in model.modules() if hasattr(m, "type_embed"))
     parts = dict(next(found, nn.Module()).named_children())
     _check_parts(parts)
-    try:
+    with known_layout("NequIP", "nequip 0.19"):
         potential = _translated(parts)
-    except (AttributeError, KeyError, AssertionError, IndexError, StopIteration) as error:
-        raise UnknownLayout(
-            f"this NequIP is not put together as egnn_prune knows it ({error!r}); it was written "
-            "for nequip 0.19"
-        ) from error
     try_out(potential, lambda graph: original_energy_and_forces(model, potential, graph), "NequIP")
     return potential.eval()
 

@@ -17,6 +17,7 @@ from egnn_prune.adapters.e3nn_layout import (
     copies_of,
     fill,
     gate_wires,
+    known_layout,
     linear_matrices,
     network_matrices,
     paths_of,
@@ -62,13 +63,8 @@ def read_sevennet(network: nn.Module, modal: str | None = None) -> AdoptedPotent
         raise UnknownLayout(f"this SevenNet {what}, which this version of egnn_prune does not know")
     place = _modal(network, modal)
     elements = sorted(network.type_map, key=network.type_map.get)  # type: ignore[union-attr, arg-type]
-    try:
+    with known_layout("SevenNet", "sevenn 0.13"):
         potential = _translated(parts, elements, place)
-    except (AttributeError, KeyError, AssertionError, IndexError, StopIteration) as error:
-        raise UnknownLayout(
-            f"this SevenNet is not put together as egnn_prune knows it ({error!r}); it was written "
-            "for sevenn 0.13"
-        ) from error
     try_out(potential, lambda graph: run_sevennet(network, graph, modal), "SevenNet")
     return potential.eval()
 
