@@ -197,10 +197,13 @@ class Predictor(Prunable):
     Attributes:
         unit: of what it predicts, where the network itself determines it; ``""`` otherwise.
         states_noise: whether it states a variance of its own.
+        atom_layer: the submodule whose output ``[N, F]`` the last linear map reads of every atom;
+            ``None`` where there is none.
     """
 
     unit: str = ""
     states_noise: bool = True
+    atom_layer: str | None = None
 
     def normalised(self, batch: Any, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Members' means and variances in units of the scale, each ``[M, ...]``."""

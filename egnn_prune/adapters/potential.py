@@ -93,6 +93,7 @@ class AdoptedPotential(Predictor):
 
     unit = "eV"
     states_noise = False
+    atom_layer = "network"
     atom_scale: Tensor
 
     def __init__(

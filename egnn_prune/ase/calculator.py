@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch_geometric.data import Data
@@ -71,6 +72,7 @@ EXTRAS = (
     "energy_epistemic_std",
     "energy_doubt",  # its name before, which people's files hold
     "forces_uncertainty",
+    "atoms_distance",
     "in_distribution",
     "atoms_in_distribution",
     REASON,
@@ -91,10 +93,13 @@ class PrunedCalculator(Calculator):
     ``energy_uncertainty``, the standard deviation of the calibrated prediction (like the next,
     absent where the model states none, such as a single potential of others);
     ``energy_epistemic_std``, its epistemic part (all of it where the method does not split it),
-    which ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the standard deviation
-    of the members' forces, not calibrated (nothing was fitted on forces; absent for a single
-    member; one pass back per member); ``in_distribution``, whether that is within the threshold and
-    the structure looks like the training structures (absent where nothing is known of either);
+    which ``threshold`` is compared with; ``forces_uncertainty [N, 3]``, the calibrated
+    standard deviation of each component of the force, the same for the three of an atom, where the
+    model has error bars of forces; else that of the members' forces, not calibrated (absent for a
+    single member; one pass back per member); ``atoms_distance [N]``, how far the network sees each
+    atom from its training atoms, in units of the limit; ``in_distribution``, whether all of these
+    are within their limits and the structure looks like the training structures (absent where
+    nothing is known of them);
     ``atoms_in_distribution [N]``, which atoms do; ``out_of_distribution_reason``, a clause.
 
     Thinned networks of Monte Carlo dropout are the same in every call, so the energy is a smooth
@@ -104,6 +109,8 @@ class PrunedCalculator(Calculator):
         model: the folder of a run, a ``.safetensors`` file, or an estimator.
         threshold: largest epistemic deviation in eV; by default the one that 99 % of the
             validation structures stayed below, where the file holds it.
+        forces_threshold: largest standard deviation of a force in eV/Angstrom, which flags where
+            forces are computed; by default likewise.
         on_uncertain: beyond the threshold, or for structures unlike the training structures,
             ``"warn"`` (the first time), ``"raise"``, or ``"ignore"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -142,6 +149,7 @@ class PrunedCalculator(Calculator):
         *,
         which: str = "pruned",
         force_uncertainty: bool = True,
+        forces_threshold: float | None = None,
         unit: str | None = None,
     ) -> None:
         super().__init__()
@@ -155,6 +163,19 @@ class PrunedCalculator(Calculator):
             if threshold is not None or limit is None
             else limit * self.electronvolts
         )
+        stated = self.model.forces_threshold
+        self.forces_threshold = checked_threshold(
+            forces_threshold
+            if forces_threshold is not None or stated is None
+            else stated * self.electronvolts,
+            "forces_threshold must be a positive deviation in eV/Angstrom",
+        )
+        if forces_threshold is not None and stated is None:
+            raise ConfigError(
+                f"{self.model.source} holds no error bars of forces, so there is nothing to "
+                "compare forces_threshold with; leave it out, or fit them with "
+                "egnn_prune.evaluation.atom_error_bars.fit_atom_error_bars"
+            )
         self.on_uncertain, self.force_uncertainty = on_uncertain, force_uncertainty
         self._warned = False
 
@@ -200,7 +221,10 @@ class PrunedCalculator(Calculator):
         asked = set(properties) - set(results) - set(results.extras)
         if "energy" not in results or asked & {"forces", "stress"}:
             self._predict(graph, slopes=bool(asked & {"forces", "stress"}))
-        if "forces_uncertainty" in asked and self.force_uncertainty:
+        missing = "forces_uncertainty" in asked - set(results.extras) and self.force_uncertainty
+        if missing and self.model.force_error_bars is not None:
+            self._predict(graph, slopes=True, forces_std=True)
+        elif missing:
             members = self.model.member_forces(graph)
             if members is not None:
                 spread = members.epistemic.sqrt().double().cpu().numpy()
@@ -232,14 +256,21 @@ class PrunedCalculator(Calculator):
             )
         return graph_of(structure)
 
-    def _predict(self, graph: Data, slopes: bool) -> None:
+    def _predict(self, graph: Data, slopes: bool, forces_std: bool = False) -> None:
         """One pass forth, and one back for forces and stress; what is there already stays."""
         structure, results = self.atoms, self.results
         assert structure is not None and isinstance(results, Results)
         stress = slopes and bool(structure.pbc.all())  # it comes with the forces' pass back
-        (found,) = self.model.predict([graph], forces=slopes, stress=stress)
+        forces_std = forces_std or (slopes and self.model.force_error_bars_are_free)
+        (found,) = self.model.predict([graph], forces=slopes, stress=stress, forces_std=forces_std)
         found = found.converted(self.electronvolts, "eV")
-        results.prediction = results.prediction or found
+        earlier = results.prediction or found
+        results.prediction = replace(earlier, forces_std=found.forces_std)
+        if found.forces_std is not None:
+            results.extras["forces_uncertainty"] = np.repeat(found.forces_std[:, None], 3, 1)
+            results.extras.pop("in_distribution", None)  # more is known now
+        if found.distances is not None:
+            results.extras["atoms_distance"] = found.distances
         if results.prediction.std is not None:
             score = results.prediction.ood_score
             results.extras["energy_uncertainty"] = results.prediction.std
@@ -253,14 +284,18 @@ class PrunedCalculator(Calculator):
     def _flag(self, results: Results) -> None:
         """Put what is known of the distribution into the extras, and react to it."""
         assert results.prediction is not None
-        found = replace(results.prediction, threshold=self.threshold)
-        if found.unlike:
+        found = self.judged(results.prediction)
+        if found.atoms_in_distribution is not None:
             results.extras["atoms_in_distribution"] = found.atoms_in_distribution
         if found.in_distribution is not None:
             reason = "; ".join(complaints(found))
             results.extras |= {"in_distribution": found.in_distribution, REASON: reason}
             if reason:
                 self._react(reason)
+
+    def judged(self, found: StructurePrediction) -> StructurePrediction:
+        """A prediction with the thresholds of this calculator."""
+        return replace(found, threshold=self.threshold, forces_threshold=self.forces_threshold)
 
     def _react(self, message: str) -> None:
         if self.on_uncertain == "raise":
@@ -324,7 +359,8 @@ class UncertaintyGuard:
         calculator = _calculator(self.atoms)
         calculator.get_property("energy_epistemic_std", self.atoms)
         results: Any = calculator.results
-        said = complaints(replace(results.prediction, threshold=self.threshold))
+        judged = calculator.judged(results.prediction)
+        said = complaints(replace(judged, threshold=self.threshold))
         if not said:
             return
         self.exceeded += 1
@@ -349,20 +385,30 @@ def complaints(found: StructurePrediction) -> list[str]:
             f"beyond the threshold of {found.threshold:.3g} eV: the structure is unlike the "
             "training data, so do not rely on its energy and forces"
         )
-    if found.unlike and found.unlike.reason:
+    if found.forces_beyond_threshold:
+        assert found.forces_std is not None
+        atom = int(found.forces_std.argmax())
         said.append(
-            f"the structure is unlike the training data: {found.unlike.reason}; do not rely on its "
-            "energy and forces"
+            f"the standard deviation of the force on atom {atom}, {found.forces_std[atom]:.3g} "
+            f"eV/Angstrom, is beyond the threshold of {found.forces_threshold:.3g} eV/Angstrom: do "
+            "not rely on its forces"
+        )
+    if reason := replace(found, threshold=None, forces_threshold=None).reason:
+        said.append(
+            f"the structure is unlike the training data: {reason}; do not rely on its energy and "
+            "forces"
         )
     return said
 
 
-def checked_threshold(threshold: float | None) -> float | None:
+def checked_threshold(
+    threshold: float | None, rule: str = "threshold must be a positive energy in eV"
+) -> float | None:
     """The threshold, unless it is no positive number.
 
     Raises:
         ConfigError: it is not.
     """
     if threshold is not None and not (isinstance(threshold, Real) and threshold > 0):
-        raise ConfigError(f"threshold must be a positive energy in eV, not {threshold!r}")
+        raise ConfigError(f"{rule}, not {threshold!r}")
     return threshold

@@ -99,8 +99,8 @@ class UncertaintySettings:
     members: int = setting(5, "members of an ensemble", low=2)
     calibration: str = setting(
         "robust",
-        "fitted on validation; variance, robust: one factor, monotone: a map",
-        choices=("variance", "robust", "monotone", "isotonic", "conformal", "none"),
+        "fitted on validation; variance, robust: one factor, monotone, power: a map",
+        choices=("variance", "robust", "monotone", "power", "isotonic", "conformal", "none"),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
@@ -29,6 +30,11 @@ class StructurePrediction:
         threshold: the largest score that counts as in distribution, or ``None``.
         interval: the limits of the calibrated interval, where a coverage was asked for.
         forces: ``[N, 3]``, the exact negative gradient of the mean, where asked for.
+        forces_std: ``[N]``, calibrated standard deviation of each component of the force on an
+            atom, where the model's file holds error bars of forces.
+        forces_threshold: what the atoms of 99 % of the validation structures stayed below.
+        distances: ``[N]``, of the atoms' features from those of training atoms, in units of
+            ``distance_limit``: above 1 an atom is unlike them.
         stress: ``[3, 3]`` with ASE's sign, where asked for.
         graph: the structure.
         domain: what the training structures looked like, or ``None``.
@@ -45,6 +51,9 @@ class StructurePrediction:
     stress: Array | None
     graph: Data
     domain: TrainingDomain | None
+    forces_std: Array | None = None
+    forces_threshold: float | None = None
+    distances: Array | None = None
 
     @cached_property
     def unlike(self) -> Unlike | None:
@@ -59,16 +68,36 @@ class StructurePrediction:
         return not self.ood_score <= self.threshold
 
     @property
-    def in_distribution(self) -> bool | None:
-        """Within the threshold, and like the training structures; ``None`` where nobody knows."""
-        if self.beyond_threshold or (self.unlike and self.unlike.reason):
+    def forces_beyond_threshold(self) -> bool:
+        """Whether the error bar of an atom's force is beyond the threshold (NaN is)."""
+        if self.forces_threshold is None or self.forces_std is None:
             return False
-        return None if self.threshold is None else True
+        return not bool((self.forces_std <= self.forces_threshold).all())
+
+    @property
+    def strange_atoms(self) -> NDArray[np.bool_] | None:
+        """``[N]``, whose features lie away from those of all training atoms."""
+        return None if self.distances is None else ~(self.distances <= 1)
+
+    @property
+    def in_distribution(self) -> bool | None:
+        """Within the thresholds, and like the training structures; ``None`` where nobody knows."""
+        strange = self.strange_atoms
+        if self.beyond_threshold or self.forces_beyond_threshold:
+            return False
+        if self.unlike and self.unlike.reason:
+            return False
+        if strange is not None and strange.any():
+            return False
+        return None if self.threshold is None and strange is None else True
 
     @property
     def atoms_in_distribution(self) -> NDArray[np.bool_] | None:
         """``[N]``, which atoms look like training atoms, where the model's file says so."""
-        return ~self.unlike.atoms.numpy() if self.unlike else None
+        known = [~self.unlike.atoms.numpy()] if self.unlike else []
+        if self.strange_atoms is not None:
+            known.append(~self.strange_atoms)
+        return np.logical_and.reduce(known) if known else None
 
     @property
     def reason(self) -> str:
@@ -76,13 +105,28 @@ class StructurePrediction:
         said = []
         if self.beyond_threshold:
             said.append(f"its epistemic deviation is beyond {self.threshold:.3g} {self.unit}")
+        if self.forces_beyond_threshold:
+            limit = f"{self.forces_threshold:.3g} {self.unit}/Angstrom"
+            said.append(f"the standard deviation of a force is beyond {limit}")
         if self.unlike and self.unlike.reason:
             said.append(self.unlike.reason)
+        strange = self.strange_atoms
+        if strange is not None and strange.any():
+            assert self.distances is not None
+            atom = int(self.distances.argmax())
+            name = chemical_symbols[int(self.graph.z[atom])]
+            others = int(strange.sum()) - 1
+            more = f", and {others} more atoms" if others else ""
+            said.append(
+                f"the network sees atom {atom} ({name}) {self.distances[atom]:.1f} times as far "
+                f"from its training atoms as the limit{more}"
+            )
         return "; ".join(clause.rstrip() for clause in said)
 
     def converted(self, factor: float, unit: str) -> StructurePrediction:
         """The same in another unit, of which the present one is ``factor``."""
         names = ("mean", "std", "epistemic_std", "ood_score", "threshold", "forces", "stress")
+        names += ("forces_std", "forces_threshold")
         found = {name: getattr(self, name) for name in names}
         numbers = {name: factor * value for name, value in found.items() if value is not None}
         limits = self.interval and (factor * self.interval[0], factor * self.interval[1])

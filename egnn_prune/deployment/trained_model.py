@@ -10,26 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
+from egnn_prune.deployment.atom_pass import AtomPass, atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
-from egnn_prune.deployment.structure_prediction import StructurePrediction
+from egnn_prune.deployment.structure_prediction import Array, StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.models import energy_and_forces, energy_forces_stress, force_prediction
 from egnn_prune.prediction import Prediction, members_of
 from egnn_prune.system.device import choose_device
 from egnn_prune.uncertainty import (
+    AtomErrorBars,
     Calibrated,
     Calibration,
     Estimator,
-    MCDropout,
     SinglePass,
-    draw_networks,
-    dropout_samples,
 )
 from egnn_prune.uncertainty.calibration.base import NoCalibration
 from egnn_prune.uncertainty.estimator import finite
@@ -211,6 +210,7 @@ class TrainedModel:
         stress: bool = False,
         coverage: float | None = None,
         threshold: float | None = None,
+        forces_std: bool = False,
     ) -> list[StructurePrediction]:
         """Predict structures, from one pass over all members (and one back for forces or stress).
 
@@ -224,6 +224,8 @@ class TrainedModel:
             stress: whether it and the forces are; all structures are periodic then.
             coverage: of the intervals that are computed.
             threshold: in the target's unit; by default the one of the file.
+            forces_std: whether error bars of forces are computed, where the file holds some: at no
+                cost from distances, or from the members' forces.
 
         Raises:
             ConfigError: a threshold, of a model without error bars.
@@ -233,10 +235,17 @@ class TrainedModel:
         self.checked_threshold(threshold)
         if len({"cell" in graph for graph in graphs}) != 1:  # none, or both kinds
             asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
+            asked["forces_std"] = forces_std
             return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
         # a copy: graphs are moved in place
         batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
-        prediction, *slopes = self._pass(batch.to(self.device), forces, stress)
+        bars = self.force_error_bars
+        members = forces_std and bars is not None and bars.source == "members"
+        found = atom_pass(
+            self.method, batch.to(self.device), forces=forces, stress=stress, members=members
+        )
+        prediction = found.prediction
+        slopes = [slope for slope in (found.forces, found.stress) if slope is not None]
         finite(prediction)
         if not all(bool(slope.isfinite().all()) for slope in slopes):
             raise InputError(
@@ -244,14 +253,17 @@ class TrainedModel:
             )
         limits = None
         with torch.no_grad():
-            found: Any = self.calibration(prediction)
-            numbers: list[list[float]] = found.mean[:, None].tolist()
+            calibrated: Any = self.calibration(prediction)
+            numbers: list[list[float]] = calibrated.mean[:, None].tolist()
             if self.has_error_bars:  # zeros would claim certainty
-                variances = (found.variance, found.epistemic, found.ood_variance)
-                numbers = torch.stack([found.mean, *(v.sqrt() for v in variances)], 1).tolist()
+                variances = (calibrated.variance, calibrated.epistemic, calibrated.ood_variance)
+                roots = (variance.sqrt() for variance in variances)
+                numbers = torch.stack([calibrated.mean, *roots], 1).tolist()
                 if coverage is not None:
                     limits = self.calibration.interval(prediction, coverage)
-        parts = slopes[0].double().cpu().split([len(g.pos) for g in graphs]) if slopes else None
+        sizes = [len(g.pos) for g in graphs]
+        parts = slopes[0].double().cpu().split(sizes) if slopes else None
+        std, distances = self._atoms(found, batch.z, sizes, forces_std)
         return [
             StructurePrediction(
                 unit=self.unit,
@@ -262,31 +274,54 @@ class TrainedModel:
                 stress=slopes[1][i].double().cpu().numpy() if stress else None,
                 graph=graph,
                 domain=self.domain,
+                forces_std=std[i] if std else None,
+                forces_threshold=self.forces_threshold if std else None,
+                distances=distances[i] if distances else None,
             )
             for i, graph in enumerate(graphs)
         ]
 
-    def _pass(self, batch: Batch | Data, forces: bool, stress: bool) -> tuple[Any, ...]:
-        """The prediction before calibration, and what was asked for: forces, stress."""
-        if stress:
-            return energy_forces_stress(self.method, batch)
-        if forces:
-            return energy_and_forces(self.method, batch)
-        return (self.method.predict(batch),)
+    @property
+    def force_error_bars(self) -> AtomErrorBars | None:
+        """Error bars of forces, where the model's file holds some."""
+        found = self.estimator.atoms
+        return found if isinstance(found, AtomErrorBars) else None
+
+    @property
+    def force_error_bars_are_free(self) -> bool:
+        """Whether error bars of forces take no pass more than the forces themselves."""
+        bars = self.force_error_bars
+        several = len(members_of(self.estimator.network)) > 1
+        return bars is not None and (bars.source == "distance" or several)
+
+    @property
+    def forces_threshold(self) -> float | None:
+        """What the forces' deviations of 99 % of the validation structures stayed below."""
+        bars = self.force_error_bars
+        return None if bars is None else float(bars.std_limit)
+
+    def _atoms(
+        self, found: AtomPass, z: Tensor, sizes: list[int], asked: bool
+    ) -> tuple[list[Array] | None, list[Array] | None]:
+        """For each structure the forces' deviations, where they were asked for, and distances."""
+        bars = self.force_error_bars
+        if bars is None or found.features is None:
+            return None, None
+        with torch.no_grad():
+            distance = bars.distance(found.features, z) / bars.distance_limit.to(z.device)
+            columns = [distance]
+            if asked and (bars.source == "distance" or found.spread is not None):
+                columns.append(bars.std(found.features, z, found.spread))
+        distances, *std = ([p.numpy() for p in c.cpu().split(sizes)] for c in columns)
+        return (std[0] if std else None), distances
 
     def member_forces(self, graph: Data) -> Prediction | None:
         """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.
 
         As the members state them: the calibration was fitted on the target, not on its slopes.
         """
-        method, network = self.method, self.estimator.network
-        batch = copy.copy(graph).to(self.device)
-        if isinstance(method, MCDropout):
-            generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
-            with dropout_samples(network, draw_networks(network, method.samples, generator)):
-                return force_prediction(network, batch)
         try:
-            return force_prediction(network, batch)
+            return member_pass(self.method, copy.copy(graph).to(self.device))[1]
         except ConfigError:  # one member
             return None
 

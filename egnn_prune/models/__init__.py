@@ -3,6 +3,7 @@
 from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
 from egnn_prune.models.forces import (
+    energies_and_member_forces,
     energy_and_forces,
     energy_forces_stress,
     force_prediction,
@@ -27,6 +28,7 @@ __all__ = [
     "PositionModel",
     "PropertyModel",
     "TargetScale",
+    "energies_and_member_forces",
     "energy_and_forces",
     "energy_forces_stress",
     "force_prediction",

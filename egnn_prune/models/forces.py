@@ -175,9 +175,22 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
         InputError: a member's forces are NaN or infinite.
         DataError: the batch cannot be used.
     """
+    return energies_and_member_forces(model, batch)[1]
+
+
+def energies_and_member_forces(
+    model: nn.Module, batch: Batch | Data
+) -> tuple[Prediction, Prediction]:
+    """The energies ``[B]`` and what :func:`force_prediction` returns, from the same passes.
+
+    Raises:
+        ConfigError: there is only one member.
+        InputError: a member's forces are NaN or infinite.
+        DataError: the batch cannot be used.
+    """
     prepare: Any = getattr(model, "prepared", lambda same: same)  # one neighbour list for all
     with evaluating(model):
-        members = _member_forces(model, prepare(batch))
+        energies, members = _member_forces(model, prepare(batch))
     if len(members) < 2:
         raise ConfigError(
             "force uncertainty needs at least two members: an ensemble, or MC-dropout samples (see "
@@ -187,13 +200,16 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
         raise InputError(
             "the members' forces are NaN or infinite; check the input and the weights of the model"
         )
-    return Prediction.from_members(members)
+    return energies, Prediction.from_members(members)
 
 
-def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
-    """``[M, N, n]``. What shares no weights runs alone: the gradient of one never sees another."""
+def _member_forces(model: nn.Module, batch: Batch | Data) -> tuple[Prediction, Tensor]:
+    """Energies, and forces ``[M, N, n]`` of every member.
+
+    What shares no weights runs alone: the gradient of one never sees another.
+    """
     if (networks := members_of(model)) != [model]:
-        return torch.cat([_member_forces(network, batch) for network in networks])
+        return _joined([_member_forces(network, batch) for network in networks])
     # one after another: side by side, the activations of MC-dropout samples leave the caches
     trunk_samples = sample_count(getattr(model, "trunk", model))
     if trunk_samples > 1:
@@ -201,17 +217,23 @@ def _member_forces(model: nn.Module, batch: Batch | Data) -> Tensor:
         for sample in range(trunk_samples):
             with _one_of(model, sample):
                 parts.append(_member_forces(model, batch))
-        return torch.cat(parts)
+        return _joined(parts)
     batch, samples = _movable(batch), sample_count(model)
     with torch.enable_grad():
         prediction = model(batch, samples=samples) if samples > 1 else model(batch)
-        energies = prediction.members.flatten(1).sum(1)
+        sums = prediction.members.flatten(1).sum(1)
         # one pass back per member: one that carries all of them (is_grads_batched) is no faster
         slopes = [
             torch.autograd.grad(energy, batch.pos, retain_graph=True, materialize_grads=True)[0]
-            for energy in energies
+            for energy in sums
         ]
-    return -torch.stack(slopes)
+    energies = Prediction(**{k: v.detach() for k, v in vars(prediction).items()})
+    return energies, -torch.stack(slopes)
+
+
+def _joined(parts: list[tuple[Prediction, Tensor]]) -> tuple[Prediction, Tensor]:
+    """The members of all parts."""
+    return Prediction.stack([p for p, _ in parts]), torch.cat([members for _, members in parts])
 
 
 @contextmanager

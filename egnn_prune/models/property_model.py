@@ -134,6 +134,8 @@ class PropertyModel(Predictor):
         DataError: (in ``forward``) an element that the model never saw, or an unusable graph.
     """
 
+    atom_layer = "head.gate"
+
     def __init__(
         self,
         trunk: Trunk,

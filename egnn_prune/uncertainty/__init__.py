@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from egnn_prune.system.lazy_imports import lazy_names
+from egnn_prune.uncertainty.atom_distance import AtomDistance
+from egnn_prune.uncertainty.atom_error_bars import AtomErrorBars, AtomEvidence
 from egnn_prune.uncertainty.calibration import (
     CALIBRATIONS,
     Calibrated,
     Calibration,
     IsotonicQuantiles,
     MonotoneVariance,
+    PowerVariance,
     RobustScaling,
     SplitConformal,
     TemperatureScaling,
@@ -46,6 +49,9 @@ else:
 
 __all__ = [
     "CALIBRATIONS",
+    "AtomDistance",
+    "AtomErrorBars",
+    "AtomEvidence",
     "Calibrated",
     "Calibration",
     "DeepEnsemble",
@@ -55,6 +61,7 @@ __all__ = [
     "MCDropout",
     "ModuleDropout",
     "MonotoneVariance",
+    "PowerVariance",
     "PredictionRigidity",
     "RobustScaling",
     "SinglePass",

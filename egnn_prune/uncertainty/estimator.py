@@ -25,11 +25,16 @@ class Estimator(nn.Module):
 
     Args:
         network: the network, trained.
+
+    Attributes:
+        atoms: error bars of the forces on atoms
+            (:class:`~egnn_prune.uncertainty.AtomErrorBars`), where some were fitted.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.atoms: nn.Module | None = None
 
     def fit(self, batches: Iterable[Any]) -> Self:
         """Fit what the method needs on *training* batches (nothing, unless a subclass does)."""

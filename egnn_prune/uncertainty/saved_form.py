@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from egnn_prune.errors import InputError
+from egnn_prune.uncertainty.atom_error_bars import AtomErrorBars
 from egnn_prune.uncertainty.calibration import CALIBRATIONS, Calibrated
 from egnn_prune.uncertainty.dropout import MCDropout
 from egnn_prune.uncertainty.dropout_modules import ModuleDropout
@@ -26,10 +27,17 @@ def describe(estimator: Estimator) -> dict[str, Any]:
     Raises:
         InputError: its class is not one that can be loaded.
     """
+    atoms = estimator.atoms
+    if isinstance(atoms, AtomErrorBars):
+        return {**_described(estimator), "atoms": atoms.settings()}
+    return _described(estimator)
+
+
+def _described(estimator: Estimator) -> dict[str, Any]:
     if isinstance(estimator, Calibrated):
         calibration = estimator.calibration
         found = {"name": calibration.name, "settings": calibration.settings()}
-        return {**describe(estimator.estimator), "calibration": found}
+        return {**_described(estimator.estimator), "calibration": found}
     kind = type(estimator).__name__
     if ESTIMATORS.get(kind) is not type(estimator):
         raise InputError(f"a {kind} cannot be saved; one of {', '.join(ESTIMATORS)} can")
@@ -39,10 +47,12 @@ def describe(estimator: Estimator) -> dict[str, Any]:
 def restored(spec: dict[str, Any], network: nn.Module) -> Estimator:
     """The estimator that :func:`describe` described, around a network (tensors not loaded)."""
     estimator = ESTIMATORS[spec["class"]](network, **spec["settings"])
-    if "calibration" not in spec:
-        return estimator
-    kind = CALIBRATIONS[spec["calibration"]["name"]]
-    return Calibrated(estimator, kind(**spec["calibration"]["settings"]))
+    if "calibration" in spec:
+        kind = CALIBRATIONS[spec["calibration"]["name"]]
+        estimator = Calibrated(estimator, kind(**spec["calibration"]["settings"]))
+    if "atoms" in spec:
+        estimator.atoms = AtomErrorBars(**spec["atoms"])
+    return estimator
 
 
 def fitted(estimator: Estimator) -> dict[str, Tensor]:

@@ -212,9 +212,9 @@ class Watched:
     def __getattr__(self, name: str):
         return getattr(self.model, name)
 
-    def predict(self, graphs, forces=False, stress=False):
+    def predict(self, graphs, forces=False, stress=False, **more):
         self.asked.append("stress" if stress else "forces" if forces else "energy")
-        return self.model.predict(graphs, forces=forces, stress=stress)
+        return self.model.predict(graphs, forces=forces, stress=stress, **more)
 
     def member_forces(self, graph):
         self.asked.append("members")

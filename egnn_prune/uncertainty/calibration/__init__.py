@@ -7,6 +7,7 @@ from egnn_prune.uncertainty.calibration.isotonic import IsotonicQuantiles
 from egnn_prune.uncertainty.calibration.methods import CALIBRATIONS, build_calibration
 from egnn_prune.uncertainty.calibration.monotone import MonotoneVariance
 from egnn_prune.uncertainty.calibration.points import MIN_POINTS
+from egnn_prune.uncertainty.calibration.power import PowerVariance
 from egnn_prune.uncertainty.calibration.robust import RobustScaling
 from egnn_prune.uncertainty.calibration.temperature import TemperatureScaling
 from egnn_prune.uncertainty.calibration.variance import VarianceScaling
@@ -19,6 +20,7 @@ __all__ = [
     "IsotonicQuantiles",
     "MonotoneVariance",
     "NoCalibration",
+    "PowerVariance",
     "RobustScaling",
     "SplitConformal",
     "TemperatureScaling",

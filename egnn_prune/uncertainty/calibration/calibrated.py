@@ -29,6 +29,7 @@ class Calibrated(Estimator):
         nn.Module.__init__(self)  # not Estimator's, which would register the network twice
         self.estimator = estimator
         self.calibration = calibration
+        self.atoms = None
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]

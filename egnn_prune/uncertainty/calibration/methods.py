@@ -9,6 +9,7 @@ from egnn_prune.uncertainty.calibration.base import Calibration, NoCalibration
 from egnn_prune.uncertainty.calibration.conformal import SplitConformal
 from egnn_prune.uncertainty.calibration.isotonic import IsotonicQuantiles
 from egnn_prune.uncertainty.calibration.monotone import MonotoneVariance
+from egnn_prune.uncertainty.calibration.power import PowerVariance
 from egnn_prune.uncertainty.calibration.robust import RobustScaling
 from egnn_prune.uncertainty.calibration.temperature import TemperatureScaling
 from egnn_prune.uncertainty.calibration.variance import VarianceScaling
@@ -20,6 +21,7 @@ CALIBRATIONS: dict[str, type[Calibration]] = {
         VarianceScaling,
         RobustScaling,
         MonotoneVariance,
+        PowerVariance,
         IsotonicQuantiles,
         SplitConformal,
         TemperatureScaling,

@@ -1,0 +1,56 @@
+"""A power law from predicted to observed variance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from egnn_prune.prediction import Prediction
+from egnn_prune.uncertainty.calibration.points import positive_variance
+from egnn_prune.uncertainty.calibration.temperature import golden_section
+from egnn_prune.uncertainty.calibration.variance import VarianceCalibration
+
+#: Exponents that are tried; at 0 all error bars are equal, at 1 one factor scales all.
+LARGEST_EXPONENT = 8.0
+
+
+class PowerVariance(VarianceCalibration):
+    r"""Variance by a power law, :math:`\sigma^2 \to e^a (\sigma^2)^b` with :math:`b \ge 0`.
+
+    For a score that ranks errors and is no deviation, such as a distance in feature space: errors
+    may grow faster or slower than it. a and b minimise the Gaussian negative log-likelihood of the
+    validation errors; for a given b the best a is
+    :math:`e^a = \tfrac1n \sum_i e_i^2 / \sigma_i^{2b}`, and what is left is convex in b. Beyond
+    the validation scores the law goes on as it is, so the unknown gets longer error bars.
+    At b = 1 it is :class:`VarianceScaling` (Laves et al. 2020).
+    """
+
+    name = "power"
+    fitted_names = ("log_factor", "exponent")
+    log_factor: Tensor
+    exponent: Tensor
+
+    def fit_residuals(self, error: Tensor, variance: Tensor) -> dict[str, Tensor]:
+        """The law's logarithmic factor and its exponent, ``[1]`` each."""
+        logs, squared = variance.log(), error.square()
+        middle = logs.mean()
+        centred = logs - middle  # of size 1: powers of them do not overflow
+
+        def log_factor(b: float) -> Tensor:
+            return (squared.log() - b * centred).logsumexp(0) - math.log(len(squared))
+
+        exponent = golden_section(
+            lambda b: float(log_factor(b)) + b * float(centred.mean()), 0.0, LARGEST_EXPONENT
+        )
+        return {
+            "log_factor": (log_factor(exponent) - exponent * middle)[None],
+            "exponent": torch.tensor([exponent], dtype=torch.float64),
+        }
+
+    def ratio(self, prediction: Prediction) -> Tensor:
+        """The law over the variance, ``[...]``."""
+        logs = positive_variance(prediction).log()
+        a, b = (self.fitted(name, logs) for name in self.fitted_names)
+        return (a + (b - 1) * logs).exp()
