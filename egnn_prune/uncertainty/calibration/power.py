@@ -58,6 +58,14 @@ class PowerVariance(VarianceCalibration):
     def ratio(self, prediction: Prediction) -> Tensor:
         """The law over the variance, ``[...]``."""
         logs = positive_variance(prediction).log()
-        a, b, knee = (self.fitted(name, logs) for name in self.fitted_names)
-        known = logs.minimum(knee)
-        return (a + (b - 1) * known + (b.clamp(min=1) - 1) * (logs - known)).exp()
+        return law_ratio(logs, *(self.fitted(name, logs) for name in self.fitted_names)).exp()
+
+
+def law_ratio(logs: Tensor, log_factor: Tensor, exponent: Tensor, knee: Tensor) -> Tensor:
+    """The logarithm of new over old variance, of the logarithms of old ones ``[n]``.
+
+    The law's numbers are ``[1]``, or ``[n]`` where every point has a law of its own.
+    """
+    known = logs.minimum(knee)
+    beyond = (exponent.clamp(min=1) - 1) * (logs - known)
+    return log_factor + (exponent - 1) * known + beyond
