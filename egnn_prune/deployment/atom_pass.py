@@ -19,7 +19,14 @@ from egnn_prune.models import (
     energy_forces_stress,
 )
 from egnn_prune.prediction import Prediction, members_of
-from egnn_prune.uncertainty import Estimator, MCDropout, SinglePass, draw_networks, dropout_samples
+from egnn_prune.uncertainty import (
+    AtomErrorBars,
+    Estimator,
+    MCDropout,
+    SinglePass,
+    draw_networks,
+    dropout_samples,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,26 @@ class AtomPass:
     stress: Tensor | None
     features: Tensor | None
     spread: Tensor | None
+
+    def error_bars(self, bars: AtomErrorBars, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Of every atom on the CPU: standard deviations of forces, and distances over the limit.
+
+        Args:
+            bars: of this model.
+            z: ``[N]``.
+
+        Returns:
+            Deviations ``[N]``, ``None`` where they come from members whose forces were not asked
+            for; distances ``[N]``; both ``None`` where the network does not say what it sees.
+        """
+        if self.features is None:
+            return None, None
+        with torch.no_grad():
+            distance = bars.distance(self.features, z)
+            distance = distance.cpu() / bars.distance_limit.cpu()
+            if bars.source == "members" and self.spread is None:
+                return None, distance
+            return bars.std(self.features, z, self.spread).cpu(), distance
 
 
 def atom_pass(
