@@ -72,7 +72,8 @@ class ReadoutEnsemble(Estimator):
         if self.deviations.numel() == 0:
             raise ConfigError("fit an ensemble of read-outs on training batches before predicting")
         features, prediction = linear_out(self.network).last_layer(batch)
-        spread = self.deviations.to(features) @ features.T
+        # not a matrix product, whose rounding depends on where in memory a file was read to
+        spread = (self.deviations.to(features)[:, None] * features).sum(-1)
         members = prediction.mean + spread
         nothing = torch.zeros_like(prediction.mean)
         return replace(

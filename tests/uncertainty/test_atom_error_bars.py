@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -248,14 +249,14 @@ def damaged(bars: AtomErrorBars, name: str, value: Tensor) -> AtomErrorBars:
 def test_numbers_that_no_fit_leaves_are_refused():
     with pytest.raises(InputError, match="damaged, or were not fitted"):
         AtomErrorBars().check()
-    fitted("distance").check()
-    names = list(fitted("distance").state_dict())
-    assert len(names) == 17
-    for name in names:
-        value = fitted("distance").state_dict()[name]
+    good = AtomErrorBars().fit(evidence(90, seed=1), evidence(90))
+    good.check()
+    state = good.state_dict()
+    assert len(state) == 17
+    for name, value in state.items():
         for wrong in (value[:0], value[None], value.float(), value.double() * math.nan):
             with pytest.raises(InputError, match="damaged"):
-                damaged(fitted("distance"), name, wrong).check()
+                damaged(copy.deepcopy(good), name, wrong).check()
     for name in ("scale", "floor", "distance_limit", "std_limit", "quantiles"):
         with pytest.raises(InputError, match="negative or zero"):
-            damaged(fitted("distance"), name, -fitted("distance").state_dict()[name]).check()
+            damaged(copy.deepcopy(good), name, -state[name]).check()
