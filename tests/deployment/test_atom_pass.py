@@ -66,7 +66,7 @@ def evidence(method, batch: Batch, wrong: float = 0.1, members: bool = False) ->
 
 def fitted(method, source: str = "distance", periodic: bool = False) -> AtomErrorBars:
     members = source == "members"
-    train, val = (structures(*[6] * n, periodic=periodic) for n in (8, 7))
+    train, val = (structures(*[6] * n, periodic=periodic) for n in (17, 16))
     return AtomErrorBars(source).fit(
         evidence(method, train, members=members), evidence(method, val, members=members)
     )
