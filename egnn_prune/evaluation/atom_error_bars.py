@@ -11,6 +11,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
+from egnn_prune.channels import evaluating
 from egnn_prune.deployment.atom_pass import atom_pass, need_atom_features
 from egnn_prune.errors import DataError, InputError
 from egnn_prune.graphs import graph_of_node
@@ -83,11 +84,12 @@ def evidence(
     if not len(graphs) or any(g.get("forces") is None for g in graphs):
         raise DataError("error bars of forces need structures with forces; there are none")
     device = device or next(method.network.parameters()).device
-    method.to(device).eval()
+    method.to(device)
     parts = []
     for batch in batches(graphs, label):
         batch = batch.to(device)
-        found = atom_pass(method, batch, members=members)
+        with evaluating(method):
+            found = atom_pass(method, batch, members=members)
         assert found.forces is not None and found.features is not None
         parts.append(
             AtomEvidence(
@@ -156,6 +158,7 @@ def force_scores(
         if beyond is not None:
             other = bars.raw_std if not suffix else bars.std
             far = other(beyond.features, beyond.z, beyond.spread)
+            far = far.clamp(max=torch.finfo(far.dtype).max)  # infinite for new elements
             rows["ood_auroc"] = out_of_distribution_scores(std, far)["auroc"]
         scores |= {f"force_{name}{suffix}": value for name, value in rows.items()}
     return scores
