@@ -25,6 +25,11 @@ JUDGED = (50, 80, 90)
 """Those that decide whether the promise is kept."""
 TOLERANCE = 0.03
 """How far a coverage may be off: three points of a hundred."""
+SOURCES = {
+    "distance": "the distance of an atom's last-layer features from those of training atoms",
+    "members": "the spread of the members' forces",
+}
+"""What error bars of forces come from, in words."""
 _MOST_POINTS = 300
 
 
@@ -190,17 +195,18 @@ def promise(what: str, observed: Shares, before: Shares, half: Shares, structure
         half: Half widths of the 95 % intervals of `observed`.
         structures: In the test split.
     """
-    held = " / ".join(f"{100 * share:.1f}" for share in observed.values())
-    promised = " / ".join(map(str, observed))
     widest = max((half[p] for p in observed if p in half), default=math.nan)
-    margin = f", ± {100 * widest:.1f} at most" if math.isfinite(widest) else ""
-    raw = ""
-    if before and before != observed:
-        raw = f"; before calibration {' / '.join(f'{100 * s:.1f}' for s in before.values())} %"
+    margin = f" (± {100 * widest:.1f} points at most)" if math.isfinite(widest) else ""
+    raw = f" Before calibration they held {_percent(before)}." if before else ""
     return (
-        f"Intervals that promise {promised} % of the {what} hold {held} % of those of the test "
-        f"structures{margin}{raw}: {verdict(observed, half, structures)}."
+        f"Intervals that promise {' / '.join(map(str, observed))} % of the {what} hold "
+        f"{_percent(observed)} of those of the test structures{margin}: "
+        f"{verdict(observed, half, structures)}.{raw}"
     )
+
+
+def _percent(shares: Shares) -> str:
+    return f"{' / '.join(f'{100 * share:.1f}' for share in shares.values())} %"
 
 
 def thinned(curve: Curve) -> Curve:

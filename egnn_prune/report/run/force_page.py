@@ -13,6 +13,7 @@ from egnn_prune.report.common.style import SPLIT_LABELS
 from egnn_prune.report.run.calibration import left_after, overconfidence, sparsification
 from egnn_prune.report.run.error_bars import COMPARED
 from egnn_prune.report.run.force_bars import (
+    SOURCES,
     ForceBars,
     coverages,
     final_coverages,
@@ -25,12 +26,6 @@ from egnn_prune.report.run.tables import force_calibration_rows
 
 _TAKEN_OUT = 0.2
 """Share of atoms that the sparsification sentence takes out."""
-
-SOURCES = {
-    "distance": "the distance of an atom's last-layer features from those of training atoms",
-    "members": "the spread of the members' forces",
-}
-"""What error bars of forces come from, in words."""
 
 ATOM_ERRORS = (
     "Darker is more atoms, all of the test split; the error is the root mean square of the three "

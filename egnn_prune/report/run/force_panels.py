@@ -50,8 +50,9 @@ def held_against_promised(
         halves: Half widths of 95 % intervals of the final shares, by model.
     """
     diagonal(axes, "-")
-    for name, model in models.items():
+    for i, (name, model) in enumerate(models.items()):
         colour, marker = MODEL_LOOKS[name]
+        beside = 0.004 * (i - (len(models) - 1) / 2)  # so that intervals do not hide each other
         look: dict[str, Any] = {"color": colour, "marker": marker}
         raw, calibrated = coverages(model, prefix), coverages(model, prefix, CALIBRATED)
         for shares, style, final in ((raw, BEFORE, not calibrated), (calibrated, AFTER, True)):
@@ -61,10 +62,11 @@ def held_against_promised(
         known = (halves or {}).get(name, {})
         for p, share in (calibrated or raw).items():
             if p in known:
-                axes.vlines(
-                    p / 100, share - known[p], share + known[p], color=colour, linewidth=1.0
-                )
-    axes.set(xlim=(0.45, 1.0), ylim=(0, 1), xticks=(0.5, 0.8, 0.9, 0.95), yticks=(0, 0.5, 0.8, 0.9))
+                ends = share - known[p], share + known[p]
+                axes.vlines(p / 100 + beside, *ends, color=colour, linewidth=1.2)
+    axes.set(
+        xlim=(0.45, 1.0), ylim=(0, 1.03), xticks=(0.5, 0.8, 0.9, 0.95), yticks=(0, 0.5, 0.8, 0.9)
+    )
     axes.set_xticklabels(["50", "80", "90", "95"])
     axes.set_yticklabels(["0", "50", "80", "90"])
     light_grid(axes)

@@ -248,7 +248,7 @@ def render(
         summary,
         [Section(title, blocks) for title, blocks in sections.items()],
         config=config,
-        terms=glossary(run),
+        terms=glossary(run) + (page.glossary("force_bars") if forces else []),
         below=[
             Text("Pruned against dense E(n)-equivariant network.", soft=True),
             *map(Text, notes(metrics)),
