@@ -61,7 +61,8 @@ def add_force_bars(metrics: dict[str, Any], predictions: Arrays, structures: int
                 f"{split}_{name}_forces_std_calibrated": std,
                 f"{split}_{name}_forces_distance": distance,
             }
+            prefix = "force_" if split == "test" else "ood_force_"
+            metrics["models"][name] |= scores(wrong, raw, std, prefix)
             if split == "test":
-                metrics["models"][name] |= scores(wrong, raw, std)
                 metrics["models"][name] |= {"force_ood_auroc": 0.8, "test_force_mae": 0.03}
     metrics["force_uncertainty"] = {"source": "distance", "fitted_on": "val", "atoms": 1234}

@@ -145,14 +145,12 @@ def force_halves(bars: ForceBars) -> dict[int, float]:
     :math:`|e| / \sigma \le q`, the share of each structure is a draw
     (:func:`~egnn_prune.report.run.calibration.mae_half_interval`).
     """
-    std = bars.atoms.final[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(bars.error) / std
-    known = np.isfinite(ratio).all(axis=1)
+    std = bars.atoms.final
+    known = np.isfinite(std) & (std > 0) & np.isfinite(bars.error).all(axis=1)
     if not known.any():
         return {}
     _, structure = np.unique(bars.structure[known], return_inverse=True)
-    owner, values = np.repeat(structure, 3), ratio[known].ravel()
+    owner, values = np.repeat(structure, 3), (np.abs(bars.error[known]) / std[known, None]).ravel()
     return {
         p: mae_half_interval((values <= np.quantile(values, p / 100)).astype(float), owner)
         for p in PERCENT

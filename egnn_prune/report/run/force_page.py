@@ -66,7 +66,7 @@ def force_section(metrics: Metrics, predictions: Predictions) -> ForceSection | 
         verdict=(*_promises(metrics, found["test"]), *_source(metrics)),
         panels=(
             ("Size", _sizes(found)),
-            ("Coverage", _coverage()),
+            ("Coverage", _coverage(metrics)),
             ("Sparsification", _ranking(metrics, found)),
         ),
         rows=tuple(force_calibration_rows(metrics)),
@@ -94,14 +94,24 @@ def _source(metrics: Metrics) -> list[str]:
 
 def source_sentence(about: Mapping[str, object]) -> str:
     """Where error bars of forces come from and what they were fitted on."""
-    source, split, atoms = about.get("source"), about.get("fitted_on"), number(about.get("atoms"))
+    each = about.get("sources")
+    each = each if isinstance(each, Mapping) else {}
+    split, atoms = about.get("fitted_on"), number(about.get("atoms"))
     where = f" on {atoms:,.0f} atoms" if math.isfinite(atoms) else ""
     where += f" of the split “{split}”" if split else ""
+    named = {source: [n for n in each if each[n] == source] for source in each.values()}
+    if len(named) > 1:
+        source = " and ".join(f"{_words(s)} ({', '.join(n)})" for s, n in named.items())
+    else:
+        source = _words(about.get("source"))
     return (
-        f"An atom has one error bar for all components of its force, from "
-        f"{SOURCES.get(str(source), f'“{source}”')}, with a law for each element"
-        f"{f' that was fitted{where}' if where else ''}."
+        f"An atom has one error bar for all components of its force, from {source}, with a law "
+        f"for each element{f' that was fitted{where}' if where else ''}."
     )
+
+
+def _words(source: object) -> str:
+    return SOURCES.get(str(source), f"“{source}”")
 
 
 def _sizes(found: Mapping[str, Mapping[str, ForceBars]]) -> str:
@@ -123,13 +133,33 @@ def _times(value: float) -> str:
     return f"{significant(value, 2)}x" if math.isfinite(value) else MISSING
 
 
-def _coverage() -> str:
+def _coverage(metrics: Metrics) -> str:
+    sentences = []
+    for split, prefix in (("test", ""), ("ood", "ood_")):
+        parts = [
+            f"{name} {arrow(*(_percent(number(model.get(key))) for key in keys))}"
+            for name in COMPARED
+            for model in (metrics["models"][name],)
+            for keys in (_before_and_after(f"{prefix}force_coverage_90"),)
+            if math.isfinite(number(model.get(keys[0])))
+        ]
+        if parts:
+            sentences.append(f"On {SPLIT_LABELS[split]}: {', '.join(parts)}.")
     return (
         "Share of the force components that intervals hold against the share that they promise, "
         "with the 95 % interval over structures. Below the diagonal, error bars are too short. "
         "Intervals before calibration are those of a Gaussian; calibrated ones are as wide as the "
-        "errors of validation atoms were, whose tails are longer."
+        "errors of validation atoms were, whose tails are longer. Intervals that promise 90 % hold "
+        f"this share. {' '.join(sentences)}"
     )
+
+
+def _before_and_after(key: str) -> tuple[str, str]:
+    return key, key + CALIBRATED
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if math.isfinite(share) else MISSING
 
 
 def _ranking(metrics: Metrics, found: Mapping[str, Mapping[str, ForceBars]]) -> str:
