@@ -105,8 +105,8 @@ def structure_scores(
     .. math:: s_b = \sqrt{\tfrac{1}{N_b} \sum_{i \in b} \sigma_i^2},
 
     the deviation that a force component of the structure has. (Rank correlations with the true
-    force error, small SevenNet-0 on 3BPA, mean of three: on 50 validation structures .49, on others
-    of 300 to 1200 K .95; of the largest deviation .42 and .94, of the mean distance .49 and .95.)
+    force error, small SevenNet-0 on 3BPA, mean of four: on 50 validation structures .49, on others
+    of 300 to 1200 K .95; of the largest deviation .45 and .94, of the mean distance .49 and .95.)
     Error bars by distance cost a pass without forces.
 
     Returns:
