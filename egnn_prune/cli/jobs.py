@@ -21,6 +21,7 @@ from egnn_prune.configs.settings import (
 )
 from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.configs.what_to_label_study import WhatToLabelSettings
 from egnn_prune.vision.settings import VisionSettings
 
 
@@ -207,4 +208,17 @@ the same shape from scratch are trained for equally many steps, each at the lear
 validation chooses. Cuts by several scores are compared without training, and times are measured.
 Writes specialisation.csv, tables and a figure. Interrupted, the same command goes on where it
 stopped.""",
+)
+
+WHAT_TO_LABEL = Job(
+    WhatToLabelSettings,
+    "what_to_label_study",
+    "studies.what_to_label:run_what_to_label",
+    """\
+Specialists of 3BPA at 300 K choose structures to be labelled of a pool that has a rare part, hot
+frames or frames with a stretched bond: the most uncertain, diverse ones, in proportion to the
+squared error bar, or at random. Each is trained further on the same number of labels, half of the
+time on structures that it knew. Writes what_to_label.csv, a table of force errors and of their
+differences to random choice, paired by seed, and a figure. Interrupted, the same command goes on
+where it stopped. About two hours on one core.""",
 )
