@@ -8,6 +8,7 @@ from egnn_prune.configs.declaration import setting
 from egnn_prune.configs.settings import COUNT, SEED, THREADS
 
 SYSTEMS = ("3bpa", "ethanol", "silicon", "water")
+METHODS = ("last_layer", "committee")
 PARTS = ("calibration", "flag", "cost")
 
 
@@ -29,6 +30,11 @@ class SpecialistErrorBarsStudySettings:
     seeds: list[int] = setting([0, 1, 2], "training structures and fits, one each per seed", **SEED)
     parts: list[str] = setting(
         list(PARTS), "calibration, structures unlike the training ones, times", choices=PARTS
+    )
+    methods: list[str] = setting(
+        list(METHODS),
+        "of uncertainty; a committee takes fits of its own, and is for systems with data",
+        choices=METHODS,
     )
     train: int = setting(200, "training structures of molecules with data", low=50)
     labelled: int = setting(60, "training structures that the teacher labels", low=4)

@@ -63,7 +63,7 @@ from egnn_prune.report.studies.specialist_error_bars import error_bars_plot, err
 from egnn_prune.runs.result_store import Row, Rows
 from egnn_prune.studies.frame import Results, Study, study_folder
 from egnn_prune.studies.out_of_distribution_structures import Changed, of_a_new_species
-from egnn_prune.studies.specialist_methods import METHODS, Laws, Seen, estimators, look, look_at
+from egnn_prune.studies.specialist_methods import SOURCES, Laws, Seen, estimators, look, look_at
 from egnn_prune.studies.specialist_networks import LABELLED, Specialists
 from egnn_prune.system.timing import alternating_medians
 from egnn_prune.uncertainty import Estimator, out_of_distribution_scores, regression_scores
@@ -86,11 +86,15 @@ def run_seed(settings: SpecialistErrorBarsStudySettings, seed: int) -> list[Row]
         saved.shared = {"system": name, "seed": seed}
         examined = Examined(settings, name, seed)
         if "calibration" in settings.parts:
-            saved.fill(points(name), examined.calibration)
+            for method in methods(settings, name):
+                cells = [{"method": method, "point": point} for point in chain(name, method)]
+                saved.fill(
+                    [{"part": "calibration", **cell} for cell in cells], examined.calibration
+                )
         if "flag" in settings.parts:
             if saved.find(part="new species") is None:
                 saved.add({"part": "new species", **examined.new_species()})
-            for method in methods(name):
+            for method in methods(settings, name):
                 if saved.find(part="flag", method=method) is None:
                     for row in examined.flags(method):
                         saved.add({"part": "flag", "method": method, **row})
@@ -103,19 +107,16 @@ def run_seed(settings: SpecialistErrorBarsStudySettings, seed: int) -> list[Row]
     return rows
 
 
-def methods(name: str) -> list[str]:
-    """Committees take more fits, and are trained only where labels are data."""
-    return [m for m in METHODS if name not in LABELLED or METHODS[m] == "distance"]
+def methods(settings: SpecialistErrorBarsStudySettings, name: str) -> list[str]:
+    """Those that a system has: committees are trained only where labels are data."""
+    return [m for m in settings.methods if name not in LABELLED or m != "committee"]
 
 
-def points(name: str) -> list[Row]:
-    """Where error bars are judged."""
-    chain = [point for point in POINTS if name not in LABELLED or point != "dense"]
-    return [
-        {"part": "calibration", "method": method, "point": point}
-        for method in methods(name)
-        for point in (chain if METHODS[method] == "distance" else chain[-1:])
-    ]
+def chain(name: str, method: str) -> list[str]:
+    """Where a method's error bars are judged; laws are fitted at the first and the last point."""
+    if method == "committee":  # there is no dense one
+        return ["recalibrated"]
+    return [point for point in POINTS if name not in LABELLED or point != "dense"]
 
 
 class Examined:
@@ -145,22 +146,18 @@ class Examined:
         """What a method of a network says of a split or kind, looked at once."""
         key = (method, which, part)
         if key not in self._seen:
-            text = f"{self.name} {which} {part}"
-            with torch.no_grad():
-                asked = self.estimators(method, which)
-                graphs = self.graphs(part)
-                # molecules of several sizes may stand beside crystals, but never in one batch
-                self._seen[key] = look_at(asked, graphs, text)
+            asked, text = self.estimators(method, which), f"{self.name} {which} {part}"
+            self._seen[key] = look_at(asked, self.graphs(part), text)
         return self._seen[key]
 
     def laws(self, method: str, point: str) -> Laws:
-        """Those of the point: its own at the first and last, else the first ones carried on."""
-        chain = [row["point"] for row in points(self.name) if row["method"] == method]
-        fitted_at = point if point in (chain[0], chain[-1]) else chain[0]
+        """Those of a point: fitted there at the first and last, else the first ones carried on."""
+        first, *_, last = 2 * chain(self.name, method)
+        fitted_at = point if point in (first, last) else first
         which = POINTS[fitted_at]
         train, val = (self.seen(method, which, part) for part in ("train", "val"))
         y = labels(self.graphs("val"))
-        own = Laws.fitted(METHODS[method], train, val, y)
+        own = Laws.fitted(SOURCES[method], train, val, y)
         return (
             own if fitted_at == point else own.moved_to(self.seen(method, POINTS[point], "train"))
         )
@@ -217,7 +214,7 @@ class Examined:
         model = self.specialists.network("small")
         strange = of_a_new_species(self.graphs("test")[0], model.elements)
         try:
-            look_at(self.estimators("last layer", "small"), [strange], "a new element")
+            look_at(self.estimators("last_layer", "small"), [strange], "a new element")
         except InputError as error:
             return {"refused": True, "reason": str(error)}
         return {"refused": False, "reason": ""}
@@ -226,13 +223,16 @@ class Examined:
         """Median times of a pass with error bars and without, by turns."""
         found = []
         model = self.specialists.network("small")
-        laws = {method: self.laws(method, "recalibrated") for method in methods(self.name)}
+        laws = {
+            method: self.laws(method, "recalibrated")
+            for method in methods(self.settings, self.name)
+        }
         for atoms in ATOMS:
             batch: Any = model.prepared(batch_of_atoms(self.specialists.found.test, atoms))
             runs: dict[str, Any] = {"energies and forces": partial(energy_and_forces, model, batch)}
             for method, law in laws.items():
                 asked = self.estimators(method, "small")
-                if METHODS[method] == "members":
+                if SOURCES[method] == "members":
                     asked = (asked * COMMITTEE)[:COMMITTEE]  # whose weights do not matter
                 runs[method] = partial(with_error_bars, asked, law, batch)
             for name, latency in alternating_medians(runs, REPEATS, WARMUP, "cpu").items():

@@ -26,8 +26,8 @@ from egnn_prune.uncertainty import (
     VarianceScaling,
 )
 
-#: By name, what the error bars of forces are read from.
-METHODS = {"last layer": "distance", "committee": "members"}
+#: By method, what the error bars of forces are read from.
+SOURCES = {"last_layer": "distance", "committee": "members"}
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,21 @@ class Laws:
 
 def estimators(method: str, specialists: Specialists, which: str) -> list[Estimator]:
     """What a method needs of a network: itself with a posterior, or a committee beside it."""
-    if method == "last layer":
+    if method == "last_layer":
         rigidity = PredictionRigidity(specialists.network(which))
         return [rigidity.fit(DataLoader(specialists.found.train, BATCH))]
     assert which == "small", "only specialists have committees here"
     return [SinglePass(specialists.network(name)) for name in specialists.committee]
 
 
+@torch.no_grad()
 def look(methods: Sequence[Estimator], batch: Batch | Data) -> Seen:
     """One batch; several methods are the members of a committee."""
     found = [atom_pass(method, batch) for method in methods]
-    energies, spread = found[0].prediction, None
+    energies, spread = found[0].prediction.detach(), None
     slopes = torch.stack([part.forces.double() for part in found if part.forces is not None])
     if len(found) > 1:
-        energies = Prediction.from_members(torch.stack([p.prediction.mean for p in found]))
+        energies = Prediction.from_members(torch.stack([p.prediction.mean.detach() for p in found]))
         spread = Prediction.from_members(slopes).epistemic.mean(-1).sqrt()
     forces, features = slopes.mean(0), found[0].features
     assert features is not None

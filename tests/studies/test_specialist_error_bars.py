@@ -19,9 +19,10 @@ from egnn_prune.studies.out_of_distribution_structures import Changed
 from egnn_prune.studies.specialisation_systems import System
 from egnn_prune.studies.specialist_error_bars import (
     Examined,
+    chain,
     flag_row,
+    methods,
     named,
-    points,
     run_seed,
     run_specialist_error_bars_study,
 )
@@ -57,7 +58,7 @@ def asked(out: Path, **changes) -> SpecialistErrorBarsStudySettings:
 def test_old_laws_keep_their_factor_and_quantiles_but_not_their_distances(tmp_path):
     examined = Examined(asked(tmp_path), "ethanol", 0)
     dense, cut, tuned, own = (
-        examined.laws("last layer", p) for p in ("dense", "cut", "fine-tuned", "recalibrated")
+        examined.laws("last_layer", p) for p in ("dense", "cut", "fine-tuned", "recalibrated")
     )
     for old in (cut, tuned):
         assert torch.equal(old.energies.factor, dense.energies.factor)
@@ -98,11 +99,11 @@ def test_the_study_writes_its_results_and_computes_nothing_twice(tmp_path, monke
     assert (tmp_path / "error_bars.csv").read_bytes() == before
     rows = run_seed(settings, 0)
     cells = [(r["system"], r["method"], r["point"]) for r in rows if r["part"] == "calibration"]
-    chain = ["dense", "cut", "fine-tuned", "recalibrated"]
+    steps = ["dense", "cut", "fine-tuned", "recalibrated"]
     assert cells == [
-        *(("ethanol", "last layer", point) for point in chain),
+        *(("ethanol", "last_layer", point) for point in steps),
         ("ethanol", "committee", "recalibrated"),
-        *(("silicon", "last layer", point) for point in chain[1:]),
+        *(("silicon", "last_layer", point) for point in steps[1:]),
     ]
     for row in rows:
         if row["part"] == "calibration":
@@ -133,9 +134,11 @@ def test_the_atom_farthest_away_is_named():
 
 
 def test_only_systems_with_data_have_a_dense_point_and_a_committee():
-    found = {name: points(name) for name in ("3bpa", "silicon")}
-    assert [row["point"] for row in found["silicon"]] == ["cut", "fine-tuned", "recalibrated"]
-    assert {row["method"] for row in found["3bpa"]} == {"last layer", "committee"}
+    assert chain("silicon", "last_layer") == ["cut", "fine-tuned", "recalibrated"]
+    assert chain("3bpa", "last_layer")[0] == "dense"
+    assert chain("3bpa", "committee") == ["recalibrated"]
+    assert methods(asked(Path()), "silicon") == ["last_layer"]
+    assert methods(asked(Path()), "3bpa") == ["last_layer", "committee"]
 
 
 def test_silicon_is_shaken_by_as_much_as_asked():
@@ -149,7 +152,7 @@ def made_up() -> list[dict]:
     """Coverage with old laws is 0.10 and 0.12 too small."""
     rows: list[dict] = []
     for seed in (0, 1):
-        shared = {"system": "3bpa", "seed": seed, "method": "last layer"}
+        shared = {"system": "3bpa", "seed": seed, "method": "last_layer"}
         for point, coverage in (("fine-tuned", 0.80 - 0.02 * seed), ("recalibrated", 0.90)):
             rows.append(
                 {"part": "calibration", **shared, "point": point}
@@ -168,8 +171,8 @@ def made_up() -> list[dict]:
 def test_tables_say_what_was_found():
     text = error_bars_table(made_up())
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "3bpa last layer fine-tuned force -0.110 [-0.237, +0.017]" in lines  # 12.706 * 0.01
-    assert "3bpa last layer cluster 0.25 ± 0.00 0.25 ± 0.00 0.25 ± 0.00 2" in lines
+    assert "3bpa last_layer fine-tuned force -0.110 [-0.237, +0.017]" in lines  # 12.706 * 0.01
+    assert "3bpa last_layer cluster 0.25 ± 0.00 0.25 ± 0.00 0.25 ± 0.00 2" in lines
     assert "27 committee 45.0 4.50x" in lines
     assert "A new element was refused in 1 of 2 cases" in lines
     assert error_bars_table([]) == ""
