@@ -67,8 +67,8 @@ class TrainedModel:
         """Load a run's model. Nothing is unpickled.
 
         Args:
-            model: the folder of a run, a ``.safetensors`` file, or an estimator in memory, which
-                stays on its device.
+            model: the folder of a run (of ``specialise``, too), a ``.safetensors`` file, or an
+                estimator in memory, which stays on its device.
             which: ``"pruned"`` or ``"dense"``, of a folder; a file or an estimator is what it is.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             unit: of the target where the model does not say.
@@ -90,11 +90,13 @@ class TrainedModel:
         else:
             path = Path(model).expanduser()
             if path.is_dir():
-                path = path / f"{which}.safetensors"
+                whole, path = path, path / f"{which}.safetensors"
+                if which == "pruned" and not path.is_file():  # a run of specialise
+                    path = whole / "specialised.safetensors"
                 if not path.is_file():
                     raise InputError(
-                        f"{path.parent} holds no {path.name}; give the folder of a finished run "
-                        "(its out=DIR) or a .safetensors file"
+                        f"{whole} holds no {which}.safetensors; give the folder of a finished "
+                        "run (its out=DIR) or a .safetensors file"
                     )
             elif path.stem != which:
                 _refuse_dense(which, f"the file {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -105,7 +105,7 @@ def improved(
         InputError: there is one new structure only, or too few atoms for error bars.
     """
     start = time.perf_counter()
-    new, train, val = plain(new, "new"), plain(train, "training"), plain(val, "validation")
+    new, train, val = plain({"new": new, "training": train, "validation": val})
     check_one_kind([*train, *new, *val], "old and new")
     learned, judged = parted(new, held_out, seed)
     home = next(estimator.network.parameters()).device
@@ -210,22 +210,26 @@ def uncalibrated(estimator: Estimator) -> Estimator:
     return estimator.estimator if isinstance(estimator, Calibrated) else estimator
 
 
-def plain(graphs: Sequence[Data], split: str) -> list[Data]:
+def plain(parts: Mapping[str, Sequence[Data]]) -> list[list[Data]]:
     """Structures with labels in float64 and nothing else, so that one batch can hold all of them.
 
+    Stresses stay where all have one.
+
     Raises:
-        DataError: there is none, or a label is missing, NaN or infinite.
+        DataError: there is none in a part, or a label is missing, NaN or infinite.
     """
-    check_labels(graphs, split)
-    stress = all(graph.get("stress") is not None for graph in graphs)
-    found = []
-    for graph in graphs:
+    for split, graphs in parts.items():
+        check_labels(graphs, split)
+    stress = all(g.get("stress") is not None for graphs in parts.values() for g in graphs)
+
+    def one(graph: Data) -> Data:
         out = bare(graph)
         out.y, out.forces = graph.y.reshape(1).double(), graph.forces.double()
         if stress:
             out.stress = graph.stress.double().view(1, 3, 3)
-        found.append(out.cpu())
-    return found
+        return out.cpu()
+
+    return [[one(graph) for graph in graphs] for graphs in parts.values()]
 
 
 def parted(new: Sequence[Data], share: float, seed: int) -> tuple[list[Data], list[Data]]:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from small_adopted import potential, structures
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
@@ -23,7 +24,6 @@ from egnn_prune.uncertainty import (
     SinglePass,
     calibrate,
 )
-from tests.small_adopted import potential, structures
 
 FEW = PotentialSettings(steps=12, lr=3e-3, validations=1, ema=0.0, batch_size=4)
 
