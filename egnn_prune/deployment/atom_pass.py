@@ -95,6 +95,7 @@ def atom_pass(
         DataError: the batch cannot be used.
         InputError: a member's forces are NaN or infinite.
     """
+    prediction: Any
     slopes = spread = strain = None
     with atom_features(method.network) as kept:
         if members:
@@ -137,7 +138,8 @@ def atom_features(network: nn.Module) -> Iterator[list[Tensor]]:
 
     Of an ensemble that is what its first network says.
     """
-    first, kept = members_of(network)[0], []
+    first = members_of(network)[0]
+    kept: list[Tensor] = []
     name = getattr(first, "atom_layer", None)
     if name is None:
         yield kept

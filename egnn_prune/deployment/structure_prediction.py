@@ -116,9 +116,9 @@ class StructurePrediction:
         said = []
         if self.beyond_threshold:
             said.append(f"its epistemic deviation is beyond {self.threshold:.3g} {self.unit}")
-        std = self.max_force_std
-        if self.forces_beyond_threshold and std != np.inf:  # else its element says why
-            atom = self.named(int(np.argmax(self.forces_std)))
+        std = self.forces_std
+        if std is not None and self.forces_beyond_threshold and std.max() != np.inf:  # see below
+            atom = self.named(int(std.argmax()))
             limit = f"{self.forces_threshold:.3g} {self.unit}/Angstrom"
             said.append(f"the standard deviation of the force on {atom} is beyond {limit}")
         if self.unlike and self.unlike.reason:
@@ -147,9 +147,9 @@ class StructurePrediction:
 
     def converted(self, factor: float, unit: str) -> StructurePrediction:
         """The same in another unit, of which the present one is ``factor``."""
-        names = ("mean", "std", "epistemic_std", "ood_score", "threshold", "forces", "stress")
-        names += ("forces_std", "forces_threshold")
-        found = {name: getattr(self, name) for name in names}
+        energies = ("mean", "std", "epistemic_std", "ood_score", "threshold")
+        slopes = ("forces", "stress", "forces_std", "forces_threshold")
+        found = {name: getattr(self, name) for name in (*energies, *slopes)}
         numbers = {name: factor * value for name, value in found.items() if value is not None}
         limits = self.interval and (factor * self.interval[0], factor * self.interval[1])
         return replace(self, unit=unit, interval=limits, **numbers)

@@ -61,12 +61,11 @@ def error_bar_latencies(
 def with_error_bars(estimator: Estimator, batch: Batch | Data) -> AtomPass:
     """Energies and forces of a batch, and both error bars as they are calibrated."""
     method = estimator.estimator if isinstance(estimator, Calibrated) else estimator
-    bars = estimator.atoms
-    known = isinstance(bars, AtomErrorBars)
-    found = atom_pass(method, batch, members=known and bars.source == "members")
+    bars = estimator.atoms if isinstance(estimator.atoms, AtomErrorBars) else None
+    found = atom_pass(method, batch, members=bars is not None and bars.source == "members")
     if isinstance(estimator, Calibrated):
         with torch.no_grad():
             estimator.calibration(found.prediction)
-    if isinstance(bars, AtomErrorBars):
+    if bars is not None:
         found.error_bars(bars, batch.z)
     return found
