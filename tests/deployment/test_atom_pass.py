@@ -14,9 +14,9 @@ from trained_models import METHODS, irreps, network
 
 from egnn_prune.deployment.atom_pass import atom_pass, has_atom_features, need_atom_features
 from egnn_prune.errors import ConfigError
-from egnn_prune.models import energy_and_forces, energy_forces_stress
+from egnn_prune.models import PropertyModel, energy_and_forces, energy_forces_stress
 from egnn_prune.prediction import members_of
-from egnn_prune.pruning import compact
+from egnn_prune.pruning import apply_masks, compact
 from egnn_prune.uncertainty import (
     AtomErrorBars,
     AtomEvidence,
@@ -26,13 +26,22 @@ from egnn_prune.uncertainty import (
     SinglePass,
 )
 
+
+def halved(model: PropertyModel) -> PropertyModel:
+    """Half of the channels of every group held at zero."""
+    apply_masks(model, {g.name: torch.arange(g.n) % 2 == 0 for g in model.channel_groups()})
+    return model
+
+
 MEMBERS = {"read-out dropout": 5, "dropout": 4, "shallow": 3, "deep": 3, "irreps": 2}
 NETWORKS = {
     "adopted": potential,
     "masked": lambda dtype: masked(potential(dtype)),
     "compact": lambda dtype: compact(masked(potential(dtype))),
     "egnn": network,
+    "compact egnn": lambda dtype: compact(halved(network(dtype))),
     "irreps": irreps,
+    "compact irreps": lambda dtype: compact(halved(irreps(dtype))),
 }
 
 
