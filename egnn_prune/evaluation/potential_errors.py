@@ -82,12 +82,13 @@ def reference_arrays(graphs: Sequence[Data]) -> Arrays:
 
     Returns:
         ``atoms [B]``, ``energy_reference [B]`` in eV, ``forces_reference [sum N, 3]`` in
-        eV/Angstrom, and ``z [sum N]``.
+        eV/Angstrom, ``pos [sum N, 3]`` in Angstrom, and ``z [sum N]``.
     """
     return {
         "atoms": np.array([len(graph.pos) for graph in graphs]),
         "energy_reference": _joined(graphs, "y").flatten().numpy(),
         "forces_reference": _joined(graphs, "forces").numpy(),
+        "pos": _joined(graphs, "pos").numpy(),
         "z": torch.cat([graph.z.cpu() for graph in graphs]).numpy(),
     }
 

@@ -32,13 +32,8 @@ NARROW = {50: 0.01, 80: 0.01, 90: 0.01}
 
 
 @pytest.fixture
-def metrics_with_forces(calibrated_metrics: dict[str, Any]) -> dict[str, Any]:
-    return calibrated_metrics
-
-
-@pytest.fixture
-def arrays(metrics_with_forces: dict[str, Any], calibrated_predictions: Arrays) -> Arrays:
-    force_arrays.add_force_bars(metrics_with_forces, calibrated_predictions)
+def arrays(calibrated_metrics: dict[str, Any], calibrated_predictions: Arrays) -> Arrays:
+    force_arrays.add_force_bars(calibrated_metrics, calibrated_predictions)
     return calibrated_predictions
 
 
@@ -94,15 +89,13 @@ def test_atoms_of_one_structure_are_no_independent_draws() -> None:
     assert force_halves(unknown) == {}
 
 
-def test_the_figure_shows_these_numbers(
-    metrics_with_forces: dict[str, Any], arrays: Arrays
-) -> None:
-    figure = force_calibration_figure(metrics_with_forces, arrays)
+def test_the_figure_shows_these_numbers(calibrated_metrics: dict[str, Any], arrays: Arrays) -> None:
+    figure = force_calibration_figure(calibrated_metrics, arrays)
     assert figure is not None and len(figure.axes) == 6
     for row, prefix in ((figure.axes[:3], "force_"), (figure.axes[3:], "ood_force_")):
         size, held, ranks = row
         split = "test" if prefix == "force_" else "ood"
-        model = metrics_with_forces["models"]["pruned"]
+        model = calibrated_metrics["models"]["pruned"]
         raw, calibrated = held.lines[-2:]
         for line, suffix in ((raw, ""), (calibrated, "_calibrated")):
             expected = [model[f"{prefix}coverage_{p}{suffix}"] for p in (50, 80, 90, 95)]
@@ -114,14 +107,13 @@ def test_the_figure_shows_these_numbers(
         np.testing.assert_allclose(size.lines[-1].get_xdata(), x)
         np.testing.assert_allclose(size.lines[-1].get_ydata(), y)
         np.testing.assert_allclose(y, x, rtol=0.25)  # the error bars are true
-        oracle, _, _, final = ranks.lines[-4], *ranks.lines[-3:]
-        del oracle
+        final = ranks.lines[-1]
         assert final.get_ydata()[0] == pytest.approx(1) and final.get_ydata()[-1] < 0.6
     assert [text.get_text() for text in figure.axes[0].texts][1] == "0.970 → 0.060"
 
 
-def test_single_atoms_with_quantiles(metrics_with_forces: dict[str, Any], arrays: Arrays) -> None:
-    figure = atom_errors_figure(metrics_with_forces, arrays)
+def test_single_atoms_with_quantiles(calibrated_metrics: dict[str, Any], arrays: Arrays) -> None:
+    figure = atom_errors_figure(calibrated_metrics, arrays)
     assert figure is not None
     for axes, name in zip(figure.axes, ("dense", "pruned"), strict=True):
         assert axes.get_title("left") == name
@@ -138,9 +130,9 @@ def test_single_atoms_with_quantiles(metrics_with_forces: dict[str, Any], arrays
 
 
 def test_the_page_has_the_section_and_the_tables_the_rows(
-    calibrated_run: Path, metrics_with_forces: dict[str, Any], arrays: Arrays
+    calibrated_run: Path, calibrated_metrics: dict[str, Any], arrays: Arrays
 ) -> None:
-    section = force_section(metrics_with_forces, arrays)
+    section = force_section(calibrated_metrics, arrays)
     assert section is not None
     assert section.verdict[0].startswith("Dense: intervals that promise 50 / 80 / 90 / 95 % of")
     assert "the promise is kept" in section.verdict[1]
@@ -152,11 +144,11 @@ def test_the_page_has_the_section_and_the_tables_the_rows(
     rows = {row.key: row for row in section.rows}
     assert rows["force_ence"].texts["pruned"] == "0.970 → 0.0600"
     assert rows["force_coverage_50"].texts["pruned"].endswith("→ 0.500")
-    table = comparison_table(metrics_with_forces)
+    table = comparison_table(calibrated_metrics)
     for label in ("ENCE of forces", "Coverage of 90 %, forces", "AUROC of wrong atoms"):
         assert label in table
-    metrics_with_forces["models"]["pruned"]["force_coverage_90_calibrated"] = 0.7
-    changed = force_section(metrics_with_forces, arrays)
+    calibrated_metrics["models"]["pruned"]["force_coverage_90_calibrated"] = 0.7
+    changed = force_section(calibrated_metrics, arrays)
     assert changed is not None and "the promise is not kept" in changed.verdict[1]
 
 
@@ -167,15 +159,15 @@ def _rewritten(folder: Path, metrics: dict[str, Any], arrays: Arrays) -> str:
 
 
 def test_an_old_run_has_the_page_it_had(
-    calibrated_run: Path, metrics_with_forces: dict[str, Any], calibrated_predictions: Arrays
+    calibrated_run: Path, calibrated_metrics: dict[str, Any], calibrated_predictions: Arrays
 ) -> None:
-    before = _rewritten(calibrated_run, metrics_with_forces, calibrated_predictions)
+    before = _rewritten(calibrated_run, calibrated_metrics, calibrated_predictions)
     assert not (calibrated_run / "force_calibration.png").exists()
     assert not (calibrated_run / "atom_errors.png").exists()
-    force_arrays.add_force_bars(metrics_with_forces, calibrated_predictions)
+    force_arrays.add_force_bars(calibrated_metrics, calibrated_predictions)
     z = calibrated_predictions["gallery_test_z"]
     calibrated_predictions["gallery_test_forces_std"] = np.linspace(0.01, 0.2, len(z))
-    after = _rewritten(calibrated_run, metrics_with_forces, calibrated_predictions)
+    after = _rewritten(calibrated_run, calibrated_metrics, calibrated_predictions)
     assert after.count("<img") == before.count("<img") + 2
     for present in (
         "<h2>Error bars of forces</h2>",
@@ -207,14 +199,14 @@ def test_sources_that_differ_are_named() -> None:
 
 
 def test_atoms_are_coloured_and_ringed_in_the_gallery(
-    metrics_with_forces: dict[str, Any], arrays: Arrays
+    calibrated_metrics: dict[str, Any], arrays: Arrays
 ) -> None:
-    plain = gallery_figure(metrics_with_forces, arrays)
+    plain = gallery_figure(calibrated_metrics, arrays)
     z = arrays["gallery_test_z"]
     std, distance = np.full(len(z), 0.01), np.full(len(z), 0.5)
     std[-1], distance[-1] = 0.4, 1.2  # the hydrogen of HCN, the first to be shown
     arrays |= {"gallery_test_forces_std": std, "gallery_test_distance": distance}
-    figure = gallery_figure(metrics_with_forces, arrays)
+    figure = gallery_figure(calibrated_metrics, arrays)
     assert plain is not None and figure is not None
 
     def faces(axes: Any) -> list[float]:
@@ -233,4 +225,4 @@ def test_atoms_are_coloured_and_ringed_in_the_gallery(
     assert any("eV/Å" in text.get_text() for text in figure.texts)
     arrays["gallery_test_distance"] = distance[:-1]
     with pytest.raises(DataError, match="'gallery_test_distance' has shape"):
-        gallery_figure(metrics_with_forces, arrays)
+        gallery_figure(calibrated_metrics, arrays)

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 
 QUANTILES = (0.5, 0.9)
 """Of the errors of atoms with error bars of one length."""
+_STYLES: tuple[Any, ...] = ("-", (0, (1, 1)))
 _BINS, _CELLS = 10, (24, 60)
 _ATOMS = 20
 """In a bin, at least."""
@@ -97,8 +98,8 @@ def atom_errors(bars: Mapping[str, ForceBars], labels: Mapping[str, str], unit: 
         for i in (0, 1)
     ]
     for axes, (name, (std, size)) in zip(panels, points.items(), strict=True):
-        inside = [np.clip(v, e[0], e[-1]) for v, e in zip((std, size), edges, strict=True)]
-        count = np.histogram2d(*inside, bins=edges)[0]
+        x, y = (np.clip(v, e[0], e[-1]) for v, e in zip((std, size), edges, strict=True))
+        count = np.histogram2d(x, y, bins=(edges[0], edges[1]))[0]
         axes.pcolormesh(
             *(edges[0], edges[1], np.ma.masked_equal(count.T, 0)),
             norm=LogNorm(1, max(2.0, count.max())),
@@ -106,7 +107,7 @@ def atom_errors(bars: Mapping[str, ForceBars], labels: Mapping[str, str], unit: 
             alpha=0.75,
             rasterized=True,
         )
-        for (q, found), style in zip(_lines(std, size).items(), ("-", (0, (1, 1))), strict=True):
+        for (q, found), style in zip(_lines(std, size).items(), _STYLES, strict=True):
             # with a white edge, to be seen on the density
             halo = [Stroke(linewidth=3.5, foreground="white"), Normal()]
             axes.plot(*found, color=BLACK, linestyle=style, label=f"{q:.0%}", path_effects=halo)
@@ -118,8 +119,11 @@ def atom_errors(bars: Mapping[str, ForceBars], labels: Mapping[str, str], unit: 
         axes.set_title(labels[name])
         axes.set_xlabel(f"error bar ({unit})")
     panels[0].set_ylabel(f"error of the atom ({unit})")
-    texts = {"-": "half of the atoms lie below", (0, (1, 1)): "90 % of the atoms lie below"}
-    handles = [Line2D([], [], color=BLACK, linestyle=s, label=t) for s, t in texts.items()]
+    texts = ("half of the atoms lie below", "90 % of the atoms lie below")
+    handles = [
+        Line2D([], [], color=BLACK, linestyle=style, label=text)
+        for style, text in zip(_STYLES, texts, strict=True)
+    ]
     handles.append(Line2D([], [], color=GREY, linestyle="--", lw=1, label="as long as the error"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     return figure
