@@ -38,6 +38,7 @@ COMMANDS = {
     "study selection": Entry("jobs:SELECTION", "which graphs to fine-tune a pruned network on"),
     "study acquisition": Entry("jobs:ACQUISITION", "which structures to label next"),
     "study centroid": Entry("jobs:CENTROID", "training on uncertain graphs, on a toy"),
+    "study forces": Entry("jobs:FORCES", "error bars of forces, by what was learned"),
     "study specialisation": Entry("jobs:SPECIALISATION", "what a potential made small can do"),
     "sweep": Entry("jobs:CRITERIA", "short for study criteria"),
     "bench": Entry("bench:main", "time training steps, pruned networks, and error bars"),
