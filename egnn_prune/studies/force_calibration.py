@@ -74,14 +74,14 @@ RATES = (5e-3, 2e-3)
 
 def run_seed(settings: ForceCalibrationStudySettings, seed: int) -> list[Row]:
     """All cells of a seed; finished ones are read, not computed again."""
-    source = data_source(settings)
+    data = data_source(settings)
     unshared = ("out", "seeds", "networks", "threads")
-    asked = {k: v for k, v in asdict(settings).items() if k not in unshared} | {"data": source}
+    asked = {k: v for k, v in asdict(settings).items() if k not in unshared} | {"data": data}
     rows: list[Row] = []
     for network in settings.networks:
         path = study_folder(settings) / f"{network}-seed{seed}.json"
         saved = Rows(path, asked, network=network, seed=seed)
-        bench = Bench(settings, source, network, seed)
+        bench = Bench(settings, data, network, seed)
         cells = [
             {"arm": arm, "size": size, "source": source}
             for arm in ARMS
