@@ -149,7 +149,8 @@ def score_force_uncertainty(
     bars = force_bars(model)
     if bars is None:
         return {}, {}
-    found, arrays = {}, {}
+    found: dict[str, AtomEvidence] = {}
+    arrays: Arrays = {}
     for split in ("test", "ood"):
         graphs = list(dataset.split(split))
         if graphs:
