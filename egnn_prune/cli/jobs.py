@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from egnn_prune.cli.script import one_sentence
+from egnn_prune.configs.force_calibration_study import ForceCalibrationStudySettings
 from egnn_prune.configs.settings import (
     AcquisitionSettings,
     CalibrationStudySettings,
@@ -197,6 +198,18 @@ second half sees ordinary ones (baseline), those of which the network is least s
 random ones, with a share of the channels pruned when it begins. Writes centroid.csv, a table of
 errors and of their differences to the baseline, paired by seed, and a figure. Interrupted, the same
 command goes on where it stopped.""",
+)
+
+FORCES = Job(
+    ForceCalibrationStudySettings,
+    "force_calibration_study",
+    "studies.force_calibration:run_force_calibration_study",
+    """\
+Does training on energies alone miscalibrate forces, and do a few steps on forces mend it? Trains an
+EGNN and an IrrepsNet on energies, on energies and at last on forces, or on both from the start, for
+equally many steps, prunes each, and judges error bars of its forces from distances of features and
+from the members' spread, before and after calibration. Writes force_calibration.csv, tables and a
+figure. Interrupted, the same command goes on where it stopped.""",
 )
 
 SPECIALISATION = Job(

@@ -38,6 +38,7 @@ COMMANDS = {
     "study selection": Entry("jobs:SELECTION", "which graphs to fine-tune a pruned network on"),
     "study acquisition": Entry("jobs:ACQUISITION", "which structures to label next"),
     "study centroid": Entry("jobs:CENTROID", "training on uncertain graphs, on a toy"),
+    "study forces": Entry("jobs:FORCES", "error bars of forces, by what was learned"),
     "study specialisation": Entry("jobs:SPECIALISATION", "what a potential made small can do"),
     "study what-to-label": Entry("jobs:WHAT_TO_LABEL", "which structures a potential learns from"),
     "study error-bars": Entry("jobs:ERROR_BARS", "error bars of potentials that were made small"),

@@ -62,7 +62,7 @@ def has_members(method: Estimator, graph: Data) -> bool:
 
 
 def fit_likelier_bars(
-    estimator: Calibrated,
+    estimator: Estimator,
     train: Sequence[Data],
     val: Sequence[Data],
     device: torch.device | None = None,
@@ -73,7 +73,7 @@ def fit_likelier_bars(
     decide, by the mean Gaussian negative log-likelihood of the calibrated bars.
 
     Args:
-        estimator: gets the bars, see :func:`~egnn_prune.evaluation.fit_atom_error_bars`.
+        estimator: gets the bars, which are saved with it.
         train: structures that it was trained on, with forces; of many some are looked at.
         val: others.
         device: where to run, by default where the network is.
@@ -86,7 +86,21 @@ def fit_likelier_bars(
         DataError: a structure has no forces.
         InputError: no bars can be fitted, see :meth:`AtomErrorBars.fit`.
     """
-    several = has_members(estimator.estimator.eval(), train[0])
+    found = bars_by_source(estimator, train, val, device)
+    best = min(found, key=lambda source: found[source][1])
+    estimator.atoms = found[best][0].to(next(estimator.network.parameters()).device)
+    return {source: found[source][1] for source in (best, *found)}
+
+
+def bars_by_source(
+    estimator: Estimator,
+    train: Sequence[Data],
+    val: Sequence[Data],
+    device: torch.device | None = None,
+) -> dict[str, tuple[AtomErrorBars, float]]:
+    """Error bars from every source, each with its likelihood; see :func:`fit_likelier_bars`."""
+    method = estimator.estimator if isinstance(estimator, Calibrated) else estimator
+    several = has_members(method.eval(), train[0])
     # the spread is compared with errors on validation alone: training atoms need features only
     seen, held_out = (
         evidence(estimator, graphs, members=m, device=device, label=label, batch_size=BATCH)
@@ -95,12 +109,11 @@ def fit_likelier_bars(
             (list(val), several, "atoms to calibrate on"),
         )
     )
-    sources = ("distance", "members") if several else ("distance",)
-    bars = {source: AtomErrorBars(source).fit(seen, held_out) for source in sources}
-    likelihoods = {source: likelihood(found, held_out) for source, found in bars.items()}
-    best = min(likelihoods, key=lambda source: likelihoods[source])
-    estimator.atoms = bars[best].to(next(estimator.network.parameters()).device)
-    return {best: likelihoods[best]} | likelihoods
+    found = {}
+    for source in ("distance", "members") if several else ("distance",):
+        bars = AtomErrorBars(source).fit(seen, held_out)
+        found[source] = bars, likelihood(bars, held_out)
+    return found
 
 
 def likelihood(bars: AtomErrorBars, found: AtomEvidence) -> float:
@@ -136,7 +149,8 @@ def score_force_uncertainty(
     bars = force_bars(model)
     if bars is None:
         return {}, {}
-    found, arrays = {}, {}
+    found: dict[str, AtomEvidence] = {}
+    arrays: Arrays = {}
     for split in ("test", "ood"):
         graphs = list(dataset.split(split))
         if graphs:
