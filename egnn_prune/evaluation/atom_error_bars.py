@@ -71,6 +71,7 @@ def evidence(
     members: bool = False,
     device: torch.device | None = None,
     label: str = "atoms",
+    batch_size: int = BATCH,
 ) -> AtomEvidence:
     """Features, force errors and spread of every atom of structures with forces, on the CPU.
 
@@ -85,7 +86,7 @@ def evidence(
     device = device or next(method.network.parameters()).device
     method.to(device).eval()
     parts = []
-    for batch in batches(graphs, label):
+    for batch in batches(graphs, label, batch_size):
         batch = batch.to(device)
         found = atom_pass(method, batch, members=members)
         assert found.forces is not None and found.features is not None
@@ -101,10 +102,10 @@ def evidence(
     return AtomEvidence.cat(parts)
 
 
-def batches(graphs: Sequence[Data], label: str) -> Iterable[Batch]:
+def batches(graphs: Sequence[Data], label: str, size: int = BATCH) -> Iterable[Batch]:
     """Structures in order, with a progress bar; crystals and molecules share no batch."""
     alike = len({g.get("cell") is None for g in graphs}) == 1
-    return tqdm(DataLoader(list(graphs), BATCH if alike else 1), label, leave=False)
+    return tqdm(DataLoader(list(graphs), size if alike else 1), label, leave=False)
 
 
 def force_scores(
