@@ -73,6 +73,7 @@ def test_a_killed_run_loses_nothing(tmp_path):
     first = Collection(tmp_path)
     for k, atoms in enumerate((ethanol(0.3, 0), crystal(), ethanol(0.3, 1))):
         first.add(atoms, 0.1 * (k + 1), labels(atoms) if k < 2 else None)
+        assert len(Collection(tmp_path)) == k + 1  # on the disk at once
     first.mark_learned(first.waiting[:1])
     again = Collection(tmp_path)  # the other one was never closed
     assert len(again.waiting) == 2 and len(again.learned) == 1
