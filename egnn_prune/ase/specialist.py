@@ -321,7 +321,9 @@ class SpecialistCalculator(PrunedCalculator):
             )
         improve = self._improve
         if improve is None:
-            from egnn_prune.evaluation.improvement import improved as improve
+            from egnn_prune.evaluation.improvement import improved
+
+            improve = improved
         waiting = self.collection.waiting
         self._tried = len(waiting)
         for item in waiting:
