@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -320,7 +321,9 @@ class SpecialistCalculator(PrunedCalculator):
             )
         improve = self._improve
         if improve is None:
-            from egnn_prune.evaluation.improvement import improved as improve
+            from egnn_prune.evaluation.improvement import improved
+
+            improve = improved
         waiting = self.collection.waiting
         self._tried = len(waiting)
         for item in waiting:
@@ -328,9 +331,10 @@ class SpecialistCalculator(PrunedCalculator):
                 self.collection.label(item, self.teacher(item.atoms))
         new = [self._graph_with_labels(item) for item in waiting]
         train = self.train + [self._graph_with_labels(item) for item in self.collection.learned]
+        trainable = copy.deepcopy(self.model.estimator).requires_grad_(True)
         try:
             found = improve(
-                self.model.estimator,
+                trainable,
                 new,
                 train,
                 self.val,
@@ -339,6 +343,7 @@ class SpecialistCalculator(PrunedCalculator):
                 device=self.model.device,
             )
         except InputError as error:
+            self.attempts.append({"accepted": False, "reason": str(error)})
             warnings.warn(f"the network learned nothing: {error}", UncertaintyWarning, stacklevel=2)
             return False
         if found.accepted:

@@ -82,7 +82,7 @@ class Teacher:
             how: dict[str, Any] = {"device": device, "force_uncertainty": False}
             if isinstance(teacher, Estimator):
                 how["unit"] = "eV"
-            self.calculator = PrunedCalculator(teacher, None, "ignore", **how)  # type: ignore[arg-type]
+            self.calculator = PrunedCalculator(teacher, None, "ignore", **how)
 
     @property
     def elements(self) -> tuple[int, ...] | None:

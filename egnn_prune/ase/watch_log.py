@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +112,10 @@ class WatchLog:
         if len(self.rows) < 2:
             return
         from egnn_prune.report.common.style import png_bytes  # matplotlib
+        from egnn_prune.report.run.watched_dynamics import watched_dynamics_plot
 
-        with suppress(ModuleNotFoundError):
-            from egnn_prune.report.run.watched_dynamics import watched_dynamics_plot
-
-            figure = watched_dynamics_plot(self.rows, self.calculator.forces_threshold, title)
-            write_atomic(folder / "specialist.png", png_bytes(figure))
+        figure = watched_dynamics_plot(self.rows, self.calculator.forces_threshold, title)
+        write_atomic(folder / "specialist.png", png_bytes(figure))
 
 
 def said(found: dict[str, Any]) -> str:
