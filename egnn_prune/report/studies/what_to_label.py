@@ -25,7 +25,7 @@ from egnn_prune.report.common.statistics import (
 from egnn_prune.report.common.style import house_style, light_grid, looks, new_figure
 
 RANDOM, BEFORE = "random", "none"
-TESTS = {"rare_force_rmse": "rare", "common_force_rmse": "300 K"}
+TESTS = {"rare_force_rmse": "rare ones", "common_force_rmse": "300 K"}
 KINDS = {"hot": "hot frames", "bond": "a stretched bond"}
 
 
@@ -92,7 +92,7 @@ def what_to_label_plot(rows: Rows, labelled: int = 0) -> Figure:
             axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
             axes.set_xlabel(f"share of the pool: {KINDS.get(kind, kind)}")
             axes.set_ylabel("RMSE minus random's (meV/Å)")
-            axes.set_title(f"Forces, {title} test structures: below 0 beats random")
+            axes.set_title(f"Tested on {title}: below 0 beats random")
             light_grid(axes, "y")
     if kinds:
         legend_below(figure, panels[0][0])
