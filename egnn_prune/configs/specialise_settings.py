@@ -69,6 +69,23 @@ class SpecialiseTrainingSettings:
 
 
 @dataclass
+class PotentialUncertaintySettings:
+    """Where the error bars of energies and forces come from."""
+
+    method: str = setting(
+        "last_layer",
+        "last_layer: no training more; shallow: several read-outs; committee: several networks",
+        choices=("last_layer", "shallow", "committee", "none"),
+    )
+    members: int = setting(4, "read-outs of shallow, networks of committee", low=2)
+    calibration: str = setting(
+        "variance",
+        "of energies, fitted on validation; variance, robust: one factor, monotone, power: a map",
+        choices=("variance", "robust", "monotone", "power", "isotonic", "conformal", "none"),
+    )
+
+
+@dataclass
 class SpecialiseSettings:
     """The whole job."""
 
@@ -110,3 +127,4 @@ class SpecialiseSettings:
     data: StructureSettings = field(default_factory=StructureSettings)
     cut: CutSettings = field(default_factory=CutSettings)
     training: SpecialiseTrainingSettings = field(default_factory=SpecialiseTrainingSettings)
+    uncertainty: PotentialUncertaintySettings = field(default_factory=PotentialUncertaintySettings)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torch_geometric.data import Data
 
 from egnn_prune.ase.sampling import dynamics_frames
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
@@ -16,6 +18,7 @@ from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline.run_context import Outputs, say
+from egnn_prune.pipeline.specialise_bars import epistemic_quantiles
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.training import (
@@ -27,7 +30,7 @@ from egnn_prune.training import (
     refit_shifts,
 )
 from egnn_prune.training.distillation import augmented, label
-from egnn_prune.uncertainty import SinglePass
+from egnn_prune.uncertainty import Calibrated, Estimator, SinglePass
 
 #: Steps in which the rate rises: Adam's first steps are as long as its later ones.
 WARMUP_STEPS = 20
@@ -36,6 +39,10 @@ STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
 TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
 SCRATCH = "stages/scratch.safetensors"
 FINETUNED, SPECIALISED = "finetuned.safetensors", "specialised.safetensors"
+#: The networks that were trained, before they get error bars.
+FITTED = {
+    name: f"stages/{name}_network.safetensors" for name in ("finetuned", "specialised", "scratch")
+}
 #: The files of the models that are compared, in the order of every table.
 COMPARED = {
     "teacher": TEACHER,
@@ -58,7 +65,7 @@ class SpecialiseContext:
         device: where training runs.
     """
 
-    stages = 9
+    stages = 10
 
     def __init__(
         self, settings: SpecialiseSettings, folder: RunFolder, device: torch.device
@@ -83,11 +90,23 @@ class SpecialiseContext:
             say(f"  {line}")
 
     def fit(
-        self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None
+        self,
+        name: str,
+        model: nn.Module,
+        steps: int | None = None,
+        lr: float | None = None,
+        draw: int = 0,
     ) -> FitResult:
         """Train in place; the learning curve of a model that is compared is kept.
 
         The energies per element are those of the data before and after: fits look at forces.
+
+        Args:
+            name: for the progress bar and the curve.
+            model: a potential.
+            steps: of the optimiser, by default those of the settings.
+            lr: highest learning rate, by default that of the settings.
+            draw: from 1 on a draw of the training structures with replacement, in another order.
         """
         t = self.settings.training
         steps = steps or t.steps
@@ -99,6 +118,8 @@ class SpecialiseContext:
             validations=max(2, min(10, steps // 10)),
         )
         train = self.dataset.split("train")
+        if draw:
+            train = resampled(train, self.settings.seed + draw)
         refit_shifts(model, train)
         found = fit_potential(
             model,
@@ -107,7 +128,7 @@ class SpecialiseContext:
             how,
             losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
             device=self.device,
-            seed=self.settings.seed,
+            seed=self.settings.seed + draw,
             label=name,
         )
         refit_shifts(model, train)
@@ -122,12 +143,19 @@ class SpecialiseContext:
         curve.write(self.folder.path / "curves" / f"{name}.csv")
 
     def save(self, model: nn.Module, name: str) -> None:
-        """Write a potential into the run's folder, so that a calculator can open it."""
+        """Write a potential into the run's folder, so that a calculator can open it.
+
+        Of one with error bars the file also says how uncertain validation structures are.
+        """
         known: dict[str, Any] = {}
-        if name == SPECIALISED and (domain := TrainingDomain.of(self.dataset.split("train"))):
+        barred = isinstance(model, Estimator)
+        if (barred or name == SPECIALISED) and (domain := self.domain):
             known["training_domain"] = domain.to_json()
+        if isinstance(model, Estimator):
+            val = self.dataset.split("val")
+            known["validation_epistemic_std"] = epistemic_quantiles(model, val, self.device)
         checkpoint.save(
-            SinglePass(model),
+            model if barred else SinglePass(model),
             self.folder.path / name,
             target="energy",
             unit="eV",
@@ -136,9 +164,20 @@ class SpecialiseContext:
             **known,
         )
 
+    @cached_property
+    def domain(self) -> TrainingDomain | None:
+        """What the training structures look like."""
+        return TrainingDomain.of(self.dataset.split("train"))
+
     def load(self, name: str) -> Any:
-        """A potential that an earlier stage saved."""
+        """A potential that an earlier stage saved, without its error bars."""
         return checkpoint.load(self.folder.path / name)
+
+    def load_calibrated(self, name: str) -> Calibrated:
+        """The same with them."""
+        found = checkpoint.load_estimator(self.folder.path / name)
+        assert isinstance(found, Calibrated)
+        return found
 
     def labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
         """The data set with the teacher's labels, shaken copies and frames of its dynamics."""
@@ -164,3 +203,10 @@ class SpecialiseContext:
             for split, graphs in parts.items()
         }
         return structures.replaced(dataset, found)
+
+
+def resampled(graphs: Sequence[Data], seed: int) -> list[Data]:
+    """As many of the structures, drawn with replacement (Breiman 1996): about 63 % of them."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(graphs), (len(graphs),), generator=generator)
+    return [graphs[int(row)] for row in rows]

@@ -59,6 +59,7 @@ def tiny(out: Path, path: Path | None, **changes: Any) -> SpecialiseSettings:
     settings.budget, settings.budgets = 0.6, [0.8, 0.6, 0.01]
     settings.cut.timings, settings.cut.steps, settings.training.steps = 1, 2, STEPS
     settings.training.scratch_lrs = [1e-3, 1e-2]
+    settings.uncertainty.method = "none"  # error bars: test_specialise_bars.py
     for name, value in changes.items():
         section, _, last = name.rpartition("__")
         node = getattr(settings, section) if section else settings
