@@ -199,7 +199,7 @@ def refitted(
     method = uncalibrated(old)
     network.to(device)
     found = type(method)(network, **method.settings()).to(device)
-    found.fit(batch.to(device) for batch in DataLoader(train, BATCH))
+    found.fit([batch.to(device) for batch in DataLoader(train, BATCH)])  # may read them again
     if isinstance(old, Calibrated):
         kind = type(old.calibration)(**old.calibration.settings())
         found = calibrate(found, (batch.to(device) for batch in DataLoader(val, BATCH)), kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from ase.io import read, write
 from tiny_teacher import structures, tiny_teacher, write_labelled
 from torch_geometric.loader import DataLoader
 
+from egnn_prune import adapters
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.evaluation import improvement
 from egnn_prune.evaluation.atom_error_bars import fit_atom_error_bars
+from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline import specialise_pool as pooling
+from egnn_prune.pipeline.specialise import run
 from egnn_prune.pipeline.specialise_pool import (
     Pool,
     check_pool,
@@ -97,7 +102,6 @@ def test_pools_that_cannot_be_used_are_refused(tmp_path, pool_file, run_structur
         check_pool(settings(tmp_path / "absent.xyz"))
     with pytest.raises(ConfigError, match="label=4 structures are too few for rounds=3"):
         check_pool(settings(pool_file, rounds=3))
-    check_pool(settings(None, rounds=30))
     one = tmp_path / "one.xyz"
     write(one, structures(1, seed=9), format="extxyz")
     with pytest.raises(DataError, match=r"holds 1 structures .* lower label"):
@@ -173,3 +177,62 @@ def test_labelled_structures_are_written_for_others(tmp_path, run_structures):
     for atoms, graph in zip(read(path, ":"), run_structures[0], strict=False):
         assert atoms.get_potential_energy() == pytest.approx(float(graph.y))
         assert atoms.get_forces() == pytest.approx(graph.forces.numpy(), abs=1e-7)
+
+
+# ---------------------------------------------------------------- the whole command
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """Runs the command on the tiny teacher, without figures; times are numbers of weights."""
+    monkeypatch.setattr(adapters, "load", lambda name, modal: tiny_teacher(), raising=False)
+    monkeypatch.setattr("egnn_prune.pipeline.specialise_cut.COPIES", (0.0, 0.5))
+    for name, value in (("REPEATS", 1), ("WARMUP", 1), ("latencies", by_size)):
+        monkeypatch.setattr(measuring, name, value)
+    monkeypatch.setattr(
+        "egnn_prune.report.specialise.write_report",
+        lambda folder: (folder / "report.html").write_text("nothing"),
+    )
+
+    def run_it(out: Path, path: Path, **changes: Any) -> dict[str, Any]:
+        s = settings(None, out=str(out), device="cpu", threads=1, teacher="tiny", **changes)
+        s.data.path, s.budget, s.budgets = str(path), 0.8, [0.8]
+        s.cut.timings = s.cut.steps = 1
+        s.training.steps, s.training.scratch_lrs = 2, [1e-3]
+        s.training.dynamics = s.training.augmented = 0
+        return json.loads((run(s) / "metrics.json").read_text())
+
+    return run_it
+
+
+def by_size(models: dict[str, Any], *_: Any) -> dict[str, float]:
+    return {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+
+
+def test_the_command_learns_from_a_pool(job, tmp_path):
+    path, out = tmp_path / "mine.xyz", tmp_path / "run"
+    write(path, structures(110), format="extxyz")
+    new = write_labelled(tmp_path / "pool.xyz", structures(12, seed=500))
+    found = job(out, path, labels="teacher", pool=str(new), selection="diverse")
+    pool = found["pool"]
+    assert (pool["size"], pool["selection"], pool["labels"]) == (12, "diverse", "teacher")
+    assert [result["labelled"] for result in pool["rounds"]] == [2, 2]
+    assert len(read(out / "labelled.extxyz", ":")) == 4
+    learned = checkpoint.load(out / "stages" / "learned_network.safetensors")
+    final = checkpoint.load_estimator(out / "specialised.safetensors")
+    for a, b in zip(learned.parameters(), final.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    accepted = any(result["accepted"] for result in pool["rounds"])
+    begun = checkpoint.load(out / "stages" / "specialised_network.safetensors")
+    pairs = zip(begun.parameters(), learned.parameters(), strict=True)
+    assert accepted is not all(torch.equal(a, b) for a, b in pairs)
+    assert final.atoms is not None and "force_ence_calibrated" in found["models"]["specialised"]
+
+
+def test_what_is_said_of_a_pool_without_one(tmp_path):
+    with pytest.raises(ConfigError, match="rounds is about a pool"):
+        check_pool(SpecialiseSettings(rounds=3))
+    s = settings(tmp_path / "pool.xyz")
+    s.uncertainty.method = "none"
+    with pytest.raises(ConfigError, match="selection=uncertain goes by error bars"):
+        check_pool(s)
