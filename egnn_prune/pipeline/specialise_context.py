@@ -23,7 +23,6 @@ from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.training import (
     FitResult,
-    LearningCurve,
     PotentialLosses,
     PotentialSettings,
     fit_potential,
@@ -97,12 +96,12 @@ class SpecialiseContext:
         lr: float | None = None,
         draw: int = 0,
     ) -> FitResult:
-        """Train in place; the learning curve of a model that is compared is kept.
+        """Train in place.
 
         The energies per element are those of the data before and after: fits look at forces.
 
         Args:
-            name: for the progress bar and the curve.
+            name: for the progress bar.
             model: a potential.
             steps: of the optimiser, by default those of the settings.
             lr: highest learning rate, by default that of the settings.
@@ -132,15 +131,7 @@ class SpecialiseContext:
             label=name,
         )
         refit_shifts(model, train)
-        if name in COMPARED:
-            self.write_curve(name, found)
         return found
-
-    def write_curve(self, name: str, found: FitResult) -> None:
-        """Write the validation errors of a fit as CSV."""
-        curve = LearningCurve()
-        curve.rows = found.curve
-        curve.write(self.folder.path / "curves" / f"{name}.csv")
 
     def save(self, model: nn.Module, name: str) -> None:
         """Write a potential into the run's folder, so that a calculator can open it.
@@ -203,6 +194,15 @@ class SpecialiseContext:
             for split, graphs in parts.items()
         }
         return structures.replaced(dataset, found)
+
+
+def about_fit(found: FitResult) -> Outputs:
+    """What a stage writes down of its fit."""
+    return {
+        "train_seconds": found.seconds,
+        "force_rmse_mev_per_angstrom": found.force_rmse,
+        "curve": found.curve,
+    }
 
 
 def resampled(graphs: Sequence[Data], seed: int) -> list[Data]:
