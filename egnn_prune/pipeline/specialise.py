@@ -33,6 +33,7 @@ from egnn_prune.pipeline.specialise_context import (
     TEACHER,
     SpecialiseContext,
     about_fit,
+    jittered,
 )
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 from egnn_prune.pipeline.specialise_scratch import fresh
@@ -327,7 +328,7 @@ class SpecialiseJob(SpecialiseContext):
 
     def _member(self, number: int, path: str) -> Outputs:
         say(f"  member {number + 1} of {self.settings.uncertainty.members} of the committee")
-        model = self.load(PRUNED)
+        model = jittered(self.load(PRUNED), self.settings.seed + number)
         found = self.fit(f"member {number + 1}", model, draw=number)
         self.save(model, path)
         return about_fit(found)

@@ -33,6 +33,8 @@ from egnn_prune.uncertainty import Calibrated, Estimator, SinglePass
 
 #: Steps in which the rate rises: Adam's first steps are as long as its later ones.
 WARMUP_STEPS = 20
+#: How far apart the members of a committee begin: far less than a fit moves them.
+JITTER = 0.05
 SPLITS = ("train", "val", "test")
 STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
 TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
@@ -210,3 +212,13 @@ def resampled(graphs: Sequence[Data], seed: int) -> list[Data]:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(graphs), (len(graphs),), generator=generator)
     return [graphs[int(row)] for row in rows]
+
+
+def jittered(model: nn.Module, seed: int) -> nn.Module:
+    """The network with its weights moved a little, each tensor by :data:`JITTER` of its size."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight += JITTER * weight.square().mean().sqrt() * noise
+    return model
