@@ -91,6 +91,7 @@ class SpecialiseSettings:
 
     name: str = setting("specialise", "goes into the default name of the output folder")
     out: str | None = setting(None, "output folder; null: runs/<date>-<name>")
+    reuse: list[str] = setting([], "other output folders whose equal stages may be copied")
     seed: int = setting(0, "seeds everything", **SEED)
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
     precision: str = setting("float32", "of weights", choices=("float32", "float64"))

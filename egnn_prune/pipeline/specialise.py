@@ -34,6 +34,8 @@ from egnn_prune.pipeline.specialise_context import (
     STRUCTURES,
     TEACHER,
     SpecialiseContext,
+    about_fit,
+    jittered,
 )
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 from egnn_prune.pipeline.specialise_pool import check_pool, learn_from_pool
@@ -42,7 +44,7 @@ from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
-from egnn_prune.training import refit_shifts
+from egnn_prune.training import LearningCurve, refit_shifts
 from egnn_prune.training.distillation import is_crystal
 from egnn_prune.uncertainty import AtomErrorBars
 
@@ -50,7 +52,7 @@ READ = ("data", "demo", "labels")
 TAUGHT = (*READ, "teacher", "modal", "training")
 CUT = (*TAUGHT, "cut", "budget", "budgets")
 BARRED = (*CUT, "uncertainty")
-POOLED = (*BARRED, "pool", "label", "selection", "rounds")
+POOLED = (*BARRED, "pool", "label", "selection", "rounds", "later")
 
 
 def run(settings: SpecialiseSettings) -> Path:
@@ -83,7 +85,11 @@ def run(settings: SpecialiseSettings) -> Path:
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = RunFolder(settings, input_files(settings))
+    folder = RunFolder(
+        settings,
+        fingerprints(path=settings.data.path, teacher=settings.teacher),
+        fingerprints(pool=settings.pool),
+    )
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")
     else:
@@ -107,9 +113,8 @@ def run(settings: SpecialiseSettings) -> Path:
     return folder.path
 
 
-def input_files(settings: SpecialiseSettings) -> dict[str, str]:
-    """Fingerprints of the files that the settings name, where they are there."""
-    named = {"path": settings.data.path, "teacher": settings.teacher, "pool": settings.pool}
+def fingerprints(**named: str | None) -> dict[str, str]:
+    """Of the files that settings name, where they are there."""
     found = {role: Path(name).expanduser() for role, name in named.items() if name}
     return {role: sha256(path) for role, path in found.items() if path.is_file()}
 
@@ -209,19 +214,19 @@ class SpecialiseJob(SpecialiseContext):
         model = self.load(PRUNED)
         found = self.fit("specialised", model)
         self.save(model, FITTED["specialised"])
-        return {"train_seconds": found.seconds, "force_rmse_mev_per_angstrom": found.force_rmse}
+        return about_fit(found)
 
     @stage(5, "finetuned", "Training the teacher further", TAUGHT, FITTED["finetuned"])
     def finetune_the_teacher(self) -> Outputs:
         """The teacher after the small network's steps; from its own labels it learns nothing."""
         model = self.load(DOMAIN)
-        seconds = 0.0
+        found: Outputs = {"train_seconds": 0.0, "curve": []}
         if self.settings.labels == "data":
-            seconds = self.fit("finetuned", model).seconds
+            found = about_fit(self.fit("finetuned", model))
         else:
             say("  it made the labels itself, so it stays as it is")
         self.save(model, FITTED["finetuned"])
-        return {"train_seconds": seconds}
+        return found
 
     @stage(6, "scratch", "Training the small shape from fresh weights", CUT, FITTED["scratch"])
     def train_scratch(self) -> Outputs:
@@ -233,13 +238,8 @@ class SpecialiseJob(SpecialiseContext):
             best = min(tried, key=lambda rate: tried[rate].force_rmse)
             if best == lr:
                 self.save(model, FITTED["scratch"])
-                self.write_curve("scratch", tried[lr])
         say(f"  a rate of {best:g} did best on the validation structures")
-        return {
-            "train_seconds": tried[best].seconds,
-            "lr": best,
-            "force_rmse_mev_per_angstrom": tried[best].force_rmse,
-        }
+        return {"lr": best, **about_fit(tried[best])}
 
     @stage(7, "error_bars", "Fitting error bars", BARRED, *(COMPARED[name] for name in FITTED))
     def fit_error_bars(self) -> Outputs:
@@ -308,6 +308,10 @@ class SpecialiseJob(SpecialiseContext):
         """Figures and page."""
         from egnn_prune.report.specialise import write_report
 
+        for name in FITTED:  # from the stages, which may be those of another folder
+            curve = LearningCurve()
+            curve.rows = self.outputs(name)["curve"]
+            curve.write(self.folder.path / "curves" / f"{name}.csv")
         write_report(self.folder.path)
         return {}
 
@@ -348,10 +352,10 @@ class SpecialiseJob(SpecialiseContext):
 
     def _member(self, number: int, path: str) -> Outputs:
         say(f"  member {number + 1} of {self.settings.uncertainty.members} of the committee")
-        model = self.load(PRUNED)
+        model = jittered(self.load(PRUNED), self.settings.seed + number)
         found = self.fit(f"member {number + 1}", model, draw=number)
         self.save(model, path)
-        return {"train_seconds": found.seconds, "force_rmse_mev_per_angstrom": found.force_rmse}
+        return about_fit(found)
 
     def _wanted(self, rungs: list[cutting.Rung]) -> dict[float, cutting.Rung]:
         """Points of the curve that can be reached, the largest network first."""

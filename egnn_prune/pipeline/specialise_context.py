@@ -23,7 +23,6 @@ from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.training import (
     FitResult,
-    LearningCurve,
     PotentialLosses,
     PotentialSettings,
     fit_potential,
@@ -34,6 +33,8 @@ from egnn_prune.uncertainty import Calibrated, Estimator, SinglePass
 
 #: Steps in which the rate rises: Adam's first steps are as long as its later ones.
 WARMUP_STEPS = 20
+#: How far apart the members of a committee begin: far less than a fit moves them.
+JITTER = 0.05
 SPLITS = ("train", "val", "test")
 STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
 TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
@@ -99,12 +100,12 @@ class SpecialiseContext:
         lr: float | None = None,
         draw: int = 0,
     ) -> FitResult:
-        """Train in place; the learning curve of a model that is compared is kept.
+        """Train in place.
 
         The energies per element are those of the data before and after: fits look at forces.
 
         Args:
-            name: for the progress bar and the curve.
+            name: for the progress bar.
             model: a potential.
             steps: of the optimiser, by default those of the settings.
             lr: highest learning rate, by default that of the settings.
@@ -134,15 +135,7 @@ class SpecialiseContext:
             label=name,
         )
         refit_shifts(model, train)
-        if name in COMPARED:
-            self.write_curve(name, found)
         return found
-
-    def write_curve(self, name: str, found: FitResult) -> None:
-        """Write the validation errors of a fit as CSV."""
-        curve = LearningCurve()
-        curve.rows = found.curve
-        curve.write(self.folder.path / "curves" / f"{name}.csv")
 
     def save(self, model: nn.Module, name: str, learned: Sequence[Data] = ()) -> None:
         """Write a potential into the run's folder, so that a calculator can open it.
@@ -214,8 +207,27 @@ class SpecialiseContext:
         return structures.replaced(dataset, found)
 
 
+def about_fit(found: FitResult) -> Outputs:
+    """What a stage writes down of its fit."""
+    return {
+        "train_seconds": found.seconds,
+        "force_rmse_mev_per_angstrom": found.force_rmse,
+        "curve": found.curve,
+    }
+
+
 def resampled(graphs: Sequence[Data], seed: int) -> list[Data]:
     """As many of the structures, drawn with replacement (Breiman 1996): about 63 % of them."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(graphs), (len(graphs),), generator=generator)
     return [graphs[int(row)] for row in rows]
+
+
+def jittered(model: nn.Module, seed: int) -> nn.Module:
+    """The network with its weights moved a little, each tensor by :data:`JITTER` of its size."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight += JITTER * weight.square().mean().sqrt() * noise
+    return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,18 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import read, write
+from tiny_specialise import in_seconds, metrics, tiny, undrawn
 from tiny_teacher import structures, tiny_teacher, write_labelled
 from torch_geometric.loader import DataLoader
 
-from egnn_prune import adapters
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.evaluation import improvement
 from egnn_prune.evaluation.atom_error_bars import fit_atom_error_bars
-from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline import specialise_pool as pooling
-from egnn_prune.pipeline.specialise import run
+from egnn_prune.pipeline.specialise import SpecialiseJob, run
 from egnn_prune.pipeline.specialise_pool import (
     Pool,
     check_pool,
@@ -182,39 +180,23 @@ def test_labelled_structures_are_written_for_others(tmp_path, run_structures):
 # ---------------------------------------------------------------- the whole command
 
 
-@pytest.fixture
-def job(monkeypatch):
-    """Runs the command on the tiny teacher, without figures; times are numbers of weights."""
-    monkeypatch.setattr(adapters, "load", lambda name, modal: tiny_teacher(), raising=False)
-    monkeypatch.setattr("egnn_prune.pipeline.specialise_cut.COPIES", (0.0, 0.5))
-    for name, value in (("REPEATS", 1), ("WARMUP", 1), ("latencies", by_size)):
-        monkeypatch.setattr(measuring, name, value)
-    monkeypatch.setattr(
-        "egnn_prune.report.specialise.write_report",
-        lambda folder: (folder / "report.html").write_text("nothing"),
-    )
-
-    def run_it(out: Path, path: Path, **changes: Any) -> dict[str, Any]:
-        s = settings(None, out=str(out), device="cpu", threads=1, teacher="tiny", **changes)
-        s.data.path, s.budget, s.budgets = str(path), 0.8, [0.8]
-        s.cut.timings = s.cut.steps = 1
-        s.training.steps, s.training.scratch_lrs = 2, [1e-3]
-        s.training.dynamics = s.training.augmented = 0
-        return json.loads((run(s) / "metrics.json").read_text())
-
-    return run_it
-
-
-def by_size(models: dict[str, Any], *_: Any) -> dict[str, float]:
-    return {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-
-
-def test_the_command_learns_from_a_pool(job, tmp_path):
-    path, out = tmp_path / "mine.xyz", tmp_path / "run"
-    write(path, structures(110), format="extxyz")
+@pytest.mark.slow
+def test_the_command_learns_from_a_pool(tmp_path):
+    """Its stages before the pool are taken from a run without one."""
+    path, out, plain = tmp_path / "mine.xyz", tmp_path / "run", tmp_path / "plain"
+    write(path, structures(100), format="extxyz")
     new = write_labelled(tmp_path / "pool.xyz", structures(12, seed=500))
-    found = job(out, path, labels="teacher", pool=str(new), selection="diverse")
+    few: dict[str, Any] = {"budgets": [0.6], "training__scratch_lrs": [1e-2], "data__limit": 20}
+    few |= {"uncertainty__method": "last_layer", "labels": "teacher", "training__dynamics": 0}
+    with in_seconds(), undrawn(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egnn_prune.deployment.export.export_program", None)
+        run(tiny(plain, path, **few))
+        few |= {"pool": str(new), "label": 4, "rounds": 2, "selection": "diverse"}
+        patch.setattr(SpecialiseJob, "fit", None)  # everything trained is taken over
+        run(tiny(out, path, reuse=[str(plain)], **few))
+    found = metrics(out)
     pool = found["pool"]
+    assert "pool" not in metrics(plain)
     assert (pool["size"], pool["selection"], pool["labels"]) == (12, "diverse", "teacher")
     assert [result["labelled"] for result in pool["rounds"]] == [2, 2]
     assert len(read(out / "labelled.extxyz", ":")) == 4
