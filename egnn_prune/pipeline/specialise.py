@@ -38,7 +38,8 @@ from egnn_prune.pipeline.specialise_context import (
     jittered,
 )
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
-from egnn_prune.pipeline.specialise_pool import check_pool, learn_from_pool
+from egnn_prune.pipeline.specialise_pool import learn_from_pool
+from egnn_prune.pipeline.specialise_pool_file import check_pool
 from egnn_prune.pipeline.specialise_scratch import fresh
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files

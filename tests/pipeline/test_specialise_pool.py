@@ -22,14 +22,12 @@ from egnn_prune.evaluation.atom_error_bars import fit_atom_error_bars
 from egnn_prune.pipeline import specialise_pool as pooling
 from egnn_prune.pipeline.specialise import SpecialiseJob, run
 from egnn_prune.pipeline.specialise_pool import (
-    Pool,
-    check_pool,
     learn,
-    read_pool,
     refuse_other_level,
     teachers_labels,
     write_structures,
 )
+from egnn_prune.pipeline.specialise_pool_file import Pool, check_pool, read_pool
 from egnn_prune.training import PotentialSettings
 from egnn_prune.training.distillation import label
 from egnn_prune.uncertainty import Estimator, PredictionRigidity, calibrate
