@@ -2,7 +2,8 @@
 
 Pretrained potentials: :func:`load` gives SevenNet's, NequIP's and MACE's as
 :class:`AdoptedPotential`, :func:`drop_odd_paths`, :func:`drop_species` and
-:func:`collapse_linear_readout` make them smaller without training.
+:func:`collapse_linear_readout` make them smaller without training. A :class:`Committee` of several
+says by their disagreement how sure they are.
 
 Networks of plain torch and PyG: try :class:`TracedNetwork` first, which finds their channel groups.
 Where it finds none, write a subclass of :class:`egnn_prune.channels.Prunable` here, which declares
@@ -19,6 +20,7 @@ from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from egnn_prune.adapters.choice import copies_and_paths
+    from egnn_prune.adapters.committee import Committee
     from egnn_prune.adapters.e3nn_layout import UnknownLayout
     from egnn_prune.adapters.loading import PRETRAINED, load
     from egnn_prune.adapters.potential import AdoptedPotential
@@ -35,6 +37,7 @@ else:  # e3nn, which tracing does without
         __name__,
         {
             "choice": ("copies_and_paths",),
+            "committee": ("Committee",),
             "e3nn_layout": ("UnknownLayout",),
             "loading": ("PRETRAINED", "load"),
             "potential": ("AdoptedPotential",),
@@ -60,6 +63,7 @@ else:  # e3nn, which tracing does without
 __all__ = [
     "PRETRAINED",
     "AdoptedPotential",
+    "Committee",
     "TracedNetwork",
     "UnknownLayout",
     "calculator",

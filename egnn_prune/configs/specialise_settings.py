@@ -69,11 +69,29 @@ class SpecialiseTrainingSettings:
 
 
 @dataclass
+class PotentialUncertaintySettings:
+    """Where the error bars of energies and forces come from."""
+
+    method: str = setting(
+        "last_layer",
+        "last_layer: no training more; shallow: several read-outs; committee: several networks",
+        choices=("last_layer", "shallow", "committee", "none"),
+    )
+    members: int = setting(4, "read-outs of shallow, networks of committee", low=2)
+    calibration: str = setting(
+        "variance",
+        "of energies, fitted on validation; variance, robust: one factor, monotone, power: a map",
+        choices=("variance", "robust", "monotone", "power", "isotonic", "conformal", "none"),
+    )
+
+
+@dataclass
 class SpecialiseSettings:
     """The whole job."""
 
     name: str = setting("specialise", "goes into the default name of the output folder")
     out: str | None = setting(None, "output folder; null: runs/<date>-<name>")
+    reuse: list[str] = setting([], "other output folders whose equal stages may be copied")
     seed: int = setting(0, "seeds everything", **SEED)
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
     precision: str = setting("float32", "of weights", choices=("float32", "float64"))
@@ -110,3 +128,4 @@ class SpecialiseSettings:
     data: StructureSettings = field(default_factory=StructureSettings)
     cut: CutSettings = field(default_factory=CutSettings)
     training: SpecialiseTrainingSettings = field(default_factory=SpecialiseTrainingSettings)
+    uncertainty: PotentialUncertaintySettings = field(default_factory=PotentialUncertaintySettings)

@@ -40,6 +40,14 @@ def _build_adopted(spec: dict[str, Any]) -> Prunable:
     return AdoptedPotential.from_config(spec)
 
 
+def _build_committee(spec: dict[str, Any]) -> DeepEnsemble:
+    from egnn_prune.adapters import Committee
+
+    if any(m["class"] != "AdoptedPotential" for m in spec["members"]):
+        raise ValueError("members of a committee are adopted potentials")
+    return Committee([_build_adopted(m["architecture"]) for m in spec["members"]])
+
+
 #: Classes that :func:`load` may build: nothing in a file can name any other code.
 BUILDERS: dict[str, Callable[[dict[str, Any]], Prunable]] = {
     "EGNN": EGNN.from_config,
@@ -48,6 +56,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], Prunable]] = {
     "IrrepsNet": IrrepsNet.from_config,
     "DeepEnsemble": _build_ensemble,
     "AdoptedPotential": _build_adopted,
+    "Committee": _build_committee,
 }
 
 
@@ -59,8 +68,9 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
 
     Args:
         model: an :class:`EGNN`, :class:`IrrepsNet`, :class:`PropertyModel`,
-            :class:`PositionModel`, :class:`DeepEnsemble` or
-            :class:`~egnn_prune.adapters.AdoptedPotential`, an
+            :class:`PositionModel`, :class:`DeepEnsemble`,
+            :class:`~egnn_prune.adapters.AdoptedPotential` or
+            :class:`~egnn_prune.adapters.Committee`, an
             :class:`~egnn_prune.uncertainty.Estimator` of one, or a masked network of others (a
             :class:`~egnn_prune.pruning.TracedNetwork`), see :func:`load`.
         path: the file.

@@ -23,8 +23,8 @@ from egnn_prune.uncertainty.metrics import (
     spearman,
 )
 
-#: Structures per batch.
-BATCH = 16
+#: Structures per batch at most, and atoms per batch, about.
+BATCH, BATCH_ATOMS = 16, 800
 #: Coverages that are compared with the share of force components inside, in percent.
 PERCENT = (50, 80, 90, 95)
 #: Atoms count as wrong beyond this quantile of the errors.
@@ -107,7 +107,9 @@ def evidence(
 def batches(graphs: Sequence[Data], label: str, size: int = BATCH) -> Iterable[Batch]:
     """Structures in order, with a progress bar; crystals and molecules share no batch."""
     alike = len({g.get("cell") is None for g in graphs}) == 1
-    return tqdm(DataLoader(list(graphs), size if alike else 1), label, leave=False)
+    largest = max((len(g.pos) for g in graphs), default=1)
+    size = max(1, min(size, BATCH_ATOMS // largest)) if alike else 1
+    return tqdm(DataLoader(list(graphs), size), label, leave=False)
 
 
 def force_scores(

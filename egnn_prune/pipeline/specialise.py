@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from egnn_prune.configs.declaration import check
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.data.cache import sha256
 from egnn_prune.errors import ConfigError
+from egnn_prune.pipeline import specialise_bars as bars
 from egnn_prune.pipeline import specialise_cut as cutting
 from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline import specialise_measure as measuring
@@ -22,28 +24,36 @@ from egnn_prune.pipeline.run_context import Outputs, say, stage
 from egnn_prune.pipeline.specialise_context import (
     COMPARED,
     DOMAIN,
-    FINETUNED,
+    FITTED,
     LABELLED,
+    LEARNED,
+    NEW_LABELS,
     PRUNED,
-    SCRATCH,
     SPECIALISED,
     SPLITS,
     STRUCTURES,
     TEACHER,
     SpecialiseContext,
+    about_fit,
+    jittered,
 )
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
+from egnn_prune.pipeline.specialise_pool import learn_from_pool
+from egnn_prune.pipeline.specialise_pool_file import check_pool
 from egnn_prune.pipeline.specialise_scratch import fresh
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
-from egnn_prune.training import refit_shifts
+from egnn_prune.training import LearningCurve, refit_shifts
 from egnn_prune.training.distillation import is_crystal
+from egnn_prune.uncertainty import AtomErrorBars
 
 READ = ("data", "demo", "labels")
 TAUGHT = (*READ, "teacher", "modal", "training")
 CUT = (*TAUGHT, "cut", "budget", "budgets")
+BARRED = (*CUT, "uncertainty")
+POOLED = (*BARRED, "pool", "label", "selection", "rounds", "later")
 
 
 def run(settings: SpecialiseSettings) -> Path:
@@ -72,20 +82,29 @@ def run(settings: SpecialiseSettings) -> Path:
         )
     if settings.labels == "teacher" and settings.data.target is not None:
         raise ConfigError("labels=teacher reads no energies; leave data.target away")
+    check_pool(settings)
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = RunFolder(settings, input_files(settings))
+    folder = RunFolder(
+        settings,
+        fingerprints(path=settings.data.path, teacher=settings.teacher),
+        fingerprints(pool=settings.pool),
+    )
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")
     else:
         job = SpecialiseJob(settings, folder, device)
         job.read_structures()
+        bars.refuse_few(job.outputs("structures")["val"], settings.uncertainty)
         job.ask_the_teacher()
         job.prune()
         job.specialise()
         job.finetune_the_teacher()
         job.train_scratch()
+        job.fit_error_bars()
+        if settings.pool:
+            job.learn_from_the_pool()
         job.evaluate()
         job.export()
         job.report()
@@ -95,9 +114,8 @@ def run(settings: SpecialiseSettings) -> Path:
     return folder.path
 
 
-def input_files(settings: SpecialiseSettings) -> dict[str, str]:
-    """Fingerprints of the files that the settings name, where they are there."""
-    named = {"path": settings.data.path, "teacher": settings.teacher}
+def fingerprints(**named: str | None) -> dict[str, str]:
+    """Of the files that settings name, where they are there."""
     found = {role: Path(name).expanduser() for role, name in named.items() if name}
     return {role: sha256(path) for role, path in found.items() if path.is_file()}
 
@@ -191,27 +209,27 @@ class SpecialiseJob(SpecialiseContext):
             },
         }
 
-    @stage(4, "specialised", "Training the small network", CUT, SPECIALISED)
+    @stage(4, "specialised", "Training the small network", CUT, FITTED["specialised"])
     def specialise(self) -> Outputs:
         """The cut network, trained."""
         model = self.load(PRUNED)
         found = self.fit("specialised", model)
-        self.save(model, SPECIALISED)
-        return {"train_seconds": found.seconds, "force_rmse_mev_per_angstrom": found.force_rmse}
+        self.save(model, FITTED["specialised"])
+        return about_fit(found)
 
-    @stage(5, "finetuned", "Training the teacher further", TAUGHT, FINETUNED)
+    @stage(5, "finetuned", "Training the teacher further", TAUGHT, FITTED["finetuned"])
     def finetune_the_teacher(self) -> Outputs:
         """The teacher after the small network's steps; from its own labels it learns nothing."""
         model = self.load(DOMAIN)
-        seconds = 0.0
+        found: Outputs = {"train_seconds": 0.0, "curve": []}
         if self.settings.labels == "data":
-            seconds = self.fit("finetuned", model).seconds
+            found = about_fit(self.fit("finetuned", model))
         else:
             say("  it made the labels itself, so it stays as it is")
-        self.save(model, FINETUNED)
-        return {"train_seconds": seconds}
+        self.save(model, FITTED["finetuned"])
+        return found
 
-    @stage(6, "scratch", "Training the small shape from fresh weights", CUT, SCRATCH)
+    @stage(6, "scratch", "Training the small shape from fresh weights", CUT, FITTED["scratch"])
     def train_scratch(self) -> Outputs:
         """The same shape without the teacher's weights, at the best of several rates."""
         tried: dict[float, Any] = {}
@@ -220,31 +238,58 @@ class SpecialiseJob(SpecialiseContext):
             tried[lr] = self.fit(f"scratch (rate {lr:g})", model, lr=lr)
             best = min(tried, key=lambda rate: tried[rate].force_rmse)
             if best == lr:
-                self.save(model, SCRATCH)
-                self.write_curve("scratch", tried[lr])
+                self.save(model, FITTED["scratch"])
         say(f"  a rate of {best:g} did best on the validation structures")
-        return {
-            "train_seconds": tried[best].seconds,
-            "lr": best,
-            "force_rmse_mev_per_angstrom": tried[best].force_rmse,
-        }
+        return {"lr": best, **about_fit(tried[best])}
 
-    @stage(7, "evaluation", "Comparing", CUT, "metrics.json", "predictions.npz")
+    @stage(7, "error_bars", "Fitting error bars", BARRED, *(COMPARED[name] for name in FITTED))
+    def fit_error_bars(self) -> Outputs:
+        """The files that a calculator opens: networks that say how sure they are."""
+        s, barred = self.settings, self.models_with_error_bars()
+        for name, path in FITTED.items():
+            model: nn.Module = self.load(path)
+            if name in barred:
+                model = self.committee(model) if s.uncertainty.method == "committee" else model
+                model = bars.with_error_bars(
+                    model, self.dataset, s.uncertainty, self.device, s.seed
+                )
+            self.save(model, COMPARED[name])
+        if not barred:
+            say("  none: uncertainty.method=none")
+            return {"models": []}
+        fitted = self.load_calibrated(SPECIALISED).atoms
+        assert isinstance(fitted, AtomErrorBars)
+        return {"models": barred, "source": fitted.source}
+
+    def learn_from_the_pool(self) -> None:
+        """Structures are chosen, labelled and learned; the stage is there with a pool alone."""
+        say("Learning from the pool")
+        artifacts = (LEARNED, NEW_LABELS)
+        self.folder.stage("pool", POOLED, artifacts, partial(learn_from_pool, self))
+
+    @stage(8, "evaluation", "Comparing", POOLED, "metrics.json", "predictions.npz")
     def evaluate(self) -> Outputs:
         """All models on the same test structures, times by turns."""
-        models: dict[str, nn.Module] = {n: self.load(path) for n, path in COMPARED.items()}
+        networks = {name: self.network(name) for name in COMPARED}
+        barred = {n: self.load_calibrated(COMPARED[n]) for n in self.models_with_error_bars()}
         graphs = list(self.dataset.split("test"))
-        results, arrays, sizes = measuring.compare(models, graphs, self.device, self.settings.seed)
+        results, arrays, sizes = measuring.compare(
+            networks, graphs, self.device, self.settings.seed, barred
+        )
         for name, result in results.items():
             result["train_seconds"] = self.outputs(name).get("train_seconds", 0.0)
             result["checkpoint_bytes"] = (self.folder.path / COMPARED[name]).stat().st_size
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         content = {**self._about(), **sizes, "models": results}
         pruned = {key: self.outputs("pruned")[key] for key in ("curve", "cut")}
+        if self.settings.pool:
+            pruned["pool"] = self.outputs("pool")["pool"]
         files.write_json(self.folder.path / "metrics.json", content | pruned)
+        if barred:
+            say(f"  error bars of the small network: {bars.promise(results['specialised'])}")
         return {}
 
-    @stage(8, "export", "Exporting", CUT)
+    @stage(9, "export", "Exporting", POOLED)
     def export(self) -> Outputs:
         """A program for torch.export, where the network can be traced."""
         from egnn_prune.deployment.export import export_program
@@ -252,22 +297,66 @@ class SpecialiseJob(SpecialiseContext):
         path = self.folder.path / "specialised.pt2"
         try:
             crystals = all(map(is_crystal, self.dataset.split("train")))
-            export_program(self.load(SPECIALISED), path, stress=crystals)
+            export_program(self.network("specialised"), path, stress=crystals)
         except Exception as error:  # the tracer raises whatever it raises; the model is there
             reason = " ".join(str(error).split())[:300]
             say(f"  no torch.export program ({type(error).__name__}: {reason[:120]})")
             return {"program": None, "reason": reason}
         return {"program": path.name}
 
-    @stage(9, "report", "Writing the report", CUT, "report.html")
+    @stage(10, "report", "Writing the report", POOLED, "report.html")
     def report(self) -> Outputs:
         """Figures and page."""
         from egnn_prune.report.specialise import write_report
 
+        for name in FITTED:  # from the stages, which may be those of another folder
+            curve = LearningCurve()
+            curve.rows = self.outputs(name)["curve"]
+            curve.write(self.folder.path / "curves" / f"{name}.csv")
         write_report(self.folder.path)
         return {}
 
     # ------------------------------------------------------------------ parts of stages
+
+    def network(self, name: str) -> Any:
+        """A network that is compared, without its error bars, as it is in the end."""
+        if name == "specialised" and self.settings.pool:
+            return self.load(LEARNED)
+        return self.load(FITTED.get(name, COMPARED[name]))
+
+    def models_with_error_bars(self) -> list[str]:
+        """Which of the trained networks get error bars.
+
+        A teacher that made the labels itself has no errors, and a committee is trained of the
+        small network alone.
+        """
+        if self.settings.uncertainty.method == "none":
+            return []
+        if self.settings.uncertainty.method == "committee":
+            return ["specialised"]
+        return [n for n in FITTED if n != "finetuned" or self.settings.labels == "data"]
+
+    def committee(self, first: nn.Module) -> nn.Module:
+        """The small network and others of its shape, each trained on a draw of the structures.
+
+        Every member is a stage of its own, so that an interrupted run goes on with the next one.
+        """
+        from egnn_prune.adapters import Committee
+
+        count, paths = self.settings.uncertainty.members, []
+        for number in range(1, count):
+            paths.append(f"stages/member_{number}.safetensors")
+            self.folder.stage(
+                f"member_{number}", CUT, (paths[-1],), partial(self._member, number, paths[-1])
+            )
+        return Committee([first, *map(self.load, paths)])
+
+    def _member(self, number: int, path: str) -> Outputs:
+        say(f"  member {number + 1} of {self.settings.uncertainty.members} of the committee")
+        model = jittered(self.load(PRUNED), self.settings.seed + number)
+        found = self.fit(f"member {number + 1}", model, draw=number)
+        self.save(model, path)
+        return about_fit(found)
 
     def _wanted(self, rungs: list[cutting.Rung]) -> dict[float, cutting.Rung]:
         """Points of the curve that can be reached, the largest network first."""
@@ -311,6 +400,7 @@ class SpecialiseJob(SpecialiseContext):
             "labels": s.labels,
             "budget": s.budget,
             "steps": s.training.steps,
+            "uncertainty": self._about_error_bars(),
             "dataset": {
                 "name": dataset.name,
                 **{split: len(dataset.splits[split]) for split in SPLITS},
@@ -318,4 +408,19 @@ class SpecialiseJob(SpecialiseContext):
                 "atoms": [min(atoms), max(atoms)],
                 "periodic": any(g.get("pbc") is not None and bool(g.pbc.any()) for g in graphs),
             },
+        }
+
+    def _about_error_bars(self) -> dict[str, Any]:
+        """How the error bars were made, and on how much they were calibrated."""
+        u, val = self.settings.uncertainty, self.dataset.split("val")
+        if u.method == "none":
+            return {"method": "none"}
+        return {
+            "method": u.method,
+            "members": u.members,
+            "source": self.outputs("error_bars")["source"],
+            "calibration": u.calibration,
+            "fitted_on": "val",
+            "points": len(val),
+            "atoms": sum(len(graph.pos) for graph in val),
         }

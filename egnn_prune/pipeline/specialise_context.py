@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torch_geometric.data import Data
 
 from egnn_prune.ase.sampling import dynamics_frames
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
@@ -16,26 +18,34 @@ from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline.run_context import Outputs, say
+from egnn_prune.pipeline.specialise_bars import epistemic_quantiles
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.training import (
     FitResult,
-    LearningCurve,
     PotentialLosses,
     PotentialSettings,
     fit_potential,
     refit_shifts,
 )
 from egnn_prune.training.distillation import augmented, label
-from egnn_prune.uncertainty import SinglePass
+from egnn_prune.uncertainty import Calibrated, Estimator, SinglePass
 
 #: Steps in which the rate rises: Adam's first steps are as long as its later ones.
 WARMUP_STEPS = 20
+#: How far apart the members of a committee begin: far less than a fit moves them.
+JITTER = 0.05
 SPLITS = ("train", "val", "test")
 STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
 TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
 SCRATCH = "stages/scratch.safetensors"
 FINETUNED, SPECIALISED = "finetuned.safetensors", "specialised.safetensors"
+#: The small network after it learned from a pool, and what was labelled of it.
+LEARNED, NEW_LABELS = "stages/learned_network.safetensors", "labelled.extxyz"
+#: The networks that were trained, before they get error bars.
+FITTED = {
+    name: f"stages/{name}_network.safetensors" for name in ("finetuned", "specialised", "scratch")
+}
 #: The files of the models that are compared, in the order of every table.
 COMPARED = {
     "teacher": TEACHER,
@@ -58,7 +68,7 @@ class SpecialiseContext:
         device: where training runs.
     """
 
-    stages = 9
+    stages = 10
 
     def __init__(
         self, settings: SpecialiseSettings, folder: RunFolder, device: torch.device
@@ -83,11 +93,23 @@ class SpecialiseContext:
             say(f"  {line}")
 
     def fit(
-        self, name: str, model: nn.Module, steps: int | None = None, lr: float | None = None
+        self,
+        name: str,
+        model: nn.Module,
+        steps: int | None = None,
+        lr: float | None = None,
+        draw: int = 0,
     ) -> FitResult:
-        """Train in place; the learning curve of a model that is compared is kept.
+        """Train in place.
 
         The energies per element are those of the data before and after: fits look at forces.
+
+        Args:
+            name: for the progress bar.
+            model: a potential.
+            steps: of the optimiser, by default those of the settings.
+            lr: highest learning rate, by default that of the settings.
+            draw: from 1 on a draw of the training structures with replacement, in another order.
         """
         t = self.settings.training
         steps = steps or t.steps
@@ -99,6 +121,8 @@ class SpecialiseContext:
             validations=max(2, min(10, steps // 10)),
         )
         train = self.dataset.split("train")
+        if draw:
+            train = resampled(train, self.settings.seed + draw)
         refit_shifts(model, train)
         found = fit_potential(
             model,
@@ -107,27 +131,33 @@ class SpecialiseContext:
             how,
             losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
             device=self.device,
-            seed=self.settings.seed,
+            seed=self.settings.seed + draw,
             label=name,
         )
         refit_shifts(model, train)
-        if name in COMPARED:
-            self.write_curve(name, found)
         return found
 
-    def write_curve(self, name: str, found: FitResult) -> None:
-        """Write the validation errors of a fit as CSV."""
-        curve = LearningCurve()
-        curve.rows = found.curve
-        curve.write(self.folder.path / "curves" / f"{name}.csv")
+    def save(self, model: nn.Module, name: str, learned: Sequence[Data] = ()) -> None:
+        """Write a potential into the run's folder, so that a calculator can open it.
 
-    def save(self, model: nn.Module, name: str) -> None:
-        """Write a potential into the run's folder, so that a calculator can open it."""
+        Of one with error bars the file also says how uncertain validation structures are.
+
+        Args:
+            model: a potential, or one with error bars.
+            name: of the file.
+            learned: structures that it was trained on beside those of the run.
+        """
         known: dict[str, Any] = {}
-        if name == SPECIALISED and (domain := TrainingDomain.of(self.dataset.split("train"))):
-            known["training_domain"] = domain.to_json()
+        barred = isinstance(model, Estimator)
+        if barred or name == SPECIALISED:
+            wider = [*self.dataset.split("train"), *learned] if learned else []
+            if domain := TrainingDomain.of(wider) if wider else self.domain:
+                known["training_domain"] = domain.to_json()
+        if isinstance(model, Estimator):
+            val = self.dataset.split("val")
+            known["validation_epistemic_std"] = epistemic_quantiles(model, val, self.device)
         checkpoint.save(
-            SinglePass(model),
+            model if barred else SinglePass(model),
             self.folder.path / name,
             target="energy",
             unit="eV",
@@ -136,9 +166,20 @@ class SpecialiseContext:
             **known,
         )
 
+    @cached_property
+    def domain(self) -> TrainingDomain | None:
+        """What the training structures look like."""
+        return TrainingDomain.of(self.dataset.split("train"))
+
     def load(self, name: str) -> Any:
-        """A potential that an earlier stage saved."""
+        """A potential that an earlier stage saved, without its error bars."""
         return checkpoint.load(self.folder.path / name)
+
+    def load_calibrated(self, name: str) -> Calibrated:
+        """The same with them."""
+        found = checkpoint.load_estimator(self.folder.path / name)
+        assert isinstance(found, Calibrated)
+        return found
 
     def labelled_by(self, teacher: nn.Module, dataset: GraphDataset) -> GraphDataset:
         """The data set with the teacher's labels, shaken copies and frames of its dynamics."""
@@ -164,3 +205,29 @@ class SpecialiseContext:
             for split, graphs in parts.items()
         }
         return structures.replaced(dataset, found)
+
+
+def about_fit(found: FitResult) -> Outputs:
+    """What a stage writes down of its fit."""
+    return {
+        "train_seconds": found.seconds,
+        "force_rmse_mev_per_angstrom": found.force_rmse,
+        "curve": found.curve,
+    }
+
+
+def resampled(graphs: Sequence[Data], seed: int) -> list[Data]:
+    """As many of the structures, drawn with replacement (Breiman 1996): about 63 % of them."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(graphs), (len(graphs),), generator=generator)
+    return [graphs[int(row)] for row in rows]
+
+
+def jittered(model: nn.Module, seed: int) -> nn.Module:
+    """The network with its weights moved a little, each tensor by :data:`JITTER` of its size."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight += JITTER * weight.square().mean().sqrt() * noise
+    return model

@@ -13,7 +13,7 @@ from egnn_prune.errors import ConfigError
 
 #: Structures of each kind, molecules along the edge of a box, and Angstrom between them (the
 #: density of water).
-COUNT, EDGE, SPACING = 40, 2, 3.105
+COUNT, EDGE, SPACING = 50, 2, 3.105
 #: Angstrom: how far atoms are shaken, and closer than which no two of different molecules come.
 SHAKEN, CLOSEST = 0.06, 1.55
 #: What the demonstration sets, unless it was set to something else.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,10 @@ from egnn_prune.evaluation.potential_errors import (
     potential_memory,
     reference_arrays,
 )
+from egnn_prune.pipeline.specialise_bars import WithErrorBars, scored
+from egnn_prune.prediction import members_of
 from egnn_prune.system.timing import alternating_medians
-from egnn_prune.uncertainty import SinglePass
+from egnn_prune.uncertainty import Calibrated, SinglePass
 
 #: Atoms of the batch whose latency is measured, at least, and of a batch that is predicted, about.
 LATENCY_ATOMS, BATCH_ATOMS = 100, 400
@@ -125,9 +128,24 @@ def _counted(step: Callable[[], object], bar: Any) -> None:
 
 
 def compare(
-    models: dict[str, nn.Module], graphs: list[Data], device: torch.device, seed: int
+    models: dict[str, nn.Module],
+    graphs: list[Data],
+    device: torch.device,
+    seed: int,
+    barred: Mapping[str, Calibrated] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray], dict[str, int]]:
     """All that is measured of models, on the same labelled structures.
+
+    Times and sizes are of single networks without error bars. ``latency_with_error_bars_ms`` is
+    what the model takes that a user opens, and the errors are that model's: of a committee those
+    of the mean, with ``force_rmse_of_one_network_mev_per_angstrom`` beside them.
+
+    Args:
+        models: the networks, by name.
+        graphs: labelled structures.
+        device: where to run.
+        seed: of velocities and rotations.
+        barred: those of the models that have error bars, with them.
 
     Returns:
         For each model its numbers, the arrays of ``predictions.npz``, and how many atoms and
@@ -135,12 +153,15 @@ def compare(
     """
     one = typical(graphs)
     batch, single = timed_batch(graphs), batch_of_atoms([one])
-    many, few = latencies(models, batch, device), latencies(models, single, device)
+    whole = {f"{n} with error bars": WithErrorBars(bars) for n, bars in barred.items()}
+    many = latencies({**models, **whole}, batch, device)
+    few = latencies(models, single, device)
     steps = dynamics_speed(models, one, device, seed)
     arrays = reference_arrays(graphs)
     results: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
-        wrong, found = errors(model, graphs, device, name)
+        opened = barred[name].network if name in barred else model
+        wrong, found = errors(opened, graphs, device, name)
         arrays |= {f"{name}_{key}": values for key, values in found.items()}
         results[name] = {
             **wrong,
@@ -152,6 +173,14 @@ def compare(
             "md_steps_per_second": steps[name],
         }
         model.to("cpu")
+        if name in barred:
+            scores, bars = scored(barred[name], graphs, device, name)
+            arrays |= bars
+            results[name] |= scores
+            results[name]["latency_with_error_bars_ms"] = many[f"{name} with error bars"]
+        if len(members_of(opened)) > 1:
+            single_rmse = force_rmse(model, graphs, device)
+            results[name]["force_rmse_of_one_network_mev_per_angstrom"] = single_rmse
     sizes = {
         "latency_atoms": len(batch.pos),
         "latency_structures": batch.num_graphs,

@@ -3,157 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
 import torch
-from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch import nn
 from torch_geometric.data import Data
 
 from egnn_prune.ase.sampling import atoms_of
-from egnn_prune.ase.structures import graph_of, problem
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
-from egnn_prune.data.ase_files import read_structures
-from egnn_prune.data.duplicates import equal_structures
-from egnn_prune.data.isolated import is_isolated
-from egnn_prune.data.labels import Labels, energies_of
 from egnn_prune.deployment import checkpoint
-from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.improvement import Improvement, improved
 from egnn_prune.evaluation.pool import choose_structures
 from egnn_prune.pipeline import specialise_measure as measuring
-from egnn_prune.pipeline.run_context import say
-from egnn_prune.pipeline.specialise_data import stored
+from egnn_prune.pipeline.run_context import Outputs, say
+from egnn_prune.pipeline.specialise_context import (
+    LEARNED,
+    NEW_LABELS,
+    SPECIALISED,
+    TEACHER,
+    SpecialiseContext,
+)
+from egnn_prune.pipeline.specialise_pool_file import Pool, read_pool
+from egnn_prune.prediction import members_of
 from egnn_prune.system import files
 from egnn_prune.training import PotentialLosses
 from egnn_prune.training.distillation import bare, label
-from egnn_prune.uncertainty import Estimator
+from egnn_prune.uncertainty import Calibrated, Estimator
 
 #: The teacher's force error against the data, over that of the small network, from which its labels
 #: are of another level of theory.
 DISAGREE = 2.0
 #: Labels of a structure.
 LABELS = ("y", "forces", "stress")
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Structures to choose from.
-
-    Attributes:
-        graphs: the structures, with their own labels where they have some.
-        labelled: whether they have.
-        left_out: how many were structures of the run, or copies of each other.
-    """
-
-    graphs: list[Data]
-    labelled: bool
-    left_out: int
-
-
-def check_pool(settings: SpecialiseSettings) -> None:
-    """Refuse settings of the pool that cannot work, before the first stage.
-
-    Raises:
-        ConfigError: there is no such file, or rounds would have too few structures.
-    """
-    if settings.pool is None:
-        return
-    path = Path(settings.pool).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}; check pool")
-    if settings.label < 2 * settings.rounds:
-        raise ConfigError(
-            f"label={settings.label} structures are too few for rounds={settings.rounds}: each "
-            "round learns from at least one and is judged by another; raise label, or lower rounds"
-        )
-
-
-def read_pool(
-    settings: SpecialiseSettings, elements: Sequence[int], own: Sequence[Data], held: Sequence[Data]
-) -> Pool:
-    """The structures of the pool's file that are not in the run.
-
-    Args:
-        settings: of the run.
-        elements: that the network knows.
-        own: structures that are trained on.
-        held: structures that are validated or tested on, which must not be learned.
-
-    Raises:
-        DataError: a structure cannot be read, or has an element that the network does not know;
-            or too few are left.
-    """
-    assert settings.pool is not None
-    path = Path(settings.pool).expanduser()
-    found = [atoms for atoms in read_structures(path) if not is_isolated(atoms)]
-    for k, atoms in enumerate(found):
-        if wrong := problem(atoms, elements):
-            raise DataError(f"structure {k} of the pool {path} {wrong}")
-    graphs = [graph_of(atoms) for atoms in found]
-    alike(graphs, own[0].get("cell") is not None, path)
-    labelled = settings.labels == "data" and any(map(energies_of, found))
-    if labelled:
-        add_labels(graphs, found, settings.data.target, path)
-    groups = equal_structures(
-        stored([bare(graph) for graph in (*own, *held, *graphs)]),
-        np.arange(len(own) + len(held) + len(graphs)),
-    )
-    known = set(groups[: len(own) + len(held)].tolist())
-    kept = []
-    for graph, group in zip(graphs, groups[len(own) + len(held) :].tolist(), strict=True):
-        if group not in known:
-            known.add(group)
-            kept.append(graph)
-    if len(kept) < settings.label:
-        left = len(graphs) - len(kept)
-        raise DataError(
-            f"the pool {path.name} holds {len(kept)} structures that are not in the run ({left} "
-            f"copies are left out), and label={settings.label} are to be chosen; lower label, or "
-            "give a larger pool"
-        )
-    return Pool(kept, labelled, len(graphs) - len(kept))
-
-
-def alike(graphs: list[Data], periodic: bool, path: Path) -> None:
-    """Give molecules the empty cell that they have among periodic structures.
-
-    Raises:
-        DataError: a structure is periodic, and those of the run are not.
-    """
-    for k, graph in enumerate(graphs):
-        if not periodic and graph.get("cell") is not None:
-            raise DataError(
-                f"structure {k} of the pool {path} is periodic, and the run has molecules only; "
-                "leave such structures out"
-            )
-        if periodic and graph.get("cell") is None:
-            graph.cell = torch.zeros(1, 3, 3, dtype=torch.float64)
-            graph.pbc = torch.zeros(1, 3, dtype=torch.bool)
-
-
-def add_labels(graphs: list[Data], found: list[Atoms], target: str | None, path: Path) -> None:
-    """Put the energies and forces of a file into the graphs of its structures.
-
-    Raises:
-        DataError: a structure has none, or they are NaN or infinite.
-    """
-    labels = Labels.of(found, target, str(path))
-    energy, _, force = labels.units.factors(path.name)
-    for k, (graph, atoms) in enumerate(zip(graphs, found, strict=True)):
-        where = f"structure {k} of the pool {path}"
-        forces = labels.vectors(atoms, where)
-        if forces is None:
-            raise DataError(f"{where} has an energy without forces; add them, or remove energies")
-        graph.y = torch.tensor([labels.number(atoms, where) * energy], dtype=torch.float64)
-        graph.forces = torch.from_numpy(forces * force).double()
-        if not (bool(graph.y.isfinite().all()) and bool(graph.forces.isfinite().all())):
-            raise DataError(f"{where} has a NaN or infinite label; leave it out")
 
 
 def refuse_other_level(
@@ -182,6 +68,44 @@ def refuse_other_level(
             "file, or specialise with labels=teacher"
         )
     return theirs
+
+
+def learn_from_pool(job: SpecialiseContext) -> Outputs:
+    """The stage: the pool is read, learned of, and the better model takes the place of the old.
+
+    Returns:
+        What ``metrics.json`` says of it.
+
+    Raises:
+        InputError: the pool cannot be used, or its labels would be of another level of theory.
+    """
+    s, dataset = job.settings, job.dataset
+    train, val, test = (list(dataset.split(name)) for name in ("train", "val", "test"))
+    estimator = checkpoint.load_estimator(job.folder.path / SPECIALISED)
+    small: Any = members_of(estimator.network)[0]
+    pool = read_pool(s, small.elements, train, [*val, *test])
+    if pool.left_out:
+        say(f"  {pool.left_out} structures of the pool are in the run, or copies: left out")
+    label_them: Callable[[list[Data]], list[Data]] = list
+    if not pool.labelled:
+        teacher = job.load(TEACHER)
+        if s.labels == "data":
+            wrong = refuse_other_level(teacher, estimator.network, val, job.device)
+            say(
+                f"  the pool has no labels: the teacher's, {wrong:.0f} meV/A from the data, with "
+                "its energies per element fitted to the data"
+            )
+        label_them = teachers_labels(teacher, job.device)
+    folder = job.folder.path / "stages"
+    found, rounds, new = learn(estimator, pool, train, val, label_them, s, folder, job.device)
+    write_structures(job.folder.path / NEW_LABELS, new)
+    job.save(members_of(found.network)[0], LEARNED)
+    if any(result["accepted"] for result in rounds):
+        job.save(found if isinstance(found, Calibrated) else found.network, SPECIALISED, new)
+    labels = "data" if pool.labelled else "teacher"
+    size, left = len(pool.graphs), pool.left_out
+    about = {"size": size, "left_out": left, "selection": s.selection, "labels": labels}
+    return {"pool": {**about, "rounds": rounds}}
 
 
 def learn(

@@ -70,7 +70,7 @@ class Learner:
     @cached_property
     def teacher(self) -> AdoptedPotential:
         """Labels where no data do."""
-        return cast(AdoptedPotential, load(self.settings.teacher))
+        return load(self.settings.teacher)
 
     @cached_property
     def pools(self) -> Pools:

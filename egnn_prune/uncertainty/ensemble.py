@@ -41,12 +41,21 @@ class DeepEnsemble(Predictor):
             raise ConfigError(
                 "members of a deep ensemble are networks; pooling would lose what an estimator adds"
             )
+        self.check_alike(members)
+        self.members = nn.ModuleList(members)
+
+    @staticmethod
+    def check_alike(members: Sequence[nn.Module]) -> None:
+        """Refuse members that cannot be pooled; subclasses ask for something else.
+
+        Raises:
+            ConfigError: they scale their target differently.
+        """
         if any(getattr(m, "scale", None) != getattr(members[0], "scale", None) for m in members):
             raise ConfigError(
                 "members of a deep ensemble must share the scale of their target; build them on "
                 "the same training data"
             )
-        self.members = nn.ModuleList(members)
 
     def forward(self, batch: Any, samples: int = 1) -> Predicted:
         """Pool the members of all models (``samples`` as for one model)."""
@@ -102,7 +111,7 @@ class DeepEnsemble(Predictor):
             prefix = f"members.{i}."
             own = {k.removeprefix(prefix): v for k, v in keep.items() if k.startswith(prefix)}
             small.append(member.resized(own))
-        return DeepEnsemble(small)
+        return type(self)(small)
 
     def config(self) -> dict[str, object]:
         """The members' classes and architectures, as plain JSON."""

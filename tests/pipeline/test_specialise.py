@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read, write
+from tiny_specialise import STEPS, in_seconds, metrics, predictions, tiny, undrawn
 from tiny_teacher import structures, tiny_teacher, write_labelled
 
 from egnn_prune import adapters
@@ -29,42 +27,14 @@ from egnn_prune.report.specialise.training import load_curves
 
 #: The one that reads checkpoints, before the fixture below puts a tiny teacher in its place.
 LOAD = adapters.load
+LATENCIES = measuring.latencies
 MODELS = ["teacher", "finetuned", "specialised", "scratch"]
-STEPS = 4
 
 
 @pytest.fixture(autouse=True, scope="module")
 def a_tiny_teacher():
-    """In place of a checkpoint; times are numbers of weights, the same on every machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapters, "load", lambda name, modal: tiny_teacher(), raising=False)
-        patch.setattr(measuring, "latencies", by_size)
-        patch.setattr("egnn_prune.pipeline.specialise_cut.COPIES", (0.0, 0.25, 0.5, 0.9))
-        patch.setattr(measuring, "REPEATS", 1)
-        patch.setattr(measuring, "WARMUP", 1)
+    with in_seconds():
         yield
-
-
-LATENCIES = measuring.latencies
-
-
-def by_size(models: dict[str, Any], *_: Any) -> dict[str, float]:
-    return {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-
-
-def tiny(out: Path, path: Path | None, **changes: Any) -> SpecialiseSettings:
-    """Settings of a job of a few seconds; ``changes`` are names with ``__`` for the dots."""
-    settings = SpecialiseSettings(out=str(out), device="cpu", threads=1, teacher="tiny")
-    settings.data.path = str(path) if path else None
-    settings.budget, settings.budgets = 0.6, [0.8, 0.6, 0.01]
-    settings.cut.timings, settings.cut.steps, settings.training.steps = 1, 2, STEPS
-    settings.training.scratch_lrs = [1e-3, 1e-2]
-    for name, value in changes.items():
-        section, _, last = name.rpartition("__")
-        node = getattr(settings, section) if section else settings
-        assert hasattr(node, last), name
-        setattr(node, last, value)
-    return settings
 
 
 @pytest.fixture(scope="module")
@@ -91,26 +61,6 @@ def distilled(tmp_path_factory, boxes) -> Path:
     out = tmp_path_factory.mktemp("distilled") / "run"
     with undrawn():
         return run(tiny(out, boxes, labels="teacher", budgets=[0.6]))
-
-
-@contextmanager
-def undrawn() -> Iterator[None]:
-    """Within this context a report has no figures, which take seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "egnn_prune.report.specialise.write_report",
-            lambda folder: (folder / "report.html").write_text("nothing"),
-        )
-        yield
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def predictions(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
-        return dict(archive)
 
 
 # ---------------------------------------------------------------- what a run leaves
