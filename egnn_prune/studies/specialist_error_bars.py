@@ -38,6 +38,9 @@ atoms were changed: how often the atom farthest away is one of them or a neighbo
 chance would be right. Hotter structures need not be stopped where errors are still small; their
 AUROC is what counts.
 
+Noted after the first rows: "hotter" of 3BPA is the file of mixed temperatures without what is also
+in the file of 300 K; only 31 of 500 frames are, so about 3 in 10 of what is left is of 300 K, too.
+
 *Cost*: energies, forces and error bars of 27 and 135 atoms, by turns with energies and forces
 alone, on a quiet machine.
 
