@@ -8,7 +8,7 @@ from egnn_prune.configs.declaration import setting
 from egnn_prune.configs.settings import COUNT, SEED, THREADS
 
 SYSTEMS = ("3bpa", "ethanol", "silicon", "water")
-METHODS = ("last_layer", "committee")
+METHODS = ("last_layer", "shallow", "committee")
 PARTS = ("calibration", "flag", "cost")
 
 

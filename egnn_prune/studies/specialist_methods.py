@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,12 +21,15 @@ from egnn_prune.uncertainty import (
     Calibration,
     Estimator,
     PredictionRigidity,
+    ReadoutEnsemble,
     SinglePass,
     VarianceScaling,
 )
 
 #: By method, what the error bars of forces are read from.
-SOURCES = {"last_layer": "distance", "committee": "members"}
+SOURCES = {"last_layer": "distance", "shallow": "members", "committee": "members"}
+#: Read-outs of a shallow ensemble; each takes a pass back of its own.
+READOUTS = 4
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,7 @@ class Laws:
 
         What a user has who prunes or fine-tunes a network and does not calibrate again.
         """
-        atoms = copy.deepcopy(self.atoms)
-        atoms.distance.fit(train.atoms.features, train.atoms.z)
-        return Laws(self.energies, atoms, self.energy_limit)
+        return Laws(self.energies, self.atoms.moved_to(train.atoms), self.energy_limit)
 
     def energy_std(self, seen: Seen) -> Tensor:
         """Calibrated deviation of every energy, ``[B]``."""
@@ -91,19 +91,25 @@ class Laws:
 
 
 def estimators(method: str, specialists: Specialists, which: str) -> list[Estimator]:
-    """What a method needs of a network: itself with a posterior, or a committee beside it."""
-    if method == "last_layer":
-        rigidity = PredictionRigidity(specialists.network(which))
-        return [rigidity.fit(DataLoader(specialists.found.train, BATCH))]
-    assert which == "small", "only specialists have committees here"
-    return [SinglePass(specialists.network(name)) for name in specialists.committee]
+    """What a method makes of a network: one estimator, or the members of a committee."""
+    if method == "committee":
+        assert which == "small", "only specialists have committees here"
+        return [SinglePass(specialists.network(name)) for name in specialists.committee]
+    network = specialists.network(which)
+    made = {
+        "last_layer": PredictionRigidity(network),
+        "shallow": ReadoutEnsemble(network, READOUTS, specialists.seed),
+    }
+    return [made[method].fit(DataLoader(specialists.found.train, BATCH))]
 
 
 @torch.no_grad()
 def look(methods: Sequence[Estimator], batch: Batch | Data) -> Seen:
     """One batch; several methods are the members of a committee."""
-    found = [atom_pass(method, batch) for method in methods]
-    energies, spread = found[0].prediction.detach(), None
+    found = [
+        atom_pass(method, batch, members=isinstance(method, ReadoutEnsemble)) for method in methods
+    ]
+    energies, spread = found[0].prediction.detach(), found[0].spread
     slopes = torch.stack([part.forces.double() for part in found if part.forces is not None])
     if len(found) > 1:
         energies = Prediction.from_members(torch.stack([p.prediction.mean.detach() for p in found]))

@@ -175,8 +175,10 @@ def error_bars_plot(rows: Rows) -> Figure:
             own = [r for r in part if (r["system"], r["method"]) == (system, method)]
             (_draw_coverage if part is calibration else _draw_passed)(axes, own)
             axes.set_title(system, fontweight="normal")
+        for axes in grid[1:]:
+            axes.set_ylabel("")
         what = "Force intervals" if part is calibration else "Taken for in distribution"
-        place.suptitle(f"{what} ({method})", x=0.01, ha="left", fontsize=10.5)
+        place.suptitle(f"{what} ({method.replace('_', ' ')})", x=0.01, ha="left", fontsize=10.5)
         if grid[0].get_legend_handles_labels()[0]:
             legend_below(place, grid[0])
     figure.suptitle(f"Error bars of specialised potentials ({interval_note(rows, 'bars')})")
