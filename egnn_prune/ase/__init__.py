@@ -1,10 +1,37 @@
 """Trained models in ASE: a calculator, dynamics, files of structures."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from egnn_prune.ase.calculator import (
     PrunedCalculator,
     UncertaintyExceeded,
     UncertaintyGuard,
     UncertaintyWarning,
 )
+from egnn_prune.system.lazy_imports import lazy_names
 
-__all__ = ["PrunedCalculator", "UncertaintyExceeded", "UncertaintyGuard", "UncertaintyWarning"]
+if TYPE_CHECKING:
+    from egnn_prune.ase.collection import Collection
+    from egnn_prune.ase.specialist import SpecialistCalculator
+    from egnn_prune.ase.teacher import Teacher
+else:  # what a calculator without a teacher does not need
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "collection": ("Collection",),
+            "specialist": ("SpecialistCalculator",),
+            "teacher": ("Teacher",),
+        },
+    )
+
+__all__ = [
+    "Collection",
+    "PrunedCalculator",
+    "SpecialistCalculator",
+    "Teacher",
+    "UncertaintyExceeded",
+    "UncertaintyGuard",
+    "UncertaintyWarning",
+]

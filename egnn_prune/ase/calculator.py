@@ -219,16 +219,16 @@ class PrunedCalculator(Calculator):
             self.results = Results(self)
         results: Any = self.results
         asked = set(properties) - set(results) - set(results.extras)
-        if "energy" not in results or asked & {"forces", "stress"}:
-            self._predict(graph, slopes=bool(asked & {"forces", "stress"}))
-        missing = "forces_uncertainty" in asked - set(results.extras) and self.force_uncertainty
-        if missing and self.model.force_error_bars is not None:
-            self._predict(graph, slopes=True, forces_std=True)
-        elif missing:
+        spread = "forces_uncertainty" in asked and self.force_uncertainty
+        fitted = spread and self.model.force_error_bars is not None
+        slopes = fitted or bool(asked & {"forces", "stress"})
+        if slopes or "energy" not in results:
+            self._predict(graph, slopes, fitted)
+        if spread and not fitted:
             members = self.model.member_forces(graph)
             if members is not None:
-                spread = members.epistemic.sqrt().double().cpu().numpy()
-                results.extras["forces_uncertainty"] = self.electronvolts * spread
+                std = members.epistemic.sqrt().double().cpu().numpy()
+                results.extras["forces_uncertainty"] = self.electronvolts * std
         watching = self.on_uncertain == "raise" or (
             self.on_uncertain == "warn" and not self._warned
         )
@@ -309,8 +309,9 @@ class PrunedCalculator(Calculator):
 class UncertaintyGuard:
     """Stops or warns when a simulation reaches what its model is not sure of.
 
-    That is an epistemic deviation beyond the threshold, or a structure unlike all training
-    structures (:class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any
+    That is an epistemic deviation of the energy or an error bar of a force beyond its threshold, or
+    a structure unlike all training structures
+    (:class:`~egnn_prune.deployment.training_domain.TrainingDomain`). Attach it to any
     dynamics or optimiser of ASE; the calculator must be a :class:`PrunedCalculator` (with
     ``on_uncertain="ignore"``, or both will speak):
 
@@ -340,24 +341,25 @@ class UncertaintyGuard:
         if action not in ("stop", "warn"):
             raise ConfigError(f"action must be 'stop' or 'warn', not {action!r}")
         calculator = _calculator(atoms)
-        if not calculator.model.has_error_bars:
+        known = calculator.model.has_error_bars
+        if not known and calculator.forces_threshold is None:
             raise ConfigError(
                 f"{calculator.model.source} states no uncertainty, so a guard has nothing to watch"
             )
         limit = calculator.threshold
         self.threshold = checked_threshold(limit if threshold is None else threshold)
-        if self.threshold is None:
+        if self.threshold is None and calculator.forces_threshold is None:
             raise ConfigError(
                 "the model's file holds no validation_epistemic_std (it was written by an older "
                 "version); give the guard a threshold in eV"
             )
+        self._property = "energy_epistemic_std" if known else "atoms_distance"
         self.atoms, self.action, self.exceeded = atoms, action, 0
 
     def __call__(self) -> None:
         """Look at the structure as it is now."""
-        assert self.threshold is not None
         calculator = _calculator(self.atoms)
-        calculator.get_property("energy_epistemic_std", self.atoms)
+        calculator.get_property(self._property, self.atoms)
         results: Any = calculator.results
         judged = calculator.judged(results.prediction)
         said = complaints(replace(judged, threshold=self.threshold))
@@ -385,13 +387,13 @@ def complaints(found: StructurePrediction) -> list[str]:
             f"beyond the threshold of {found.threshold:.3g} eV: the structure is unlike the "
             "training data, so do not rely on its energy and forces"
         )
-    if found.forces_beyond_threshold:
+    if found.forces_beyond_threshold and found.max_force_std != np.inf:  # else the element says why
         assert found.forces_std is not None
-        atom = int(found.forces_std.argmax())
+        atom = found.named(int(found.forces_std.argmax()))
         said.append(
-            f"the standard deviation of the force on atom {atom}, {found.forces_std[atom]:.3g} "
+            f"the standard deviation of the force on {atom}, {found.max_force_std:.3g} "
             f"eV/Angstrom, is beyond the threshold of {found.forces_threshold:.3g} eV/Angstrom: do "
-            "not rely on its forces"
+            "not rely on the forces"
         )
     if reason := replace(found, threshold=None, forces_threshold=None).reason:
         said.append(

@@ -1,4 +1,4 @@
-"""Molecular dynamics at constant energy, and whether the energy was constant."""
+"""Molecular dynamics at constant energy or temperature, and whether the energy was constant."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms, units
-from ase.constraints import (
-    FixBondLengths,
-    FixCom,
-    FixInternals,
-    FixLinearTriatomic,
-    FixSubsetCom,
-)
 from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from egnn_prune.ase.thermostat import Thermostat
+from egnn_prune.ase.velocities import temperature
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.system.files import atomic
 
@@ -30,11 +25,12 @@ Array = NDArray[np.float64]
 
 #: Stretches of equal length whose means the drift is fitted to.
 BLOCKS = 40
-#: Velocities of more kelvin (8.6 eV a degree of freedom) break every bond at once.
-MAX_TEMPERATURE_K = 1e5
 #: Change of the total energy in eV/atom at which a run has exploded: a thousand times what a sound
 #: step leaves, and as much as it takes to pull a molecule apart.
 MAX_ENERGY_DRIFT = 1.0
+#: A run hotter than so many times its thermostat, and so many kelvin, has exploded: two atoms stay
+#: below the first at five sigma, and a strained start releases the second.
+HOTTER, SPARE_K = 4.0, 1000.0
 
 
 @dataclass(frozen=True)
@@ -116,107 +112,6 @@ def energy_conservation(
     return Conservation(slope, error, fluctuation)
 
 
-def degrees_of_freedom(atoms: Atoms) -> int:
-    """Those that constraints leave, without motion of the whole where nothing holds it in place.
-
-    That is the centre of mass and, for molecules, rigid rotation: a linear molecule has two
-    rotations, a periodic structure none. Atoms that are held in space hold the whole.
-
-    Raises:
-        ConfigError: a constraint does not say how many it takes away, or none are left.
-    """
-    inner = [c for c in atoms.constraints if not isinstance(c, FixCom)]
-    try:
-        left = 3 * len(atoms) - sum(int(c.get_removed_dof(atoms)) for c in inner)
-    except (NotImplementedError, AttributeError):
-        raise ConfigError(
-            "a constraint of the structure does not say how many degrees of freedom it takes away, "
-            f"so it has no temperature ({constraints_of(atoms)}); remove it"
-        ) from None
-    if not _held_in_space(atoms):
-        left -= 3 + _rotations(atoms)
-    if left < 1:
-        why = f"constraints hold all of it ({held})" if (held := constraints_of(atoms)) else ""
-        raise ConfigError(
-            f"nothing of the structure can move: {why or 'dynamics need at least 2 atoms'}"
-        )
-    return left
-
-
-def constraints_of(atoms: Atoms) -> str:
-    """The structure's constraints for people, ``""`` without any."""
-    said = []
-    for constraint in atoms.constraints:
-        index = getattr(constraint, "index", None)
-        number = "" if index is None else f" of {np.size(index)} atom{'s' * (np.size(index) > 1)}"
-        said.append(f"{type(constraint).__name__}{number}")
-    return ", ".join(said)
-
-
-def _rotations(atoms: Atoms) -> int:
-    if atoms.pbc.any():
-        return 0
-    moments = atoms.get_moments_of_inertia()
-    return int((moments > 1e-6 * max(moments.max(), 1e-12)).sum())
-
-
-def _held_in_space(atoms: Atoms) -> bool:
-    """Whether a constraint ties atoms to places, not only to each other."""
-    among = (FixBondLengths, FixInternals, FixLinearTriatomic, FixCom)
-    return any(
-        isinstance(c, FixSubsetCom)
-        or not (isinstance(c, among) or getattr(c, "_type", "") == "two atoms")  # a Hookean
-        for c in atoms.constraints
-    )
-
-
-def temperature(atoms: Atoms) -> float:
-    """Kinetic temperature in K over :func:`degrees_of_freedom`."""
-    velocity = _without_motion_of_the_whole(atoms, atoms.get_velocities())
-    kinetic = 0.5 * float((atoms.get_masses()[:, None] * velocity**2).sum())
-    return 2 * kinetic / (degrees_of_freedom(atoms) * units.kB)
-
-
-def _without_motion_of_the_whole(atoms: Atoms, velocity: Array) -> Array:
-    """Velocities ``[N, 3]`` without drift and, for molecules, spin; as they are where held."""
-    if _held_in_space(atoms):
-        return velocity
-    masses = atoms.get_masses()[:, None]
-    velocity = velocity - (masses * velocity).sum(0) / masses.sum()
-    if atoms.pbc.any():
-        return velocity
-    arm = atoms.positions - atoms.get_center_of_mass()
-    inertia = (masses * ((arm**2).sum(1)[:, None]))[:, :, None] * np.eye(3)
-    inertia = inertia.sum(0) - np.einsum("ni,nj->ij", masses * arm, arm)
-    # a linear molecule does not turn about its axis: ASE's ZeroRotation divides by zero there
-    spin = np.linalg.pinv(inertia, rcond=1e-8) @ np.cross(arm, masses * velocity).sum(0)
-    still: Array = velocity - np.cross(spin, arm)
-    return still
-
-
-def set_thermal_velocities(atoms: Atoms, kelvin: float, seed: int = 0) -> None:
-    """Maxwell-Boltzmann velocities without motion of the whole, scaled to exactly ``kelvin``.
-
-    Total momentum is zero, and so is the angular momentum of a molecule, unless constraints hold
-    it in space. What is constrained does not move.
-
-    Raises:
-        ConfigError: the temperature is negative or above :data:`HOTTEST`, the seed is negative, a
-            single atom has nothing to move against, or constraints hold everything.
-    """
-    if not 0 <= kelvin <= MAX_TEMPERATURE_K:
-        raise ConfigError(f"the temperature must be at least 0 K and at most 1e5 K, not {kelvin}")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ConfigError(f"the seed must be a whole number of at least 0, not {seed!r}")
-    degrees_of_freedom(atoms)  # there are some
-    masses = atoms.get_masses()[:, None]
-    # of any temperature above 0: they are scaled at the end
-    velocity = np.random.default_rng(seed).normal(size=(len(atoms), 3)) / np.sqrt(masses)
-    atoms.set_velocities(_without_motion_of_the_whole(atoms, velocity))  # as constraints let them
-    scale = np.sqrt(kelvin / temperature(atoms))
-    atoms.set_velocities(atoms.get_velocities() * scale)
-
-
 def run_nve(
     atoms: Atoms,
     path: Path,
@@ -224,14 +119,30 @@ def run_nve(
     steps: int,
     timestep: float = 0.5,
     interval: int = 10,
-    observers: Sequence[object] = (),
+    observers: Sequence[Callable[[], object]] = (),
 ) -> Trajectory:
-    """Velocity Verlet at constant energy; frames go to ``path`` as extended XYZ.
+    """Velocity Verlet at constant energy: :func:`run_dynamics` without a thermostat."""
+    how: dict[str, Any] = {"steps": steps, "timestep": timestep, "interval": interval}
+    return run_dynamics(atoms, path, **how, observers=observers)
+
+
+def run_dynamics(
+    atoms: Atoms,
+    path: Path,
+    *,
+    steps: int,
+    timestep: float = 0.5,
+    interval: int = 10,
+    observers: Sequence[Callable[[], object]] = (),
+    watchers: Sequence[Callable[[], object]] = (),
+    thermostat: Thermostat | None = None,
+) -> Trajectory:
+    """Velocity Verlet, or a thermostat; frames go to ``path`` as extended XYZ.
 
     Constraints of the atoms are kept (by RATTLE where they are bond lengths).
 
     A run that a guard stops, that fails, or that is interrupted keeps its frames. It also stops
-    once the total energy is not finite or :data:`EXPLODED` away from where it started.
+    once it has exploded, see :func:`explosion_guard`.
 
     Args:
         atoms: with velocities and a :class:`~egnn_prune.ase.PrunedCalculator`; moved in place.
@@ -241,6 +152,8 @@ def run_nve(
         interval: steps between frames.
         observers: called with no arguments at every frame, such as an
             :class:`~egnn_prune.ase.calculator.UncertaintyGuard`.
+        watchers: called at every step, the start included.
+        thermostat: of the temperature; without one, the energy is constant.
 
     Raises:
         ConfigError: a number is out of range.
@@ -251,7 +164,10 @@ def run_nve(
             raise ConfigError(f"{name} must be positive, not {number}")
     atoms.get_potential_energy()  # what fails here leaves no file behind
     trajectory = Trajectory()
-    dynamics = VelocityVerlet(atoms, timestep=timestep * units.fs)
+    if thermostat is None:
+        dynamics: Any = VelocityVerlet(atoms, timestep=timestep * units.fs)
+    else:
+        dynamics = thermostat.integrator(atoms, timestep)
     with (
         atomic(path) as temporary,
         temporary.open("w") as file,
@@ -267,7 +183,16 @@ def run_nve(
             ase.io.write(file, out, format="extxyz")
             bar.update(dynamics.nsteps - bar.n)
 
-        dynamics.attach(explosion_guard(atoms))  # before the frames, which stay finite
+        def target() -> float:
+            assert thermostat is not None
+            share = dynamics.nsteps / steps
+            thermostat.hold(dynamics, share)
+            return thermostat.at(share)
+
+        guard = explosion_guard(atoms, None if thermostat is None else target)
+        dynamics.attach(guard)  # before the frames, which stay finite
+        for watcher in watchers:
+            dynamics.attach(watcher)
         dynamics.attach(record, interval=interval)
         for observer in observers:
             dynamics.attach(observer, interval=interval)
@@ -288,13 +213,30 @@ def run_nve(
     return trajectory
 
 
-def explosion_guard(atoms: Atoms) -> Callable[[], None]:
-    """Called after every step, it raises :class:`InputError` once energy is no longer conserved."""
+def explosion_guard(atoms: Atoms, target: Callable[[], float] | None = None) -> Callable[[], None]:
+    """Called after every step, it raises :class:`InputError` once the run has exploded.
+
+    At constant energy that is a total energy which is not finite or :data:`MAX_ENERGY_DRIFT` away
+    from where it started; with a thermostat, which changes it, a temperature that is not finite or
+    above :data:`HOTTER` times the thermostat's and :data:`SPARE_K`.
+
+    Args:
+        atoms: that move.
+        target: says the thermostat's temperature in K at this step.
+    """
     first = atoms.get_total_energy()
 
     def look() -> None:
         change = (atoms.get_total_energy() - first) / len(atoms)
-        if not abs(change) <= MAX_ENERGY_DRIFT:  # nor NaN
+        if target is not None:
+            kelvin, wanted = temperature(atoms), target()
+            if not (kelvin < HOTTER * wanted + SPARE_K and abs(change) < np.inf):
+                raise InputError(
+                    f"the simulation exploded: it is at {kelvin:.3g} K, with a thermostat at "
+                    f"{wanted:.0f} K; take a shorter timestep, a start nearer to the training "
+                    "data, or a lower temperature"
+                )
+        elif not abs(change) <= MAX_ENERGY_DRIFT:  # nor NaN
             raise InputError(
                 f"the simulation exploded: its total energy changed by {change:.3g} eV/atom since "
                 "the start; take a shorter timestep, a start nearer to the training data, or a "

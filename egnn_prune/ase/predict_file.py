@@ -44,8 +44,9 @@ class Predicted:
     """What :func:`predict_structures` made.
 
     Attributes:
-        rows: one mapping per structure, see :data:`COLUMNS` (and ``reason`` where one was
-            skipped or is out of distribution), as in the CSV file.
+        rows: one mapping per structure, see :data:`COLUMNS` (``max_force_std`` in eV/Angstrom and
+            ``max_distance`` where a potential has error bars of forces, and ``reason`` where one
+            was skipped or is out of distribution), as in the CSV file.
         structures: those that were not skipped, with their results, as in the extended XYZ file.
         limit: the epistemic deviation beyond which a structure counts as out of distribution, in
             the target's unit, or ``None``.
@@ -123,9 +124,10 @@ def predict_structures(
                 forces=model.is_potential,
                 coverage=COVERAGE,
                 threshold=threshold,
+                forces_std=model.is_potential,
             )
             for k, found in zip(part, predictions, strict=True):
-                rows[k] |= columns(found)
+                rows[k] |= columns(found) | force_columns(found, model)
                 results.append(with_results(structures[k], k, found, model))
             bar.update(len(part))
     return Predicted(rows, results, limit)
@@ -146,13 +148,27 @@ def columns(found: StructurePrediction) -> dict[str, Any]:
     }
 
 
+def force_columns(found: StructurePrediction, model: TrainedModel) -> dict[str, float]:
+    """How sure a potential is of the forces, in eV/Angstrom; nothing where it does not say.
+
+    Infinite where no training structure held the element of an atom.
+    """
+    if not model.is_potential:
+        return {}
+    there = found.converted(model.electronvolts(), "eV")
+    numbers = {"max_force_std": there.max_force_std, "max_distance": there.max_distance}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
 def with_results(
     atoms: Atoms, number: int, found: StructurePrediction, model: TrainedModel
 ) -> Atoms:
     """A copy of a structure with its prediction as extended XYZ holds it.
 
     Potentials become ``energy`` (eV) and ``forces`` (eV/Angstrom) with ``energy_std`` and
-    ``energy_epistemic_std``; other targets stand under their own name, in their own unit.
+    ``energy_epistemic_std``, and per atom ``forces_std`` (eV/Angstrom) and ``atoms_distance`` (in
+    units of the limit) where the model has error bars of forces; other targets stand under their
+    own name, in their own unit.
     """
     # in the units of the numbers to come, and without a calculator: its numbers are not ours
     out = in_ase_units(atoms).copy()
@@ -164,6 +180,10 @@ def with_results(
             out.info.pop(key, None)
         out.arrays.pop("forces", None)
         out.calc = SinglePointCalculator(out, energy=there.mean, forces=there.forces)
+        if there.forces_std is not None:
+            out.arrays["forces_std"] = there.forces_std
+        if there.distances is not None:
+            out.arrays["atoms_distance"] = there.distances
     else:
         out.info["unit"] = model.unit
     out.info |= {
@@ -176,7 +196,7 @@ def with_results(
         out.info["in_distribution"] = found.in_distribution
     if found.reason:
         out.info["reason"] = found.reason
-    if found.unlike:
+    if found.atoms_in_distribution is not None:
         out.arrays["atoms_in_distribution"] = found.atoms_in_distribution
     return out
 

@@ -13,8 +13,9 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from egnn_prune.ase.calculator import PrunedCalculator
-from egnn_prune.ase.dynamics import set_thermal_velocities, temperature
+from egnn_prune.ase.dynamics import HOTTER, SPARE_K
 from egnn_prune.ase.structures import graph_of
+from egnn_prune.ase.velocities import set_thermal_velocities, temperature
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.training.distillation import (
     CLOSEST,
@@ -23,10 +24,6 @@ from egnn_prune.training.distillation import (
     smallest_distance,
 )
 from egnn_prune.uncertainty import SinglePass
-
-#: A run hotter than so many times its thermostat, and so many kelvin, has exploded: two atoms stay
-#: below the first at five sigma, and a strained start releases the second.
-HOTTER, SPARE_K = 4.0, 1000.0
 
 
 def dynamics_frames(

@@ -1,23 +1,22 @@
-"""What scripts/molecular_dynamics.py does: from a model and a structure to a judged trajectory."""
+"""What `egnn-prune md` does: from a model and a structure to a judged trajectory."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 
 from egnn_prune.ase.calculator import PrunedCalculator, UncertaintyGuard
-from egnn_prune.ase.dynamics import (
-    constraints_of,
-    energy_conservation,
-    run_nve,
-    set_thermal_velocities,
-    temperature,
-)
+from egnn_prune.ase.dynamics import energy_conservation, run_dynamics
 from egnn_prune.ase.predict_file import checked_folder
+from egnn_prune.ase.specialist import SpecialistCalculator
 from egnn_prune.ase.structures import read_structures
+from egnn_prune.ase.thermostat import Thermostat
+from egnn_prune.ase.velocities import constraints_of, set_thermal_velocities, temperature
+from egnn_prune.ase.watch_log import WatchLog, said
 from egnn_prune.errors import ConfigError
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
@@ -39,7 +38,8 @@ class SimulationReport:
         formula: of the structure.
         atoms: their number.
         picoseconds: what was simulated.
-        drift_meV_atom_ps: slope of the total energy; NaN after a stop with fewer than 4 frames.
+        drift_meV_atom_ps: slope of the total energy; NaN after a stop with fewer than 4 frames,
+            and with a thermostat, which changes it.
         drift_error_meV_atom_ps: its standard error.
         fluctuation_meV_atom: root mean square deviation from the line.
         mean_temperature_K: over the frames.
@@ -51,6 +51,8 @@ class SimulationReport:
         velocities: where the first ones come from.
         constraints: what is held, ``""`` for nothing.
         stopped: why the run ended early, or ``None``.
+        thermostat: kind and temperature, ``""`` at constant energy.
+        specialist: :meth:`egnn_prune.ase.watch_log.WatchLog.summary`, or ``None``.
     """
 
     formula: str
@@ -67,6 +69,8 @@ class SimulationReport:
     velocities: str
     constraints: str
     stopped: str | None
+    thermostat: str = ""
+    specialist: dict[str, Any] | None = None
 
     def text(self) -> str:
         """A line for people, others where nothing watched the uncertainty or it ended early."""
@@ -77,15 +81,27 @@ class SimulationReport:
         )
         rms = self.fluctuation_meV_atom
         spread = MISSING if math.isnan(rms) else f"{rms:.2g} meV/atom rms"
+        drift = (
+            f"{self.thermostat}, "
+            if self.thermostat
+            else f"drift {with_error(self.drift_meV_atom_ps, self.drift_error_meV_atom_ps)} "
+            f"meV/atom/ps, fluctuation {spread}, "
+        )
         line = (
-            f"{self.formula}: {self.picoseconds:.3g} ps at {self.mean_temperature_K:.0f} K, drift "
-            f"{with_error(self.drift_meV_atom_ps, self.drift_error_meV_atom_ps)} meV/atom/ps, "
-            f"fluctuation {spread}, "
+            f"{self.formula}: {self.picoseconds:.3g} ps at {self.mean_temperature_K:.0f} K, {drift}"
             f"{self.steps_per_second:.0f} steps/s{known}; velocities {self.velocities}"
         )
         if self.constraints:
             line += f"; held: {self.constraints}"
-        if math.isnan(self.largest_epistemic_eV):
+        if self.specialist is not None:
+            line = "\n".join(filter(None, (line, said(self.specialist))))
+            if self.specialist["switches"] and not self.thermostat:
+                line += (
+                    f"\nnetwork and teacher took turns {self.specialist['switches']} times, which "
+                    "does not conserve energy: the drift is also that of switching; hold the "
+                    "temperature with a thermostat instead"
+                )
+        elif math.isnan(self.largest_epistemic_eV):
             line += "\nnothing watched the simulation: the model states no uncertainty"
         elif self.threshold_eV is None:
             line += (
@@ -108,7 +124,7 @@ def start_of(structure: Atoms) -> Atoms:
 
 
 def simulate(
-    model: str | Path,
+    model: str | Path | PrunedCalculator,
     structure: str | Path,
     folder: str | Path,
     *,
@@ -121,11 +137,14 @@ def simulate(
     threshold: float | None = None,
     on_uncertain: str = "warn",
     device: str = "auto",
+    thermostat: Thermostat | None = None,
 ) -> SimulationReport:
-    """Run dynamics at constant energy from the last structure of a file, and judge it.
+    """Run dynamics from the last structure of a file, and judge it.
 
     Args:
-        model: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`.
+        model: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`; or one of these, such as a
+            :class:`~egnn_prune.ase.specialist.SpecialistCalculator`, for which
+            ``specialist.csv`` and ``specialist.png`` are written, too.
         structure: file in any format that ASE reads; of its last structure are taken: elements
             with their masses, positions, cell, boundaries, constraints, momenta, tags, initial
             charges and magnetic moments (:data:`KEPT`), nothing else. So the last frame of a
@@ -134,13 +153,15 @@ def simulate(
         steps: how many.
         timestep: in fs.
         kelvin: temperature of the first velocities; by default the structure's own momenta, or
-            300 K where it has none.
+            the thermostat's or 300 K where it has none.
         interval: steps between frames.
         seed: of the velocities.
         which: ``"pruned"`` or ``"dense"``, of a run's folder.
         threshold: largest epistemic standard deviation in eV; by default the model's own.
         on_uncertain: beyond the threshold ``"warn"`` (once), ``"stop"`` or ``"ignore"``.
-        device: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`.
+        device: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`; like ``which``,
+            ``threshold`` and ``on_uncertain`` not used where ``model`` is a calculator.
+        thermostat: of the temperature; without one, the energy is constant.
 
     Raises:
         ConfigError: a number is out of range, stopping was asked for without a threshold, or
@@ -151,45 +172,62 @@ def simulate(
         raise ConfigError(f"on_uncertain must be warn, stop or ignore, not {on_uncertain!r}")
     folder, start = checked_folder(folder), read_structures(structure)[-1]
     atoms = start_of(start)
-    calculator = PrunedCalculator(
-        model, threshold, "ignore", device, which=which, force_uncertainty=False
+    made = isinstance(model, PrunedCalculator)
+    calculator = (
+        model
+        if isinstance(model, PrunedCalculator)
+        else PrunedCalculator(
+            model, threshold, "ignore", device, which=which, force_uncertainty=False
+        )
     )
     atoms.calc = calculator
     guards = []
-    if on_uncertain == "stop" or (on_uncertain == "warn" and calculator.threshold is not None):
+    if made:
+        pass  # it watches itself
+    elif on_uncertain == "stop" or (on_uncertain == "warn" and calculator.threshold is not None):
         guards = [UncertaintyGuard(atoms, action=on_uncertain)]
     atoms.get_potential_energy()  # a structure that cannot be used is refused before all else
     if kelvin is None and atoms.get_momenta().any():
         velocities = f"of the start ({temperature(atoms):.0f} K)"
     else:
-        kelvin = 300.0 if kelvin is None else kelvin
+        if kelvin is None:
+            kelvin = 300.0 if thermostat is None else thermostat.kelvin
         set_thermal_velocities(atoms, kelvin, seed)
         velocities = f"drawn at {kelvin:g} K"
-    trajectory = run_nve(
+    held = constraints_of(atoms)
+    specialist = isinstance(calculator, SpecialistCalculator)
+    log = WatchLog(atoms, timestep, steps) if specialist else None
+    trajectory = run_dynamics(
         atoms,
         folder / "trajectory.extxyz",
         steps=steps,
         timestep=timestep,
         interval=interval,
         observers=guards,
+        watchers=[] if log is None else [log],
+        thermostat=thermostat,
     )
     write_rows(trajectory.rows, folder / "energies.csv")
     epistemic_std, limit = trajectory.column("epistemic_eV"), calculator.threshold
     drift = error = fluctuation = math.nan
-    if len(trajectory.rows) >= 4:
+    how = "at constant energy" if thermostat is None else f"({thermostat.text()})"
+    title = (
+        f"{atoms.get_chemical_formula()} {how}, {timestep:g} fs a step, "
+        f"{trajectory.column('temperature_K').mean():.0f} K on average"
+    )
+    if len(trajectory.rows) >= 4 and thermostat is None:
         found = energy_conservation(
             trajectory.column("time_fs"), trajectory.column("total_eV"), len(atoms)
         )
         drift, error, fluctuation = found.drift, found.drift_error, found.fluctuation
-        title = (
-            f"{atoms.get_chemical_formula()} at constant energy, {timestep:g} fs a step, "
-            f"{trajectory.column('temperature_K').mean():.0f} K on average"
-        )
+    if len(trajectory.rows) >= 4:
         from egnn_prune.report.common.style import png_bytes  # matplotlib
         from egnn_prune.report.run.dynamics import dynamics_plot
 
         figure = dynamics_plot(trajectory.rows, len(atoms), drift, error, limit, title)
         write_atomic(folder / "dynamics.png", png_bytes(figure))
+    if log is not None:
+        log.write(folder, title)
     report = SimulationReport(
         formula=atoms.get_chemical_formula(),
         atoms=len(atoms),
@@ -203,8 +241,10 @@ def simulate(
         beyond_threshold=None if limit is None else float((epistemic_std > limit).mean()),
         steps_per_second=trajectory.steps / trajectory.seconds if trajectory.seconds else 0.0,
         velocities=velocities,
-        constraints=constraints_of(atoms),
+        constraints=held,
         stopped=trajectory.stopped,
+        thermostat="" if thermostat is None else thermostat.text(),
+        specialist=None if log is None else log.summary(),
     )
     # JSON has no NaN
     facts = {k: None if v != v else v for k, v in asdict(report).items()}

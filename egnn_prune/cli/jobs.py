@@ -21,6 +21,8 @@ from egnn_prune.configs.settings import (
 )
 from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.configs.specialist_error_bars_study import SpecialistErrorBarsStudySettings
+from egnn_prune.configs.what_to_label_study import WhatToLabelSettings
 from egnn_prune.vision.settings import VisionSettings
 
 
@@ -207,4 +209,30 @@ the same shape from scratch are trained for equally many steps, each at the lear
 validation chooses. Cuts by several scores are compared without training, and times are measured.
 Writes specialisation.csv, tables and a figure. Interrupted, the same command goes on where it
 stopped.""",
+)
+
+WHAT_TO_LABEL = Job(
+    WhatToLabelSettings,
+    "what_to_label_study",
+    "studies.what_to_label:run_what_to_label",
+    """\
+Specialists of 3BPA at 300 K choose structures to be labelled of a pool that has a rare part, hot
+frames or frames with a stretched bond: the most uncertain, diverse ones, in proportion to the
+squared error bar, or at random. Each is trained further on the same number of labels, half of the
+time on structures that it knew. Writes what_to_label.csv, a table of force errors and of their
+differences to random choice, paired by seed, and a figure. Interrupted, the same command goes on
+where it stopped. About two hours on one core.""",
+)
+
+ERROR_BARS = Job(
+    SpecialistErrorBarsStudySettings,
+    "specialist_error_bars_study",
+    "studies.specialist_error_bars:run_specialist_error_bars_study",
+    """\
+Do error bars of energies and forces outlive pruning and fine-tuning, and which structures does the
+flag "in distribution" let pass? Makes a pretrained potential small for 3BPA, ethanol, silicon and
+water, or reads networks from models=, judges calibration before the cut, after it, after
+fine-tuning and after recalibration, and asks about hotter, stretched, broken and other molecules,
+clusters and vacancies. Times error bars (parts=[cost]; on a quiet machine). Writes error_bars.csv,
+tables and a figure. Interrupted, the same command goes on where it stopped.""",
 )

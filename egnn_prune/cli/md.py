@@ -1,17 +1,29 @@
-"""Simulate a molecule with a trained model at constant energy, and see whether it stays constant.
+r"""Simulate a molecule with a trained model: is its energy constant, and is it sure of its forces?
 
-MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors is taken) or a
-.safetensors file of a model of an energy. STRUCTURE is any file that ASE reads; its last structure
-is the start, with its constraints (move_mask), masses and momenta: the last frame of a trajectory
-goes on. Where it has no momenta, or a temperature is given, velocities are drawn, without motion or
-rotation of the whole; about half of their energy goes into the bonds when the start is a minimum.
+MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors or, of specialise,
+specialised.safetensors is taken) or a .safetensors file of a model of an energy. STRUCTURE is any
+file that ASE reads; its last structure is the start, with its constraints (move_mask), masses and
+momenta: the last frame of a trajectory goes on. Where it has no momenta, or a temperature is given
+without a thermostat, velocities are drawn, without motion or rotation of the whole; about half of
+their energy goes into the bonds when the start is a minimum.
 
 DIR gets trajectory.extxyz, energies.csv, dynamics.json (drift, steps/s) and dynamics.png: total
 energy with its drift, and the model's uncertainty over time. An integrator that conserves energy
 shows that forces are exact gradients and smooth; it does not show that they are right. A run whose
-total energy changes by more than 1 eV/atom has exploded: it is stopped, with exit code 1.
+total energy changes by more than 1 eV/atom has exploded (with a thermostat: one that is far hotter
+than it): it is stopped, with exit code 1.
+
+With a teacher behind the network (--teacher), every structure is watched: error bars of forces,
+atoms unlike the training atoms, bonds unlike the training structures'. Where the network is not
+sure, --on-uncertain says what happens: warn (once), stop, ask (the teacher answers this step) or
+learn (it does, and the network is trained further on what it was not sure of). DIR also gets
+specialist.csv, specialist.png, collection.extxyz (what it was not sure of, with the teacher's
+labels), and the networks that were learned; another run with the same DIR goes on with these.
+Where network and teacher take turns, energy is not conserved: use a thermostat.
 
     egnn-prune md runs/ethanol ethanol.xyz --steps 20000 --out md
+    egnn-prune md runs/water box.xyz --teacher 7net-0 --on-uncertain learn --thermostat langevin \
+        --heat-to 600 --check 0.01 --out md
 """
 
 from __future__ import annotations
@@ -33,7 +45,23 @@ def parser() -> Parser:
     parser.add_argument(
         "--temperature",
         type=float,
-        help="of the first velocities in K, at most 1e5 (the start's own momenta, or else 300)",
+        help="of the first velocities in K, at most 1e5 (the start's own momenta, or else 300); "
+        "with a thermostat its temperature (300), and the start's own momenta are kept",
+    )
+    parser.add_argument(
+        "--thermostat",
+        choices=("none", "langevin", "bussi"),
+        default="none",
+        help="hold the temperature (none: the energy is constant)",
+    )
+    parser.add_argument(
+        "--heat-to", type=float, metavar="K", help="temperature that the thermostat rises to"
+    )
+    parser.add_argument(
+        "--friction", type=float, default=0.02, help="of Langevin's thermostat in 1/fs (0.02)"
+    )
+    parser.add_argument(
+        "--taut", type=float, default=100.0, help="time constant of Bussi's in fs (100)"
     )
     parser.add_argument("--interval", type=int, default=10, help="steps between frames (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the velocities (0)")
@@ -42,11 +70,40 @@ def parser() -> Parser:
         "--threshold",
         type=float,
         help="epistemic standard deviation in eV beyond which a structure is out of distribution "
+        "(the model's own); not with a teacher",
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help="who is asked: a potential's name (7net-0), its file, or a .safetensors file such as "
+        "the run's finetuned.safetensors",
+    )
+    parser.add_argument(
+        "--forces-threshold",
+        type=float,
+        metavar="X",
+        help="standard deviation of a force in eV/Angstrom beyond which the network is not sure "
         "(the model's own)",
     )
     parser.add_argument(
+        "--check",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="probability, at every step, of asking the teacher just to compare (0)",
+    )
+    parser.add_argument(
+        "--most", type=int, default=200, help="structures that wait to be learned, at most (200)"
+    )
+    parser.add_argument(
+        "--learn-every", type=int, default=20, metavar="N", help="structures to learn at once (20)"
+    )
+    parser.add_argument(
+        "--learn-steps", type=int, metavar="N", help="optimiser steps of learning (100)"
+    )
+    parser.add_argument(
         "--on-uncertain",
-        choices=("warn", "stop", "ignore"),
+        choices=("warn", "stop", "ask", "learn", "ignore"),
         default="warn",
         help="what to do beyond the threshold, where there is one (warn, once)",
     )
@@ -56,21 +113,58 @@ def parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do it."""
+    from egnn_prune.ase.predict_file import checked_folder
     from egnn_prune.ase.simulation import simulate
+    from egnn_prune.ase.thermostat import Thermostat
+    from egnn_prune.errors import ConfigError
 
+    a, thermostat = arguments, None
+    which = "dense" if a.dense else "pruned"
+    if a.thermostat != "none":
+        kelvin = 300.0 if a.temperature is None else a.temperature
+        thermostat = Thermostat(a.thermostat, kelvin, a.heat_to, a.friction, a.taut, seed=a.seed)
+    elif a.heat_to is not None:
+        raise ConfigError("--heat-to needs a thermostat; add --thermostat langevin or bussi")
+    model = a.model
+    watched = a.teacher is not None or a.forces_threshold is not None or a.check
+    if watched or a.on_uncertain in ("ask", "learn"):
+        if a.threshold is not None:
+            raise ConfigError(
+                "--threshold is of energies, and a network with a teacher is watched by the error "
+                "bars of its forces; give --forces-threshold"
+            )
+        from egnn_prune.pipeline.watched_dynamics import watched_calculator
+
+        model = watched_calculator(
+            a.model,
+            a.teacher,
+            a.on_uncertain,
+            learn_steps=a.learn_steps,
+            forces_threshold=a.forces_threshold,
+            check=a.check,
+            seed=a.seed,
+            folder=checked_folder(a.out),
+            most=a.most,
+            learn_every=a.learn_every,
+            device=a.device,
+            which=which,
+        )
+        if model.agreement is not None:
+            print(model.agreement.text())
     report = simulate(
-        arguments.model,
-        arguments.structure,
-        arguments.out,
-        steps=arguments.steps,
-        timestep=arguments.timestep,
-        kelvin=arguments.temperature,
-        interval=arguments.interval,
-        seed=arguments.seed,
-        which="dense" if arguments.dense else "pruned",
-        threshold=arguments.threshold,
-        on_uncertain=arguments.on_uncertain,
-        device=arguments.device,
+        model,
+        a.structure,
+        a.out,
+        steps=a.steps,
+        timestep=a.timestep,
+        kelvin=a.temperature if thermostat is None else None,
+        interval=a.interval,
+        seed=a.seed,
+        which=which,
+        threshold=a.threshold,
+        on_uncertain=a.on_uncertain if model is a.model else "ignore",
+        device=a.device,
+        thermostat=thermostat,
     )
     print(report.text())
     if report.stopped:

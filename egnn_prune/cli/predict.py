@@ -10,6 +10,12 @@ the epistemic part of that, a 90 % interval, and whether the structure is like t
 structures stayed below, or that the structure is unlike all training structures (its reason says
 how): do not rely on the value. DIR/predictions.extxyz has the structures with
 the same numbers and, where the model predicts an energy, with energy (eV) and forces (eV/Angstrom).
+
+A potential with error bars of forces also states max_force_std, the largest calibrated standard
+deviation of the force on an atom (eV/Angstrom), and max_distance, how far the network sees the
+strangest atom from its training atoms, in units of the limit that 99 % of the validation structures
+stayed within ("no" where either is beyond its limit). predictions.extxyz has both for every atom,
+as forces_std and atoms_distance. They are infinite where no training structure held an element.
 Comment lines may declare other units (length_unit=Bohr energy_unit=Hartree); they are converted.
 
     egnn-prune predict runs/demo structures.xyz --out predictions

@@ -39,6 +39,8 @@ COMMANDS = {
     "study acquisition": Entry("jobs:ACQUISITION", "which structures to label next"),
     "study centroid": Entry("jobs:CENTROID", "training on uncertain graphs, on a toy"),
     "study specialisation": Entry("jobs:SPECIALISATION", "what a potential made small can do"),
+    "study what-to-label": Entry("jobs:WHAT_TO_LABEL", "which structures a potential learns from"),
+    "study error-bars": Entry("jobs:ERROR_BARS", "error bars of potentials that were made small"),
     "sweep": Entry("jobs:CRITERIA", "short for study criteria"),
     "bench": Entry("bench:main", "time training steps, pruned networks, and error bars"),
     "export": Entry("export:main", "write a model as a torch.export program or as ONNX"),

@@ -112,6 +112,19 @@ class SpecialiseSettings:
     demo: bool = setting(
         False, "a demonstration that needs no data: water and ethanol, labelled by the teacher"
     )
+    pool: str | None = setting(
+        None, "file of more structures, of which some are chosen, labelled and learned as well"
+    )
+    label: int = setting(20, "structures of the pool that are chosen and labelled", low=2)
+    selection: str = setting(
+        "uncertain",
+        "how they are chosen: by the largest error bars of forces, by these and unlike each other, "
+        "drawn in proportion to their square, or blindly",
+        choices=("uncertain", "diverse", "proportional", "random"),
+    )
+    rounds: int = setting(
+        1, "choose, label and learn in so many rounds, each with the error bars of the last", low=1
+    )
     data: StructureSettings = field(default_factory=StructureSettings)
     cut: CutSettings = field(default_factory=CutSettings)
     training: SpecialiseTrainingSettings = field(default_factory=SpecialiseTrainingSettings)

@@ -12,9 +12,21 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.models import energies_and_member_forces, energy_and_forces, energy_forces_stress
+from egnn_prune.models import (
+    energies_and_member_forces,
+    energies_member_forces_stress,
+    energy_and_forces,
+    energy_forces_stress,
+)
 from egnn_prune.prediction import Prediction, members_of
-from egnn_prune.uncertainty import Estimator, MCDropout, SinglePass, draw_networks, dropout_samples
+from egnn_prune.uncertainty import (
+    AtomErrorBars,
+    Estimator,
+    MCDropout,
+    SinglePass,
+    draw_networks,
+    dropout_samples,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,26 @@ class AtomPass:
     stress: Tensor | None
     features: Tensor | None
     spread: Tensor | None
+
+    def error_bars(self, bars: AtomErrorBars, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Of every atom on the CPU: standard deviations of forces, and distances over the limit.
+
+        Args:
+            bars: of this model.
+            z: ``[N]``.
+
+        Returns:
+            Deviations ``[N]``, ``None`` where they come from members whose forces were not asked
+            for; distances ``[N]``; both ``None`` where the network does not say what it sees.
+        """
+        if self.features is None:
+            return None, None
+        with torch.no_grad():
+            distance = bars.distance(self.features, z)
+            distance = distance.cpu() / bars.distance_limit.cpu()
+            if bars.source == "members" and self.spread is None:
+                return None, distance
+            return bars.std(self.features, z, self.spread).cpu(), distance
 
 
 def atom_pass(
@@ -66,11 +98,8 @@ def atom_pass(
     slopes = spread = strain = None
     with atom_features(method.network) as kept:
         if members:
-            prediction, several = member_pass(method, batch)
+            prediction, several, strain = member_pass(method, batch, stress=stress)
             slopes, spread = several.mean, several.epistemic.mean(-1).sqrt()
-            if stress:
-                kept.clear()
-                prediction, slopes, strain = energy_forces_stress(method, batch)
         elif stress:
             prediction, slopes, strain = energy_forces_stress(method, batch)
         elif forces:
@@ -80,8 +109,10 @@ def atom_pass(
     return AtomPass(prediction, slopes, strain, _averaged(kept, len(batch.pos)), spread)
 
 
-def member_pass(method: Estimator, batch: Batch | Data) -> tuple[Prediction, Prediction]:
-    """Energies and forces of every member of a method.
+def member_pass(
+    method: Estimator, batch: Batch | Data, *, stress: bool = False
+) -> tuple[Prediction, Prediction, Tensor | None]:
+    """Energies and forces of every member of a method, and the stress where it is asked for.
 
     Raises:
         ConfigError: there is only one.
@@ -93,8 +124,11 @@ def member_pass(method: Estimator, batch: Batch | Data) -> tuple[Prediction, Pre
     else:
         thinned = nullcontext()
     direct = isinstance(method, SinglePass | MCDropout)  # else the method makes the members
+    model = network if direct else method
     with thinned:
-        return energies_and_member_forces(network if direct else method, batch)
+        if stress:
+            return energies_member_forces_stress(model, batch)
+        return *energies_and_member_forces(model, batch), None
 
 
 @contextmanager

@@ -31,10 +31,11 @@ class StructurePrediction:
         interval: the limits of the calibrated interval, where a coverage was asked for.
         forces: ``[N, 3]``, the exact negative gradient of the mean, where asked for.
         forces_std: ``[N]``, calibrated standard deviation of each component of the force on an
-            atom, where the model's file holds error bars of forces.
+            atom, where the model's file holds error bars of forces; infinite where no training
+            structure held its element.
         forces_threshold: what the atoms of 99 % of the validation structures stayed below.
         distances: ``[N]``, of the atoms' features from those of training atoms, in units of
-            ``distance_limit``: above 1 an atom is unlike them.
+            ``distance_limit``: above 1 an atom is unlike them; infinite likewise.
         stress: ``[3, 3]`` with ASE's sign, where asked for.
         graph: the structure.
         domain: what the training structures looked like, or ``None``.
@@ -75,6 +76,16 @@ class StructurePrediction:
         return not bool((self.forces_std <= self.forces_threshold).all())
 
     @property
+    def max_force_std(self) -> float | None:
+        """The largest standard deviation of a force, where there are error bars of forces."""
+        return None if self.forces_std is None else float(self.forces_std.max())
+
+    @property
+    def max_distance(self) -> float | None:
+        """The distance of the strangest atom in units of the limit, where it is known."""
+        return None if self.distances is None else float(self.distances.max())
+
+    @property
     def strange_atoms(self) -> NDArray[np.bool_] | None:
         """``[N]``, whose features lie away from those of all training atoms."""
         return None if self.distances is None else ~(self.distances <= 1)
@@ -105,23 +116,34 @@ class StructurePrediction:
         said = []
         if self.beyond_threshold:
             said.append(f"its epistemic deviation is beyond {self.threshold:.3g} {self.unit}")
-        if self.forces_beyond_threshold:
+        std = self.max_force_std
+        if self.forces_beyond_threshold and std != np.inf:  # else its element says why
+            atom = self.named(int(np.argmax(self.forces_std)))
             limit = f"{self.forces_threshold:.3g} {self.unit}/Angstrom"
-            said.append(f"the standard deviation of a force is beyond {limit}")
+            said.append(f"the standard deviation of the force on {atom} is beyond {limit}")
         if self.unlike and self.unlike.reason:
             said.append(self.unlike.reason)
         strange = self.strange_atoms
         if strange is not None and strange.any():
-            assert self.distances is not None
-            atom = int(self.distances.argmax())
-            name = chemical_symbols[int(self.graph.z[atom])]
-            others = int(strange.sum()) - 1
-            more = f", and {others} more atoms" if others else ""
-            said.append(
-                f"the network sees atom {atom} ({name}) {self.distances[atom]:.1f} times as far "
-                f"from its training atoms as the limit{more}"
-            )
+            said.append(self._strangest(int(strange.sum()) - 1))
         return "; ".join(clause.rstrip() for clause in said)
+
+    def _strangest(self, others: int) -> str:
+        """What is known of the atom that lies farthest from the training atoms."""
+        assert self.distances is not None
+        atom = int(np.argmax(self.distances))
+        more = f" (and {others} more atom{'s' * (others > 1)} beyond the limit)" if others else ""
+        distance = self.distances[atom]
+        if not np.isfinite(distance):
+            return f"no training structure holds the element of {self.named(atom)}{more}"
+        return (
+            f"the network sees {self.named(atom)} {distance:.1f} times as far from its training "
+            f"atoms as the limit{more}"
+        )
+
+    def named(self, atom: int) -> str:
+        """An atom by its place and element, such as ``atom 3 (C)``."""
+        return f"atom {atom} ({chemical_symbols[int(self.graph.z[atom])]})"
 
     def converted(self, factor: float, unit: str) -> StructurePrediction:
         """The same in another unit, of which the present one is ``factor``."""

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
-from egnn_prune.deployment.atom_pass import AtomPass, atom_pass, member_pass
+from egnn_prune.deployment.atom_pass import atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
-from egnn_prune.deployment.structure_prediction import Array, StructurePrediction
+from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.prediction import Prediction, members_of
@@ -68,8 +67,8 @@ class TrainedModel:
         """Load a run's model. Nothing is unpickled.
 
         Args:
-            model: the folder of a run, a ``.safetensors`` file, or an estimator in memory, which
-                stays on its device.
+            model: the folder of a run (of ``specialise``, too), a ``.safetensors`` file, or an
+                estimator in memory, which stays on its device.
             which: ``"pruned"`` or ``"dense"``, of a folder; a file or an estimator is what it is.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             unit: of the target where the model does not say.
@@ -91,11 +90,13 @@ class TrainedModel:
         else:
             path = Path(model).expanduser()
             if path.is_dir():
-                path = path / f"{which}.safetensors"
+                whole, path = path, path / f"{which}.safetensors"
+                if which == "pruned" and not path.is_file():  # a run of specialise
+                    path = whole / "specialised.safetensors"
                 if not path.is_file():
                     raise InputError(
-                        f"{path.parent} holds no {path.name}; give the folder of a finished run "
-                        "(its out=DIR) or a .safetensors file"
+                        f"{whole} holds no {which}.safetensors; give the folder of a finished "
+                        "run (its out=DIR) or a .safetensors file"
                     )
             elif path.stem != which:
                 _refuse_dense(which, f"the file {path}")
@@ -263,7 +264,9 @@ class TrainedModel:
                     limits = self.calibration.interval(prediction, coverage)
         sizes = [len(g.pos) for g in graphs]
         parts = slopes[0].double().cpu().split(sizes) if slopes else None
-        std, distances = self._atoms(found, batch.z, sizes, forces_std)
+        std, distances = found.error_bars(bars, batch.z) if bars is not None else (None, None)
+        stds = std.split(sizes) if forces_std and std is not None else None
+        far = None if distances is None else distances.split(sizes)
         return [
             StructurePrediction(
                 unit=self.unit,
@@ -274,9 +277,9 @@ class TrainedModel:
                 stress=slopes[1][i].double().cpu().numpy() if stress else None,
                 graph=graph,
                 domain=self.domain,
-                forces_std=std[i] if std else None,
-                forces_threshold=self.forces_threshold if std else None,
-                distances=distances[i] if distances else None,
+                forces_std=stds[i].numpy() if stds else None,
+                forces_threshold=self.forces_threshold if stds else None,
+                distances=far[i].numpy() if far else None,
             )
             for i, graph in enumerate(graphs)
         ]
@@ -299,21 +302,6 @@ class TrainedModel:
         """What the forces' deviations of 99 % of the validation structures stayed below."""
         bars = self.force_error_bars
         return None if bars is None else float(bars.std_limit)
-
-    def _atoms(
-        self, found: AtomPass, z: Tensor, sizes: list[int], asked: bool
-    ) -> tuple[list[Array] | None, list[Array] | None]:
-        """For each structure the forces' deviations, where they were asked for, and distances."""
-        bars = self.force_error_bars
-        if bars is None or found.features is None:
-            return None, None
-        with torch.no_grad():
-            distance = bars.distance(found.features, z) / bars.distance_limit.to(z.device)
-            columns = [distance]
-            if asked and (bars.source == "distance" or found.spread is not None):
-                columns.append(bars.std(found.features, z, found.spread))
-        distances, *std = ([p.numpy() for p in c.cpu().split(sizes)] for c in columns)
-        return (std[0] if std else None), distances
 
     def member_forces(self, graph: Data) -> Prediction | None:
         """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.

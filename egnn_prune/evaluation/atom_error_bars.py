@@ -71,6 +71,7 @@ def evidence(
     members: bool = False,
     device: torch.device | None = None,
     label: str = "atoms",
+    batch_size: int = BATCH,
 ) -> AtomEvidence:
     """Features, force errors and spread of every atom of structures with forces, on the CPU.
 
@@ -85,7 +86,7 @@ def evidence(
     device = device or next(method.network.parameters()).device
     method.to(device).eval()
     parts = []
-    for batch in batches(graphs, label):
+    for batch in batches(graphs, label, batch_size):
         batch = batch.to(device)
         found = atom_pass(method, batch, members=members)
         assert found.forces is not None and found.features is not None
@@ -101,11 +102,11 @@ def evidence(
     return AtomEvidence.cat(parts)
 
 
-def batches(graphs: Sequence[Data], label: str) -> Iterable[Batch]:
+def batches(graphs: Sequence[Data], label: str, size: int = BATCH) -> Iterable[Batch]:
     """Structures in order, with a progress bar; crystals and molecules share no batch."""
     alike = len({g.get("cell") is None for g in graphs}) == 1
     largest = max((len(g.pos) for g in graphs), default=1)
-    size = max(1, min(BATCH, BATCH_ATOMS // largest)) if alike else 1
+    size = max(1, min(size, BATCH_ATOMS // largest)) if alike else 1
     return tqdm(DataLoader(list(graphs), size), label, leave=False)
 
 

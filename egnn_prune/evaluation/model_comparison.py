@@ -18,6 +18,7 @@ from tqdm import tqdm
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.evaluation.equivariance import equivariance_error
+from egnn_prune.evaluation.force_uncertainty import gallery_of_atoms, score_force_uncertainty
 from egnn_prune.evaluation.predict import BATCH, mean_of, point_predictions, targets
 from egnn_prune.evaluation.uncertainty_scores import score_uncertainty
 from egnn_prune.models import forces
@@ -124,6 +125,9 @@ def evaluate(
         scored, found = score_uncertainty(name, model, dataset, device)
         result |= scored
         arrays |= found
+        scored, found = score_force_uncertainty(name, model, dataset, device)
+        result |= scored
+        arrays |= found
         spread = float(np.std(arrays["test_target"] - arrays["test_reference"]))
         result["params"] = sum(p.numel() for p in network.parameters())
         macs = count_macs(network, lambda m: m(batch))[""]
@@ -134,7 +138,7 @@ def evaluate(
             partial(view, network), symmetry, scale=spread or 1.0, seed=settings.seed
         )
         results[name] = result
-    return results, arrays
+    return results, arrays | gallery_of_atoms(arrays, "pruned")
 
 
 def force_errors(

@@ -4,6 +4,7 @@ from egnn_prune.models.egnn import EGNN
 from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
 from egnn_prune.models.forces import (
     energies_and_member_forces,
+    energies_member_forces_stress,
     energy_and_forces,
     energy_forces_stress,
     force_prediction,
@@ -29,6 +30,7 @@ __all__ = [
     "PropertyModel",
     "TargetScale",
     "energies_and_member_forces",
+    "energies_member_forces_stress",
     "energy_and_forces",
     "energy_forces_stress",
     "force_prediction",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,6 +74,15 @@ def energy_forces_stress(
     Raises:
         DataError: a graph is not periodic, its cell has no volume, or the batch cannot be used.
     """
+    batch, leaves, volume = _strained(model, batch)
+    prediction, (gradient, slope) = _mean_and_slopes(model, batch, leaves, history)
+    return prediction, -gradient, slope / volume[:, None, None]
+
+
+def _strained(
+    model: nn.Module, batch: Batch | Data
+) -> tuple[Batch | Data, tuple[Tensor, Tensor], Tensor]:
+    """The batch under a strain of zero, its positions and the strain as leaves, and volumes."""
     volume = _volumes(batch)
     # the strain moves the edges' shifts: edges that a network would find for itself stayed behind
     cutoff = _longest_cutoff(model)
@@ -91,8 +100,7 @@ def energy_forces_stress(
         edge_graph = graph.index_select(0, batch.edge_index[1])
         batch.pos = pos + _turned(symmetric, graph, pos)
         batch.edge_shift = batch.edge_shift + _turned(symmetric, edge_graph, batch.edge_shift)
-    prediction, (gradient, slope) = _mean_and_slopes(model, batch, [pos, strain], history)
-    return prediction, -gradient, slope / volume[:, None, None]
+    return batch, (pos, strain), volume
 
 
 def _longest_cutoff(model: nn.Module) -> float:
@@ -125,7 +133,7 @@ def _volumes(batch: Batch | Data) -> Tensor:
 
 
 def _mean_and_slopes(
-    model: nn.Module, batch: Batch | Data, leaves: list[Tensor], history: bool | None
+    model: nn.Module, batch: Batch | Data, leaves: Sequence[Tensor], history: bool | None
 ) -> tuple[Prediction, tuple[Tensor, ...]]:
     """The prediction, and the gradients of its summed mean."""
     samples, keep = sample_count(model), model.training if history is None else history
@@ -188,52 +196,81 @@ def energies_and_member_forces(
         InputError: a member's forces are NaN or infinite.
         DataError: the batch cannot be used.
     """
+    batch = _movable(batch)
+    energies, (slopes,) = _members(model, batch, [batch.pos])
+    return energies, Prediction.from_members(-slopes)
+
+
+def energies_member_forces_stress(
+    model: nn.Module, batch: Batch | Data
+) -> tuple[Prediction, Prediction, Tensor]:
+    """What :func:`energies_and_member_forces` returns, and the stresses of the mean energy.
+
+    From the same passes; the stresses ``[B, 3, 3]`` are those of :func:`energy_forces_stress`.
+
+    Raises:
+        ConfigError: there is only one member.
+        InputError: a member's forces are NaN or infinite.
+        DataError: a graph is not periodic, its cell has no volume, or the batch cannot be used.
+    """
+    batch, leaves, volume = _strained(model, batch)
+    energies, (slopes, strains) = _members(model, batch, leaves)
+    return energies, Prediction.from_members(-slopes), strains.mean(0) / volume[:, None, None]
+
+
+def _members(
+    model: nn.Module, batch: Batch | Data, leaves: Sequence[Tensor]
+) -> tuple[Prediction, list[Tensor]]:
+    """Energies, and each member's gradient by every leaf ``[M, ...]``, checked."""
     prepare: Any = getattr(model, "prepared", lambda same: same)  # one neighbour list for all
-    with evaluating(model):
-        energies, members = _member_forces(model, prepare(batch))
-    if len(members) < 2:
+    with evaluating(model), torch.enable_grad():
+        energies, slopes = _member_slopes(model, prepare(batch), leaves)
+    if len(slopes[0]) < 2:
         raise ConfigError(
             "force uncertainty needs at least two members: an ensemble, or MC-dropout samples (see "
             "egnn_prune.uncertainty.dropout_samples)"
         )
-    if not bool(members.isfinite().all()):  # a shared trunk spreads one member's NaN to all
+    # a shared trunk spreads one member's NaN to all
+    if not all(bool(each.isfinite().all()) for each in slopes):
         raise InputError(
             "the members' forces are NaN or infinite; check the input and the weights of the model"
         )
-    return energies, Prediction.from_members(members)
+    return energies, slopes
 
 
-def _member_forces(model: nn.Module, batch: Batch | Data) -> tuple[Prediction, Tensor]:
-    """Energies, and forces ``[M, N, n]`` of every member.
+def _member_slopes(
+    model: nn.Module, batch: Batch | Data, leaves: Sequence[Tensor]
+) -> tuple[Prediction, list[Tensor]]:
+    """Energies, and each member's gradient by every leaf ``[M, ...]``.
 
     What shares no weights runs alone: the gradient of one never sees another.
     """
     if (networks := members_of(model)) != [model]:
-        return _joined([_member_forces(network, batch) for network in networks])
+        return _joined([_member_slopes(network, batch, leaves) for network in networks])
     # one after another: side by side, the activations of MC-dropout samples leave the caches
     trunk_samples = sample_count(getattr(model, "trunk", model))
     if trunk_samples > 1:
         parts = []
         for sample in range(trunk_samples):
             with _one_of(model, sample):
-                parts.append(_member_forces(model, batch))
+                parts.append(_member_slopes(model, batch, leaves))
         return _joined(parts)
-    batch, samples = _movable(batch), sample_count(model)
-    with torch.enable_grad():
-        prediction = model(batch, samples=samples) if samples > 1 else model(batch)
-        sums = prediction.members.flatten(1).sum(1)
-        # one pass back per member: one that carries all of them (is_grads_batched) is no faster
-        slopes = [
-            torch.autograd.grad(energy, batch.pos, retain_graph=True, materialize_grads=True)[0]
-            for energy in sums
-        ]
+    samples = sample_count(model)
+    prediction = model(batch, samples=samples) if samples > 1 else model(batch)
+    sums = prediction.members.flatten(1).sum(1)
+    # one pass back per member: one that carries all of them (is_grads_batched) is no faster
+    slopes = [
+        torch.autograd.grad(energy, leaves, retain_graph=True, materialize_grads=True)
+        for energy in sums
+    ]
     energies = Prediction(**{k: v.detach() for k, v in vars(prediction).items()})
-    return energies, -torch.stack(slopes)
+    return energies, [torch.stack(each) for each in zip(*slopes, strict=True)]
 
 
-def _joined(parts: list[tuple[Prediction, Tensor]]) -> tuple[Prediction, Tensor]:
+def _joined(parts: list[tuple[Prediction, list[Tensor]]]) -> tuple[Prediction, list[Tensor]]:
     """The members of all parts."""
-    return Prediction.stack([p for p, _ in parts]), torch.cat([members for _, members in parts])
+    slopes = zip(*(slopes for _, slopes in parts), strict=True)
+    return Prediction.stack([p for p, _ in parts]), [torch.cat(each) for each in slopes]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.data.dataset import split_hash
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError
+from egnn_prune.evaluation.force_uncertainty import force_bars
 from egnn_prune.evaluation.model_comparison import evaluate
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
@@ -29,6 +30,7 @@ from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
 from egnn_prune.training import PruningCallback
+from egnn_prune.uncertainty import AtomErrorBars
 from egnn_prune.uncertainty.calibration import MIN_POINTS
 
 DENSE = ("data", "model", "uncertainty", "training")
@@ -205,6 +207,7 @@ class Job(RunContext):
             result["checkpoint_bytes"] = (self.folder.path / paths[name]).stat().st_size
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         reference = arrays["test_target"] - arrays["test_reference"]
+        bars = {name: found for name, m in models.items() if (found := force_bars(m))}
         files.write_json(
             self.folder.path / "metrics.json",
             {
@@ -229,6 +232,7 @@ class Job(RunContext):
                     "fitted_on": "val",
                     "points": len(self.val),
                 },
+                **({"force_uncertainty": self.force_uncertainty(bars)} if bars else {}),
                 "models": results,
                 "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
                 "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
@@ -237,6 +241,16 @@ class Job(RunContext):
             },
         )
         return {}
+
+    def force_uncertainty(self, bars: dict[str, AtomErrorBars]) -> dict[str, Any]:
+        """What ``metrics.json`` says about the error bars of forces of models by name."""
+        sources = {name: found.source for name, found in bars.items()}
+        return {
+            "source": sources.get("pruned", next(iter(sources.values()))),
+            "sources": sources,
+            "fitted_on": "val",
+            "atoms": sum(len(graph.pos) for graph in self.val),
+        }
 
     @stage(7, "report", "Writing the report", PRUNED, "report.html")
     def report(self) -> Outputs:

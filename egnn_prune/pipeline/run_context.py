@@ -25,7 +25,8 @@ from egnn_prune.data import GraphDataset
 from egnn_prune.data.summary import summary
 from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
-from egnn_prune.errors import DataError
+from egnn_prune.errors import DataError, InputError
+from egnn_prune.evaluation.force_uncertainty import fit_likelier_bars, states_forces
 from egnn_prune.evaluation.predict import BATCH, graph_means, predict_all
 from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pruning import choose
@@ -276,13 +277,30 @@ class RunContext:
         return estimator.fit(self.batches(self.train, "fitting the error bars"))
 
     def calibrated(self, model: nn.Module) -> Calibrated:
-        """The model with its uncertainty method, calibrated on the validation split."""
+        """The model with its uncertainty method, calibrated on the validation split.
+
+        Where the data have forces, error bars of forces are fitted, whether or not the forces were
+        trained on: a calculator serves them all the same.
+        """
         found = calibrate(
             self.estimator(model),
             self.batches(self.val, "calibrating"),
             self.settings.uncertainty.calibration,
         )
+        if states_forces(self.dataset):
+            self._fit_force_bars(found)
         return found.to("cpu")
+
+    def _fit_force_bars(self, estimator: Calibrated) -> None:
+        """Give an estimator error bars of forces, from the source that validation prefers."""
+        try:
+            found = fit_likelier_bars(estimator, self.train, self.val, self.device)
+        except InputError as error:  # such as validation forces that are zero by symmetry
+            say(f"No error bars of forces: {error}")
+            return
+        best, *others = (f"{name} ({value:.3f} nats)" for name, value in found.items())
+        rest = f"; less likely from {' and '.join(others)}" if others else ""
+        say(f"Error bars of forces from {best} on validation{rest}")
 
     def batches(self, graphs: Sequence[Data], label: str) -> Iterator[Any]:
         """Graphs in order, in batches, on the job's device, with a progress bar."""

@@ -29,6 +29,7 @@ from egnn_prune.uncertainty import (
     Calibrated,
     Estimator,
     PredictionRigidity,
+    ReadoutEnsemble,
     SinglePass,
     calibrate,
     regression_scores,
@@ -92,11 +93,7 @@ def build(network: nn.Module, settings: PotentialUncertaintySettings, seed: int)
     if settings.method == "last_layer":
         return PredictionRigidity(network)
     if settings.method == "shallow":
-        from egnn_prune import uncertainty
-
-        ensemble: Any = uncertainty.ReadoutEnsemble
-        made: Estimator = ensemble(network, settings.members, seed)
-        return made
+        return ReadoutEnsemble(network, settings.members, seed)
     if settings.method == "committee":
         return SinglePass(network)
     raise ConfigError(f"uncertainty.method={settings.method} makes no error bars")

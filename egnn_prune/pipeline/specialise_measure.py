@@ -17,7 +17,7 @@ from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 from egnn_prune.ase import PrunedCalculator
-from egnn_prune.ase.dynamics import set_thermal_velocities
+from egnn_prune.ase.velocities import set_thermal_velocities
 from egnn_prune.evaluation.potential_errors import (
     batch_of_atoms,
     force_symmetry,

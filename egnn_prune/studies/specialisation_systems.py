@@ -104,13 +104,18 @@ def _ethanol() -> tuple[list[Data], list[Data]]:
 
 def _3bpa() -> tuple[list[Data], list[Data]]:
     """The frames at 300 K."""
+    return frames_of_3bpa("train_300K"), frames_of_3bpa("test_300K")
 
-    def read(name: str) -> list[Data]:
-        with gzip.open(_folder() / "3bpa" / f"{name}.xyz.gz", "rt") as file:
-            frames = ase.io.read(io.StringIO(file.read()), ":", format="extxyz")
-        return [_labelled(atoms) for atoms in frames]
 
-    return read("train_300K"), read("test_300K")
+def frames_of_3bpa(name: str) -> list[Data]:
+    """Frames of 3BPA with DFT labels: ``train_300K``, ``train_mixedT`` or ``test_300K``.
+
+    Raises:
+        ConfigError: the data are not here.
+    """
+    with gzip.open(_folder() / "3bpa" / f"{name}.xyz.gz", "rt") as file:
+        frames = ase.io.read(io.StringIO(file.read()), ":", format="extxyz")
+    return [_labelled(atoms) for atoms in frames]
 
 
 def _labelled(atoms: ase.Atoms) -> Data:

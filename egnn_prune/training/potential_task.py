@@ -166,6 +166,7 @@ def fit_potential(
     seed: int = 0,
     label: str = "fine-tuning",
     callbacks: Sequence[Callback] = (),
+    weights: Tensor | None = None,
 ) -> FitResult:
     """Train a potential in place; it ends with the weights that had the lowest force error on val.
 
@@ -185,6 +186,7 @@ def fit_potential(
         seed: of the order of the structures.
         label: for the progress bar.
         callbacks: more Lightning callbacks, such as one that prunes.
+        weights: ``[len(train)]``; structures are drawn with these probabilities, with replacement.
 
     Raises:
         ConfigError: nothing is left to train, a name of frozen modules is unknown, or the fit
@@ -202,8 +204,8 @@ def fit_potential(
         start = errors_of([error_sums(model, batch.to(device)) for batch in batches])
     curve.rows.append({"step": 0, "seconds": 0.0, **start})
     if math.isfinite(start["val_force_rmse"]):
-        weights = {f"model.{name}": value.clone() for name, value in model.state_dict().items()}
-        best.load_state_dict({"value": start["val_force_rmse"], "step": 0, "weights": weights})
+        begun = {f"model.{name}": value.clone() for name, value in model.state_dict().items()}
+        best.load_state_dict({"value": start["val_force_rmse"], "step": 0, "weights": begun})
     watching: list[Callback] = [AveragedWeights(settings.ema)] if settings.ema else []
     if settings.patience:
         watching.append(EarlyStopping("val_force_rmse", LEAST_GAIN, settings.patience))
@@ -212,7 +214,7 @@ def fit_potential(
         torch.manual_seed(seed)
         seconds = fit(
             task,
-            graph_batches(train, settings.batch_size),
+            graph_batches(train, settings.batch_size, weights),
             DataLoader(val, settings.batch_size),
             device=device,
             label=label,

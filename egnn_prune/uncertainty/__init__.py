@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from egnn_prune.system.lazy_imports import lazy_names
 from egnn_prune.uncertainty.atom_distance import AtomDistance
-from egnn_prune.uncertainty.atom_error_bars import AtomErrorBars, AtomEvidence
+from egnn_prune.uncertainty.atom_error_bars import AtomErrorBars
+from egnn_prune.uncertainty.atom_evidence import AtomEvidence
 from egnn_prune.uncertainty.calibration import (
     CALIBRATIONS,
     Calibrated,
@@ -32,6 +33,7 @@ from egnn_prune.uncertainty.ensemble import DeepEnsemble
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
 from egnn_prune.uncertainty.metrics import regression_scores
+from egnn_prune.uncertainty.readout_ensemble import ReadoutEnsemble
 
 thinned = dropout_samples  # its name before
 
@@ -63,6 +65,7 @@ __all__ = [
     "MonotoneVariance",
     "PowerVariance",
     "PredictionRigidity",
+    "ReadoutEnsemble",
     "RobustScaling",
     "SinglePass",
     "SplitConformal",

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 
 #: Share of the mean eigenvalue that is added to all of them: directions in which the training
 #: atoms do not differ would make every other atom infinitely far.
 RIDGE = 1e-4
 
 
-class AtomDistance(nn.Module):
+class FullPrecision(nn.Module):
+    """A module whose numbers stay as they were fitted where the network around it is cast.
+
+    ``model.to(torch.float32)`` moves them and keeps float64: inverse covariances span more orders
+    of magnitude than float32 has digits.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Take the device of what ``fn`` makes of a tensor, and no more."""
+        move: Any = lambda tensor: tensor.to(fn(tensor).device)  # noqa: E731
+        return super()._apply(move, recurse)
+
+
+class AtomDistance(FullPrecision):
     r"""Mahalanobis distance to the training atoms of the same element.
 
     With features :math:`\phi_i` of F numbers, and mean and covariance of those of the training
@@ -30,7 +44,8 @@ class AtomDistance(nn.Module):
     covariance for all classes.
 
     Shapes:
-        ``features [N, F]``, ``z [N]`` -> ``[N]`` in float64, infinite for unknown elements.
+        ``features [N, F]``, ``z [N]`` -> ``[N]`` in float64, infinite for elements without
+        training atoms; computed where the buffers are, and returned where the features are.
     """
 
     elements: Tensor
@@ -80,12 +95,20 @@ class AtomDistance(nn.Module):
 
         Raises:
             ConfigError: nothing was fitted.
+            InputError: it was fitted to another network.
         """
         if not len(self.elements):
             raise ConfigError("fit the distance on training atoms before measuring it")
-        found = features.new_full((len(z),), torch.inf, dtype=torch.float64)
+        if features.shape[1] != self.centre.shape[1]:
+            raise InputError(
+                f"distances of atoms were fitted to {self.centre.shape[1]} features, but the "
+                f"network has {features.shape[1]}: fit its error bars again"
+            )
+        here = features.to(self.centre)
+        kinds = z.to(here.device)
+        found = here.new_full((len(z),), torch.inf)
         for k, element in enumerate(self.elements.tolist()):
-            own = (z == element).nonzero().flatten()
-            away = features.index_select(0, own).double() - self.centre[k]
+            own = (kinds == element).nonzero().flatten()
+            away = here.index_select(0, own) - self.centre[k]
             found = found.index_copy(0, own, (away @ self.whitening[k]).norm(dim=1))
-        return found
+        return found.to(features.device)

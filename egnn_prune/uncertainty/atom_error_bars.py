@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.prediction import Prediction
-from egnn_prune.uncertainty.atom_distance import AtomDistance
+from egnn_prune.uncertainty.atom_distance import AtomDistance, FullPrecision
+from egnn_prune.uncertainty.atom_evidence import AtomEvidence
 from egnn_prune.uncertainty.calibration.base import checked_coverage
-from egnn_prune.uncertainty.calibration.points import MIN_POINTS
-from egnn_prune.uncertainty.calibration.power import PowerVariance
+from egnn_prune.uncertainty.calibration.power import PowerVariance, law_ratio
 
 #: What the error bar of an atom is read from.
 SOURCES = ("distance", "members")
@@ -25,50 +24,13 @@ OWN_MAP = 30
 LEVELS = torch.cat([torch.arange(1, 100) / 100, torch.tensor([0.995, 0.999])]).double()
 #: Share of validation structures without any atom beyond the limits.
 WITHIN = 0.99
+#: Atomic numbers are smaller.
+MOST_ELEMENTS = 200
 #: The least score, as a share of the median one: members may agree on an atom by symmetry.
 FLOOR = 1e-3
 
 
-@dataclass(frozen=True)
-class AtomEvidence:
-    """What error bars of forces are fitted to: atoms of structures with known forces.
-
-    Attributes:
-        features: ``[N, F]``, what the network's last layer reads of every atom.
-        z: ``[N]``, elements.
-        structure: ``[N]``, the structure that every atom belongs to.
-        wrong: ``[N, 3]``, predicted less true forces, in the target's unit per unit of length.
-        spread: ``[N]``, standard deviation of the members' forces, as the root mean square over
-            the components; ``None`` for a single network.
-    """
-
-    features: Tensor
-    z: Tensor
-    structure: Tensor
-    wrong: Tensor
-    spread: Tensor | None = None
-
-    @classmethod
-    def cat(cls, parts: Sequence[AtomEvidence]) -> AtomEvidence:
-        """Evidence of several lists of structures as of one.
-
-        Raises:
-            InputError: there is none.
-        """
-        if not parts:
-            raise InputError("error bars of forces are fitted on structures; there are none")
-        found: dict[str, Any] = {}
-        for field in fields(cls):
-            columns = [getattr(part, field.name) for part in parts]
-            found[field.name] = None if columns[0] is None else torch.cat(columns)
-        first, structures = 0, []
-        for part in parts:
-            structures.append(part.structure + first)
-            first += int(part.structure.max()) + 1
-        return cls(**found | {"structure": torch.cat(structures)})
-
-
-class AtomErrorBars(nn.Module):
+class AtomErrorBars(FullPrecision):
     r"""Standard deviation of the force on every atom, and a limit beyond which it is strange.
 
     A score s of each atom, either the distance of its features from the training atoms'
@@ -81,15 +43,15 @@ class AtomErrorBars(nn.Module):
     bars turn with the structure. Errors of forces have longer tails than a Gaussian, so intervals
     are :math:`\pm q_z(c)\, \sigma_i` with the quantiles q of the validation atoms'
     :math:`|e| / \sigma` at the coverage c. A structure is strange where one of its atoms is
-    farther away than any atom of 99 % of the validation structures.
+    farther away than any atom of 99 % of the validation structures. From distances, an atom of an
+    element without training atoms has an infinite error bar.
 
     Args:
         source: ``"distance"`` or ``"members"``.
         elements: atomic numbers with a law of their own; :meth:`fit` finds them.
-        width: of the features; :meth:`fit` finds it.
 
     Raises:
-        ConfigError: there is no such source.
+        ConfigError: there is no such source, or an element is no atomic number.
     """
 
     scale: Tensor
@@ -111,8 +73,15 @@ class AtomErrorBars(nn.Module):
         self.register_buffer("quantiles", torch.empty(0, len(LEVELS), dtype=torch.float64))
 
     def _named(self, elements: Sequence[int]) -> None:
-        self.elements = tuple(int(z) for z in elements)
+        known = all(type(z) is int and 0 < z < MOST_ELEMENTS for z in elements)
+        if not known or len(set(elements)) != len(elements):
+            raise ConfigError("elements of error bars are different atomic numbers")
+        self.elements = tuple(elements)
         self.laws = nn.ModuleDict({name: PowerVariance() for name in ("all", *map(str, elements))})
+
+    def _laws(self) -> list[tuple[str, PowerVariance]]:
+        """That of all atoms first, then one for each of the elements."""
+        return [(name, cast(PowerVariance, law)) for name, law in self.laws.items()]
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments, as plain JSON."""
@@ -127,41 +96,61 @@ class AtomErrorBars(nn.Module):
 
         Raises:
             ConfigError: the source is members, and there is one only.
-            InputError: there are too few atoms, a number is NaN or infinite, or all forces are
-                exact.
+            InputError: see :meth:`AtomEvidence.checked`; or no validation atom is of an element of
+                the training structures, or their scores do not differ from zero.
         """
-        for name, evidence in (("training", train), ("validation", val)):
-            if 3 * len(evidence.z) < MIN_POINTS:
-                count = len(evidence.z)
-                raise InputError(f"error bars of forces need more {name} atoms than {count}")
-            if not bool(evidence.wrong.isfinite().all()):
-                raise InputError(f"a force of the {name} structures is NaN or infinite")
-        if not bool(val.wrong.any()):
-            raise InputError(
-                "every validation force is exact, so no error bar fits them; calibrate on labels "
-                "that the model did not make itself"
-            )
+        train, val = train.checked("training"), val.checked("validation")
         self.distance.fit(train.features, train.z)
-        self.scale = self.floor = torch.zeros(1, dtype=torch.float64)
-        self.scale = self.scale + self._scale(train)
+        self.floor = torch.zeros(1, dtype=torch.float64)
+        self.scale = self.floor + self._scale(train)
         score = self.score(val.features, val.z, val.spread)
-        self.floor = FLOOR * score[score.isfinite()].median()[None]
-        score = self.score(val.features, val.z, val.spread)
-        counts = {int(z): int((val.z == z).sum()) for z in val.z.unique()}
-        self._named([z for z, n in counts.items() if n >= OWN_MAP])
-        wrong = val.wrong.double()
         known = score.isfinite()
-        for name, law in self.laws.items():
+        if not bool(known.any()):
+            raise InputError(
+                "no validation atom is of an element of the training structures; draw both from "
+                "the same data"
+            )
+        self.floor = FLOOR * score[known].median()[None]
+        if not bool(self.floor > 0):
+            raise InputError(
+                f"the {self.source} of most validation atoms is zero, so it says nothing of the "
+                "errors of their forces; check that the network was trained"
+            )
+        score = score.maximum(self.floor)
+        wrong = val.wrong.double()
+        self._named([z for z in val.z.unique().tolist() if self._has_own_law(z, val, known)])
+        for name, law in self._laws():
             own = known & ((val.z == int(name)) if name != "all" else True)
             variance = score[own].square().repeat_interleave(wrong.shape[1])
             law.store(score, **law.fit_residuals(wrong[own].flatten(), variance))
         std = self.std(val.features, val.z, val.spread)
         ratio = wrong.abs() / std[:, None]
         parts = [ratio[known], *(ratio[known & (val.z == z)] for z in self.elements)]
-        self.quantiles = torch.stack([part.flatten().quantile(LEVELS) for part in parts])
-        self.distance_limit = _limit(self.distance(val.features, val.z), val.structure)[None]
-        self.std_limit = _limit(std, val.structure)[None]
+        self.quantiles = torch.stack([_quantiles(part.flatten()) for part in parts])
+        self.distance_limit = _limit(self.distance(val.features, val.z), val.structure)
+        self.std_limit = _limit(std, val.structure)
         return self
+
+    def moved_to(self, train: AtomEvidence) -> AtomErrorBars:
+        """These laws, quantiles and limits on distances in another network's features.
+
+        Asks what the calibration of one network is worth for another, such as that of a dense
+        network after it was pruned: distances are in units of the training atoms' and carry over.
+
+        Args:
+            train: the training structures as the other network sees them.
+
+        Raises:
+            ConfigError: there are no atoms, or a feature is NaN or infinite.
+        """
+        twin = copy.deepcopy(self)
+        twin.distance.fit(train.features, train.z)
+        return twin
+
+    @staticmethod
+    def _has_own_law(z: int, val: AtomEvidence, known: Tensor) -> bool:
+        own = known & (val.z == z)
+        return int(own.sum()) >= OWN_MAP and bool(val.wrong[own].any())
 
     def _scale(self, train: AtomEvidence) -> float:
         """What makes a score a deviation before any validation: the size of training errors."""
@@ -186,7 +175,8 @@ class AtomErrorBars(nn.Module):
 
     def raw_std(self, features: Tensor, z: Tensor, spread: Tensor | None = None) -> Tensor:
         """Deviations ``[N]`` without validation: the members', or distances scaled in training."""
-        return self.scale.to(features.device) * self.score(features, z, spread)
+        score = self.score(features, z, spread)
+        return self.scale.to(score) * score
 
     def std(self, features: Tensor, z: Tensor, spread: Tensor | None = None) -> Tensor:
         """Calibrated standard deviation of each component of the force on an atom, ``[N]``.
@@ -199,16 +189,19 @@ class AtomErrorBars(nn.Module):
             spread: ``[N]``, where the source is members.
         """
         score = self.score(features, z, spread)
-        variance = score.square()
-        found = torch.empty_like(variance)
-        for name, law in self.laws.items():  # "all" first
-            own = (z == int(name)) if name != "all" else torch.ones_like(z, dtype=torch.bool)
-            rows = own.nonzero().flatten()
-            assert isinstance(law, PowerVariance)
-            part = variance.index_select(0, rows)
-            stated = Prediction.from_members(torch.zeros_like(part)[None], part[None])
-            found = found.index_copy(0, rows, law(stated).variance.sqrt())
-        return found
+        place = self._place(z)
+        a, b, knee = (
+            torch.cat([law.fitted(name, score) for _, law in self._laws()])[place]
+            for name in PowerVariance.fitted_names
+        )
+        logs = 2 * score.log()
+        known = (0.5 * (logs + law_ratio(logs, a, b, knee))).exp()
+        return torch.where(score.isinf(), score, known)
+
+    def _place(self, z: Tensor) -> Tensor:
+        """The row of every atom's element in what is stored, 0 where it has none of its own."""
+        own = torch.tensor((0, *self.elements), device=z.device)
+        return (z[:, None] == own).int().argmax(1)
 
     def half_width(self, std: Tensor, z: Tensor, coverage: float = 0.9) -> Tensor:
         """Half the interval of each component of the force on an atom, ``[N]``.
@@ -219,25 +212,59 @@ class AtomErrorBars(nn.Module):
             coverage: share of components inside, in (0, 1).
         """
         coverage = checked_coverage(coverage)
-        levels = LEVELS.to(std.device)
+        levels = nn.functional.pad(LEVELS, (1, 0)).to(std.device)  # nothing lies within zero
         right = int(torch.searchsorted(levels, coverage).clamp(1, len(levels) - 1))
         share = (coverage - levels[right - 1]) / (levels[right] - levels[right - 1])
-        table = self.quantiles.to(std.device)
+        table = nn.functional.pad(self.quantiles, (1, 0)).to(std.device)
         q = torch.lerp(table[:, right - 1], table[:, right], share)
-        place = torch.zeros_like(z)
-        for k, element in enumerate(self.elements, 1):
-            place = place.masked_fill(z == element, k)
-        return std * q[place]
+        return torch.where(std.isinf(), std, std * q[self._place(z)])
 
     def strange(self, distance: Tensor) -> Tensor:
         """Which atoms ``[N]`` are farther from the training atoms than validation atoms are."""
         return ~(distance <= self.distance_limit.to(distance.device))
 
+    def check(self) -> None:
+        """Refuse numbers that :meth:`fit` cannot have left, as those of a damaged file may be.
+
+        Raises:
+            InputError: says which.
+        """
+        count, width = self.distance.centre.shape if self.distance.centre.dim() == 2 else (0, 0)
+        rows = 1 + len(self.elements)
+        shapes = {"distance.elements": (count,), "distance.centre": (count, width)}
+        shapes |= {"distance.whitening": (count, width, width), "quantiles": (rows, len(LEVELS))}
+        for name, numbers in self.state_dict().items():
+            kind = torch.long if name == "distance.elements" else torch.float64
+            fits = numbers.shape == shapes.get(name, (1,)) and numbers.dtype == kind
+            if not fits or not count * width or not bool(numbers.isfinite().all()):
+                raise InputError(f"error bars of forces are damaged, or were not fitted: {name}")
+        positive = (self.scale, self.floor, self.distance_limit, self.std_limit)
+        rising = bool((self.quantiles.diff(dim=1) >= 0).all() and (self.quantiles >= 0).all())
+        if not rising or not all(bool(number > 0) for number in positive):
+            raise InputError("error bars of forces are damaged: a size is negative or zero")
+
+
+def _quantiles(values: Tensor) -> Tensor:
+    """The linear quantiles of ``values [n]`` at all levels; torch's take no more than 2^24."""
+    ordered = values.sort().values
+    place = LEVELS * (len(ordered) - 1)
+    left = place.long().clamp(max=max(len(ordered) - 2, 0))
+    right = (left + 1).clamp(max=len(ordered) - 1)
+    return torch.lerp(ordered[left], ordered[right], place - left)
+
 
 def _limit(values: Tensor, structure: Tensor) -> Tensor:
-    """What 99 % of the structures stay below with all their atoms; the most where there are few."""
+    """What 99 % of the structures stay below with all their atoms; the most where there are few.
+
+    Of ``values [N]``, as ``[1]``; structures with an infinite one do not count.
+    """
     largest = values.new_zeros(int(structure.max()) + 1)
     largest = largest.scatter_reduce(0, structure, values, "amax")
     ordered = largest[largest.isfinite()].sort().values
+    if not len(ordered):
+        raise InputError(
+            "every validation structure holds an element without training atoms; draw both from "
+            "the same data"
+        )
     rank = math.ceil((len(ordered) + 1) * WITHIN)  # split conformal
-    return ordered[min(rank, len(ordered)) - 1]
+    return ordered[min(rank, len(ordered)) - 1].clamp(min=torch.finfo(values.dtype).tiny)[None]

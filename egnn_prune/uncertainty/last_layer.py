@@ -32,6 +32,20 @@ class LinearOut(Protocol):
         ...
 
 
+def linear_out(network: nn.Module) -> LinearOut:
+    """The network, typed by what last-layer methods need of it.
+
+    Raises:
+        ConfigError: it has no linear last layer.
+    """
+    if not hasattr(network, "last_layer"):
+        raise ConfigError(
+            f"{type(network).__name__} does not say what its last layer reads; last-layer "
+            "uncertainty needs a network with last_layer(batch), such as a PropertyModel"
+        )
+    return cast(LinearOut, network)
+
+
 class LastLayer(Estimator):
     r"""Laplace approximation of the last layer, in closed form and without retraining.
 
@@ -60,20 +74,11 @@ class LastLayer(Estimator):
 
     def __init__(self, network: nn.Module, prior_precision: float | None = None) -> None:
         super().__init__(network)
-        if not hasattr(network, "last_layer"):
-            raise ConfigError(
-                f"{type(network).__name__} does not say what its last layer reads; last-layer "
-                "uncertainty needs a network with last_layer(batch), such as a PropertyModel"
-            )
+        linear_out(network)
         if prior_precision is not None and not prior_precision > 0:
             raise ConfigError(f"prior_precision must be positive, not {prior_precision}")
         self.prior_precision = prior_precision
         self.register_buffer("covariance", torch.zeros(0, 0, dtype=torch.float64))
-
-    @property
-    def linear_out(self) -> LinearOut:
-        """The network, typed by what is needed of it."""
-        return cast(LinearOut, self.network)
 
     def fit(self, batches: Iterable[Any]) -> Self:
         """The posterior of the weights, from one pass over the training batches.
@@ -81,11 +86,11 @@ class LastLayer(Estimator):
         Raises:
             ConfigError: there are no batches, or a feature or noise variance is not finite.
         """
-        weights = self.linear_out.last_layer_weights().detach().double()
+        weights = linear_out(self.network).last_layer_weights().detach().double()
         information = weights.new_zeros(len(weights), len(weights))
         with torch.no_grad(), evaluating(self):
             for batch in batches:
-                features, prediction = self.linear_out.last_layer(batch)
+                features, prediction = linear_out(self.network).last_layer(batch)
                 information += features.T @ (features / self.noise(prediction)[:, None])
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
@@ -102,7 +107,7 @@ class LastLayer(Estimator):
         """One pass; the epistemic variance is that of the weights, plus the members' own."""
         if self.covariance.numel() == 0:
             raise ConfigError("fit last-layer uncertainty on training batches before predicting")
-        features, prediction = self.linear_out.last_layer(batch)
+        features, prediction = linear_out(self.network).last_layer(batch)
         covariance = self.covariance.to(features)
         spread = torch.einsum("bi,ij,bj->b", features, covariance, features)
         return self.combined(prediction, spread.clamp(min=0))

@@ -13,11 +13,19 @@ from egnn_prune.uncertainty.dropout import MCDropout
 from egnn_prune.uncertainty.dropout_modules import ModuleDropout
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
+from egnn_prune.uncertainty.readout_ensemble import ReadoutEnsemble
 
 #: Estimators that a file may name.
 ESTIMATORS: dict[str, type[Estimator]] = {
     kind.__name__: kind
-    for kind in (SinglePass, MCDropout, ModuleDropout, LastLayer, PredictionRigidity)
+    for kind in (
+        SinglePass,
+        MCDropout,
+        ModuleDropout,
+        LastLayer,
+        PredictionRigidity,
+        ReadoutEnsemble,
+    )
 }
 
 
@@ -25,10 +33,11 @@ def describe(estimator: Estimator) -> dict[str, Any]:
     """An estimator without its network and its tensors, as plain JSON.
 
     Raises:
-        InputError: its class is not one that can be loaded.
+        InputError: its class is not one that can be loaded, or error bars of forces are not fitted.
     """
     atoms = estimator.atoms
     if isinstance(atoms, AtomErrorBars):
+        atoms.check()
         return {**_described(estimator), "atoms": atoms.settings()}
     return _described(estimator)
 
@@ -67,9 +76,12 @@ def load_fitted(estimator: Estimator, state: dict[str, Tensor]) -> None:
 
     Raises:
         KeyError: the names are not those of this estimator.
+        InputError: error bars of forces cannot have such numbers.
     """
     if set(state) != set(fitted(estimator)):
         raise KeyError("other tensors than this estimator has")
     for name, tensor in state.items():
         owner, _, buffer = name.rpartition(".")
         estimator.get_submodule(owner)._buffers[buffer] = tensor
+    if isinstance(estimator.atoms, AtomErrorBars):
+        estimator.atoms.check()

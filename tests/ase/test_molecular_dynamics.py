@@ -28,14 +28,9 @@ from trained_models import ethanol, trained
 
 from egnn_prune import data, save
 from egnn_prune.ase.calculator import PrunedCalculator
-from egnn_prune.ase.dynamics import (
-    degrees_of_freedom,
-    energy_conservation,
-    run_nve,
-    set_thermal_velocities,
-    temperature,
-)
+from egnn_prune.ase.dynamics import energy_conservation, run_nve
 from egnn_prune.ase.simulation import simulate
+from egnn_prune.ase.velocities import degrees_of_freedom, set_thermal_velocities, temperature
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.report.common.formatting import with_error
 from egnn_prune.report.run.dynamics import dynamics_plot

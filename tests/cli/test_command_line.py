@@ -26,7 +26,10 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-STUDIES = "criteria sanity calibration selection acquisition centroid specialisation"
+STUDIES = (
+    "criteria sanity calibration selection acquisition centroid specialisation "
+    "what-to-label error-bars"
+)
 
 
 @pytest.fixture

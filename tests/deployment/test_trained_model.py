@@ -11,6 +11,7 @@ from trained_models import ethanol, trained
 
 from egnn_prune import save
 from egnn_prune.ase.structures import graph_of
+from egnn_prune.deployment.atom_pass import AtomPass
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import InputError
@@ -75,10 +76,9 @@ def test_another_unit(model):
 
 
 def test_forces_that_are_not_finite_are_refused(model, monkeypatch):
-    monkeypatch.setattr(
-        TrainedModel,
-        "_pass",
-        lambda self, batch, *_: (self.method.predict(batch), torch.full((9, 3), torch.nan)),
-    )
+    def broken(method, batch, **_):
+        return AtomPass(method.predict(batch), torch.full((9, 3), torch.nan), None, None, None)
+
+    monkeypatch.setattr("egnn_prune.deployment.trained_model.atom_pass", broken)
     with pytest.raises(InputError, match=r"forces of .* are NaN or infinite"):
         model().predict([graph_of(ethanol())], forces=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import ase
@@ -17,8 +18,13 @@ from torch_geometric.data import Batch
 from egnn_prune import data, load, load_estimator
 from egnn_prune.data import GraphDataset
 from egnn_prune.deployment.checkpoint import read_header
-from egnn_prune.errors import DataError
-from egnn_prune.pipeline.main_job import run
+from egnn_prune.deployment.trained_model import TrainedModel
+from egnn_prune.errors import DataError, InputError
+from egnn_prune.evaluation.force_uncertainty import fit_likelier_bars
+from egnn_prune.pipeline import run_context
+from egnn_prune.pipeline.main_job import Job, run
+from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.uncertainty import AtomErrorBars, Calibrated
 
 FRAMES, LIMIT = 100, 30
 """Structures in the file (a tenth each for val and test), and how many are trained on."""
@@ -115,6 +121,103 @@ def test_the_file_knows_the_doubt_on_validation(finished, dataset, name):
     levels = {"median": 0.5, "q95": 0.95, "q99": 0.99, "max": 1.0}
     expected = {key: np.quantile(std, level) for key, level in levels.items()}
     assert stored == pytest.approx(expected, rel=1e-5)
+
+
+# ------------------------------------------------------------------------ error bars of forces
+
+
+@pytest.fixture(scope="module")
+def energy_only(path, tmp_path_factory) -> Path:
+    asked = options(path) | {"training__force_weight": 0.0, "uncertainty__method": "last_layer"}
+    return run(tiny(tmp_path_factory.mktemp("energies") / "run", **asked))
+
+
+def bars_in(folder: Path, name: str) -> tuple[Calibrated, AtomErrorBars]:
+    estimator = load_estimator(folder / f"{name}.safetensors")
+    assert isinstance(estimator, Calibrated) and isinstance(estimator.atoms, AtomErrorBars)
+    return estimator, estimator.atoms
+
+
+@pytest.mark.parametrize("name", ["dense", "pruned"])
+def test_error_bars_of_forces_are_fitted_last_and_on_validation(finished, dataset, name):
+    """Those in the file are the ones that the finished network has on validation, not on test."""
+    estimator, stored = bars_in(finished, name)
+    found = {}
+    for split in ("val", "test"):
+        fit_likelier_bars(estimator, dataset.split("train"), dataset.split(split))
+        assert isinstance(estimator.atoms, AtomErrorBars)
+        found[split] = estimator.atoms.state_dict()
+    for key, value in stored.state_dict().items():
+        assert torch.allclose(found["val"][key], value, rtol=1e-6, atol=0), key
+    assert not torch.allclose(found["test"]["quantiles"], stored.quantiles, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dense", "pruned"])
+def test_arrays_of_atoms_are_what_the_saved_model_says(finished, dataset, name):
+    model = TrainedModel.load(finished / f"{name}.safetensors", which=name, device="cpu")
+    said = model.predict(list(dataset.split("test")), forces=True, forces_std=True)
+    with np.load(finished / "predictions.npz", allow_pickle=False) as arrays:
+        stored = {key: arrays[key] for key in arrays.files}
+    assert not [key for key in stored if key.startswith("ood_")]
+    for key, values in (
+        ("forces", [one.forces for one in said]),
+        ("forces_std_calibrated", [one.forces_std for one in said]),
+        ("forces_distance", [one.distances for one in said]),
+    ):
+        assert stored[f"test_{name}_{key}"] == pytest.approx(np.concatenate(values), rel=1e-4)
+    z = np.concatenate([graph.z.numpy() for graph in dataset.split("test")])
+    assert np.array_equal(stored["test_forces_z"], z)
+    assert stored["test_forces_atoms"].tolist() == [4] * 10
+
+
+@pytest.mark.parametrize("name", ["dense", "pruned"])
+def test_scores_of_error_bars_of_forces(finished, energy_only, name):
+    for folder in (finished, energy_only):
+        content = metrics(folder)
+        found = {k: v for k, v in content["models"][name].items() if k.startswith("force_")}
+        assert len(found) == 2 * 14 and all(math.isfinite(v) for v in found.values())
+        with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
+            wrong = stored[f"test_{name}_forces"] - stored["test_forces_reference"]
+            std = stored[f"test_{name}_forces_std"][:, None]
+        inside = np.abs(wrong) <= 1.6448536 * std
+        assert found["force_coverage_90"] == pytest.approx(inside.mean(), abs=1e-9)
+        assert 0.6 < found["force_coverage_90_calibrated"] <= 1
+        said = content["force_uncertainty"]
+        assert said["fitted_on"] == "val" and said["atoms"] == 10 * 4
+        assert said["sources"][name] == bars_in(folder, name)[1].source
+        assert said["source"] == said["sources"]["pruned"]
+
+
+def test_one_network_has_distances_only(energy_only):
+    """Its forces were not trained on, and a calculator serves them all the same."""
+    assert metrics(energy_only)["force_uncertainty"]["sources"] == {
+        "dense": "distance",
+        "pruned": "distance",
+    }
+
+
+def test_a_run_that_was_interrupted_has_the_same_error_bars(finished, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(Job, "evaluate", lambda _: 1 / 0)
+    settings = tiny(tmp_path / "run", **options(path))
+    with pytest.raises(ZeroDivisionError):
+        run(settings)
+    monkeypatch.undo()
+    again, before = (metrics(folder) for folder in (run(settings), finished))
+    assert again["force_uncertainty"] == before["force_uncertainty"]
+    for name, model in before["models"].items():
+        for key in (key for key in model if "force" in key):
+            assert again["models"][name][key] == model[key]
+
+
+def test_forces_that_no_error_bar_fits_are_said(finished, path, tmp_path, monkeypatch, capsys):
+    def exact(*_):
+        raise InputError("every validation force is exact")
+
+    monkeypatch.setattr(run_context, "fit_likelier_bars", exact)
+    settings = tiny(tmp_path / "run", **options(path))
+    job = Job(settings, RunFolder(settings), torch.device("cpu"))
+    assert job.calibrated(load(finished / "pruned.safetensors")).atoms is None
+    assert "No error bars of forces: every validation force is exact" in capsys.readouterr().out
 
 
 def test_forces_that_are_all_zero_are_refused(tmp_path):

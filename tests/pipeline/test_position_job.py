@@ -10,7 +10,7 @@ import torch
 from tiny_jobs import metrics, tiny
 from torch_geometric.data import Batch
 
-from egnn_prune import data, load
+from egnn_prune import data, load, load_estimator
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.report.run.calibration import mae_half_interval
@@ -94,3 +94,12 @@ def test_a_cutoff_is_refused_before_any_time_is_spent(tmp_path):
     with pytest.raises(ConfigError, match=r"nbody brings edges .* use model\.cutoff=null"):
         run(tiny(tmp_path / "run", **NBODY | {"model__cutoff": 4.0}))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_data_without_forces_say_nothing_of_forces(finished):
+    content = metrics(finished)
+    assert "force_uncertainty" not in content
+    assert not [k for m in content["models"].values() for k in m if "force" in k]
+    with np.load(finished / "predictions.npz", allow_pickle=False) as stored:
+        assert not [name for name in stored.files if "force" in name or "distance" in name]
+    assert load_estimator(finished / "pruned.safetensors").atoms is None

@@ -13,7 +13,7 @@ from egnn_prune.prediction import ClassPrediction, Prediction
 from egnn_prune.uncertainty import SinglePass, calibrate
 from egnn_prune.uncertainty.calibration import NoCalibration, TemperatureScaling, build_calibration
 
-REGRESSIONS = ("variance", "monotone", "isotonic", "conformal")
+REGRESSIONS = ("variance", "power", "monotone", "isotonic", "conformal")
 each_regression = pytest.mark.parametrize("name", REGRESSIONS)
 
 

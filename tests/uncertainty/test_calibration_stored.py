@@ -23,7 +23,7 @@ from egnn_prune.uncertainty.calibration import (
 )
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 
-REGRESSIONS = ("variance", "robust", "monotone", "isotonic", "conformal")
+REGRESSIONS = ("variance", "power", "robust", "monotone", "isotonic", "conformal")
 
 
 class Regressor(nn.Module):

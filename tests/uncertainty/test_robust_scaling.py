@@ -52,7 +52,9 @@ def test_one_outlier_moves_it_far_less_than_the_likelihood(dtype):
 
 
 @pytest.mark.parametrize("std", [1e-15, 1e-8, 1e-6, 1.0, 1e6, 1e15])
-@pytest.mark.parametrize("method", ["robust", "variance", "monotone", "isotonic", "conformal"])
+@pytest.mark.parametrize(
+    "method", ["robust", "variance", "power", "monotone", "isotonic", "conformal"]
+)
 def test_deviations_of_any_size_are_brought_to_that_of_the_errors(dtype, method, std):
     """Stated a quadrillion times too small or too large, intervals hold what they promise."""
     y = torch.randn(400, dtype=torch.float64)
@@ -79,7 +81,9 @@ def test_one_point_beyond_all_bounds_does_not_move_the_grid_away(dtype):
     assert float(RobustScaling().fit(prediction, y).factor) == pytest.approx(before, rel=0.02)
 
 
-@pytest.mark.parametrize("method", ["robust", "variance", "monotone", "isotonic", "conformal"])
+@pytest.mark.parametrize(
+    "method", ["robust", "variance", "power", "monotone", "isotonic", "conformal"]
+)
 def test_a_factor_that_the_precision_cannot_hold_is_refused(method):
     y = 1e5 * torch.randn(400)
     prediction = Prediction.from_members(torch.zeros(1, 400), torch.full((1, 400), 1e-36))

@@ -126,10 +126,21 @@ def rows_of(specs: list[Spec], metrics: Metrics) -> list[Row]:
     return [found for spec in specs if (found := row(spec, metrics)) is not None]
 
 
-def score(key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False) -> Spec:
-    """A quality of the error bars, compared by difference; `thirds`: with three decimals."""
+def score(
+    key: str, label: str, unit: str = "", *, sign: int = -1, thirds: bool = False, at: int = 90
+) -> Spec:
+    """A quality of the error bars, compared by difference.
+
+    Args:
+        key: Name of the quantity in ``metrics.json``.
+        label: Name for readers.
+        unit: Unit, empty if there is none.
+        sign: -1 if lower is better, +1 if higher, 0 if it is a coverage of `at` percent.
+        thirds: Whether it has three decimals.
+        at: What a coverage should be, in percent.
+    """
     text = fixed if thirds else significant
-    ideal = None if sign else 0.9
+    ideal = None if sign else at / 100
     return Spec(key, label, unit, text, difference, sign, ideal, difference_ends)
 
 
@@ -152,4 +163,37 @@ def ood_specs() -> list[Spec]:
         score("ood_ence", "ENCE, OOD"),
         score("ood_miscalibration_area", "Miscalibration area, OOD", thirds=True),
         score("ood_coverage_90", "Coverage of 90 %, OOD", sign=0, thirds=True),
+    ]
+
+
+def main_force_specs(unit: str) -> list[Spec]:
+    """The few qualities of error bars of forces that stand beside those of energies."""
+    main = ("force_ence", "force_coverage_90", "force_spearman_atoms", "force_auroc_wrong")
+    return [spec for spec in force_specs(unit) if spec.key in main]
+
+
+def force_specs(unit: str) -> list[Spec]:
+    """Quality of the error bars of forces on the test split."""
+    return [
+        score("force_nll", "NLL of forces", "nats"),
+        score("force_ence", "ENCE of forces"),
+        score("force_crps", "CRPS of forces", unit),
+        *(
+            score(f"force_coverage_{p}", f"Coverage of {p} %, forces", sign=0, thirds=True, at=p)
+            for p in (50, 80, 90, 95)
+        ),
+        score("force_spearman_atoms", "Spearman of atoms", sign=1),
+        score("force_spearman_structures", "Spearman of structures", sign=1),
+        score("force_ause", "AUSE of forces"),
+        score("force_auroc_wrong", "AUROC of wrong atoms", sign=1, thirds=True),
+        score("force_ood_auroc", "OOD AUROC of atoms", sign=1, thirds=True),
+    ]
+
+
+def ood_force_specs() -> list[Spec]:
+    """Quality of the error bars of forces on the out-of-distribution split."""
+    return [
+        score("ood_force_ence", "ENCE of forces, OOD"),
+        score("ood_force_coverage_90", "Coverage of 90 %, forces, OOD", sign=0, thirds=True),
+        score("ood_force_spearman_atoms", "Spearman of atoms, OOD", sign=1),
     ]

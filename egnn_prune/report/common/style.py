@@ -10,12 +10,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 # Okabe-Ito: distinguishable with all common forms of colour blindness.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 GREY = "#595959"
+LIGHT_TO_DARK = LinearSegmentedColormap.from_list("light_to_dark", ["#bcd9f0", BLUE, "#001d36"])
+"""Little to much, so that it reads without colour."""
 
 MODEL_COLOURS = {"dense": BLUE, "pruned": VERMILION, "scratch": GREEN}
 MODEL_MARKERS = {"dense": "o", "pruned": "s", "scratch": "^"}

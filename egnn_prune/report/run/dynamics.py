@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def dynamics_plot(
         rows: one mapping per frame with ``time_fs``, ``potential_eV``, ``kinetic_eV``, ``total_eV``
             and ``epistemic_eV`` (all NaN of a model without error bars: nothing is drawn of them).
         atoms: their number.
-        drift: slope of the total energy, meV/atom/ps.
+        drift: slope of the total energy, meV/atom/ps; NaN where a thermostat changes it.
         drift_error: its standard error.
         threshold: the uncertainty in eV beyond which a structure counts as unknown.
         title: what was simulated.
@@ -52,9 +53,12 @@ def dynamics_plot(
     top, middle, *others = figure.subplots(3 if unsure else 2, 1, sharex=True)
     energy = 1000 * (total - total.mean()) / atoms
     top.plot(time, energy, color=GREY, linewidth=0.7, label="total energy")
-    slope = drift * (time - time.mean())
-    top.plot(time, slope, color=VERMILION, label="least-squares line")
-    top.set_title(f"Total energy: drifts by {with_error(drift, drift_error)} meV/atom/ps")
+    if math.isnan(drift):
+        top.set_title("Total energy")
+    else:
+        slope = drift * (time - time.mean())
+        top.plot(time, slope, color=VERMILION, label="least-squares line")
+        top.set_title(f"Total energy: drifts by {with_error(drift, drift_error)} meV/atom/ps")
     top.set_ylabel("deviation from its\nmean (meV/atom)")
     for one, colour, label in ((potential, BLUE, "potential"), (kinetic, ORANGE, "kinetic")):
         middle.plot(time, one - one[0], color=colour, linewidth=0.8, label=label)

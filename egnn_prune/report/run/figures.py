@@ -37,6 +37,8 @@ from egnn_prune.report.common.style import (
 from egnn_prune.report.run.calibration import mae_half_interval, reliability
 from egnn_prune.report.run.calibration_figure import calibration_figure
 from egnn_prune.report.run.error_bars import error_bars, graphs_of, why_no_calibration
+from egnn_prune.report.run.force_bars import has_force_bars
+from egnn_prune.report.run.force_bars_figure import atom_errors_figure, force_calibration_figure
 from egnn_prune.report.run.gallery import gallery_figure
 from egnn_prune.report.run.parity import parity
 from egnn_prune.report.run.tables import headline
@@ -154,7 +156,8 @@ def write_figures(run: Path) -> dict[str, Path]:
 
     Returns:
         Path of each PNG by name: ``pruned_vs_baseline`` and ``parity``, and ``calibration``,
-        ``gallery`` and ``training`` if the run has what they need.
+        ``force_calibration``, ``atom_errors``, ``gallery`` and ``training`` if the run has what
+        they need.
 
     Raises:
         DataError: If a file of the run is malformed.
@@ -163,11 +166,14 @@ def write_figures(run: Path) -> dict[str, Path]:
     metrics = load_metrics(run / "metrics.json")
     predictions = load_predictions(run / "predictions.npz")
     told = why_no_calibration(metrics, predictions) is None
+    forces = has_force_bars(metrics, predictions)
     drawn: dict[str, Figure | None] = {  # in the order of the page
         "pruned_vs_baseline": pruned_vs_baseline(metrics, predictions),
         "parity": parity(metrics, predictions),
         "training": training_figure(metrics, load_curves(run)),
         "calibration": calibration_figure(metrics, predictions) if told else None,
+        "force_calibration": force_calibration_figure(metrics, predictions) if forces else None,
+        "atom_errors": atom_errors_figure(metrics, predictions) if forces else None,
         "gallery": gallery_figure(metrics, predictions),
     }
     return {

@@ -14,14 +14,12 @@ from egnn_prune.errors import DataError
 from egnn_prune.report.common.files import Metrics, Predictions, has_split
 from egnn_prune.report.common.style import (
     BLUE,
-    GREY,
     SPLIT_LABELS,
     VERMILION,
-    WIDTH,
     house_style,
-    new_figure,
 )
 from egnn_prune.report.run.error_bars import ErrorBars, error_bars, splits_present
+from egnn_prune.report.run.hanging import STRANGE, AtomColours, hang
 from egnn_prune.report.run.molecule import draw_molecule, facing, formula
 
 Array = NDArray[np.float64]
@@ -32,7 +30,6 @@ MODEL = "pruned"
 SIGMAS = 2.0
 """A truth within this many error bars is as expected; for a Gaussian 95 % are."""
 
-_COLUMNS = 4
 _GAUGE = 1.1
 """Height of the strip for the gauge, in Angstrom of the drawing above."""
 
@@ -51,6 +48,8 @@ class Exhibit:
         target: True value, in the unit of the data set.
         mean: Predicted value.
         std: Its error bar, calibrated where the run has that.
+        forces_std: ``[n]`` calibrated error bars of the forces on its atoms; None: there are none.
+        distance: ``[n]`` of its atoms from training atoms, in units of the limit; None: unknown.
     """
 
     label: str
@@ -59,6 +58,8 @@ class Exhibit:
     target: float
     mean: float
     std: float
+    forces_std: Array | None = None
+    distance: Array | None = None
 
     @property
     def off(self) -> float:
@@ -96,6 +97,16 @@ def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
         )
     smiles = np.asarray(predictions.get(f"{prefix}_smiles", ()))
     labels = smiles.tolist() if smiles.shape == rows.shape else [""] * rows.size
+    per_atom = {
+        key: np.asarray(predictions[f"{prefix}_{key}"], dtype=np.float64)
+        for key in ("forces_std", "distance")
+        if f"{prefix}_{key}" in predictions
+    }
+    for key, values in per_atom.items():
+        if values.shape != z.shape:
+            raise DataError(
+                f"predictions: '{prefix}_{key}' has shape {values.shape}, '{prefix}_z' {z.shape}"
+            )
     bars = error_bars(predictions, split, MODEL)
     ends = np.cumsum(atoms)
     found = []
@@ -109,6 +120,7 @@ def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
                 target=float(target[row]),
                 mean=float(target[row] + bars.error[row]),
                 std=float(bars.final[row]),
+                **{key: values[start:end] for key, values in per_atom.items()},
             )
         )
     return sorted(found, key=lambda each: -each.std)
@@ -172,11 +184,22 @@ def _gauge(axes: Axes, each: Exhibit, reach: float, bottom: float, half: float) 
     )
 
 
-def _panel(axes: Axes, each: Exhibit, unit: str, reach: float, inches: float) -> None:
+def _panel(
+    axes: Axes,
+    each: Exhibit,
+    unit: str,
+    reach: float,
+    inches: float,
+    colours: AtomColours | None,
+) -> None:
     """One molecule with three lines of text above and the gauge below."""
     (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
     axes.set_axis_off()
-    draw_molecule(axes, each.z, each.pos, points_per_angstrom=72 * inches / (right - left))
+    draw_molecule(
+        *(axes, each.z, each.pos, 72 * inches / (right - left)),
+        colours(each.forces_std) if colours and each.forces_std is not None else None,
+        None if each.distance is None else each.distance > STRANGE,
+    )
     _gauge(axes, each, reach, bottom + _GAUGE / 2, 0.86 * right)
     digits = _decimals(each.std)
     number = f".{digits}f"
@@ -236,65 +259,16 @@ def gallery_figure(metrics: Metrics, predictions: Predictions) -> Figure | None:
     if not everyone:
         return None
     reach = 1.05 * SIGMAS * max(each.std for each in everyone) or 1.0
-    return _hang(halls, unit, reach)
-
-
-def _hang(halls: dict[str, list[Exhibit]], unit: str, reach: float) -> Figure:
-    """Places headings and rows of panels by hand: one scale, in inches per Angstrom, for all.
-
-    A row is as high as its highest molecule, which saves a third of the page.
-    """
-    margin, gap, words, heading, foot = 0.1, 0.12, 0.52, 0.4, 0.4
-    cell = (WIDTH - 2 * margin - (_COLUMNS - 1) * gap) / _COLUMNS
-    everyone = [each for shown in halls.values() for each in shown]
-    right = max(1.5, *(_extent(each)[0] for each in everyone))
-    scale = cell / (2 * right)
-    lines = {
-        split: [shown[i : i + _COLUMNS] for i in range(0, len(shown), _COLUMNS)]
-        for split, shown in halls.items()
-    }
-    ups = {
-        split: [max(1.0, *(_extent(each)[1] for each in line)) for line in rows]
-        for split, rows in lines.items()
-    }
-    heights = {split: [(2 * up + _GAUGE) * scale for up in rows] for split, rows in ups.items()}
-    height = foot + sum(heading + sum(words + gap + h for h in rows) for rows in heights.values())
-    figure = new_figure(height=height)
-    figure.set_layout_engine("none")
-    top = height
-    for split, rows in lines.items():
-        figure.text(
-            margin / WIDTH,
-            (top - 0.25) / height,
-            f"{SPLIT_LABELS[split]}: the {len(halls[split])} molecules with the longest error bars",
-            fontsize=12,
-            fontweight="bold",
-        )
-        top -= heading
-        for line, up, drawn in zip(rows, ups[split], heights[split], strict=True):
-            top -= words + drawn
-            for column, each in enumerate(line):
-                left = margin + column * (cell + gap)
-                axes = figure.add_axes(
-                    (left / WIDTH, top / height, cell / WIDTH, drawn / height),
-                    xlim=(-right, right),
-                    ylim=(-up - _GAUGE, up),
-                )
-                _panel(axes, each, unit, reach, cell)
-            top -= gap
-    figure.text(
-        0.5,
-        0.12 / height,
+    known = [each.forces_std for each in everyone if each.forces_std is not None]
+    colours = AtomColours.of(known, f"{unit}/Å") if known else None
+    return hang(
+        {
+            f"{SPLIT_LABELS[split]}: the {len(shown)} molecules with the longest error bars": shown
+            for split, shown in halls.items()
+        },
+        lambda axes, each, inches: _panel(axes, each, unit, reach, inches, colours),
         f"Line under a molecule: prediction ± 1 and ± {SIGMAS:g} error bars, same scale "
         f"everywhere; mark: the true value, ✓ within {SIGMAS:g} error bars.",
-        ha="center",
-        fontsize=9,
-        color=GREY,
+        below=_GAUGE,
+        colours=colours,
     )
-    return figure
-
-
-def _extent(each: Exhibit) -> tuple[float, float]:
-    """Half width and half height of a drawing in Angstrom, with room for the outer atoms."""
-    right, up = np.abs(each.pos[:, :2]).max(axis=0) + 0.5
-    return float(right), float(up)

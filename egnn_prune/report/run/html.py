@@ -25,7 +25,9 @@ from egnn_prune.report.common.tables import Cell, Table
 from egnn_prune.report.common.wording import Words, words
 from egnn_prune.report.run.calibration_page import CalibrationSection, calibration_section
 from egnn_prune.report.run.figures import write_figures
+from egnn_prune.report.run.force_page import ATOM_ERRORS, ForceSection, force_section
 from egnn_prune.report.run.gallery import gallery_notes
+from egnn_prune.report.run.hanging import ATOM_COLOURS
 from egnn_prune.report.run.molecule import BOND_FACTOR
 from egnn_prune.report.run.tables import (
     LEDGER_HEADER,
@@ -152,7 +154,24 @@ def _calibration(
     ]
 
 
-def _gallery(notes: Sequence[str], images: Mapping[str, Path]) -> list[Block]:
+def _forces(
+    section: ForceSection | None, names: Sequence[str], images: Mapping[str, Path]
+) -> list[Block]:
+    if section is None:
+        return []
+    alt = "Size, coverage and ranking of the error bars of forces, dense and pruned"
+    atoms = "Density of the errors of forces on single atoms against their error bars"
+    return [
+        *map(Text, section.verdict),
+        Picture(images["force_calibration"].read_bytes(), alt, section.panels),
+        Picture(images["atom_errors"].read_bytes(), atoms, [("", ATOM_ERRORS)]),
+        _comparison(names, section.rows),
+    ]
+
+
+def _gallery(
+    notes: Sequence[str], images: Mapping[str, Path], predictions: Predictions
+) -> list[Block]:
     if not notes:
         return [Text("The gallery is left out: this run holds no molecules for it.", soft=True)]
     caption = (
@@ -160,6 +179,8 @@ def _gallery(notes: Sequence[str], images: Mapping[str, Path]) -> list[Block]:
         "All drawings have one scale; farther atoms are smaller and paler; two atoms are bonded if "
         f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii."
     )
+    if any(f"gallery_{split}_forces_std" in predictions for split in ("test", "ood")):
+        caption += f" {ATOM_COLOURS}"
     alt = (
         "Drawings of the molecules that the pruned model is least certain about, with predicted "
         "and true values"
@@ -198,17 +219,22 @@ def render(
     metrics = with_intervals(metrics, predictions)
     run, names, summary = words(metrics), models_present(metrics), headline(metrics)
     calibration = calibration_section(metrics, predictions)
+    forces = force_section(metrics, predictions)
     # NLL stays in the comparison too: it judges the prediction as a whole.
     own = {row.key for row in calibration.rows} - {"nll"}
-    rows = [row for row in comparison_rows(metrics) if calibration.missing or row.key not in own]
+    own |= {row.key for row in forces.rows} if forces else set()
+    rows = [row for row in comparison_rows(metrics) if row.key not in own]
     ledger = ledger_rows(metrics)
     provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
     pruning = {k: v for k, v in (metrics.get("pruning") or {}).items() if k != "groups"}
-    gallery = [] if run.positions else _gallery(gallery_notes(metrics, predictions), images)
+    gallery = (
+        [] if run.positions else _gallery(gallery_notes(metrics, predictions), images, predictions)
+    )
     sections: dict[str, Sequence[Block]] = {
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
         "Figures": _figures(summary, images, run.graph),
         "Calibration": _calibration(calibration, names, images),
+        "Error bars of forces": _forces(forces, names, images),
         "Least certain molecules": gallery,
         "Channels kept": _channels(metrics),
         "Ledger": [Table("", LEDGER_HEADER, ledger, total=True)] if ledger else [],
@@ -222,7 +248,7 @@ def render(
         summary,
         [Section(title, blocks) for title, blocks in sections.items()],
         config=config,
-        terms=glossary(run),
+        terms=glossary(run) + (page.glossary("force_bars") if forces else []),
         below=[
             Text("Pruned against dense E(n)-equivariant network.", soft=True),
             *map(Text, notes(metrics)),

@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from egnn_prune.report.common.style import VERMILION
+
 Array = NDArray[np.float64]
 
 BOND_FACTOR = 1.23
@@ -23,6 +25,9 @@ _BALL = 0.45
 
 _HAZE = 0.45
 """How far the farthest atom fades to white."""
+
+_RING = 0.09
+"""Distance between an atom and the ring around it, Angstrom."""
 
 _BOND, _EDGE = np.full(3, 0.7), np.full(3, 0.2)
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -87,7 +92,14 @@ def _faded(colour: Array, depth: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angstrom: float) -> None:
+def draw_molecule(
+    axes: Axes,
+    z: NDArray[np.int64],
+    pos: Array,
+    points_per_angstrom: float,
+    colours: Array | None = None,
+    ringed: NDArray[np.bool_] | None = None,
+) -> None:
     """Draws atoms and bonds from back to front in data coordinates of one Angstrom.
 
     Args:
@@ -95,7 +107,12 @@ def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angst
         z: ``[n]`` atomic numbers.
         pos: ``[n, 3]`` in Angstrom, the viewer on the positive third axis.
         points_per_angstrom: Points on paper per unit of `axes`, for line widths and letters.
+        colours: ``[n, 3]`` red, green and blue of each atom, which then mean a number and do not
+            fade with depth; None: those of the elements.
+        ringed: ``[n]`` atoms to draw a ring around; None: none.
     """
+    element = jmol_colors[known(z)] if colours is None else colours
+    rings = np.zeros(len(z), bool) if ringed is None else ringed
     reach = max(float(np.abs(pos[:, 2]).max(initial=0.0)), 1.0)
     near = pos[:, 2] / reach  # -1 far, 1 near
     # add_artist, not plot and add_patch: nobody needs the data limits, and they cost half the time.
@@ -112,18 +129,33 @@ def draw_molecule(axes: Axes, z: NDArray[np.int64], pos: Array, points_per_angst
                 zorder=2 + near[end] - 0.01,
             )
             axes.add_artist(half)
-    for number, (x, y, _), closeness in zip(known(z), pos, near, strict=True):
-        haze, colour = (1 - closeness) / 2, jmol_colors[number]
+    for number, colour, (x, y, _), closeness, ring in zip(
+        known(z), element, pos, near, rings, strict=True
+    ):
+        haze = (1 - closeness) / 2 if colours is None else 0.0
+        radius = _BALL * covalent_radii[number] * (1 + _PERSPECTIVE * closeness)
+        if ring:
+            axes.add_artist(
+                Circle(
+                    (x, y),
+                    radius + _RING,
+                    facecolor="none",
+                    edgecolor=VERMILION,
+                    linewidth=0.07 * points_per_angstrom,
+                    zorder=2 + closeness,
+                )
+            )
         ball = Circle(
             (x, y),
-            _BALL * covalent_radii[number] * (1 + _PERSPECTIVE * closeness),
+            radius,
             facecolor=_faded(colour, haze),
             edgecolor=_faded(_EDGE, haze),
             linewidth=0.5,
             zorder=2 + closeness,
         )
         axes.add_artist(ball)
-        if number not in (1, 6):  # red against green says nothing to some readers, a letter does
+        # Red against green says nothing to some readers, a letter does; carbon is grey otherwise.
+        if number not in ((1, 6) if colours is None else (1,)):
             axes.text(
                 x,
                 y,

@@ -29,6 +29,9 @@ from egnn_prune.report.common.rows import (
     Row,
     Spec,
     calibration_specs,
+    force_specs,
+    main_force_specs,
+    ood_force_specs,
     ood_specs,
     rows_of,
     score,
@@ -58,6 +61,7 @@ def _specs(unit: str, batch: float, forces: bool) -> list[Spec]:
         score("nll", "NLL, test", "nats"),
         score("spearman_error_uncertainty", "Spearman |error|, std", sign=1),
         *calibration_specs(unit),
+        *main_force_specs(force),
         Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
         Spec("params", "Parameters", "", si, fewer, -1),
         Spec("macs_per_graph", "MACs per graph", "", si, fewer, -1),
@@ -94,6 +98,13 @@ def calibration_rows(metrics: Metrics) -> list[Row]:
     return rows_of(
         [score("nll", "NLL, test", "nats"), *calibration_specs(unit), *ood_specs()], metrics
     )
+
+
+def force_calibration_rows(metrics: Metrics) -> list[Row]:
+    """Quality of the error bars of forces, for their section of the page."""
+    check_metrics(metrics)
+    unit = f"{metrics['dataset']['unit']}/Angstrom"
+    return rows_of([*force_specs(unit), *ood_force_specs()], metrics)
 
 
 def has_forces(metrics: Metrics) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ LABELS = {
 
 FORCE_RMSE, LATENCY = "force_rmse_mev_per_angstrom", "latency_ms"
 _REQUIRED = ("teacher", "specialised")
+PER_STRUCTURE = ("energy_std", "energy_std_calibrated")
+PER_ATOM = ("forces_std", "forces_std_calibrated", "forces_distance")
+"""What ``predictions.npz`` holds of a model with error bars, behind its name."""
 MILLI = 1000.0
 """From eV to meV."""
 
@@ -153,6 +156,9 @@ class Structures:
         forces: ``[N, 3]`` eV/Angstrom, the labels.
         energies: ``[B]`` by model.
         all_forces: ``[N, 3]`` by model.
+        error_bars: What `PER_STRUCTURE` and `PER_ATOM` name, by model and name together, such as
+            ``specialised_forces_std``: ``[B]`` eV, ``[N]`` eV/Angstrom or in units of the limit.
+        pos: ``[N, 3]`` in Angstrom; None where the file has none.
     """
 
     atoms: NDArray[np.int64]
@@ -161,6 +167,8 @@ class Structures:
     forces: Array
     energies: Mapping[str, Array]
     all_forces: Mapping[str, Array]
+    error_bars: Mapping[str, Array] = field(default_factory=dict)
+    pos: Array | None = None
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -194,7 +202,11 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
         if key not in arrays:
             raise DataError(f"{path}: array {key!r} is missing")
     atoms = _counts(arrays["atoms"], "atoms", path)
-    shapes = {"energy": (len(atoms),), "forces": (int(atoms.sum()), 3)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "energy": (len(atoms),),
+        "forces": (int(atoms.sum()), 3),
+        "atom": (int(atoms.sum()),),
+    }
 
     def array(key: str, what: str) -> Array:
         if arrays[key].shape != shapes[what]:
@@ -221,6 +233,14 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
         array("forces_reference", "forces"),
         {name: array(f"{name}_energy", "energy") for name in names},
         {name: array(f"{name}_forces", "forces") for name in names},
+        {
+            f"{name}_{what}": array(f"{name}_{what}", shape)
+            for name in names
+            for known, shape in ((PER_STRUCTURE, "energy"), (PER_ATOM, "atom"))
+            for what in known
+            if f"{name}_{what}" in arrays
+        },
+        array("pos", "forces") if "pos" in arrays else None,
     )
 
 

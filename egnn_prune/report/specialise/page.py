@@ -12,7 +12,7 @@ from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import Metrics, write_atomic
 from egnn_prune.report.common.page import Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.style import png_bytes
-from egnn_prune.report.specialise import wording
+from egnn_prune.report.specialise import error_bar_figures, error_bars, wording
 from egnn_prune.report.specialise.bars import (
     cost,
     elements_shown,
@@ -27,6 +27,9 @@ from egnn_prune.report.specialise.table import budgets_table, models_table
 from egnn_prune.report.specialise.training import load_curves, training_figure
 
 REPORT_NAME, TABLE_NAME, CURVE_NAME = "report.html", "table.txt", "budgets.csv"
+ERROR_BARS_NAME = "error_bars.csv"
+
+ERROR_BARS = "Does it know what it does not know?"
 
 CAPTIONS = {
     "error_against_speed": (
@@ -78,6 +81,7 @@ _ALTS = {
 _SECTIONS = {
     "Speed and cost": ("error_against_speed", "cost"),
     "Accuracy": ("force_parity", "force_error_by_element", "energy_error"),
+    ERROR_BARS: tuple(error_bar_figures.CAPTIONS),
     "What was cut": ("what_was_cut",),
     "Symmetry": ("symmetry",),
     "Training": ("training",),
@@ -95,6 +99,7 @@ def figures(metrics: Metrics, test: Structures, folder: Path) -> dict[str, bytes
         "what_was_cut": what_was_cut(metrics),
         "symmetry": symmetry(metrics),
         "training": training_figure(load_curves(folder)),
+        **error_bar_figures.figures(metrics, test),
     }
     return {name: png_bytes(figure) for name, figure in drawn.items() if figure is not None}
 
@@ -108,16 +113,21 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
         config: The text of ``config.yaml``, shown as it is; may be empty.
         drawn: PNG by name of the figure.
     """
-    budgets = budgets_table(metrics)
+    budgets, bars = budgets_table(metrics), error_bars.error_bars_table(metrics)
     extra: dict[str, tuple[Sequence[Block], Sequence[Block]]] = {
         "Speed and cost": ([], [budgets] if budgets else []),
         "What was cut": ([Text(sentence) for sentence in wording.what_was_cut(metrics)], []),
+        ERROR_BARS: (
+            [Text(sentence) for sentence in error_bars.sentences(metrics, test)],
+            [bars] if bars else [],
+        ),
     }
+    alts = _ALTS | error_bar_figures.ALTS
     sections = []
     for title, names in _SECTIONS.items():
         first, last = extra.get(title, ([], []))
         pictures = [
-            Picture(drawn[name], _ALTS[name], [("", _caption(name, test))])
+            Picture(drawn[name], alts[name], [("", _caption(name, test))])
             for name in names
             if name in drawn
         ]
@@ -131,7 +141,7 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
         wording.headline(metrics),
         sections,
         config=config,
-        terms=page.glossary("specialise"),
+        terms=page.glossary("specialise") + (page.glossary("error_bars") if bars else []),
         above=f"{metrics.get('teacher')}, made small for {metrics['dataset'].get('name')}",
         below=[models_table(metrics, test), *map(Text, wording.notes(metrics, test))],
     )
@@ -141,7 +151,7 @@ def _caption(name: str, test: Structures) -> str:
     shown, all_of_them = len(elements_shown(test)), len(set(test.z.tolist()))
     if name == "force_error_by_element" and shown < all_of_them:
         return f"{CAPTIONS[name]} Shown are the {shown} of {all_of_them} with most atoms."
-    return CAPTIONS[name]
+    return (CAPTIONS | error_bar_figures.CAPTIONS)[name]
 
 
 def report_table(folder: Path) -> str:
@@ -159,7 +169,7 @@ def _text(metrics: Metrics, test: Structures) -> str:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes the figures as PNG, ``table.txt``, ``budgets.csv`` and ``report.html``.
+    """Writes the figures as PNG, ``table.txt``, two CSV files of numbers and ``report.html``.
 
     All is made before the first file is written, and every file is written atomically.
 
@@ -182,6 +192,8 @@ def write_report(folder: Path) -> Path:
     html = render(metrics, test, settings, drawn)
     if metrics.get("curve"):
         write_rows(metrics["curve"], folder / CURVE_NAME)
+    if bars := error_bars.csv_rows(metrics):
+        write_rows(bars, folder / ERROR_BARS_NAME)
     write_atomic(folder / TABLE_NAME, (_text(metrics, test) + "\n").encode("utf-8"))
     for name, png in drawn.items():
         write_atomic(folder / f"{name}.png", png)

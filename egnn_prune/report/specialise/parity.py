@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from egnn_prune.report.common.files import Metrics
 from egnn_prune.report.common.formatting import significant
 from egnn_prune.report.common.plots import diagonal, limits_without_outliers, zero
-from egnn_prune.report.common.style import BLUE, LOOKS, house_style, light_grid, new_figure
+from egnn_prune.report.common.style import LIGHT_TO_DARK, LOOKS, house_style, light_grid, new_figure
 from egnn_prune.report.specialise.drawing import note_inside
 from egnn_prune.report.specialise.files import FORCE_RMSE, LABELS, Structures, values
 
@@ -25,8 +25,6 @@ _BINS = 70
 _BARS = 25
 _FAR_OFF = 3.0
 """A model whose typical error is this many times the specialised one's does not set the axis."""
-_DENSITY = LinearSegmentedColormap.from_list("density", ["#bcd9f0", BLUE, "#001d36"])
-"""From light to dark, so that it reads without colour."""
 
 
 @house_style()
@@ -73,7 +71,7 @@ def _density(axes: Axes, points: tuple[Array, Array], x_edges: Array, y_edges: A
     axes.pcolormesh(
         *(x_edges, y_edges, np.ma.masked_equal(count.T, 0)),
         norm=LogNorm(1, max(2.0, count.max())),
-        cmap=_DENSITY,
+        cmap=LIGHT_TO_DARK,
         rasterized=True,
     )
     light_grid(axes)

@@ -9,6 +9,7 @@ from functools import partial
 from egnn_prune.report.common.files import Metrics, number
 from egnn_prune.report.common.formatting import MISSING, factor, si, significant
 from egnn_prune.report.common.tables import Cell, Table
+from egnn_prune.report.specialise.error_bars import coverage_rows
 from egnn_prune.report.specialise.files import (
     FORCE_RMSE,
     LABELS,
@@ -77,6 +78,7 @@ def models_table(metrics: Metrics, test: Structures) -> Table:
             shown = [_ends(e) for e in intervals[: len(names)]]
             shown += [_ends(e, "{:.2f}".format) for e in intervals[len(names) :]]
             body.append(["95 % interval", *(Cell(text, "soft") for text in shown)])
+    body += [[*row, *("" for _ in others)] for row in coverage_rows(metrics)]
     for key, (label, unit, text) in costs(metrics).items():
         found = values(metrics, key)
         if _none(found):

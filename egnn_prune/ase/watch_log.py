@@ -1,0 +1,144 @@
+"""What a specialist did along a simulation: a table, a summary and a figure."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from egnn_prune.ase.specialist import SpecialistCalculator
+from egnn_prune.ase.velocities import temperature
+from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.files import write_atomic
+
+COLUMNS = (
+    "time_fs",
+    "temperature_K",
+    "max_force_std",
+    "max_distance",
+    "asked",
+    "reason",
+    "checked_error",
+    "learned",
+    "threshold",
+)
+#: Rows at most, besides those of checks and of learning; of a longer run they are evenly spread.
+MOST_ROWS = 100_000
+
+
+class WatchLog:
+    """Called at every step of a simulation, the start included.
+
+    Args:
+        atoms: that move, with a :class:`~egnn_prune.ase.specialist.SpecialistCalculator`.
+        timestep: in fs.
+        steps: how many there will be.
+    """
+
+    def __init__(self, atoms: Atoms, timestep: float, steps: int) -> None:
+        assert isinstance(atoms.calc, SpecialistCalculator)
+        self.atoms, self.calculator, self.timestep = atoms, atoms.calc, timestep
+        self.every = max(1, steps // MOST_ROWS)
+        self.rows: list[dict[str, Any]] = []
+        self._asked = bytearray()
+        self._errors: list[float] = []
+        self._inside: list[float] = []
+
+    def __call__(self) -> None:
+        """Write down what became of this step."""
+        self.atoms.get_forces()
+        found = self.calculator.last
+        assert found is not None
+        step = len(self._asked)
+        self._asked.append(found.asked)
+        checked = found.checked_error == found.checked_error
+        if checked:
+            self._errors.append(found.checked_error)
+            self._inside.append(found.checked_inside)
+        if step % self.every and not (checked or found.learned):
+            return
+        self.rows.append(
+            {
+                "time_fs": step * self.timestep,
+                "temperature_K": temperature(self.atoms),
+                "max_force_std": found.max_force_std,
+                "max_distance": found.max_distance,
+                "asked": int(found.asked),
+                "reason": found.reason,
+                "checked_error": found.checked_error,
+                "learned": int(found.learned),
+                "threshold": found.threshold,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What ``dynamics.json`` says of it; ``None`` for what there was none of.
+
+        ``asked_share`` and ``asked_share_last_half`` are shares of the steps that the teacher
+        answered; ``check_rmse`` (eV/Angstrom) and ``check_coverage_90`` are of the network's force
+        components at random checks, whoever answered there.
+        """
+        calculator, asked = self.calculator, np.frombuffer(bytes(self._asked), dtype=np.uint8)
+        half = asked[len(asked) // 2 :]
+        checks = {
+            "check_rmse": float(np.sqrt(np.mean(np.square(self._errors))))
+            if self._errors
+            else None,
+            "check_coverage_90": float(np.mean(self._inside)) if self._inside else None,
+        }
+        agreement = calculator.agreement
+        return {
+            "teacher": None if calculator.teacher is None else calculator.teacher.name,
+            "on_uncertain": calculator.on_uncertain,
+            "forces_threshold": calculator.forces_threshold,
+            "steps": len(asked),
+            "asked": int(asked.sum()),
+            "switches": int(np.abs(np.diff(asked.astype(int))).sum()),
+            "asked_share": float(asked.mean()) if len(asked) else None,
+            "asked_share_last_half": float(half.mean()) if len(half) else None,
+            "checks": len(self._errors),
+            **checks,
+            "waiting": len(calculator.collection.waiting),
+            "learned": len(calculator.collection.learned),
+            "attempts": calculator.attempts,
+            "agreement": None if agreement is None else agreement.text(),
+        }
+
+    def write(self, folder: Path, title: str) -> None:
+        """``specialist.csv`` and ``specialist.png``."""
+        write_rows(self.rows, folder / "specialist.csv", COLUMNS)
+        if len(self.rows) < 2:
+            return
+        from egnn_prune.report.common.style import png_bytes  # matplotlib
+
+        with suppress(ModuleNotFoundError):
+            from egnn_prune.report.run.watched_dynamics import watched_dynamics_plot
+
+            figure = watched_dynamics_plot(self.rows, self.calculator.forces_threshold, title)
+            write_atomic(folder / "specialist.png", png_bytes(figure))
+
+
+def said(found: dict[str, Any]) -> str:
+    """A summary as a sentence or two."""
+    lines = []
+    if found["on_uncertain"] in ("ask", "learn"):
+        lines.append(
+            f"the teacher {found['teacher']} answered {100 * (found['asked_share'] or 0):.1f} % of "
+            f"{found['steps']} steps ({100 * (found['asked_share_last_half'] or 0):.1f} % in the "
+            f"last half); {found['waiting']} structures wait in the collection"
+        )
+    if found["on_uncertain"] == "learn":
+        better = sum(attempt["accepted"] for attempt in found["attempts"])
+        lines.append(
+            f"learned {found['learned']} structures; {better} of {len(found['attempts'])} "
+            "networks were better than the one before"
+        )
+    if found["checks"]:
+        lines.append(
+            f"{found['checks']} random checks: force error {1000 * found['check_rmse']:.3g} "
+            f"meV/Angstrom, {100 * found['check_coverage_90']:.0f} % within the 90 % interval"
+        )
+    return "\n".join([*lines, *([found["agreement"]] if found["agreement"] else [])])

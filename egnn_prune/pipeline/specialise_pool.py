@@ -1,0 +1,330 @@
+"""A specialised potential learns from a pool: chosen structures, labelled and learned in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from torch import nn
+from torch_geometric.data import Data
+
+from egnn_prune.ase.sampling import atoms_of
+from egnn_prune.ase.structures import graph_of, problem
+from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.data.ase_files import read_structures
+from egnn_prune.data.duplicates import equal_structures
+from egnn_prune.data.isolated import is_isolated
+from egnn_prune.data.labels import Labels, energies_of
+from egnn_prune.deployment import checkpoint
+from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.evaluation.improvement import Improvement, improved
+from egnn_prune.evaluation.pool import choose_structures
+from egnn_prune.pipeline import specialise_measure as measuring
+from egnn_prune.pipeline.run_context import say
+from egnn_prune.pipeline.specialise_data import stored
+from egnn_prune.system import files
+from egnn_prune.training import PotentialLosses
+from egnn_prune.training.distillation import bare, label
+from egnn_prune.uncertainty import Estimator
+
+#: The teacher's force error against the data, over that of the small network, from which its labels
+#: are of another level of theory.
+DISAGREE = 2.0
+#: Labels of a structure.
+LABELS = ("y", "forces", "stress")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Structures to choose from.
+
+    Attributes:
+        graphs: the structures, with their own labels where they have some.
+        labelled: whether they have.
+        left_out: how many were structures of the run, or copies of each other.
+    """
+
+    graphs: list[Data]
+    labelled: bool
+    left_out: int
+
+
+def check_pool(settings: SpecialiseSettings) -> None:
+    """Refuse settings of the pool that cannot work, before the first stage.
+
+    Raises:
+        ConfigError: there is no such file, or rounds would have too few structures.
+    """
+    if settings.pool is None:
+        return
+    path = Path(settings.pool).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}; check pool")
+    if settings.label < 2 * settings.rounds:
+        raise ConfigError(
+            f"label={settings.label} structures are too few for rounds={settings.rounds}: each "
+            "round learns from at least one and is judged by another; raise label, or lower rounds"
+        )
+
+
+def read_pool(
+    settings: SpecialiseSettings, elements: Sequence[int], own: Sequence[Data], held: Sequence[Data]
+) -> Pool:
+    """The structures of the pool's file that are not in the run.
+
+    Args:
+        settings: of the run.
+        elements: that the network knows.
+        own: structures that are trained on.
+        held: structures that are validated or tested on, which must not be learned.
+
+    Raises:
+        DataError: a structure cannot be read, or has an element that the network does not know;
+            or too few are left.
+    """
+    assert settings.pool is not None
+    path = Path(settings.pool).expanduser()
+    found = [atoms for atoms in read_structures(path) if not is_isolated(atoms)]
+    for k, atoms in enumerate(found):
+        if wrong := problem(atoms, elements):
+            raise DataError(f"structure {k} of the pool {path} {wrong}")
+    graphs = [graph_of(atoms) for atoms in found]
+    alike(graphs, own[0].get("cell") is not None, path)
+    labelled = settings.labels == "data" and any(map(energies_of, found))
+    if labelled:
+        add_labels(graphs, found, settings.data.target, path)
+    groups = equal_structures(
+        stored([bare(graph) for graph in (*own, *held, *graphs)]),
+        np.arange(len(own) + len(held) + len(graphs)),
+    )
+    known = set(groups[: len(own) + len(held)].tolist())
+    kept = []
+    for graph, group in zip(graphs, groups[len(own) + len(held) :].tolist(), strict=True):
+        if group not in known:
+            known.add(group)
+            kept.append(graph)
+    if len(kept) < settings.label:
+        left = len(graphs) - len(kept)
+        raise DataError(
+            f"the pool {path.name} holds {len(kept)} structures that are not in the run ({left} "
+            f"copies are left out), and label={settings.label} are to be chosen; lower label, or "
+            "give a larger pool"
+        )
+    return Pool(kept, labelled, len(graphs) - len(kept))
+
+
+def alike(graphs: list[Data], periodic: bool, path: Path) -> None:
+    """Give molecules the empty cell that they have among periodic structures.
+
+    Raises:
+        DataError: a structure is periodic, and those of the run are not.
+    """
+    for k, graph in enumerate(graphs):
+        if not periodic and graph.get("cell") is not None:
+            raise DataError(
+                f"structure {k} of the pool {path} is periodic, and the run has molecules only; "
+                "leave such structures out"
+            )
+        if periodic and graph.get("cell") is None:
+            graph.cell = torch.zeros(1, 3, 3, dtype=torch.float64)
+            graph.pbc = torch.zeros(1, 3, dtype=torch.bool)
+
+
+def add_labels(graphs: list[Data], found: list[Atoms], target: str | None, path: Path) -> None:
+    """Put the energies and forces of a file into the graphs of its structures.
+
+    Raises:
+        DataError: a structure has none, or they are NaN or infinite.
+    """
+    labels = Labels.of(found, target, str(path))
+    energy, _, force = labels.units.factors(path.name)
+    for k, (graph, atoms) in enumerate(zip(graphs, found, strict=True)):
+        where = f"structure {k} of the pool {path}"
+        forces = labels.vectors(atoms, where)
+        if forces is None:
+            raise DataError(f"{where} has an energy without forces; add them, or remove energies")
+        graph.y = torch.tensor([labels.number(atoms, where) * energy], dtype=torch.float64)
+        graph.forces = torch.from_numpy(forces * force).double()
+        if not (bool(graph.y.isfinite().all()) and bool(graph.forces.isfinite().all())):
+            raise DataError(f"{where} has a NaN or infinite label; leave it out")
+
+
+def refuse_other_level(
+    teacher: nn.Module, small: nn.Module, val: Sequence[Data], device: torch.device
+) -> float:
+    """Refuse a teacher's labels beside data of another level of theory.
+
+    Args:
+        teacher: would label the pool.
+        small: the specialised network.
+        val: structures with labels of the data.
+        device: where to run.
+
+    Returns:
+        The teacher's force error against the data, in meV/Angstrom.
+
+    Raises:
+        ConfigError: it is more than :data:`DISAGREE` times that of the small network.
+    """
+    theirs, own = (measuring.force_rmse(model, val, device) for model in (teacher, small))
+    if theirs > DISAGREE * own:
+        raise ConfigError(
+            f"the pool has no labels, and the teacher's forces are {theirs:.0f} meV/A from those "
+            f"of the data, where the specialised network is at {own:.0f} meV/A: they are of "
+            "another level of theory; add energies and forces of the data's method to the pool's "
+            "file, or specialise with labels=teacher"
+        )
+    return theirs
+
+
+def learn(
+    estimator: Estimator,
+    pool: Pool,
+    train: Sequence[Data],
+    val: Sequence[Data],
+    label_them: Callable[[list[Data]], list[Data]],
+    settings: SpecialiseSettings,
+    folder: Path,
+    device: torch.device,
+) -> tuple[Estimator, list[dict[str, Any]], list[Data]]:
+    """Choose, label and learn, round by round; rounds that a folder holds are read.
+
+    What was labelled in a round is replayed in the next ones, whether it helped or not.
+
+    Args:
+        estimator: the specialised potential with its error bars.
+        pool: what to choose from.
+        train: labelled structures that it was trained on.
+        val: labelled structures that it was calibrated on.
+        label_them: copies of structures with labels.
+        settings: of the run.
+        folder: where each round is kept.
+        device: where to run.
+
+    Returns:
+        The potential after the last round, what happened in each, and all labelled structures.
+    """
+    t = settings.training
+    results: list[dict[str, Any]] = []
+    labelled: list[Data] = []
+    taken: list[int] = []
+    counts = [len(part) for part in np.array_split(np.arange(settings.label), settings.rounds)]
+    for number, count in enumerate(counts, 1):
+        marker = folder / f"pool_round{number}.json"
+        model, arrays = (marker.with_suffix(suffix) for suffix in (".safetensors", ".npz"))
+        if marker.exists():
+            kept = files.read_json(marker)
+            new = read_labels(arrays, [pool.graphs[row] for row in kept["rows"]])
+            if kept["result"]["accepted"]:
+                estimator = checkpoint.load_estimator(model)
+        else:
+            left = [row for row in range(len(pool.graphs)) if row not in set(taken)]
+            rows = choose_structures(
+                estimator,
+                [pool.graphs[row] for row in left],
+                count,
+                settings.selection,
+                train=[*train, *labelled],
+                seed=settings.seed + number,
+                device=device,
+            )
+            chosen = [left[row] for row in rows]
+            new = label_them([pool.graphs[row] for row in chosen])
+            found = improved(
+                estimator,
+                new,
+                [*train, *labelled],
+                val,
+                seed=settings.seed + number,
+                device=device,
+                losses=PotentialLosses(t.energy_weight, stress_weight=t.stress_weight),
+            )
+            estimator = found.estimator
+            if found.accepted:
+                checkpoint.save(estimator, model, target="energy", unit="eV")
+            write_labels(arrays, new)
+            kept = {"rows": chosen, "result": round_of(found, count)}
+            files.write_json(marker, kept)  # last: what it stands for is complete
+        taken += kept["rows"]
+        labelled += new
+        results.append(kept["result"])
+        say(f"  round {number} of {settings.rounds}: {sentence(kept['result'])}")
+    return estimator, results, labelled
+
+
+def round_of(found: Improvement, count: int) -> dict[str, Any]:
+    """What ``metrics.json`` says of a round; errors in meV/Angstrom."""
+    unit = "mev_per_angstrom"
+    return {
+        "labelled": count,
+        "accepted": found.accepted,
+        "reason": found.reason,
+        f"force_rmse_new_before_{unit}": found.before["new"],
+        f"force_rmse_new_after_{unit}": found.after["new"],
+        f"force_rmse_val_before_{unit}": found.before["old"],
+        f"force_rmse_val_after_{unit}": found.after["old"],
+    }
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """A round in words."""
+    errors = {
+        part: [result[f"force_rmse_{part}_{when}_mev_per_angstrom"] for when in ("before", "after")]
+        for part in ("new", "val")
+    }
+    said = "; ".join(
+        f"{name} {errors[part][0]:.1f} to {errors[part][1]:.1f}"
+        for name, part in (("held-out new ones", "new"), ("validation", "val"))
+    )
+    end = "" if result["accepted"] else f": the network stays as it was, since {result['reason']}"
+    return f"{result['labelled']} structures labelled; force errors (meV/A): {said}{end}"
+
+
+def write_labels(path: Path, graphs: Sequence[Data]) -> None:
+    """Keep the labels of structures."""
+    found = {
+        name: torch.cat([graph[name] for graph in graphs]).numpy()
+        for name in LABELS
+        if all(graph.get(name) is not None for graph in graphs)
+    }
+    files.write_arrays(path, **found)
+
+
+def read_labels(path: Path, graphs: Sequence[Data]) -> list[Data]:
+    """Structures with the labels that :func:`write_labels` kept."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: torch.from_numpy(value) for name, value in archive.items()}
+    sizes = [len(graph.pos) for graph in graphs]
+    parts = {name: value.split(sizes if name == "forces" else 1) for name, value in arrays.items()}
+    found = []
+    for k, graph in enumerate(graphs):
+        out = bare(graph)
+        for name, values in parts.items():
+            out[name] = values[k]
+        found.append(out)
+    return found
+
+
+def write_structures(path: Path, graphs: Sequence[Data]) -> None:
+    """Write labelled structures as extended XYZ, in eV and Angstrom."""
+    made = []
+    for graph in graphs:
+        atoms = atoms_of(graph)
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=float(graph.y), forces=graph.forces.double().numpy()
+        )
+        made.append(atoms)
+    with files.atomic(path) as temporary:
+        ase.io.write(temporary, made, format="extxyz")
+
+
+def teachers_labels(teacher: nn.Module, device: torch.device) -> Callable[..., list[Data]]:
+    """Labels of structures by a teacher."""
+    return lambda graphs: label(teacher, graphs, device=device, progress="labels of the pool")
