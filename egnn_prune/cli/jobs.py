@@ -218,7 +218,7 @@ WHAT_TO_LABEL = Job(
     """\
 Specialists of 3BPA at 300 K choose structures to be labelled of a pool that has a rare part, hot
 frames or frames with a stretched bond: the most uncertain, diverse ones, in proportion to the
-squared error bar, or at random. Each is trained further on the same number of labels, half of the
+squared error bar, or at random. Each is trained further on the same number of labels, most of the
 time on structures that it knew. Writes what_to_label.csv, a table of force errors and of their
 differences to random choice, paired by seed, and a figure. Interrupted, the same command goes on
 where it stopped. About two hours on one core.""",

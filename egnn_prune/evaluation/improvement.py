@@ -28,7 +28,10 @@ from egnn_prune.uncertainty import AtomErrorBars, Calibrated, Estimator, calibra
 #: Short and careful: the network is trained already. One look at what is held out, after the end.
 SETTINGS = PotentialSettings(steps=100, lr=3e-3, validations=1, ema=0.99)
 #: Share of the draws that go to structures of the training before, so that they are not forgotten.
-REPLAY = 0.5
+#: (A small SevenNet-0 of 3BPA at 300 K, 15 hot frames: force RMSE in meV/A on other hot frames and
+#: on validation 158.6 and 65.4 before, 147.2 and 66.0 with 0.75, 150.0 and 71.4 with 0.5 at a third
+#: of the rate, 149.7 and 73.2 with 0.5 at three times the rate.)
+REPLAY = 0.75
 #: The force error on the old validation structures may grow by this share.
 TOLERANCE = 0.1
 #: Energies farther than this from the model's, in eV per atom, come from another level of theory.
@@ -77,11 +80,11 @@ def improved(
 ) -> Improvement:
     """Fine-tune a copy on new structures, and keep it where it is better than what there was.
 
-    Half of the draws are structures of the old training. The uncertainty method is fitted anew (on
-    old and new training structures), energies are recalibrated and error bars of forces refitted
-    (on old validation and held-out new structures). The new model is accepted where its forces are
-    better on held-out new structures and, on the old validation structures, worse by no more than
-    :data:`TOLERANCE`; the held-out ones choose nothing else than between the two.
+    Most draws (:data:`REPLAY`) are structures of the old training. The uncertainty method is fitted
+    anew (on old and new training structures), energies are recalibrated and error bars of forces
+    refitted (on old validation and held-out new structures). The new model is accepted where its
+    forces are better on held-out new structures and, on the old validation structures, worse by no
+    more than :data:`TOLERANCE`; the held-out ones choose nothing but between the two.
 
     Energies per element stay as they are, for the labels have to be of the level of theory that
     the model learned: a refit to a few structures far from equilibrium would hide their strain
@@ -141,7 +144,7 @@ def fine_tuned(
     device: torch.device | None = None,
     losses: Losses | None = None,
 ) -> nn.Module:
-    """A copy of a potential, trained on new structures and, half of the time, on old ones.
+    """A copy of a potential, trained on new structures and, most of the time, on old ones.
 
     Every member of an ensemble is trained by itself, in an order of its own.
 
@@ -196,7 +199,7 @@ def refitted(
     method = uncalibrated(old)
     network.to(device)
     found = type(method)(network, **method.settings()).to(device)
-    found.fit(batch.to(device) for batch in DataLoader(train, BATCH))
+    found.fit([batch.to(device) for batch in DataLoader(train, BATCH)])  # may read them again
     if isinstance(old, Calibrated):
         kind = type(old.calibration)(**old.calibration.settings())
         found = calibrate(found, (batch.to(device) for batch in DataLoader(val, BATCH)), kind)

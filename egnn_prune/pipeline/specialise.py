@@ -26,6 +26,8 @@ from egnn_prune.pipeline.specialise_context import (
     DOMAIN,
     FITTED,
     LABELLED,
+    LEARNED,
+    NEW_LABELS,
     PRUNED,
     SPECIALISED,
     SPLITS,
@@ -36,6 +38,7 @@ from egnn_prune.pipeline.specialise_context import (
     jittered,
 )
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
+from egnn_prune.pipeline.specialise_pool import check_pool, learn_from_pool
 from egnn_prune.pipeline.specialise_scratch import fresh
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
@@ -49,6 +52,7 @@ READ = ("data", "demo", "labels")
 TAUGHT = (*READ, "teacher", "modal", "training")
 CUT = (*TAUGHT, "cut", "budget", "budgets")
 BARRED = (*CUT, "uncertainty")
+POOLED = (*BARRED, "pool", "label", "selection", "rounds", "later")
 
 
 def run(settings: SpecialiseSettings) -> Path:
@@ -77,10 +81,15 @@ def run(settings: SpecialiseSettings) -> Path:
         )
     if settings.labels == "teacher" and settings.data.target is not None:
         raise ConfigError("labels=teacher reads no energies; leave data.target away")
+    check_pool(settings)
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = RunFolder(settings, input_files(settings))
+    folder = RunFolder(
+        settings,
+        fingerprints(path=settings.data.path, teacher=settings.teacher),
+        fingerprints(pool=settings.pool),
+    )
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")
     else:
@@ -93,6 +102,8 @@ def run(settings: SpecialiseSettings) -> Path:
         job.finetune_the_teacher()
         job.train_scratch()
         job.fit_error_bars()
+        if settings.pool:
+            job.learn_from_the_pool()
         job.evaluate()
         job.export()
         job.report()
@@ -102,9 +113,8 @@ def run(settings: SpecialiseSettings) -> Path:
     return folder.path
 
 
-def input_files(settings: SpecialiseSettings) -> dict[str, str]:
-    """Fingerprints of the files that the settings name, where they are there."""
-    named = {"path": settings.data.path, "teacher": settings.teacher}
+def fingerprints(**named: str | None) -> dict[str, str]:
+    """Of the files that settings name, where they are there."""
     found = {role: Path(name).expanduser() for role, name in named.items() if name}
     return {role: sha256(path) for role, path in found.items() if path.is_file()}
 
@@ -250,10 +260,16 @@ class SpecialiseJob(SpecialiseContext):
         assert isinstance(fitted, AtomErrorBars)
         return {"models": barred, "source": fitted.source}
 
-    @stage(8, "evaluation", "Comparing", BARRED, "metrics.json", "predictions.npz")
+    def learn_from_the_pool(self) -> None:
+        """Structures are chosen, labelled and learned; the stage is there with a pool alone."""
+        say("Learning from the pool")
+        artifacts = (LEARNED, NEW_LABELS)
+        self.folder.stage("pool", POOLED, artifacts, partial(learn_from_pool, self))
+
+    @stage(8, "evaluation", "Comparing", POOLED, "metrics.json", "predictions.npz")
     def evaluate(self) -> Outputs:
         """All models on the same test structures, times by turns."""
-        networks = {name: self.load(FITTED.get(name, path)) for name, path in COMPARED.items()}
+        networks = {name: self.network(name) for name in COMPARED}
         barred = {n: self.load_calibrated(COMPARED[n]) for n in self.models_with_error_bars()}
         graphs = list(self.dataset.split("test"))
         results, arrays, sizes = measuring.compare(
@@ -265,12 +281,14 @@ class SpecialiseJob(SpecialiseContext):
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         content = {**self._about(), **sizes, "models": results}
         pruned = {key: self.outputs("pruned")[key] for key in ("curve", "cut")}
+        if self.settings.pool:
+            pruned["pool"] = self.outputs("pool")["pool"]
         files.write_json(self.folder.path / "metrics.json", content | pruned)
         if barred:
             say(f"  error bars of the small network: {bars.promise(results['specialised'])}")
         return {}
 
-    @stage(9, "export", "Exporting", CUT)
+    @stage(9, "export", "Exporting", POOLED)
     def export(self) -> Outputs:
         """A program for torch.export, where the network can be traced."""
         from egnn_prune.deployment.export import export_program
@@ -278,14 +296,14 @@ class SpecialiseJob(SpecialiseContext):
         path = self.folder.path / "specialised.pt2"
         try:
             crystals = all(map(is_crystal, self.dataset.split("train")))
-            export_program(self.load(FITTED["specialised"]), path, stress=crystals)
+            export_program(self.network("specialised"), path, stress=crystals)
         except Exception as error:  # the tracer raises whatever it raises; the model is there
             reason = " ".join(str(error).split())[:300]
             say(f"  no torch.export program ({type(error).__name__}: {reason[:120]})")
             return {"program": None, "reason": reason}
         return {"program": path.name}
 
-    @stage(10, "report", "Writing the report", BARRED, "report.html")
+    @stage(10, "report", "Writing the report", POOLED, "report.html")
     def report(self) -> Outputs:
         """Figures and page."""
         from egnn_prune.report.specialise import write_report
@@ -298,6 +316,12 @@ class SpecialiseJob(SpecialiseContext):
         return {}
 
     # ------------------------------------------------------------------ parts of stages
+
+    def network(self, name: str) -> Any:
+        """A network that is compared, without its error bars, as it is in the end."""
+        if name == "specialised" and self.settings.pool:
+            return self.load(LEARNED)
+        return self.load(FITTED.get(name, COMPARED[name]))
 
     def models_with_error_bars(self) -> list[str]:
         """Which of the trained networks get error bars.

@@ -40,6 +40,8 @@ STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
 TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
 SCRATCH = "stages/scratch.safetensors"
 FINETUNED, SPECIALISED = "finetuned.safetensors", "specialised.safetensors"
+#: The small network after it learned from a pool, and what was labelled of it.
+LEARNED, NEW_LABELS = "stages/learned_network.safetensors", "labelled.extxyz"
 #: The networks that were trained, before they get error bars.
 FITTED = {
     name: f"stages/{name}_network.safetensors" for name in ("finetuned", "specialised", "scratch")
@@ -135,15 +137,22 @@ class SpecialiseContext:
         refit_shifts(model, train)
         return found
 
-    def save(self, model: nn.Module, name: str) -> None:
+    def save(self, model: nn.Module, name: str, learned: Sequence[Data] = ()) -> None:
         """Write a potential into the run's folder, so that a calculator can open it.
 
         Of one with error bars the file also says how uncertain validation structures are.
+
+        Args:
+            model: a potential, or one with error bars.
+            name: of the file.
+            learned: structures that it was trained on beside those of the run.
         """
         known: dict[str, Any] = {}
         barred = isinstance(model, Estimator)
-        if (barred or name == SPECIALISED) and (domain := self.domain):
-            known["training_domain"] = domain.to_json()
+        if barred or name == SPECIALISED:
+            wider = [*self.dataset.split("train"), *learned] if learned else []
+            if domain := TrainingDomain.of(wider) if wider else self.domain:
+                known["training_domain"] = domain.to_json()
         if isinstance(model, Estimator):
             val = self.dataset.split("val")
             known["validation_epistemic_std"] = epistemic_quantiles(model, val, self.device)

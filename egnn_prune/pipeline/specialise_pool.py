@@ -27,12 +27,20 @@ from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.evaluation.improvement import Improvement, improved
 from egnn_prune.evaluation.pool import choose_structures
 from egnn_prune.pipeline import specialise_measure as measuring
-from egnn_prune.pipeline.run_context import say
+from egnn_prune.pipeline.run_context import Outputs, say
+from egnn_prune.pipeline.specialise_context import (
+    LEARNED,
+    NEW_LABELS,
+    SPECIALISED,
+    TEACHER,
+    SpecialiseContext,
+)
 from egnn_prune.pipeline.specialise_data import stored
+from egnn_prune.prediction import members_of
 from egnn_prune.system import files
 from egnn_prune.training import PotentialLosses
 from egnn_prune.training.distillation import bare, label
-from egnn_prune.uncertainty import Estimator
+from egnn_prune.uncertainty import Calibrated, Estimator
 
 #: The teacher's force error against the data, over that of the small network, from which its labels
 #: are of another level of theory.
@@ -60,10 +68,20 @@ def check_pool(settings: SpecialiseSettings) -> None:
     """Refuse settings of the pool that cannot work, before the first stage.
 
     Raises:
-        ConfigError: there is no such file, or rounds would have too few structures.
+        ConfigError: there is no such file, rounds would have too few structures, nothing says
+            how uncertain they are, or there is no pool that settings are about.
     """
+    usual = SpecialiseSettings()
     if settings.pool is None:
+        for name in ("label", "selection", "rounds"):
+            if getattr(settings, name) != getattr(usual, name):
+                raise ConfigError(f"{name} is about a pool, and there is none; say pool=FILE")
         return
+    if settings.uncertainty.method == "none" and settings.selection != "random":
+        raise ConfigError(
+            f"selection={settings.selection} goes by error bars, and uncertainty.method=none makes "
+            "none; choose another method, or selection=random"
+        )
     path = Path(settings.pool).expanduser()
     if not path.is_file():
         raise ConfigError(f"there is no file {path}; check pool")
@@ -182,6 +200,44 @@ def refuse_other_level(
             "file, or specialise with labels=teacher"
         )
     return theirs
+
+
+def learn_from_pool(job: SpecialiseContext) -> Outputs:
+    """The stage: the pool is read, learned of, and the better model takes the place of the old.
+
+    Returns:
+        What ``metrics.json`` says of it.
+
+    Raises:
+        InputError: the pool cannot be used, or its labels would be of another level of theory.
+    """
+    s, dataset = job.settings, job.dataset
+    train, val, test = (list(dataset.split(name)) for name in ("train", "val", "test"))
+    estimator = checkpoint.load_estimator(job.folder.path / SPECIALISED)
+    small: Any = members_of(estimator.network)[0]
+    pool = read_pool(s, small.elements, train, [*val, *test])
+    if pool.left_out:
+        say(f"  {pool.left_out} structures of the pool are in the run, or copies: left out")
+    label_them: Callable[[list[Data]], list[Data]] = list
+    if not pool.labelled:
+        teacher = job.load(TEACHER)
+        if s.labels == "data":
+            wrong = refuse_other_level(teacher, estimator.network, val, job.device)
+            say(
+                f"  the pool has no labels: the teacher's, {wrong:.0f} meV/A from the data, with "
+                "its energies per element fitted to the data"
+            )
+        label_them = teachers_labels(teacher, job.device)
+    folder = job.folder.path / "stages"
+    found, rounds, new = learn(estimator, pool, train, val, label_them, s, folder, job.device)
+    write_structures(job.folder.path / NEW_LABELS, new)
+    job.save(members_of(found.network)[0], LEARNED)
+    if any(result["accepted"] for result in rounds):
+        job.save(found if isinstance(found, Calibrated) else found.network, SPECIALISED, new)
+    labels = "data" if pool.labelled else "teacher"
+    size, left = len(pool.graphs), pool.left_out
+    about = {"size": size, "left_out": left, "selection": s.selection, "labels": labels}
+    return {"pool": {**about, "rounds": rounds}}
 
 
 def learn(

@@ -51,6 +51,7 @@ class RunFolder:
         settings: the whole configuration.
         inputs: fingerprints of the files that the job reads, by what they are; by default those
             of ``settings.data``. They belong to the configuration.
+        later: fingerprints of files that only late stages read, the section ``later``.
 
     Raises:
         ConfigError: the folder holds a run with another configuration or with other data, or
@@ -58,11 +59,18 @@ class RunFolder:
         InputError: the folder cannot be written to, or an input file cannot be read.
     """
 
-    def __init__(self, settings: Described, inputs: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Described,
+        inputs: dict[str, str] | None = None,
+        later: dict[str, str] | None = None,
+    ) -> None:
         self.settings = settings
         everything = asdict(settings)  # type: ignore[call-overload]
         content = {k: v for k, v in everything.items() if k not in NOT_HASHED}
         content["data"]["files"] = graph_inputs(settings.data) if inputs is None else inputs
+        if later:
+            content["later"] = later
         self.content, self.hash = content, digest(content)
         self.reuse = [Path(other) for other in getattr(settings, "reuse", [])]
         for other in self.reuse:

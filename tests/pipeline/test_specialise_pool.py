@@ -9,15 +9,18 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import read, write
+from tiny_specialise import in_seconds, metrics, tiny, undrawn
 from tiny_teacher import structures, tiny_teacher, write_labelled
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.evaluation import improvement
 from egnn_prune.evaluation.atom_error_bars import fit_atom_error_bars
 from egnn_prune.pipeline import specialise_pool as pooling
+from egnn_prune.pipeline.specialise import SpecialiseJob, run
 from egnn_prune.pipeline.specialise_pool import (
     Pool,
     check_pool,
@@ -97,7 +100,6 @@ def test_pools_that_cannot_be_used_are_refused(tmp_path, pool_file, run_structur
         check_pool(settings(tmp_path / "absent.xyz"))
     with pytest.raises(ConfigError, match="label=4 structures are too few for rounds=3"):
         check_pool(settings(pool_file, rounds=3))
-    check_pool(settings(None, rounds=30))
     one = tmp_path / "one.xyz"
     write(one, structures(1, seed=9), format="extxyz")
     with pytest.raises(DataError, match=r"holds 1 structures .* lower label"):
@@ -173,3 +175,46 @@ def test_labelled_structures_are_written_for_others(tmp_path, run_structures):
     for atoms, graph in zip(read(path, ":"), run_structures[0], strict=False):
         assert atoms.get_potential_energy() == pytest.approx(float(graph.y))
         assert atoms.get_forces() == pytest.approx(graph.forces.numpy(), abs=1e-7)
+
+
+# ---------------------------------------------------------------- the whole command
+
+
+@pytest.mark.slow
+def test_the_command_learns_from_a_pool(tmp_path):
+    """Its stages before the pool are taken from a run without one."""
+    path, out, plain = tmp_path / "mine.xyz", tmp_path / "run", tmp_path / "plain"
+    write(path, structures(100), format="extxyz")
+    new = write_labelled(tmp_path / "pool.xyz", structures(12, seed=500))
+    few: dict[str, Any] = {"budgets": [0.6], "training__scratch_lrs": [1e-2], "data__limit": 20}
+    few |= {"uncertainty__method": "last_layer", "labels": "teacher", "training__dynamics": 0}
+    with in_seconds(), undrawn(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egnn_prune.deployment.export.export_program", None)
+        run(tiny(plain, path, **few))
+        few |= {"pool": str(new), "label": 4, "rounds": 2, "selection": "diverse"}
+        patch.setattr(SpecialiseJob, "fit", None)  # everything trained is taken over
+        run(tiny(out, path, reuse=[str(plain)], **few))
+    found = metrics(out)
+    pool = found["pool"]
+    assert "pool" not in metrics(plain)
+    assert (pool["size"], pool["selection"], pool["labels"]) == (12, "diverse", "teacher")
+    assert [result["labelled"] for result in pool["rounds"]] == [2, 2]
+    assert len(read(out / "labelled.extxyz", ":")) == 4
+    learned = checkpoint.load(out / "stages" / "learned_network.safetensors")
+    final = checkpoint.load_estimator(out / "specialised.safetensors")
+    for a, b in zip(learned.parameters(), final.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    accepted = any(result["accepted"] for result in pool["rounds"])
+    begun = checkpoint.load(out / "stages" / "specialised_network.safetensors")
+    pairs = zip(begun.parameters(), learned.parameters(), strict=True)
+    assert accepted is not all(torch.equal(a, b) for a, b in pairs)
+    assert final.atoms is not None and "force_ence_calibrated" in found["models"]["specialised"]
+
+
+def test_what_is_said_of_a_pool_without_one(tmp_path):
+    with pytest.raises(ConfigError, match="rounds is about a pool"):
+        check_pool(SpecialiseSettings(rounds=3))
+    s = settings(tmp_path / "pool.xyz")
+    s.uncertainty.method = "none"
+    with pytest.raises(ConfigError, match="selection=uncertain goes by error bars"):
+        check_pool(s)
