@@ -143,7 +143,9 @@ def scored(
         scores of forces: their error bars are infinite.
     """
     raw = predicted(estimator.estimator, graphs, device, f"error bars of {name}")
-    y, scores, arrays = targets(graphs), {}, {}
+    y = targets(graphs)
+    scores: dict[str, float] = {}
+    arrays: dict[str, np.ndarray] = {}
     for suffix, found in (("", raw), ("_calibrated", estimator.calibration(raw))):
         rows = regression_scores(found.mean, found.variance, y)
         if suffix:  # intervals need not be Gaussian: isotonic and conformal have their own

@@ -17,7 +17,7 @@ from tiny_teacher import structures, write_labelled
 from egnn_prune.adapters import Committee
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.deployment import checkpoint
-from egnn_prune.errors import DataError
+from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.evaluation.predict import targets
 from egnn_prune.pipeline import specialise_bars as bars
 from egnn_prune.pipeline import specialise_data as stored
@@ -289,3 +289,11 @@ def test_read_outs_that_share_the_network(finished, tmp_path):
     again = checkpoint.load_estimator(tmp_path / "shallow.safetensors").predict(batch)
     assert torch.allclose(again.variance, found.predict(batch).variance, rtol=1e-4)
     assert len(again.members) == 4 and (again.variance > 0).all()
+
+
+def test_a_network_that_learned_more_is_not_reused(tmp_path, labelled):
+    other = tmp_path / "other"
+    (other / "stages").mkdir(parents=True)
+    (other / "stages" / "learned_network.safetensors").write_text("")
+    with pytest.raises(ConfigError, match="learned from a pool"):
+        run(small(tmp_path / "run", labelled, reuse=[str(other)]))
