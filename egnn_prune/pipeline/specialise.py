@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from torch import nn
 
-from egnn_prune.channels import Prunable
 from egnn_prune.configs.declaration import check
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.data.cache import sha256
@@ -21,22 +19,29 @@ from egnn_prune.pipeline import specialise_cut as cutting
 from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline.run_context import Outputs, say, stage
+from egnn_prune.pipeline.specialise_about import about
+from egnn_prune.pipeline.specialise_committee import committee
 from egnn_prune.pipeline.specialise_context import (
+    BARRED,
     COMPARED,
+    CUT,
     DOMAIN,
     FITTED,
     LABELLED,
     LEARNED,
     NEW_LABELS,
+    POOLED,
     PRUNED,
+    READ,
     SPECIALISED,
     SPLITS,
     STRUCTURES,
+    TAUGHT,
     TEACHER,
     SpecialiseContext,
     about_fit,
-    jittered,
 )
+from egnn_prune.pipeline.specialise_curve import curve
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 from egnn_prune.pipeline.specialise_pool import learn_from_pool
 from egnn_prune.pipeline.specialise_pool_file import check_pool
@@ -44,16 +49,9 @@ from egnn_prune.pipeline.specialise_scratch import fresh
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
-from egnn_prune.system.git import git_commit
 from egnn_prune.training import LearningCurve, refit_shifts
 from egnn_prune.training.distillation import is_crystal
 from egnn_prune.uncertainty import AtomErrorBars
-
-READ = ("data", "demo", "labels")
-TAUGHT = (*READ, "teacher", "modal", "training")
-CUT = (*TAUGHT, "cut", "budget", "budgets")
-BARRED = (*CUT, "uncertainty")
-POOLED = (*BARRED, "pool", "label", "selection", "rounds", "later")
 
 
 def run(settings: SpecialiseSettings) -> Path:
@@ -83,6 +81,7 @@ def run(settings: SpecialiseSettings) -> Path:
     if settings.labels == "teacher" and settings.data.target is not None:
         raise ConfigError("labels=teacher reads no energies; leave data.target away")
     check_pool(settings)
+    refuse_learned(settings)
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -118,6 +117,20 @@ def fingerprints(**named: str | None) -> dict[str, str]:
     """Of the files that settings name, where they are there."""
     found = {role: Path(name).expanduser() for role, name in named.items() if name}
     return {role: sha256(path) for role, path in found.items() if path.is_file()}
+
+
+def refuse_learned(settings: SpecialiseSettings) -> None:
+    """Refuse to reuse a run that learned from a pool: its small network is another one since.
+
+    Raises:
+        ConfigError: it did.
+    """
+    for folder in settings.reuse:
+        if (Path(folder) / LEARNED).exists():
+            raise ConfigError(
+                f"reuse={folder} is a run that learned from a pool, which changed its network; "
+                "reuse one without a pool"
+            )
 
 
 class SpecialiseJob(SpecialiseContext):
@@ -196,10 +209,8 @@ class SpecialiseJob(SpecialiseContext):
             f"  {chosen.conv:.0%} of the copies and {chosen.paths:.0%} of the paths' cost go: "
             f"{chosen.latency_ms:.0f} ms, {chosen.share:.0%} of the teacher's time"
         )
-        wanted = self._wanted(rungs)
-        points = {r.conv: self._point(model, r, some) for r in dict.fromkeys(wanted.values())}
         return {
-            "curve": [{"budget": b, **points[rung.conv]} for b, rung in wanted.items()],
+            "curve": curve(self, model, rungs, some),
             "cut": {
                 "layers": cutting.what_was_cut(teacher, small),
                 "species": [len(whole.elements), len(teacher.elements)],
@@ -249,7 +260,8 @@ class SpecialiseJob(SpecialiseContext):
         for name, path in FITTED.items():
             model: nn.Module = self.load(path)
             if name in barred:
-                model = self.committee(model) if s.uncertainty.method == "committee" else model
+                if s.uncertainty.method == "committee":
+                    model = committee(self, model)
                 model = bars.with_error_bars(
                     model, self.dataset, s.uncertainty, self.device, s.seed
                 )
@@ -280,7 +292,7 @@ class SpecialiseJob(SpecialiseContext):
             result["train_seconds"] = self.outputs(name).get("train_seconds", 0.0)
             result["checkpoint_bytes"] = (self.folder.path / COMPARED[name]).stat().st_size
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
-        content = {**self._about(), **sizes, "models": results}
+        content = {**about(self), **sizes, "models": results}
         pruned = {key: self.outputs("pruned")[key] for key in ("curve", "cut")}
         if self.settings.pool:
             pruned["pool"] = self.outputs("pool")["pool"]
@@ -310,9 +322,9 @@ class SpecialiseJob(SpecialiseContext):
         from egnn_prune.report.specialise import write_report
 
         for name in FITTED:  # from the stages, which may be those of another folder
-            curve = LearningCurve()
-            curve.rows = self.outputs(name)["curve"]
-            curve.write(self.folder.path / "curves" / f"{name}.csv")
+            learning = LearningCurve()
+            learning.rows = self.outputs(name)["curve"]
+            learning.write(self.folder.path / "curves" / f"{name}.csv")
         write_report(self.folder.path)
         return {}
 
@@ -335,92 +347,3 @@ class SpecialiseJob(SpecialiseContext):
         if self.settings.uncertainty.method == "committee":
             return ["specialised"]
         return [n for n in FITTED if n != "finetuned" or self.settings.labels == "data"]
-
-    def committee(self, first: nn.Module) -> nn.Module:
-        """The small network and others of its shape, each trained on a draw of the structures.
-
-        Every member is a stage of its own, so that an interrupted run goes on with the next one.
-        """
-        from egnn_prune.adapters import Committee
-
-        count, paths = self.settings.uncertainty.members, []
-        for number in range(1, count):
-            paths.append(f"stages/member_{number}.safetensors")
-            self.folder.stage(
-                f"member_{number}", CUT, (paths[-1],), partial(self._member, number, paths[-1])
-            )
-        return Committee([first, *map(self.load, paths)])
-
-    def _member(self, number: int, path: str) -> Outputs:
-        say(f"  member {number + 1} of {self.settings.uncertainty.members} of the committee")
-        model = jittered(self.load(PRUNED), self.settings.seed + number)
-        found = self.fit(f"member {number + 1}", model, draw=number)
-        self.save(model, path)
-        return about_fit(found)
-
-    def _wanted(self, rungs: list[cutting.Rung]) -> dict[float, cutting.Rung]:
-        """Points of the curve that can be reached, the largest network first."""
-        budgets = sorted({self.settings.budget, *self.settings.budgets}, reverse=True)
-        found = {b: cutting.within(rungs, b) for b in budgets}
-        if out := [f"{b:g}" for b, rung in found.items() if rung is None]:
-            say(f"  budgets that no cut meets are left out: {', '.join(out)}")
-        return {b: rung for b, rung in found.items() if rung is not None}
-
-    def _point(self, model: Prunable, rung: cutting.Rung, some: list[Any]) -> dict[str, Any]:
-        """Error against speed of one cut, after a short fit."""
-        val = self.dataset.split("val")
-        small, compared = cutting.compensated_cut(model, rung.keep, some, val, self.device)
-        before = {k: v for k, v in compared.items() if k != "used"}
-        found = self.fit(f"cut by {rung.conv:.0%}", small, self.settings.cut.steps)
-        return {
-            "conv_sparsity": rung.conv,
-            "path_sparsity": rung.paths,
-            "latency_ms": rung.latency_ms,
-            "latency_share": rung.share,
-            "params": sum(p.numel() for p in small.parameters()),
-            "compensated": compared["used"],
-            "force_rmse_before_mev_per_angstrom": min(before.values()),
-            "force_rmse_mev_per_angstrom": found.force_rmse,
-        }
-
-    def _about(self) -> dict[str, Any]:
-        """What ``metrics.json`` says of the run and its structures."""
-        s, dataset = self.settings, self.dataset
-        graphs = [g for split in SPLITS for g in dataset.split(split)]
-        atoms = [len(g.pos) for g in graphs]
-        return {
-            "schema_version": 1,
-            "kind": "specialise",
-            "config_hash": self.folder.hash,
-            "git_commit": git_commit(),
-            "seed": s.seed,
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "teacher": s.teacher,
-            "labels": s.labels,
-            "budget": s.budget,
-            "steps": s.training.steps,
-            "uncertainty": self._about_error_bars(),
-            "dataset": {
-                "name": dataset.name,
-                **{split: len(dataset.splits[split]) for split in SPLITS},
-                "elements": [chemical_symbols[z] for z in self.outputs("teacher")["elements"]],
-                "atoms": [min(atoms), max(atoms)],
-                "periodic": any(g.get("pbc") is not None and bool(g.pbc.any()) for g in graphs),
-            },
-        }
-
-    def _about_error_bars(self) -> dict[str, Any]:
-        """How the error bars were made, and on how much they were calibrated."""
-        u, val = self.settings.uncertainty, self.dataset.split("val")
-        if u.method == "none":
-            return {"method": "none"}
-        return {
-            "method": u.method,
-            "members": u.members,
-            "source": self.outputs("error_bars")["source"],
-            "calibration": u.calibration,
-            "fitted_on": "val",
-            "points": len(val),
-            "atoms": sum(len(graph.pos) for graph in val),
-        }

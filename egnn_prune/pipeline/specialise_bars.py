@@ -29,6 +29,7 @@ from egnn_prune.uncertainty import (
     Calibrated,
     Estimator,
     PredictionRigidity,
+    ReadoutEnsemble,
     SinglePass,
     calibrate,
     regression_scores,
@@ -92,11 +93,7 @@ def build(network: nn.Module, settings: PotentialUncertaintySettings, seed: int)
     if settings.method == "last_layer":
         return PredictionRigidity(network)
     if settings.method == "shallow":
-        from egnn_prune import uncertainty
-
-        ensemble: Any = uncertainty.ReadoutEnsemble
-        made: Estimator = ensemble(network, settings.members, seed)
-        return made
+        return ReadoutEnsemble(network, settings.members, seed)
     if settings.method == "committee":
         return SinglePass(network)
     raise ConfigError(f"uncertainty.method={settings.method} makes no error bars")
@@ -146,7 +143,9 @@ def scored(
         scores of forces: their error bars are infinite.
     """
     raw = predicted(estimator.estimator, graphs, device, f"error bars of {name}")
-    y, scores, arrays = targets(graphs), {}, {}
+    y = targets(graphs)
+    scores: dict[str, float] = {}
+    arrays: dict[str, np.ndarray] = {}
     for suffix, found in (("", raw), ("_calibrated", estimator.calibration(raw))):
         rows = regression_scores(found.mean, found.variance, y)
         if suffix:  # intervals need not be Gaussian: isotonic and conformal have their own

@@ -33,8 +33,12 @@ from egnn_prune.uncertainty import Calibrated, Estimator, SinglePass
 
 #: Steps in which the rate rises: Adam's first steps are as long as its later ones.
 WARMUP_STEPS = 20
-#: How far apart the members of a committee begin: far less than a fit moves them.
-JITTER = 0.05
+#: Settings that the results of stages depend on.
+READ = ("data", "demo", "labels")
+TAUGHT = (*READ, "teacher", "modal", "training")
+CUT = (*TAUGHT, "cut", "budget", "budgets")
+BARRED = (*CUT, "uncertainty")
+POOLED = (*BARRED, "pool", "label", "selection", "rounds", "later")
 SPLITS = ("train", "val", "test")
 STRUCTURES, LABELLED = "stages/structures.npz", "stages/labelled.npz"
 TEACHER, DOMAIN, PRUNED = (f"stages/{n}.safetensors" for n in ("teacher", "domain", "pruned"))
@@ -120,7 +124,7 @@ class SpecialiseContext:
             batch_size=t.batch_size,
             validations=max(2, min(10, steps // 10)),
         )
-        train = self.dataset.split("train")
+        train: Sequence[Data] = self.dataset.split("train")
         if draw:
             train = resampled(train, self.settings.seed + draw)
         refit_shifts(model, train)
@@ -221,13 +225,3 @@ def resampled(graphs: Sequence[Data], seed: int) -> list[Data]:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(graphs), (len(graphs),), generator=generator)
     return [graphs[int(row)] for row in rows]
-
-
-def jittered(model: nn.Module, seed: int) -> nn.Module:
-    """The network with its weights moved a little, each tensor by :data:`JITTER` of its size."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-            weight += JITTER * weight.square().mean().sqrt() * noise
-    return model

@@ -14,11 +14,10 @@ from ase.io import read
 from tiny_specialise import in_seconds, metrics, predictions, tiny, undrawn
 from tiny_teacher import structures, write_labelled
 
-from egnn_prune import uncertainty
 from egnn_prune.adapters import Committee
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.deployment import checkpoint
-from egnn_prune.errors import DataError
+from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.evaluation.predict import targets
 from egnn_prune.pipeline import specialise_bars as bars
 from egnn_prune.pipeline import specialise_data as stored
@@ -80,6 +79,17 @@ def graphs(folder: Path, split: str) -> list[Any]:
     return list(dataset.split(split))
 
 
+class Untested:
+    """The structures of a run without its test split."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def split(self, name: str) -> list[Any]:
+        assert name in ("train", "val")
+        return graphs(self.folder, name)
+
+
 # ---------------------------------------------------------------- what is written down
 
 
@@ -138,16 +148,9 @@ def test_energies_are_calibrated_on_validation_structures(finished):
 
 
 def test_test_structures_are_not_looked_at(finished):
-    class Untested:
-        """Structures without a test split."""
-
-        def split(self, name: str) -> list[Any]:
-            assert name in ("train", "val")
-            return graphs(finished, name)
-
     network = checkpoint.load(finished / "stages" / "specialised_network.safetensors")
     settings: Any = small(finished, finished).uncertainty
-    dataset: Any = Untested()
+    dataset: Any = Untested(finished)
     again = bars.with_error_bars(network, dataset, settings, torch.device("cpu"), 0)
     kept = checkpoint.load_estimator(finished / "specialised.safetensors")
     assert torch.equal(again.atoms.distance_limit, kept.atoms.distance_limit)
@@ -275,16 +278,22 @@ def test_a_teacher_that_made_the_labels_gets_no_error_bars():
     assert SpecialiseJob.models_with_error_bars(job) == ["specialised", "scratch"]
 
 
-def test_read_outs_that_share_the_network(finished):
-    if not hasattr(uncertainty, "ReadoutEnsemble"):
-        pytest.skip("there is no ensemble of read-outs yet")
+def test_read_outs_that_share_the_network(finished, tmp_path):
     network = checkpoint.load(finished / "stages" / "specialised_network.safetensors")
     settings = small(finished, finished, uncertainty__method="shallow").uncertainty
-
-    class Dataset:
-        def split(self, name: str) -> list[Any]:
-            return graphs(finished, name)
-
-    dataset: Any = Dataset()
+    dataset: Any = Untested(finished)
     found = bars.with_error_bars(network, dataset, settings, torch.device("cpu"), 0)
-    assert found.atoms is not None
+    assert found.atoms.source == "distance"
+    checkpoint.save(found, tmp_path / "shallow.safetensors")
+    batch = measuring.timed_batch(graphs(finished, "val"))
+    again = checkpoint.load_estimator(tmp_path / "shallow.safetensors").predict(batch)
+    assert torch.allclose(again.variance, found.predict(batch).variance, rtol=1e-4)
+    assert len(again.members) == 4 and (again.variance > 0).all()
+
+
+def test_a_network_that_learned_more_is_not_reused(tmp_path, labelled):
+    other = tmp_path / "other"
+    (other / "stages").mkdir(parents=True)
+    (other / "stages" / "learned_network.safetensors").write_text("")
+    with pytest.raises(ConfigError, match="learned from a pool"):
+        run(small(tmp_path / "run", labelled, reuse=[str(other)]))
