@@ -77,6 +77,9 @@ def test_sentences_state_these_numbers(folder: Path, metrics: dict[str, Any]) ->
         "in-distribution distance",
     ):
         assert expected in text, expected
+    metrics["uncertainty"] |= {"method": "committee", "members": 3, "source": "members"}
+    said = "come from a committee of 3 networks, those of forces from the spread of the members'"
+    assert said in _text(folder, metrics)
     model["force_coverage_90_calibrated"] = 0.8
     assert "the promise is not kept, error bars are too short" in _text(folder, metrics)
 

@@ -34,8 +34,8 @@ KINDS = {"energy_": "energies", "force_": "forces"}
 """Prefixes of the scores in ``metrics.json``, with what they are about."""
 _METHODS = {
     "last_layer": "a Bayesian last layer",
-    "shallow": "an ensemble of read-outs",
-    "committee": "a committee of networks",
+    "shallow": "an ensemble of {members}read-outs",
+    "committee": "a committee of {members}networks",
 }
 _SCORES = (
     *((f"coverage_{p}", f"Coverage of {p} %", fixed) for p in PERCENT),
@@ -159,8 +159,9 @@ def _source(metrics: Metrics) -> list[str]:
         return []
     method = str(about["method"])
     members, source = number(about.get("members")), str(about.get("source") or "")
-    many = f" of {members:.0f}" if method in ("shallow", "committee") and members > 0 else ""
-    found = f"Error bars of energies come from {_METHODS.get(method, f'“{method}”')}{many}"
+    many = f"{members:.0f} " if members > 0 else ""
+    found = f"Error bars of energies come from {_METHODS.get(method, f'“{method}”')}"
+    found = found.format(members=many)
     if source:
         found += f", those of forces from {SOURCES.get(source, f'“{source}”')}"
     points, atoms = number(about.get("points")), number(about.get("atoms"))
