@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from egnn_prune.ase.calculator import (
     PrunedCalculator,
     UncertaintyExceeded,
-    UncertaintyGuard,
     UncertaintyWarning,
 )
+from egnn_prune.ase.guard import UncertaintyGuard
 from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:

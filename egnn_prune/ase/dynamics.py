@@ -151,7 +151,7 @@ def run_dynamics(
         timestep: in fs.
         interval: steps between frames.
         observers: called with no arguments at every frame, such as an
-            :class:`~egnn_prune.ase.calculator.UncertaintyGuard`.
+            :class:`~egnn_prune.ase.UncertaintyGuard`.
         watchers: called at every step, the start included.
         thermostat: of the temperature; without one, the energy is constant.
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from ase import Atoms
 
-from egnn_prune.ase.calculator import PrunedCalculator, UncertaintyGuard
+from egnn_prune.ase.calculator import PrunedCalculator
 from egnn_prune.ase.dynamics import energy_conservation, run_dynamics
+from egnn_prune.ase.guard import UncertaintyGuard
 from egnn_prune.ase.predict_file import checked_folder
 from egnn_prune.ase.specialist import SpecialistCalculator
 from egnn_prune.ase.structures import read_structures

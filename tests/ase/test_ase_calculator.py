@@ -21,9 +21,9 @@ from egnn_prune import save
 from egnn_prune.ase.calculator import (
     PrunedCalculator,
     UncertaintyExceeded,
-    UncertaintyGuard,
     UncertaintyWarning,
 )
+from egnn_prune.ase.guard import UncertaintyGuard
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.deployment.training_domain import TrainingDomain
