@@ -17,8 +17,8 @@ from egnn_prune.report.common.files import load_metrics, load_predictions
 PUBLIC = {
     "egnn_prune": "EGNN IrrepsNet Prediction PropertyModel channel_groups compact fine_tune forces "
     "load load_estimator prune save sparsity_sweep",
-    "egnn_prune.ase": "Collection PrunedCalculator SpecialistCalculator Teacher UncertaintyExceeded "
-    "UncertaintyGuard UncertaintyWarning",
+    "egnn_prune.ase": "Collection PrunedCalculator SpecialistCalculator Teacher "
+    "UncertaintyExceeded UncertaintyGuard UncertaintyWarning",
     "egnn_prune.checkpoint": "load load_estimator read_header save",
     "egnn_prune.data": "load",
     "egnn_prune.export": "export_onnx export_program tensors",
@@ -32,9 +32,10 @@ PUBLIC = {
     "random_transform",
     "egnn_prune.uncertainty": "AtomDistance AtomErrorBars AtomEvidence CALIBRATIONS Calibrated "
     "Calibration DeepEnsemble Estimator IsotonicQuantiles LastLayer MCDropout ModuleDropout "
-    "MonotoneVariance PowerVariance PredictionRigidity ReadoutEnsemble RobustScaling SinglePass SplitConformal TemperatureScaling VarianceScaling calibrate "
-    "classification_scores draw_networks dropout_modules mc_dropout ood_scores "
-    "out_of_distribution_scores regression_scores thinned",
+    "MonotoneVariance PowerVariance PredictionRigidity ReadoutEnsemble RobustScaling SinglePass "
+    "SplitConformal TemperatureScaling VarianceScaling calibrate classification_scores "
+    "draw_networks dropout_modules mc_dropout ood_scores out_of_distribution_scores "
+    "regression_scores thinned",
 }
 
 
