@@ -179,8 +179,7 @@ class SpecialistCalculator(PrunedCalculator):
             place.taught_by(self.teacher.name)
         if self.teacher is not None and self.val and (check or on_uncertain in ("ask", "learn")):
             self._compare(self.teacher, on_uncertain)
-        self.place = place
-        self.attempts = [] if place is None else place.attempts
+        self.place, self.attempts = place, [] if place is None else place.attempts
         self.collection = Collection(None if place is None else place.path, most)
         self._improve, self._tried = improve, 0
         self._draws = np.random.default_rng(seed)
