@@ -81,6 +81,9 @@ class Collection:
         most: how many wait at most, and how many learned ones are kept at most.
         alike: see :data:`ALIKE`.
 
+    Attributes:
+        kept: how many were ever kept to be learned, those included that made place since.
+
     Raises:
         ConfigError: a number is out of range.
         DataError: the file is damaged.
@@ -105,6 +108,7 @@ class Collection:
                     self._append(item)
             self._bound_learned()
             self._write()
+        self.kept = len(self.waiting)
 
     @property
     def waiting(self) -> list[Collected]:
@@ -136,6 +140,7 @@ class Collection:
                 return False
             self._remove(least)
         self._append(Collected(bare, float(uncertainty), labels), distances)
+        self.kept += 1
         self.save()
         return True
 

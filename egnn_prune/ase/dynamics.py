@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import temperature
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.system.files import atomic
+from egnn_prune.system.files import growing
 
 Array = NDArray[np.float64]
 
@@ -141,12 +142,12 @@ def run_dynamics(
 
     Constraints of the atoms are kept (by RATTLE where they are bond lengths).
 
-    A run that a guard stops, that fails, or that is interrupted keeps its frames. It also stops
-    once it has exploded, see :func:`explosion_guard`.
+    A run that a guard stops, that fails, that is interrupted or killed keeps its frames. It also
+    stops once it has exploded, see :func:`explosion_guard`.
 
     Args:
         atoms: with velocities and a :class:`~egnn_prune.ase.PrunedCalculator`; moved in place.
-        path: the trajectory, written atomically.
+        path: the trajectory, on the disk frame by frame.
         steps: how many.
         timestep: in fs.
         interval: steps between frames.
@@ -169,8 +170,7 @@ def run_dynamics(
     else:
         dynamics = thermostat.integrator(atoms, timestep)
     with (
-        atomic(path) as temporary,
-        temporary.open("w") as file,
+        growing(path) as file,
         tqdm(total=steps, desc="dynamics", leave=False) as bar,
     ):
 
@@ -180,7 +180,10 @@ def run_dynamics(
             out = atoms.copy()
             out.info |= trajectory.rows[-1]
             out.calc = atoms.calc
-            ase.io.write(file, out, format="extxyz")
+            text = io.StringIO()
+            ase.io.write(text, out, format="extxyz")
+            file.write(text.getvalue())
+            file.flush()
             bar.update(dynamics.nsteps - bar.n)
 
         def target() -> float:

@@ -62,7 +62,7 @@ class Predicted:
         outside = sum(row.get("in_distribution") == "no" for row in self.rows)
         known = (
             f"{outside} of them unlike the training data"
-            if self.limit is not None or outside
+            if any(row.get("in_distribution") for row in self.rows)
             else "in or out of distribution unknown (the model has no uncertainty threshold)"
         )
         return f"{len(self.structures)} structures predicted, {known}; {skipped} skipped"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ase import Atoms
 
@@ -22,7 +23,7 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.formatting import MISSING, with_error
-from egnn_prune.system.files import write_json
+from egnn_prune.system.files import growing, write_json
 
 #: Arrays of the first structure that a simulation keeps.
 KEPT = {
@@ -53,6 +54,7 @@ class SimulationReport:
         constraints: what is held, ``""`` for nothing.
         stopped: why the run ended early, or ``None``.
         thermostat: kind and temperature, ``""`` at constant energy.
+        forces_threshold_eV_A: limit of the error bars of forces, or ``None`` without such.
         specialist: :meth:`egnn_prune.ase.watch_log.WatchLog.summary`, or ``None``.
     """
 
@@ -71,6 +73,7 @@ class SimulationReport:
     constraints: str
     stopped: str | None
     thermostat: str = ""
+    forces_threshold_eV_A: float | None = None
     specialist: dict[str, Any] | None = None
 
     def text(self) -> str:
@@ -102,6 +105,8 @@ class SimulationReport:
                     "does not conserve energy: the drift is also that of switching; hold the "
                     "temperature with a thermostat instead"
                 )
+        elif self.forces_threshold_eV_A is not None:
+            pass  # these were watched
         elif math.isnan(self.largest_epistemic_eV):
             line += "\nnothing watched the simulation: the model states no uncertainty"
         elif self.threshold_eV is None:
@@ -185,7 +190,9 @@ def simulate(
     guards = []
     if made:
         pass  # it watches itself
-    elif on_uncertain == "stop" or (on_uncertain == "warn" and calculator.threshold is not None):
+    elif on_uncertain == "stop" or (
+        on_uncertain == "warn" and (calculator.threshold or calculator.forces_threshold)
+    ):
         guards = [UncertaintyGuard(atoms, action=on_uncertain)]
     atoms.get_potential_energy()  # a structure that cannot be used is refused before all else
     if kelvin is None and atoms.get_momenta().any():
@@ -197,17 +204,21 @@ def simulate(
         velocities = f"drawn at {kelvin:g} K"
     held = constraints_of(atoms)
     specialist = isinstance(calculator, SpecialistCalculator)
-    log = WatchLog(atoms, timestep, steps) if specialist else None
-    trajectory = run_dynamics(
-        atoms,
-        folder / "trajectory.extxyz",
-        steps=steps,
-        timestep=timestep,
-        interval=interval,
-        observers=guards,
-        watchers=[] if log is None else [log],
-        thermostat=thermostat,
-    )
+    rows: AbstractContextManager[TextIO | None] = nullcontext()
+    if specialist:
+        rows = growing(folder / "specialist.csv")
+    with rows as table:
+        log = WatchLog(atoms, timestep, steps, table) if specialist else None
+        trajectory = run_dynamics(
+            atoms,
+            folder / "trajectory.extxyz",
+            steps=steps,
+            timestep=timestep,
+            interval=interval,
+            observers=guards,
+            watchers=[] if log is None else [log],
+            thermostat=thermostat,
+        )
     write_rows(trajectory.rows, folder / "energies.csv")
     epistemic_std, limit = trajectory.column("epistemic_eV"), calculator.threshold
     drift = error = fluctuation = math.nan
@@ -245,6 +256,7 @@ def simulate(
         constraints=held,
         stopped=trajectory.stopped,
         thermostat="" if thermostat is None else thermostat.text(),
+        forces_threshold_eV_A=calculator.forces_threshold,
         specialist=None if log is None else log.summary(),
     )
     # JSON has no NaN

@@ -23,9 +23,9 @@ from egnn_prune.ase.calculator import (
     UncertaintyExceeded,
     UncertaintyWarning,
 )
-from egnn_prune.ase.collection import Collected, Collection
+from egnn_prune.ase.collection import Collection
 from egnn_prune.ase.specialist_folder import SpecialistFolder, described
-from egnn_prune.ase.structures import graph_of
+from egnn_prune.ase.specialist_learning import labelled, renewed, with_labels
 from egnn_prune.ase.teacher import (
     EnergyOffset,
     Labels,
@@ -35,9 +35,8 @@ from egnn_prune.ase.teacher import (
     refuse_other_level,
 )
 from egnn_prune.deployment.structure_prediction import StructurePrediction
-from egnn_prune.deployment.training_domain import TrainingDomain
+from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.training.distillation import bare
 from egnn_prune.uncertainty import Estimator
 
 ACTIONS = ("warn", "stop", "ask", "learn", "ignore")
@@ -164,10 +163,10 @@ class SpecialistCalculator(PrunedCalculator):
                 "egnn_prune.evaluation.atom_error_bars.fit_atom_error_bars fits them to others"
             )
         self._forces_threshold = forces_threshold
-        self._use(self.model.estimator)
+        self._use(self.model)
         self.on_uncertain, self.check, self.seed = on_uncertain, float(check), int(seed)
         self.learn_every, self.settings = learn_every, settings
-        self.train, self.val = [_labelled(g) for g in train], [_labelled(g) for g in val]
+        self.train, self.val = [labelled(g) for g in train], [labelled(g) for g in val]
         if (self.train or self.val) and self.electronvolts != 1:
             raise ConfigError(
                 f"{self.model.source} is not in eV, in which a teacher's labels are; go without "
@@ -179,19 +178,24 @@ class SpecialistCalculator(PrunedCalculator):
         if self.teacher is not None and place is not None:
             place.taught_by(self.teacher.name)
         if self.teacher is not None and self.val and (check or on_uncertain in ("ask", "learn")):
-            self.agreement = compare_with_labels(self.teacher, self.model, self.val, self.offset)
-            refuse_other_level(self.agreement, self.teacher, on_uncertain)
-        self.place = place
-        self.attempts = [] if place is None else place.attempts
+            self._compare(self.teacher, on_uncertain)
+        self.place, self.attempts = place, [] if place is None else place.attempts
         self.collection = Collection(None if place is None else place.path, most)
         self._improve, self._tried = improve, 0
         self._draws = np.random.default_rng(seed)
         self.last: Watched | None = None
         self._failed_checks = 0
 
-    def _use(self, estimator: Estimator) -> None:
-        """Answer with this network from now on."""
-        self.model = replace(self.model, estimator=estimator.eval().requires_grad_(False))
+    def _compare(self, teacher: Teacher, action: str) -> None:
+        """Compare the teacher with the labels, which settles its energies' offset."""
+        self.agreement = compare_with_labels(teacher, self.model, self.val, self.offset)
+        refuse_other_level(self.agreement, teacher, action)
+
+    def _use(self, model: TrainedModel) -> None:
+        """Answer with this model from now on."""
+        self.model = replace(model, estimator=model.estimator.eval().requires_grad_(False))
+        limit = self.model.ood_threshold
+        self.threshold = None if limit is None else limit * self.electronvolts
         given, own = self._forces_threshold, self.model.forces_threshold
         assert own is not None
         if given is not None and not 0 < given < math.inf:
@@ -215,7 +219,7 @@ class SpecialistCalculator(PrunedCalculator):
         super().calculate(atoms, names, list(system_changes) or list(all_changes))
         try:
             self._decide()
-        except InputError:
+        except BaseException:  # an interrupted teacher, too
             self.results = {}  # nothing is left that nobody stands for
             raise
 
@@ -251,9 +255,9 @@ class SpecialistCalculator(PrunedCalculator):
             if labels.stress is not None:
                 results["stress"] = labels.stress
             watched = replace(watched, asked=True)
-            due = len(self.collection.waiting) - self._tried >= self.learn_every
+            due = self.collection.kept - self._tried >= self.learn_every
             if self.on_uncertain == "learn" and due:
-                watched = replace(watched, learned=self.learn())
+                watched = replace(watched, learned=self._learn())
         self.last = watched
 
     def _meet(self, atoms: ase.Atoms, results: Any) -> None:
@@ -302,18 +306,25 @@ class SpecialistCalculator(PrunedCalculator):
     def learn(self) -> bool:
         """Train the network further on what is collected; keep the better one.
 
-        What has no labels yet gets the teacher's. The new network answers from then on if it is
-        better on held-out collected structures, and not worse on the validation structures; it is
-        written into the folder. Otherwise the old one stays, what was collected goes on waiting,
-        and the next attempt, after as many more structures, has more to learn from.
+        What has no labels yet gets the teacher's; what it cannot label goes on waiting. The new
+        network answers from then on if it is better on held-out collected structures, and not worse
+        on the validation structures; it is written into the folder. Otherwise (or where the disk is
+        full) the old one stays, what was collected goes on waiting, and the next attempt, after as
+        many more structures, has more to learn from.
 
         Returns:
             Whether the network was replaced.
 
         Raises:
-            ConfigError: there is no teacher, or no training and validation structures.
-            TeacherFailed: the teacher cannot label a structure.
+            ConfigError: there is no teacher, or no training and validation structures, or it is of
+                another level of theory.
         """
+        learned = self._learn()
+        if learned:
+            self.results = {}  # which are the old network's
+        return learned
+
+    def _learn(self) -> bool:
         if self.teacher is None or not (self.train and self.val):
             raise ConfigError(
                 "learning needs a teacher, and the labelled structures that the network was "
@@ -324,54 +335,42 @@ class SpecialistCalculator(PrunedCalculator):
             from egnn_prune.evaluation.improvement import improved
 
             improve = improved
-        waiting = self.collection.waiting
-        self._tried = len(waiting)
-        for item in waiting:
-            if item.labels is None:
-                self.collection.label(item, self.teacher(item.atoms))
-        new = [self._graph_with_labels(item) for item in waiting]
-        train = self.train + [self._graph_with_labels(item) for item in self.collection.learned]
+        if self.agreement is None:
+            self._compare(self.teacher, "learn")
+        self._tried, waiting = self.collection.kept, self.collection.waiting
+        self._label(self.teacher)
+        new = with_labels(waiting, self.offset)
+        train = self.train + with_labels(self.collection.learned, self.offset)
         trainable = copy.deepcopy(self.model.estimator).requires_grad_(True)
+        how = {"seed": self.seed + len(self.attempts), "device": self.model.device}
         try:
-            found = improve(
-                trainable,
-                new,
-                train,
-                self.val,
-                self.settings,
-                seed=self.seed + len(self.attempts),
-                device=self.model.device,
-            )
+            found = improve(trainable, new, train, self.val, self.settings, **how)
+            if found.accepted:
+                model = renewed(self.model, found.estimator, train + new, self.val)
+                if self.place is not None:  # before its structures count as learned
+                    self.place.learned(model)
         except InputError as error:
-            self.attempts.append({"accepted": False, "reason": str(error)})
             warnings.warn(f"the network learned nothing: {error}", UncertaintyWarning, stacklevel=2)
-            return False
+            return self._attempted({"accepted": False, "reason": str(error)})
         if found.accepted:
-            domain = TrainingDomain.of(train + new) if self.model.domain else None
-            self.model = replace(self.model, domain=domain, ood_threshold=None)
-            self._use(found.estimator)
-            self.collection.mark_learned(waiting)
-            self._tried = 0
-        self.attempts.append(described(found))
+            self._use(model)
+            self.collection.mark_learned([item for item in waiting if item.labels is not None])
+        return self._attempted(described(found))
+
+    def _label(self, teacher: Teacher) -> None:
+        """Ask for the labels that are missing; what the teacher cannot compute stays without."""
+        for item in self.collection.waiting:
+            if item.labels is None:
+                try:
+                    self.collection.label(item, teacher(item.atoms))
+                except TeacherFailed as error:
+                    warnings.warn(f"learning goes on without a structure: {error}", stacklevel=3)
+
+    def _attempted(self, attempt: dict[str, Any]) -> bool:
+        self.attempts.append(attempt)
         if self.place is not None:
-            self.place.learned(self.model, self.attempts)
-        return bool(found.accepted)
-
-    def _graph_with_labels(self, item: Collected) -> Data:
-        """A collected structure as the network's training structures are."""
-        assert item.labels is not None
-        graph = graph_of(item.atoms)
-        shift = self.offset(item.atoms.numbers) if self.offset.knows(item.atoms.numbers) else 0.0
-        graph.y = torch.tensor([item.labels.energy + shift], dtype=torch.float64)
-        graph.forces = torch.from_numpy(item.labels.forces)
-        return graph
-
-
-def _labelled(graph: Data) -> Data:
-    """Geometry, energy and forces of a training structure, alike for all."""
-    out = bare(graph)
-    out.y, out.forces = graph.y.reshape(1).double(), graph.forces.double()
-    return out
+            self.place.tried(self.attempts)
+        return bool(attempt["accepted"])
 
 
 def _check(

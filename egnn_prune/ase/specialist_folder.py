@@ -76,19 +76,26 @@ class SpecialistFolder:
         self._teacher = name
         self._write()
 
-    def learned(self, model: TrainedModel, attempts: list[dict[str, Any]]) -> None:
-        """Write down all attempts, and the network if it is new; a full disk stops nothing.
+    def learned(self, model: TrainedModel) -> None:
+        """Write a new network, with which another run goes on.
 
-        Args:
-            model: what answers from now on.
-            attempts: each as :func:`described`.
+        Raises:
+            InputError: it cannot be written; the folder stays as it was.
         """
+        before, number = self._model, sum(a["accepted"] for a in self.attempts)
+        name = f"model-{number:03d}.safetensors"
+        _save(model, self.path / name)
+        self._model = name
+        try:
+            self._write()
+        except InputError:
+            self._model = before
+            raise
+
+    def tried(self, attempts: list[dict[str, Any]]) -> None:
+        """Write down all attempts, each as :func:`described`; a full disk stops nothing."""
         self.attempts = attempts
         try:
-            if attempts[-1]["accepted"]:
-                name = f"model-{sum(a['accepted'] for a in attempts) - 1:03d}.safetensors"
-                _save(model, self.path / name)
-                self._model = name
             self._write()
         except InputError as error:
             warnings.warn(f"{error}; the simulation goes on without", UserWarning, stacklevel=3)

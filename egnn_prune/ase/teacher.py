@@ -125,9 +125,9 @@ class Teacher:
                 f"{asked.get_chemical_formula()} ({reason[:300]}); mend it, and go on from the "
                 "last frame"
             ) from error
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        if not all(np.isfinite(x).all() for x in (energy, forces, stress) if x is not None):
             raise TeacherFailed(
-                f"the teacher {self.name} gave an energy or force of "
+                f"the teacher {self.name} gave an energy, force or stress of "
                 f"{asked.get_chemical_formula()} that is NaN or infinite; look at the last frame"
             )
         return Labels(energy, forces, stress)

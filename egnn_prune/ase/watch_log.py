@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms
@@ -35,13 +37,18 @@ class WatchLog:
         atoms: that move, with a :class:`~egnn_prune.ase.specialist.SpecialistCalculator`.
         timestep: in fs.
         steps: how many there will be.
+        table: file that gets every row at once, as CSV, so that a killed run leaves them.
     """
 
-    def __init__(self, atoms: Atoms, timestep: float, steps: int) -> None:
+    def __init__(
+        self, atoms: Atoms, timestep: float, steps: int, table: TextIO | None = None
+    ) -> None:
         assert isinstance(atoms.calc, SpecialistCalculator)
         self.atoms, self.calculator, self.timestep = atoms, atoms.calc, timestep
         self.every = max(1, steps // MOST_ROWS)
         self.rows: list[dict[str, Any]] = []
+        self.table = table
+        self._put(dict(zip(COLUMNS, COLUMNS, strict=True)))
         self._asked = bytearray()
         self._errors: list[float] = []
         self._inside: list[float] = []
@@ -72,6 +79,18 @@ class WatchLog:
                 "threshold": found.threshold,
             }
         )
+        self._put(self.rows[-1])
+
+    def _put(self, row: dict[str, Any]) -> None:
+        if self.table is None:
+            return
+        known = {name: value for name, value in row.items() if value == value}
+        try:
+            csv.DictWriter(self.table, COLUMNS, lineterminator="\n").writerow(known)
+            self.table.flush()
+        except OSError as error:  # all rows are still here, and written in the end
+            self.table = None
+            warnings.warn(f"cannot write specialist.csv on the way: {error}", stacklevel=2)
 
     def summary(self) -> dict[str, Any]:
         """What ``dynamics.json`` says of it; ``None`` for what there was none of.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from egnn_prune.channels import evaluating
 from egnn_prune.deployment.atom_pass import atom_pass, need_atom_features
-from egnn_prune.errors import DataError, InputError
+from egnn_prune.errors import DataError, InputError, SuspiciousDataWarning
 from egnn_prune.graphs import graph_of_node
 from egnn_prune.prediction import members_of
 from egnn_prune.uncertainty import AtomErrorBars, AtomEvidence, Calibrated, Estimator
@@ -112,6 +113,29 @@ def batches(graphs: Sequence[Data], label: str, size: int = BATCH) -> Iterable[B
     return tqdm(DataLoader(list(graphs), size), label, leave=False)
 
 
+def known_atoms(bars: AtomErrorBars, found: AtomEvidence, name: str) -> AtomEvidence | None:
+    """The atoms that error bars hold for; ``None`` where there are none.
+
+    Others, whose element is in no training structure, have infinite ones, which no score can hold:
+    they are left out, and how many is said.
+
+    Args:
+        bars: fitted.
+        found: atoms.
+        name: of their structures, for the message.
+    """
+    known = bars.std(found.features, found.z, found.spread).isfinite()
+    left_out = int((~known).sum())
+    if left_out:
+        warnings.warn(
+            f"{left_out} of {len(known)} atoms ({name}) have an element that no training structure "
+            "holds: their error bars of forces are infinite, and scores leave them out",
+            SuspiciousDataWarning,
+            stacklevel=2,
+        )
+    return found.rows(known) if left_out < len(known) else None
+
+
 def force_scores(
     bars: AtomErrorBars, found: AtomEvidence, beyond: AtomEvidence | None = None
 ) -> dict[str, float]:
@@ -157,7 +181,8 @@ def force_scores(
             rms_of_structures(std, found.structure), rms_of_structures(size, found.structure)
         )
         large = size > size.quantile(WRONG)
-        rows["auroc_wrong"] = out_of_distribution_scores(std[~large], std[large])["auroc"]
+        if bool(large.any()):  # else the largest errors are all alike
+            rows["auroc_wrong"] = out_of_distribution_scores(std[~large], std[large])["auroc"]
         if beyond is not None:
             other = bars.raw_std if not suffix else bars.std
             far = other(beyond.features, beyond.z, beyond.spread)

@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.quantities import is_total_energy
-from egnn_prune.evaluation.atom_error_bars import evidence, force_scores
+from egnn_prune.evaluation.atom_error_bars import evidence, force_scores, known_atoms
 from egnn_prune.evaluation.predict import BATCH
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty import AtomErrorBars, AtomEvidence, Calibrated, Estimator
@@ -144,7 +144,8 @@ def score_force_uncertainty(
     Returns:
         :func:`~egnn_prune.evaluation.force_scores` of the test split, with the area for telling
         the ood split from it, and those of the ood split with the prefix ``ood_``; and the arrays
-        of every atom. Nothing for a model without such bars.
+        of every atom. Nothing for a model without such bars. Atoms of an element that no training
+        structure holds are in the arrays (their error bars are infinite), and not in the scores.
     """
     bars = force_bars(model)
     if bars is None:
@@ -164,9 +165,12 @@ def score_force_uncertainty(
             )
             arrays |= atom_arrays(split, name, graphs, bars, found[split])
     model.to("cpu")
-    scores = force_scores(bars, found["test"], found.get("ood"))
-    if "ood" in found:
-        scores |= {f"ood_{k}": v for k, v in force_scores(bars, found["ood"]).items()}
+    known = {split: known_atoms(bars, atoms, f"{name}, {split}") for split, atoms in found.items()}
+    scores: dict[str, float] = {}
+    if known["test"]:
+        scores |= force_scores(bars, known["test"], found.get("ood"))
+    if ood := known.get("ood"):
+        scores |= {f"ood_{k}": v for k, v in force_scores(bars, ood).items()}
     return scores, arrays
 
 

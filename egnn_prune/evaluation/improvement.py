@@ -126,7 +126,7 @@ def improved(
         losses=losses,
     )
     after = force_errors(network, judged, val, device)
-    reason, better = why_not(before, after), estimator
+    reason, better = why_not(before, after), estimator.to(home)
     if not reason:
         better = refitted(estimator, network, [*train, *learned], [*val, *judged], device).to(home)
     counts, seconds = (len(learned), len(judged)), time.perf_counter() - start

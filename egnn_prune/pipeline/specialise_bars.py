@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.configs.specialise_settings import PotentialUncertaintySettings
@@ -19,13 +19,13 @@ from egnn_prune.evaluation.atom_error_bars import (
     evidence,
     fit_atom_error_bars,
     force_scores,
+    known_atoms,
 )
 from egnn_prune.evaluation.predict import targets
 from egnn_prune.evaluation.uncertainty_scores import coverages
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty import (
     AtomErrorBars,
-    AtomEvidence,
     Calibrated,
     Estimator,
     PredictionRigidity,
@@ -139,8 +139,8 @@ def scored(
 
     Returns:
         Scores of energies and forces, raw and ``_calibrated``, and the error bars in eV and
-        eV/Angstrom. Structures with an element that no training structure has are left out of the
-        scores of forces: their error bars are infinite.
+        eV/Angstrom. Atoms of an element that no training structure has are left out of the scores
+        of forces: their error bars are infinite.
     """
     raw = predicted(estimator.estimator, graphs, device, f"error bars of {name}")
     y = targets(graphs)
@@ -162,21 +162,9 @@ def scored(
     arrays[f"{name}_forces_std_calibrated"] = bars.std(*seen).numpy()
     distance = bars.distance(atoms.features, atoms.z) / bars.distance_limit
     arrays[f"{name}_forces_distance"] = distance.numpy()
-    scores |= force_scores(bars, _known(atoms, bars.std(*seen)))
+    if known := known_atoms(bars, atoms, f"{name}, test"):
+        scores |= force_scores(bars, known)
     return scores, arrays
-
-
-def _known(atoms: AtomEvidence, std: Tensor) -> AtomEvidence:
-    """The atoms of structures in which every atom has an error bar."""
-    unknown = atoms.structure[~std.isfinite()].unique()
-    rows = ~torch.isin(atoms.structure, unknown)
-    return AtomEvidence(
-        atoms.features[rows],
-        atoms.z[rows],
-        atoms.structure[rows].unique(return_inverse=True)[1],
-        atoms.wrong[rows],
-        None if atoms.spread is None else atoms.spread[rows],
-    )
 
 
 def promise(scores: dict[str, Any]) -> str:

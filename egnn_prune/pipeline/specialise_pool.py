@@ -100,8 +100,9 @@ def learn_from_pool(job: SpecialiseContext) -> Outputs:
     found, rounds, new = learn(estimator, pool, train, val, label_them, s, folder, job.device)
     write_structures(job.folder.path / NEW_LABELS, new)
     job.save(members_of(found.network)[0], LEARNED)
-    if any(result["accepted"] for result in rounds):
-        job.save(found if isinstance(found, Calibrated) else found.network, SPECIALISED, new)
+    if taught := up_to_the_last_accepted(rounds):  # what came later, the network never learned
+        model = found if isinstance(found, Calibrated) else found.network
+        job.save(model, SPECIALISED, new[:taught])
     labels = "data" if pool.labelled else "teacher"
     size, left = len(pool.graphs), pool.left_out
     about = {"size": size, "left_out": left, "selection": s.selection, "labels": labels}
@@ -181,6 +182,12 @@ def learn(
         results.append(kept["result"])
         say(f"  round {number} of {settings.rounds}: {sentence(kept['result'])}")
     return estimator, results, labelled
+
+
+def up_to_the_last_accepted(rounds: Sequence[dict[str, Any]]) -> int:
+    """How many structures were labelled up to the last round whose network was kept."""
+    accepted = [number for number, result in enumerate(rounds, 1) if result["accepted"]]
+    return sum(result["labelled"] for result in rounds[: max(accepted, default=0)])
 
 
 def round_of(found: Improvement, count: int) -> dict[str, Any]:

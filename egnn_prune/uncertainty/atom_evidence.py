@@ -53,6 +53,15 @@ class AtomEvidence:
             first += int(part.structure.max()) + 1
         return cls(**found | {"structure": torch.cat(structures)})
 
+    def rows(self, chosen: Tensor) -> AtomEvidence:
+        """Some of the atoms, by a mask ``[N]``; structures without any are not counted."""
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            found[field.name] = None if column is None else column[chosen]
+        structure = found["structure"].unique(return_inverse=True)[1]
+        return AtomEvidence(**found | {"structure": structure})
+
     def checked(self, name: str) -> AtomEvidence:
         """The same, where error bars can be fitted to it.
 

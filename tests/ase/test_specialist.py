@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from trained_models import calibrated, ethanol, last_layer, network, trained
 from egnn_prune import save
 from egnn_prune.ase import PrunedCalculator, SpecialistCalculator, UncertaintyExceeded
 from egnn_prune.ase.calculator import UncertaintyWarning
+from egnn_prune.ase.collection import Collection
 from egnn_prune.ase.sampling import atoms_of
 from egnn_prune.ase.teacher import EnergyOffset, Teacher, TeacherFailed
 from egnn_prune.errors import ConfigError, InputError
@@ -65,7 +68,7 @@ def test_the_network_answers_where_it_is_sure_and_the_teacher_elsewhere(model):
     truth.calc = CountingTeacher()
     assert np.array_equal(far.get_forces(), truth.get_forces())
     assert not np.allclose(far.get_forces(), own(model, far)[1], atol=1e-3)
-    assert calc.last.asked and "deviation of a force is beyond" in calc.last.reason
+    assert calc.last.asked and "deviation of the force on atom" in calc.last.reason
     assert calc.last.max_force_std > calc.last.threshold
     assert teacher.calls == met + 1 and len(calc.collection) == 1
     # the same structure is not decided on again, whatever is asked for
@@ -354,6 +357,90 @@ def test_learning_labels_what_has_none_and_survives_a_fit_that_fails(model):
         assert meet(calc, 0) == [False]
     assert len(calc.collection.waiting) == 2
     assert all(item.labels is not None for item in calc.collection.waiting)
+
+
+def test_what_the_teacher_cannot_label_stops_no_learning(model):
+    new = []
+
+    def improve(estimator, structures, *rest, **how):
+        new.append(len(structures))
+        return improvement(estimator, True, len(structures))
+
+    calc = learner(model, improve, learn_every=2)
+    calc.collection.add(unlike(5), 1.0)
+
+    def fails(atoms):
+        if np.allclose(atoms.positions, unlike(5).positions):
+            raise TeacherFailed("no convergence")
+        return answer(atoms)
+
+    answer, calc.teacher.__class__ = (
+        calc.teacher.__call__,
+        type("Failing", (Teacher,), {"__call__": lambda self, atoms: fails(atoms)}),
+    )
+    with pytest.warns(UserWarning, match="without a structure: no convergence"):
+        assert meet(calc, 0) == [True]
+    assert new == [1]
+    (waits,) = calc.collection.waiting
+    assert waits.labels is None and len(calc.collection.learned) == 1
+
+
+def test_a_full_collection_does_not_end_learning(model):
+    tried = []
+
+    def improve(estimator, new, *rest, **how):
+        tried.append(len(new))
+        return improvement(estimator, False, len(new))
+
+    calc = learner(model, improve, most=3)
+    calc.collection.alike = 0.0
+    for k in range(6):  # each less sure than the one before, so that it takes another's place
+        atoms = ethanol(FAR + 0.1 * k, 0)
+        atoms.calc = calc
+        atoms.get_forces()
+    assert calc.collection.kept == 6 and tried == [3, 3]
+
+
+def test_a_network_that_cannot_be_written_is_not_used(model, tmp_path, monkeypatch):
+    calc = learner(model, lambda e, new, *_, **__: improvement(specialist(0.5), True, 3), tmp_path)
+    before = calc.model.estimator
+
+    def full(*arguments: object) -> None:
+        raise InputError("cannot write model-000.safetensors: no space left on device")
+
+    monkeypatch.setattr("egnn_prune.ase.specialist_folder._save", full)
+    with pytest.warns(UncertaintyWarning, match="learned nothing: cannot write model-000"):
+        assert meet(calc, 0, 1, 2) == [False] * 3
+    # so another run in this folder finds the same network, and what waits for it
+    assert calc.model.estimator is before and len(calc.collection.waiting) == 3
+    assert len(Collection(tmp_path).waiting) == 3
+    (attempt,) = json.loads((tmp_path / "specialist.json").read_text())["attempts"]
+    assert attempt["accepted"] is False and "no space left" in attempt["reason"]
+
+
+def test_the_limits_of_a_learned_network_are_its_own(model, tmp_path):
+    better = specialist(0.5)
+    calc = learner(model, lambda e, new, *_, **__: improvement(better, True, 3), tmp_path)
+    calc.threshold = 1e9  # as if the first network's file had stated it
+    meet(calc, 0, 1)
+    atoms = unlike(2)
+    atoms.calc = calc
+    atoms.get_forces()
+    assert calc.last.learned
+    written = PrunedCalculator(tmp_path / "model-000.safetensors", device="cpu")
+    scores = [written.model.predict([graph])[0].ood_score for graph in labelled(4, 200)]
+    assert calc.threshold == written.threshold == pytest.approx(np.quantile(scores, 0.99))
+
+
+def test_learning_by_hand_answers_anew(model):
+    better = specialist(0.5)
+    calc = learner(model, lambda e, new, *_, **__: improvement(better, True, len(new)))
+    meet(calc, 0, 1)
+    alike = ethanol(0.01, 3)
+    alike.calc = calc
+    old = alike.get_forces()
+    better.network.scale = replace(better.network.scale, scale=2 * better.network.scale.scale)
+    assert calc.learn() and np.allclose(alike.get_forces(), 2 * old)
 
 
 def test_arguments_that_contradict_each_other(model):

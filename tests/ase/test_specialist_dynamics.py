@@ -227,6 +227,27 @@ def test_a_teacher_that_fails_in_the_middle_leaves_frames_and_collection(
     assert len(rows_of(out / "specialist.csv")) == len(frames)
 
 
+def test_what_happened_is_on_the_disk_as_it_happens(model, start, tmp_path, no_figure):
+    """A killed process writes nothing in the end."""
+    out, seen = tmp_path / "md", []
+
+    class Killed(CountingTeacher):
+        def calculate(self, *arguments: object) -> None:
+            if self.calls == 4:
+                seen.extend((rows_of(out / "specialist.csv"), out / "trajectory.extxyz"))
+                seen[1] = len(ase.io.read(seen[1], ":"))
+                raise SystemExit
+            super().calculate(*arguments)
+
+    calc = SpecialistCalculator(model, Killed(), "ask", device="cpu", unit="eV", folder=out)
+    with pytest.raises(SystemExit):
+        simulate(calc, start, out, steps=200, interval=1, kelvin=5000.0)
+    rows, frames = seen
+    assert len(rows) == frames >= 3 and sum(int(row["asked"]) for row in rows) == 3
+    assert len(ase.io.read(out / "trajectory.extxyz", ":")) == frames
+    assert rows_of(out / "specialist.csv") == rows
+
+
 def test_learning_in_a_simulation_is_in_the_log(model, start, tmp_path, no_figure):
     sure = specialist(0.6)
     calc = SpecialistCalculator(

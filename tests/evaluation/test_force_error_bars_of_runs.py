@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
 
 from egnn_prune import data
+from egnn_prune.errors import SuspiciousDataWarning
 from egnn_prune.evaluation import force_uncertainty
 from egnn_prune.evaluation.force_uncertainty import (
     fit_likelier_bars,
@@ -131,3 +133,22 @@ def test_the_likelihood_is_that_of_a_gaussian():
 
 def test_a_model_without_such_bars_has_no_scores():
     assert score_force_uncertainty("dense", without(SinglePass(network())), None, None) == ({}, {})
+
+
+def test_atoms_of_an_element_without_training_atoms_are_left_out_and_this_is_said():
+    carbon = [Data(z=torch.full((5,), 6), pos=g.pos, forces=g.forces) for g in molecules(12)]
+    strange = molecules(4, seed=2)  # three atoms of five are hydrogen
+    model = without(SinglePass(network()).eval())
+    fit_likelier_bars(model, carbon, carbon)
+    parts = {"test": carbon, "ood": strange}
+    dataset = SimpleNamespace(split=parts.__getitem__)
+    with pytest.warns(SuspiciousDataWarning, match=r"12 of 20 atoms \(own, ood\) have an element"):
+        scores, arrays = score_force_uncertainty("own", model, dataset, torch.device("cpu"))
+    assert math.isfinite(scores["ood_force_coverage_90_calibrated"])
+    assert 0.5 < scores["force_ood_auroc_calibrated"] <= 1
+    std = arrays["ood_own_forces_std_calibrated"].reshape(4, 5)
+    assert (np.isinf(std) == (strange[0].z.numpy() == 1)).all()
+    parts["ood"] = [Data(z=torch.ones_like(g.z), pos=g.pos, forces=g.forces) for g in strange]
+    with pytest.warns(SuspiciousDataWarning, match="20 of 20 atoms"):
+        scores, _ = score_force_uncertainty("own", model, dataset, torch.device("cpu"))
+    assert not any(name.startswith("ood_") for name in scores)

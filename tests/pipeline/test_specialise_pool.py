@@ -216,3 +216,9 @@ def test_what_is_said_of_a_pool_without_one(tmp_path):
     s.uncertainty.method = "none"
     with pytest.raises(ConfigError, match="selection=uncertain goes by error bars"):
         check_pool(s)
+
+
+def test_what_came_after_the_last_accepted_round_was_not_learned():
+    rounds = [{"labelled": n, "accepted": kept} for n, kept in ((4, False), (3, True), (2, False))]
+    assert pooling.up_to_the_last_accepted(rounds) == 7
+    assert pooling.up_to_the_last_accepted(rounds[:1]) == 0
