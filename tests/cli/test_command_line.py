@@ -201,13 +201,11 @@ def test_verbose_shows_warnings_of_libraries(loud):
         loud("-v")
 
 
-def test_a_warning_is_a_line_without_the_code_that_it_comes_from(capsys):
+def test_a_warning_is_a_line_without_the_code_that_it_comes_from():
     usual = warnings.formatwarning
     with streams(NORMAL):
-        warnings.simplefilter("always")
-        warnings.showwarning = warnings._showwarning_orig  # pytest collects them instead
-        warnings.warn("the network is not sure", stacklevel=1)
-    assert capsys.readouterr().err == "warning: the network is not sure\n"
+        line = warnings.formatwarning("the network is not sure", UserWarning, "code.py", 1)
+    assert line == "warning: the network is not sure\n"
     assert warnings.formatwarning is usual
 
 
