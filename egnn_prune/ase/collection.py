@@ -91,11 +91,10 @@ class Collection:
     """
 
     def __init__(self, folder: Path | None = None, most: int = 200, alike: float = ALIKE) -> None:
-        if most < 1 or not 0 <= alike < np.inf:
-            raise ConfigError(
-                "a collection holds at least 1 structure, and structures are alike within 0 "
-                f"Angstrom or more, not {most} and {alike}"
-            )
+        if most < 1:
+            raise ConfigError(f"a collection holds at least 1 structure, not most={most}")
+        if not 0 <= alike < np.inf:
+            raise ConfigError(f"structures are alike within 0 Angstrom or more, not {alike}")
         self.path = None if folder is None else Path(folder) / FILE
         self.most, self.alike = most, alike
         self._items: list[Collected] = []

@@ -93,7 +93,7 @@ class SimulationReport:
         )
         line = (
             f"{self.formula}: {self.picoseconds:.3g} ps at {self.mean_temperature_K:.0f} K, {drift}"
-            f"{self.steps_per_second:.0f} steps/s{known}; velocities {self.velocities}"
+            f"{self.steps_per_second:.3g} steps/s{known}; velocities {self.velocities}"
         )
         if self.constraints:
             line += f"; held: {self.constraints}"

@@ -387,12 +387,14 @@ def _check(
             f"{what} asks a teacher, and there is none; name one, such as --teacher 7net-0, or use "
             "on_uncertain=warn or stop without checks"
         )
+    if action != "learn":
+        return
     if not 2 <= every <= most:
         raise ConfigError(
             f"learning needs at least 2 structures, and at most as many as are collected ({most}), "
             f"not learn_every={every}"
         )
-    if action == "learn" and not structures:
+    if not structures:
         raise ConfigError(
             "learning on the way needs the labelled structures that the network was trained and "
             "calibrated on; give the folder of a run of specialise, or train= and val=, or use "

@@ -31,6 +31,8 @@ COMPARED = 8
 #: what is learned from it would pull the network away from its labels. Up to this, beyond the
 #: domain (where the network's error grows and the teacher's does not) it is the better of the two.
 OTHER_LEVEL = 2.0
+#: Differences in eV/Angstrom, and eV/atom, that are those of rounding.
+SAME = 1e-5
 
 
 class TeacherFailed(InputError):
@@ -63,6 +65,7 @@ class Teacher:
         device: where a potential runs.
 
     Raises:
+        ConfigError: it is a folder.
         InputError: there is no such potential, or it predicts no energies.
     """
 
@@ -73,6 +76,11 @@ class Teacher:
         if isinstance(teacher, BaseCalculator):
             self.calculator: Any = teacher
         else:
+            if isinstance(teacher, (str, Path)) and str(teacher) and Path(teacher).is_dir():
+                raise ConfigError(
+                    f"the teacher {teacher} is a folder; name a file, such as a run's "
+                    "finetuned.safetensors, or a potential, such as 7net-0"
+                )
             if isinstance(teacher, (str, Path)) and Path(teacher).suffix != ".safetensors":
                 from egnn_prune import adapters
 
@@ -219,11 +227,18 @@ class Agreement:
 
     def text(self) -> str:
         """Both errors and the offset, for people."""
+        near = self.teacher_rmse < SAME
+        teacher = "those" if near else f"{1000 * self.teacher_rmse:.3g} meV/Angstrom from those"
+        said = (
+            f"on {self.structures} validation structures the teacher's forces are {teacher} of the "
+            f"labels, the small network's {1000 * self.network_rmse:.3g}"
+            f"{' meV/Angstrom from them' if near else ''}"
+        )
+        if abs(self.energy_offset) < SAME:
+            return said
         return (
-            f"on {self.structures} validation structures the teacher's forces are "
-            f"{1000 * self.teacher_rmse:.3g} meV/Angstrom from the labels, the small network's "
-            f"{1000 * self.network_rmse:.3g}; {self.energy_offset:+.4g} eV/atom (fitted per "
-            "element) bring its energies to the labels' zero"
+            f"{said}; {self.energy_offset:+.4g} eV/atom (fitted per element) bring its energies to "
+            "the labels' zero"
         )
 
 

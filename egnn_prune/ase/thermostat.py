@@ -60,8 +60,9 @@ class Thermostat:
 
     def text(self) -> str:
         """Kind and temperature for people."""
-        end = "" if self.heat_to is None else f" to {self.heat_to:g}"
-        return f"{self.kind} at {self.kelvin:g}{end} K"
+        rises = self.heat_to is not None
+        kelvin = f"from {self.kelvin:g} to {self.heat_to:g}" if rises else f"at {self.kelvin:g}"
+        return f"{self.kind.capitalize()} thermostat {kelvin} K"
 
     def integrator(self, atoms: Atoms, timestep: float) -> Any:
         """The dynamics of ASE, with steps in fs.

@@ -23,6 +23,7 @@ COLUMNS = (
     "asked",
     "reason",
     "checked_error",
+    "checked_inside",
     "learned",
     "threshold",
 )
@@ -49,7 +50,7 @@ class WatchLog:
         self.rows: list[dict[str, Any]] = []
         self.table = table
         self._put(dict(zip(COLUMNS, COLUMNS, strict=True)))
-        self._asked = bytearray()
+        self._asked, self._unsure = bytearray(), 0
         self._errors: list[float] = []
         self._inside: list[float] = []
 
@@ -60,6 +61,7 @@ class WatchLog:
         assert found is not None
         step = len(self._asked)
         self._asked.append(found.asked)
+        self._unsure += bool(found.reason)
         checked = found.checked_error == found.checked_error
         if checked:
             self._errors.append(found.checked_error)
@@ -75,6 +77,7 @@ class WatchLog:
                 "asked": int(found.asked),
                 "reason": found.reason,
                 "checked_error": found.checked_error,
+                "checked_inside": found.checked_inside,
                 "learned": int(found.learned),
                 "threshold": found.threshold,
             }
@@ -95,8 +98,9 @@ class WatchLog:
     def summary(self) -> dict[str, Any]:
         """What ``dynamics.json`` says of it; ``None`` for what there was none of.
 
-        ``asked_share`` and ``asked_share_last_half`` are shares of the steps that the teacher
-        answered; ``check_rmse`` (eV/Angstrom) and ``check_coverage_90`` are of the network's force
+        ``unsure`` counts the steps that the network was not sure of, ``asked`` those that the
+        teacher answered, ``asked_share`` and ``asked_share_last_half`` are shares of steps;
+        ``check_rmse`` (eV/Angstrom) and ``check_coverage_90`` are of the network's force
         components at random checks, whoever answered there.
         """
         calculator, asked = self.calculator, np.frombuffer(bytes(self._asked), dtype=np.uint8)
@@ -113,6 +117,7 @@ class WatchLog:
             "on_uncertain": calculator.on_uncertain,
             "forces_threshold": calculator.forces_threshold,
             "steps": len(asked),
+            "unsure": self._unsure,
             "asked": int(asked.sum()),
             "switches": int(np.abs(np.diff(asked.astype(int))).sum()),
             "asked_share": float(asked.mean()) if len(asked) else None,
@@ -146,6 +151,15 @@ def said(found: dict[str, Any]) -> str:
             f"{found['steps']} steps ({100 * (found['asked_share_last_half'] or 0):.1f} % in the "
             f"last half); {found['waiting']} structures wait in the collection"
         )
+    else:
+        share = 100 * found["unsure"] / max(found["steps"], 1)
+        line = f"the network was not sure of {share:.1f} % of {found['steps']} steps"
+        if found["teacher"] and not found["checks"]:
+            line += (
+                f"; the teacher {found['teacher']} was never asked (on-uncertain ask or learn asks "
+                "it there, a check at random)"
+            )
+        lines.append(line)
     if found["on_uncertain"] == "learn":
         better = sum(attempt["accepted"] for attempt in found["attempts"])
         lines.append(

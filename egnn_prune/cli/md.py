@@ -99,7 +99,7 @@ def parser() -> Parser:
         "--learn-every", type=int, default=20, metavar="N", help="structures to learn at once (20)"
     )
     parser.add_argument(
-        "--learn-steps", type=int, metavar="N", help="optimiser steps of learning (100)"
+        "--learn-steps", type=int, metavar="N", help="optimiser steps of learning, at least 1 (100)"
     )
     parser.add_argument(
         "--on-uncertain",
@@ -119,6 +119,8 @@ def work(arguments: argparse.Namespace) -> None:
     from egnn_prune.errors import ConfigError
 
     a, thermostat = arguments, None
+    if a.seed < 0:
+        raise ConfigError(f"seed must be 0 or more, not {a.seed}")
     which = "dense" if a.dense else "pruned"
     if a.thermostat != "none":
         kelvin = 300.0 if a.temperature is None else a.temperature
@@ -149,6 +151,8 @@ def work(arguments: argparse.Namespace) -> None:
             device=a.device,
             which=which,
         )
+        if model.place is not None and model.place.model is not None:
+            print(f"going on with {model.place.model}, which was learned here before")
         if model.agreement is not None:
             print(model.agreement.text())
     report = simulate(

@@ -86,6 +86,8 @@ def streams(level: int) -> Iterator[None]:
             for message in (r".torch\.jit\.", r".isinstance\(treespec, LeafSpec\)"):
                 for kind in (FutureWarning, DeprecationWarning):
                     warnings.filterwarnings("ignore", message, kind)
+            stack.callback(setattr, warnings, "formatwarning", warnings.formatwarning)
+            warnings.formatwarning = _as_a_line
         else:
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
             logging.getLogger("egnn_prune").setLevel(logging.DEBUG)
@@ -99,6 +101,11 @@ def streams(level: int) -> Iterator[None]:
             lines: Any = PlainLines(sys.stderr, bars=level != QUIET)
             stack.enter_context(contextlib.redirect_stderr(lines))
         yield
+
+
+def _as_a_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning without the line of code that it comes from, which says nothing to a user."""
+    return f"warning: {message}\n"
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ def check_pool(settings: SpecialiseSettings) -> None:
     Raises:
         ConfigError: there is no such file, rounds would have too few structures, nothing says
             how uncertain they are, or there is no pool that settings are about.
+        DataError: the file cannot be read, or holds too few structures.
     """
     usual = SpecialiseSettings()
     if settings.pool is None:
@@ -63,6 +64,16 @@ def check_pool(settings: SpecialiseSettings) -> None:
             f"label={settings.label} structures are too few for rounds={settings.rounds}: each "
             "round learns from at least one and is judged by another; raise label, or lower rounds"
         )
+    count = sum(not is_isolated(atoms) for atoms in read_structures(path))
+    if count < settings.label:  # now, not after the training
+        raise DataError(
+            f"the pool {path.name} holds {_structures(count)}, and label={settings.label} are to "
+            "be chosen; lower label, or give a larger pool"
+        )
+
+
+def _structures(count: int) -> str:
+    return f"{count} structure{'' if count == 1 else 's'}"
 
 
 def read_pool(
@@ -104,9 +115,9 @@ def read_pool(
     if len(kept) < settings.label:
         left = len(graphs) - len(kept)
         raise DataError(
-            f"the pool {path.name} holds {len(kept)} structures that are not in the run ({left} "
-            f"copies are left out), and label={settings.label} are to be chosen; lower label, or "
-            "give a larger pool"
+            f"of the {_structures(len(graphs))} of the pool {path.name} {len(kept)} are not in the "
+            f"run ({left} copies are left out), and label={settings.label} are to be chosen; lower "
+            "label, or give a larger pool"
         )
     return Pool(kept, labelled, len(graphs) - len(kept))
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch_geometric.data import Data
 
 from egnn_prune.ase.specialist import SpecialistCalculator
-from egnn_prune.errors import DataError
+from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.pipeline.specialise_context import LABELLED
 from egnn_prune.pipeline.specialise_data import read_dataset
 from egnn_prune.training.potential_task import PotentialSettings
@@ -39,6 +39,8 @@ def watched_calculator(
         ConfigError: an argument cannot be used.
         InputError: model, teacher, structures or folder cannot be used.
     """
+    if learn_steps is not None and learn_steps < 1:
+        raise ConfigError(f"learn_steps must be 1 or more, not {learn_steps}")
     train, val = labelled_structures(Path(model).expanduser())
     settings = None
     if learn_steps is not None:

@@ -251,13 +251,16 @@ def test_teachers_by_what_they_are(tmp_path, model):
     assert Teacher(path).name == str(path)
     with pytest.raises(InputError, match=r"there is no potential and no file 'no-such'"):
         Teacher("no-such")
+    with pytest.raises(ConfigError, match=r"is a folder; name a file"):
+        Teacher(tmp_path)
 
 
 def test_another_level_of_theory_is_refused(model):
     graphs = labelled(10, 300)
     calc = calculator(model, CountingTeacher(), val=graphs)
     assert calc.agreement.teacher_rmse < 1e-6 < calc.agreement.network_rmse
-    assert "-250 eV/atom" in calc.agreement.text()
+    text = calc.agreement.text()
+    assert "-250 eV/atom" in text and "teacher's forces are those of the labels" in text
     for graph in graphs:  # labels that the network is right about, to 1 meV/Angstrom
         graph.forces = torch.from_numpy(own(model, atoms_of(graph))[1] + 0.001)
     said = r"another level of theory .* 12\.\d meV/A.* the small network's 1; .*labels=teacher"
@@ -450,8 +453,11 @@ def test_arguments_that_contradict_each_other(model):
         (dict(teacher=CountingTeacher(), check=1.5), "probability in"),
         (dict(teacher=CountingTeacher(), action="raise"), "on_uncertain must be one of"),
         (dict(teacher=CountingTeacher(), action="learn"), "labelled structures that the network"),
-        (dict(teacher=CountingTeacher(), learn_every=1), "at least 2 structures"),
-        (dict(teacher=CountingTeacher(), learn_every=9, most=5), "as many as are collected"),
+        (dict(teacher=CountingTeacher(), action="learn", learn_every=1), "at least 2 structures"),
+        (
+            dict(teacher=CountingTeacher(), action="learn", learn_every=9, most=5),
+            "as many as are collected",
+        ),
     ):
         with pytest.raises(ConfigError, match=what):
             calculator(model, **options)

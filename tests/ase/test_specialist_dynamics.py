@@ -189,9 +189,12 @@ def test_what_a_watched_simulation_leaves(model, start, tmp_path, no_figure):
         found["waiting"] == len(calc.collection) == len(ase.io.read(out / "collection.extxyz", ":"))
     )
     assert facts["drift_meV_atom_ps"] is None and facts["steps_per_second"] > 0
-    assert facts["thermostat"] == "langevin at 300 to 6000 K"
+    assert facts["thermostat"] == "Langevin thermostat from 300 to 6000 K"
     assert f"answered {100 * np.mean(asked):.1f} % of 61 steps" in report.text()
-    assert "langevin at 300 to 6000 K" in report.text() and "took turns" not in report.text()
+    assert (
+        "Langevin thermostat from 300 to 6000 K" in report.text()
+        and "took turns" not in report.text()
+    )
     ((drawn, threshold, title),) = no_figure
     assert len(drawn) == 61 and threshold == calc.forces_threshold and "C2H6O" in title
     # what the frames hold is what moved the atoms
@@ -201,6 +204,15 @@ def test_what_a_watched_simulation_leaves(model, start, tmp_path, no_figure):
         truth.calc = CountingTeacher()
         same = np.allclose(truth.get_forces(), frame.get_forces(), atol=1e-5)
         assert same == bool(asked[6 * k])
+
+
+def test_a_teacher_that_is_never_asked_is_said(model, start, tmp_path, no_figure):
+    calc = SpecialistCalculator(model, CountingTeacher(), "ignore", device="cpu", unit="eV")
+    report = simulate(calc, start, tmp_path / "md", steps=20, interval=5, kelvin=5000.0)
+    assert 0 < report.specialist["unsure"] < 21
+    share = 100 * report.specialist["unsure"] / 21
+    assert f"not sure of {share:.1f} % of 21 steps; the teacher Count" in report.text()
+    assert "was never asked" in report.text()
 
 
 def test_at_constant_energy_switching_is_said(model, start, tmp_path, no_figure):
@@ -306,7 +318,7 @@ def test_the_command_with_a_teacher(places, script, no_figure):
     heat = ("--thermostat", "langevin", "--heat-to", 5000, "--check", 0.1)
     code, said, err = script(*how, *heat)
     assert code == 0, err
-    assert "of 31 steps" in said and "langevin at 300 to 5000 K" in said
+    assert "of 31 steps" in said and "Langevin thermostat from 300 to 5000 K" in said
     kept = len(ase.io.read(out / "collection.extxyz", ":"))
     code, said, err = script(*how, *heat, "--seed", 5, "--most", 500)
     assert code == 0 and len(ase.io.read(out / "collection.extxyz", ":")) >= kept
@@ -318,6 +330,8 @@ def test_the_command_with_a_teacher(places, script, no_figure):
         (["--on-uncertain", "ask"], "asks a teacher, and there is none; name one, such as --teach"),
         (["--teacher", "T", "--on-uncertain", "learn"], "give the folder of a run of specialise"),
         (["--teacher", "T", "--forces-threshold", 0], "forces_threshold must be a positive"),
+        (["--thermostat", "langevin", "--seed", -1], "seed must be 0 or more"),
+        (["--teacher", "T", "--learn-steps", 0], "learn_steps must be 1 or more"),
         (["--teacher", "T", "--threshold", 0.1], "give --forces-threshold"),
         (["--teacher", "7net-9"], "there is no potential and no file '7net-9'"),
         (["--heat-to", 600], "--heat-to needs a thermostat"),

@@ -201,6 +201,14 @@ def test_verbose_shows_warnings_of_libraries(loud):
         loud("-v")
 
 
+def test_a_warning_is_a_line_without_the_code_that_it_comes_from():
+    usual = warnings.formatwarning
+    with streams(NORMAL):
+        line = warnings.formatwarning("the network is not sure", UserWarning, "code.py", 1)
+    assert line == "warning: the network is not sure\n"
+    assert warnings.formatwarning is usual
+
+
 def test_quiet_holds_for_other_processes_too():
     code = (
         "import os, subprocess, sys; from egnn_prune.cli.streams import QUIET, streams\n"

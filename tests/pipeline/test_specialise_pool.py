@@ -100,7 +100,10 @@ def test_pools_that_cannot_be_used_are_refused(tmp_path, pool_file, run_structur
         check_pool(settings(pool_file, rounds=3))
     one = tmp_path / "one.xyz"
     write(one, structures(1, seed=9), format="extxyz")
-    with pytest.raises(DataError, match=r"holds 1 structures .* lower label"):
+    with pytest.raises(DataError, match=r"holds 1 structure, and label=4 .* lower label"):
+        check_pool(settings(one))
+    write(one, structures(4), format="extxyz")
+    with pytest.raises(DataError, match=r"of the 4 structures .* 0 are not in the run .* lower la"):
         read_pool(settings(one), ELEMENTS, *run_structures)
     strange = tmp_path / "strange.xyz"
     write(strange, [*structures(3, seed=9), Atoms("SiH4", structures(1)[0].positions[:5])])

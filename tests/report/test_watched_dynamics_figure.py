@@ -22,6 +22,7 @@ def _rows(steps: int = 40) -> list[dict[str, Any]]:
             "asked": i % 4 == 3,
             "reason": "",
             "checked_error": 0.06 + 0.001 * i if i % 10 == 0 else math.nan,
+            "checked_inside": 0.9 + 0.001 * i if i % 10 == 0 else math.nan,
             "learned": i in (12, 30),
             "threshold": 0.1 if i < 12 else 0.12,
         }
@@ -53,8 +54,8 @@ def test_every_panel_shows_its_numbers() -> None:
     np.testing.assert_allclose(error.get_ydata(), [0.06, 0.07, 0.08, 0.09])
     np.testing.assert_allclose(error.get_xdata(), [0.0, 0.02, 0.04, 0.06])
     rms = 1000 * math.sqrt(np.mean(np.square([0.06, 0.07, 0.08, 0.09])))
-    # the first check has an error of 0.06 with an error bar of 0.05
-    assert f"4 random checks: RMS error {rms:.1f} meV/Å, 3 below" in checks.get_title("left")
+    title = checks.get_title("left")
+    assert title.startswith(f"4 random checks: RMS error {rms:.1f} meV/Å, 92 % of components in")
 
 
 def test_what_was_not_recorded_is_not_drawn() -> None:
@@ -64,6 +65,12 @@ def test_what_was_not_recorded_is_not_drawn() -> None:
     assert set(_lines(bars)) == {"longest error bar", "teacher answered", "threshold"}
     assert set(_lines(bars)["threshold"].get_ydata()) == {0.2}
     assert "How unsure" in bars.get_title("left") and share.get_xlabel() == "time (ps)"
+
+
+def test_without_a_teacher_the_steps_it_was_not_sure_of_are_shown() -> None:
+    rows = [row | {"asked": False, "reason": "far" * (i % 4 == 3)} for i, row in enumerate(_rows())]
+    share = watched_dynamics_plot(rows).axes[1]
+    assert share.get_title("left").startswith("Not sure of 10 of 40 steps (25.0 %)")
 
 
 def test_an_unknown_element_is_marked_at_the_top() -> None:

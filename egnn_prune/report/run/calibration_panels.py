@@ -121,7 +121,7 @@ def style_legend(
     if calibrated:
         grey: dict[str, Any] = {"color": "#333333", "marker": "o"}
         handles += [
-            Line2D([], [], **grey, **BEFORE, label="as predicted"),
+            Line2D([], [], **grey, **BEFORE, label="before calibration"),
             Line2D([], [], **grey, **AFTER, label="calibrated"),
         ]
     handles.append(Line2D([], [], **REFERENCE, label=reference))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from egnn_prune.report.common.style import BLUE, GREY, VERMILION, WIDTH, new_figure
+from egnn_prune.report.run.molecule import room_for
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,10 @@ STRANGE = 1.0
 
 class Drawn(Protocol):
     """What can be hung: it has positions ``[n, 3]`` in Angstrom that face the viewer."""
+
+    @property
+    def z(self) -> NDArray[np.int64]:
+        """Atomic numbers."""
 
     @property
     def pos(self) -> Array:
@@ -140,5 +145,6 @@ def _colour_bar(figure: Figure, colours: AtomColours, height: float) -> None:
 
 def _extent(each: Drawn) -> tuple[float, float]:
     """Half width and half height of a drawing in Angstrom, with room for the outer atoms."""
-    right, up = np.abs(each.pos[:, :2]).max(axis=0) + 0.5
+    room = np.maximum(0.5, room_for(each.z))
+    right, up = (np.abs(each.pos[:, :2]) + room[:, None]).max(axis=0)
     return float(right), float(up)

@@ -85,6 +85,12 @@ def bonds(z: NDArray[np.int64], pos: Array) -> NDArray[np.int64]:
     return np.argwhere(np.triu(distance < BOND_FACTOR * (radii[:, None] + radii[None]), k=1))
 
 
+def room_for(z: NDArray[np.int64]) -> Array:
+    """``[n]`` Angstrom from the middle of an atom to the edge of its drawing, a ring included."""
+    room: Array = _BALL * covalent_radii[known(z)] * (1 + _PERSPECTIVE) + 1.5 * _RING
+    return room
+
+
 def _faded(colour: Array, depth: float) -> tuple[float, float, float]:
     """Colour at `depth` (0 nearest, 1 farthest) seen through white haze."""
     # Mixed with white, not transparent: bonds behind an atom must not shine through.

@@ -48,8 +48,10 @@ def watched_dynamics_plot(
             longest error bar of an atom), ``asked`` (whether the teacher answered) and, where
             known, ``temperature_K``, ``max_distance`` (in units of the limit), ``threshold``
             (eV/Angstrom, in force at this step), ``checked_error`` (eV/Angstrom, root mean square
-            difference from the teacher's forces at random checks, else NaN) and ``learned``
-            (whether the network was trained further here). What no row has is not drawn.
+            difference from the teacher's forces at random checks, else NaN), ``checked_inside``
+            (share of the components within the 90 % interval there), ``learned`` (whether the
+            network was trained further here) and ``reason`` (why the network was not sure). What no
+            row has is not drawn.
         forces_threshold: eV/Angstrom, where rows state no ``threshold``; None: there is none.
         title: What was simulated.
 
@@ -75,11 +77,12 @@ def watched_dynamics_plot(
     figure.suptitle(title or "Dynamics with a teacher behind the network")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     _error_bars(panels[0], time, std, threshold, asked)
-    _share(panels[1], time, asked)
+    unsure = np.array([bool(row.get("reason")) for row in rows])
+    _share(panels[1], time, asked, unsure)
     for axes, (draw, values) in zip(panels[2:], shown, strict=False):
         draw(axes, time, values)
     if checks:
-        _checks(panels[-1], time, std, checked)
+        _checks(panels[-1], time, std, checked, _column(rows, "checked_inside"))
     for axes in panels:
         light_grid(axes)
         axes.margins(x=0.01)
@@ -129,8 +132,11 @@ def _error_bars(axes: Axes, time: Array, std: Array, threshold: Array, asked: An
     axes.set_title("How unsure it is")
 
 
-def _share(axes: Axes, time: Array, asked: Any) -> None:
-    """Running mean of the steps that the teacher answered."""
+def _share(axes: Axes, time: Array, asked: Any, unsure: Any) -> None:
+    """Running mean of the steps that the teacher answered, or else should have."""
+    said, label = "The teacher answered", "steps of\nthe teacher"
+    if unsure.any() and not asked.any():
+        asked, said, label = unsure, "Not sure of", "uncertain\nsteps"
     window = max(1, len(asked) // _WINDOWS)
     ones = np.ones(window)
     share = np.convolve(asked, ones, "same") / np.convolve(np.ones(len(asked)), ones, "same")
@@ -139,10 +145,10 @@ def _share(axes: Axes, time: Array, asked: Any) -> None:
     axes.set_ylim(0, 1.05 * max(0.1, float(share.max())))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.locator_params(axis="y", nbins=3)
-    axes.set_ylabel("steps of\nthe teacher")
+    axes.set_ylabel(label)
+    mean = f"; running mean over {window} steps" if window > 1 else ""
     axes.set_title(
-        f"The teacher answered {asked.sum():,} of {len(asked):,} steps "
-        f"({100 * asked.mean():.1f} %); running mean over {window} steps"
+        f"{said} {asked.sum():,} of {len(asked):,} steps ({100 * asked.mean():.1f} %){mean}"
     )
 
 
@@ -160,11 +166,11 @@ def _temperature(axes: Axes, time: Array, kelvin: Array) -> None:
     axes.plot(time, kelvin, color=ORANGE, linewidth=0.8)
     axes.set_ylim(0, 1.05 * float(np.nanmax(kelvin)) or 1.0)
     axes.locator_params(axis="y", nbins=3)
-    axes.set_ylabel("temper-\nature (K)")
+    axes.set_ylabel("T (K)")
     axes.set_title("How hot it is")
 
 
-def _checks(axes: Axes, time: Array, std: Array, checked: Array) -> None:
+def _checks(axes: Axes, time: Array, std: Array, checked: Array, inside: Array) -> None:
     """Errors found at steps picked at random, with the longest error bar stated there."""
     there = np.isfinite(checked)
     when, error, stated = time[there], checked[there], std[there]
@@ -174,12 +180,11 @@ def _checks(axes: Axes, time: Array, std: Array, checked: Array) -> None:
     axes.plot(when, error, "o", color=BLUE, markersize=4, label="error (RMS of all atoms)")
     _positive_axis(axes, np.concatenate([error, stated]))
     rms = significant(1000 * math.sqrt(np.mean(error**2)))
-    below = int((error <= np.nan_to_num(stated, nan=np.inf)).sum())
+    title = f"{len(error)} random checks: RMS error {rms} meV/Å"
+    if np.isfinite(inside).any():  # of all components, which the longest error bar says little of
+        title += f", {100 * np.nanmean(inside):.0f} % of components in the 90 % interval"
     axes.set_ylabel("force error\n(eV/Å)")
-    axes.set_title(
-        f"{len(error)} random checks: RMS error {rms} meV/Å, {below} below the longest error bar",
-        pad=20,
-    )
+    axes.set_title(title, pad=20)
 
 
 def _positive_axis(axes: Axes, values: Array) -> None:
