@@ -27,6 +27,7 @@ from egnn_prune.ase.collection import Collection
 from egnn_prune.ase.specialist_folder import SpecialistFolder, described
 from egnn_prune.ase.specialist_learning import labelled, renewed, with_labels
 from egnn_prune.ase.teacher import (
+    Agreement,
     EnergyOffset,
     Labels,
     Teacher,
@@ -174,7 +175,8 @@ class SpecialistCalculator(PrunedCalculator):
             )
         made = teacher is None or isinstance(teacher, Teacher)
         self.teacher: Teacher | None = teacher if made else Teacher(teacher, device)  # type: ignore
-        self.offset, self.agreement = EnergyOffset(), None
+        self.offset = EnergyOffset()
+        self.agreement: Agreement | None = None
         if self.teacher is not None and place is not None:
             place.taught_by(self.teacher.name)
         if self.teacher is not None and self.val and (check or on_uncertain in ("ask", "learn")):
@@ -342,7 +344,7 @@ class SpecialistCalculator(PrunedCalculator):
         new = with_labels(waiting, self.offset)
         train = self.train + with_labels(self.collection.learned, self.offset)
         trainable = copy.deepcopy(self.model.estimator).requires_grad_(True)
-        how = {"seed": self.seed + len(self.attempts), "device": self.model.device}
+        how: dict[str, Any] = {"seed": self.seed + len(self.attempts), "device": self.model.device}
         try:
             found = improve(trainable, new, train, self.val, self.settings, **how)
             if found.accepted:
