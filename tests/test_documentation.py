@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ase.build import molecule
 
 from egnn_prune import data, save
 from egnn_prune.cli.arguments import Tool
@@ -193,6 +194,12 @@ def test_the_page_on_uncertainty(runs, molecules, monkeypatch):
         Batch.from_data_list(molecules.split(split)[:30]) for split in ("train", "val", "test")
     )
     given = {"train_batches": [train], "validation_batches": [val], "batch": batch}
+    graphs = []  # with forces of some size, which these molecules have none of
+    for graph in molecules.split("train")[:60]:
+        graph.forces = torch.randn(len(graph.z), 3, generator=torch.Generator().manual_seed(0))
+        graphs.append(graph)
+    given |= {"train_graphs": graphs[:30], "validation_graphs": graphs[30:]}
+    given["atoms"] = molecule("CH3CH2OH")
     known = run_blocks(blocks(ROOT / "docs" / "uncertainty.md"), given)
     assert bool((known["high"] > known["low"]).all())
 
