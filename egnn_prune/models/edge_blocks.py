@@ -18,14 +18,11 @@ from torch.nn import functional as F
 
 from egnn_prune.graphs import edge_vectors
 from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums
-from egnn_prune.system.malloc import keep_freed_memory
 
 #: Numbers in the widest tensor of a block: half a megabyte in float32.
 BLOCK = 1 << 17
 #: Fewest edges of a block, where the network is very wide.
 MIN_EDGES = 256
-
-keep_freed_memory()
 
 
 def block_edges(weights: EdgeWeights) -> int:
