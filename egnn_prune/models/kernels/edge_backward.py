@@ -92,7 +92,9 @@ def edge_backward(  # type: ignore[no-untyped-def]
     SCATTER: tl.constexpr,
     NODES: tl.constexpr,
     EDGES: tl.constexpr,
+    EDGE: tl.constexpr,
     MESSAGE: tl.constexpr,
+    POSITION: tl.constexpr,
     DIMS: tl.constexpr,
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
@@ -153,7 +155,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
             features = radial_and_attributes(inputs, gaussians, r2, edge, live, sizes, FEATURES)
             activation, d_silu = slope(
                 second_layer(
-                    inputs, weights, features, i, j, live, sizes, EDGES, MESSAGE, FEATURES, STEP,
+                    inputs, weights, features, i, j, live, sizes, EDGES, EDGE, MESSAGE, FEATURES, STEP,
                     PRECISION,
                 )
             )  # fmt: skip
@@ -181,7 +183,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
                 along = tl.sum(d_moved * direction, axis=1)
                 d_step = along * envelope
                 step = tl.zeros((EDGES,), tl.float32)
-                for begin_channel in range(0, sizes.position, STEP):
+                for begin_channel in tl.static_range(0, POSITION, STEP):
                     channel = begin_channel + tl.arange(0, STEP)
                     inside = channel < sizes.position
                     w3 = rows_of(weights.position_in, channel, out, sizes.message, inside)
@@ -229,7 +231,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
 
             # to the first layer, in steps of its channels
             d_features = tl.zeros((EDGES, FEATURES), tl.float32)
-            for begin_channel in range(0, sizes.edge, STEP):
+            for begin_channel in tl.static_range(0, EDGE, STEP):
                 channel = begin_channel + tl.arange(0, STEP)
                 inside = channel < sizes.edge
                 hidden, d_first = slope(

@@ -110,7 +110,7 @@ class EdgeSums(torch.autograd.Function):
                     target,
                     begin_of,
                     sizes,
-                    **tile_of(sizes, setting),
+                    **tile_of(sizes, setting, x.device),
                 )
         ctx.set_materialize_grads(False)
         ctx.setting = setting
@@ -219,7 +219,7 @@ def by_kernel(
                 sizes,
                 BY_SOURCE=order is not None,
                 SCATTER=scatter,
-                **tile_of(sizes, setting),
+                **tile_of(sizes, setting, target.device),
             )
 
     if sizes.nodes:
@@ -270,7 +270,7 @@ def programs_of(sizes: Sizes, device: torch.device) -> int:
     return max(1, min(tiles, PROGRAMS * processors))
 
 
-def tile_of(sizes: Sizes, setting: Setting) -> dict[str, Any]:
+def tile_of(sizes: Sizes, setting: Setting, device: torch.device) -> dict[str, Any]:
     """The shapes of tiles, and how many threads share one.
 
     Wide messages get fewer edges at a time: what a program holds must fit into its registers.
@@ -280,15 +280,19 @@ def tile_of(sizes: Sizes, setting: Setting) -> dict[str, Any]:
         return max(16, int(triton.next_power_of_2(width)))
 
     message = columns(sizes.message)
+    interpreted = device.type != "cuda"
+    precision = {"float32": "tf32x3", "bfloat16": "rounded" if interpreted else "bfloat16"}
     step = 16 if max(sizes.edge, sizes.position) <= 16 else 32
     return {
         "NODES": NODES,
         "EDGES": 64 if message <= 64 else 32,
+        "EDGE": triton.cdiv(sizes.edge, step) * step,
         "MESSAGE": message,
+        "POSITION": triton.cdiv(sizes.position, step) * step,
         "DIMS": columns(sizes.dims),
         "FEATURES": columns(sizes.features),
         "STEP": step,
-        "PRECISION": {"float32": "tf32x3"}.get(setting.precision, setting.precision),
+        "PRECISION": precision.get(setting.precision, setting.precision),
         "num_warps": 4 if message <= 64 else 8,
         "num_stages": 2,
     }

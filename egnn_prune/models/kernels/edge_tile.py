@@ -50,6 +50,9 @@ def product(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexp
     """``total + a @ b``, added up in float32."""
     if PRECISION == "bfloat16":
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
+    elif PRECISION == "rounded":  # the same for the interpreter, which multiplies bits
+        a, b = a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32)
+        return tl.dot(a, b, total, input_precision=EXACT)
     else:
         return tl.dot(a, b, total, input_precision=PRECISION)
 
@@ -143,6 +146,7 @@ def second_layer(  # type: ignore[no-untyped-def]
     live: tl.tensor,
     sizes: Sizes,
     EDGES: tl.constexpr,
+    EDGE: tl.constexpr,
     MESSAGE: tl.constexpr,
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
@@ -152,7 +156,7 @@ def second_layer(  # type: ignore[no-untyped-def]
     out = tl.arange(0, MESSAGE)
     bias = tl.load(weights.out_bias + out, mask=out < sizes.message, other=0.0).to(tl.float32)
     second = tl.zeros((EDGES, MESSAGE), tl.float32) + bias[None, :]
-    for start in range(0, sizes.edge, STEP):
+    for start in tl.static_range(0, EDGE, STEP):
         channel = start + tl.arange(0, STEP)
         hidden = silu(
             first_layer(inputs, weights, features, i, j, live, channel, sizes, FEATURES)
