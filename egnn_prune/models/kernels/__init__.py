@@ -7,6 +7,9 @@ which are imported when they are first used: where Triton is missing, never.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -17,11 +20,12 @@ from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry
 from egnn_prune.models.edge_sums import edge_sums as plain_edge_sums
 
 #: Widest messages, radial functions and dimensions that a tile has room for.
-WIDEST = {"message": 256, "features": 128, "dims": 16}
+WIDEST = {"message": 128, "features": 64, "dims": 16}
+_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
 #: Tensor cores that know TF32 and bfloat16 begin here (Ampere).
 CAPABILITY = (8, 0)
 
-__all__ = ["available", "edge_sums", "suits"]
+__all__ = ["available", "edge_sums", "suits", "switched_off"]
 
 
 @cache
@@ -34,6 +38,16 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """The plain version everywhere, to compare with."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
 def available(device: torch.device, interpreted: bool = False) -> bool:
     """Whether kernels run on a device.
 
@@ -42,7 +56,7 @@ def available(device: torch.device, interpreted: bool = False) -> bool:
         interpreted: on the CPU, by Triton's interpreter (``TRITON_INTERPRET=1`` before Triton is
             imported): to test them, thousands of times slower than the plain version.
     """
-    if not _triton():
+    if _switched_off.get() or not _triton():
         return False
     if device.type != "cuda":
         return interpreted and device.type == "cpu"

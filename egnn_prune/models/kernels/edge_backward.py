@@ -35,9 +35,7 @@ def add_rows(  # type: ignore[no-untyped-def]
 ):
     """``x[row, column] += value``."""
     inside = live[:, None] & (column < width)[None, :]
-    tl.atomic_add(
-        x + row[:, None] * width + column[None, :], value, mask=inside, sem="relaxed"
-    )
+    tl.atomic_add(x + row[:, None] * width + column[None, :], value, mask=inside, sem="relaxed")
 
 
 @triton.jit
@@ -92,9 +90,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
     SCATTER: tl.constexpr,
     NODES: tl.constexpr,
     EDGES: tl.constexpr,
-    EDGE: tl.constexpr,
     MESSAGE: tl.constexpr,
-    POSITION: tl.constexpr,
     DIMS: tl.constexpr,
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
@@ -155,7 +151,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
             features = radial_and_attributes(inputs, gaussians, r2, edge, live, sizes, FEATURES)
             activation, d_silu = slope(
                 second_layer(
-                    inputs, weights, features, i, j, live, sizes, EDGES, EDGE, MESSAGE, FEATURES, STEP,
+                    inputs, weights, features, i, j, live, sizes, EDGES, MESSAGE, FEATURES, STEP,
                     PRECISION,
                 )
             )  # fmt: skip
@@ -183,7 +179,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
                 along = tl.sum(d_moved * direction, axis=1)
                 d_step = along * envelope
                 step = tl.zeros((EDGES,), tl.float32)
-                for begin_channel in tl.static_range(0, POSITION, STEP):
+                for begin_channel in range(0, sizes.position, STEP):
                     channel = begin_channel + tl.arange(0, STEP)
                     inside = channel < sizes.position
                     w3 = rows_of(weights.position_in, channel, out, sizes.message, inside)
@@ -200,9 +196,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
                         none = tl.zeros((STEP, MESSAGE), tl.float32)
                         d_w3 = product(tl.trans(d_third), message, none, PRECISION)
                         rows = here + channel
-                        add_rows(
-                            weight_grads.position_in, rows, out, sizes.message, inside, d_w3
-                        )
+                        add_rows(weight_grads.position_in, rows, out, sizes.message, inside, d_w3)
                         d_bias = tl.sum(d_third, axis=0)
                         add_vector(
                             weight_grads.position_bias + here, channel, sizes.position, d_bias
@@ -231,7 +225,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
 
             # to the first layer, in steps of its channels
             d_features = tl.zeros((EDGES, FEATURES), tl.float32)
-            for begin_channel in tl.static_range(0, EDGE, STEP):
+            for begin_channel in range(0, sizes.edge, STEP):
                 channel = begin_channel + tl.arange(0, STEP)
                 inside = channel < sizes.edge
                 hidden, d_first = slope(

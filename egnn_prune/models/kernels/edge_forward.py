@@ -34,9 +34,7 @@ def edge_forward(  # type: ignore[no-untyped-def]
     sizes: Sizes,
     NODES: tl.constexpr,
     EDGES: tl.constexpr,
-    EDGE: tl.constexpr,
     MESSAGE: tl.constexpr,
-    POSITION: tl.constexpr,
     DIMS: tl.constexpr,
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
@@ -85,7 +83,7 @@ def edge_forward(  # type: ignore[no-untyped-def]
         features = radial_and_attributes(inputs, gaussians, r2, edge, live, sizes, FEATURES)
         message = silu(
             second_layer(
-                inputs, weights, features, i, j, live, sizes, EDGES, EDGE, MESSAGE, FEATURES, STEP,
+                inputs, weights, features, i, j, live, sizes, EDGES, MESSAGE, FEATURES, STEP,
                 PRECISION,
             )
         )  # fmt: skip
@@ -99,7 +97,7 @@ def edge_forward(  # type: ignore[no-untyped-def]
 
         if moved is not None:
             step = tl.zeros((EDGES,), tl.float32)
-            for begin_channel in tl.static_range(0, POSITION, STEP):
+            for begin_channel in range(0, sizes.position, STEP):
                 channel = begin_channel + tl.arange(0, STEP)
                 exists = channel < sizes.position
                 w3 = rows_of(weights.position_in, channel, out, sizes.message, exists)

@@ -18,6 +18,8 @@ from egnn_prune.models.kernels.edge_tile import Gaussians, Sizes
 
 #: Nodes of a program: the fewest rows that a tensor core takes.
 NODES = 16
+#: Edges of a tile, which in the forward pass may be twice as many with this much shared memory.
+EDGES, ROOMY = 32, 140 * 1024
 #: Programs of the backward pass for each multiprocessor; each has a copy of the weights' gradients.
 PROGRAMS = 2
 FIELDS = len(EdgeInputs._fields)
@@ -110,12 +112,13 @@ class EdgeSums(torch.autograd.Function):
                     target,
                     begin_of,
                     sizes,
-                    **tile_of(sizes, setting, x.device),
+                    **tile_of(sizes, setting, x.device, edges_of_forward(x.device)),
                 )
         ctx.set_materialize_grads(False)
         ctx.setting = setting
-        ctx.autocast = torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(
-            x.device.type
+        ctx.autocast = (
+            torch.is_autocast_enabled(x.device.type),
+            torch.get_autocast_dtype(x.device.type),
         )
         ctx.save_for_backward(source, target, begin_of, *tensors)
         return received, moved
@@ -158,9 +161,7 @@ def differentiable(
     if not pairs or not asked:
         return [None] * len(fresh)
     outputs, grads = zip(*pairs, strict=True)
-    found = iter(
-        torch.autograd.grad(outputs, asked, grads, create_graph=True, allow_unused=True)
-    )
+    found = iter(torch.autograd.grad(outputs, asked, grads, create_graph=True, allow_unused=True))
     return [next(found) if yes and t is not None else None for t, yes in zip(fresh, wanted)]
 
 
@@ -219,7 +220,7 @@ def by_kernel(
                 sizes,
                 BY_SOURCE=order is not None,
                 SCATTER=scatter,
-                **tile_of(sizes, setting, target.device),
+                **tile_of(sizes, setting, target.device, EDGES),
             )
 
     if sizes.nodes:
@@ -270,29 +271,31 @@ def programs_of(sizes: Sizes, device: torch.device) -> int:
     return max(1, min(tiles, PROGRAMS * processors))
 
 
-def tile_of(sizes: Sizes, setting: Setting, device: torch.device) -> dict[str, Any]:
-    """The shapes of tiles, and how many threads share one.
+def columns(width: int) -> int:
+    """Of the tile that holds so many."""
+    return max(16, int(triton.next_power_of_2(width)))
 
-    Wide messages get fewer edges at a time: what a program holds must fit into its registers.
-    """
 
-    def columns(width: int) -> int:
-        return max(16, int(triton.next_power_of_2(width)))
-
-    message = columns(sizes.message)
+def tile_of(sizes: Sizes, setting: Setting, device: torch.device, edges: int) -> dict[str, Any]:
+    """The shapes of tiles, and how many threads share one: chosen by the registers they need."""
     interpreted = device.type != "cuda"
     precision = {"float32": "tf32x3", "bfloat16": "rounded" if interpreted else "bfloat16"}
-    step = 16 if max(sizes.edge, sizes.position) <= 16 else 32
     return {
         "NODES": NODES,
-        "EDGES": 64 if message <= 64 else 32,
-        "EDGE": triton.cdiv(sizes.edge, step) * step,
-        "MESSAGE": message,
-        "POSITION": triton.cdiv(sizes.position, step) * step,
+        "EDGES": edges,
+        "MESSAGE": columns(sizes.message),
         "DIMS": columns(sizes.dims),
         "FEATURES": columns(sizes.features),
-        "STEP": step,
+        "STEP": 16 if max(sizes.edge, sizes.position) <= 16 else 32,
         "PRECISION": precision.get(setting.precision, setting.precision),
-        "num_warps": 4 if message <= 64 else 8,
+        "num_warps": 8,
         "num_stages": 2,
     }
+
+
+def edges_of_forward(device: torch.device) -> int:
+    """Edges of a tile of the forward pass: more of them need more shared memory."""
+    if device.type != "cuda":
+        return EDGES
+    memory = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return 2 * EDGES if memory >= ROOMY else EDGES

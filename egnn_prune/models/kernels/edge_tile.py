@@ -146,7 +146,6 @@ def second_layer(  # type: ignore[no-untyped-def]
     live: tl.tensor,
     sizes: Sizes,
     EDGES: tl.constexpr,
-    EDGE: tl.constexpr,
     MESSAGE: tl.constexpr,
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
@@ -156,11 +155,9 @@ def second_layer(  # type: ignore[no-untyped-def]
     out = tl.arange(0, MESSAGE)
     bias = tl.load(weights.out_bias + out, mask=out < sizes.message, other=0.0).to(tl.float32)
     second = tl.zeros((EDGES, MESSAGE), tl.float32) + bias[None, :]
-    for start in tl.static_range(0, EDGE, STEP):
+    for start in range(0, sizes.edge, STEP):
         channel = start + tl.arange(0, STEP)
-        hidden = silu(
-            first_layer(inputs, weights, features, i, j, live, channel, sizes, FEATURES)
-        )
+        hidden = silu(first_layer(inputs, weights, features, i, j, live, channel, sizes, FEATURES))
         w2 = rows_of(weights.out, out, channel, sizes.edge, out < sizes.message)
         second = product(hidden, tl.trans(w2), second, PRECISION)
     return second
