@@ -123,6 +123,36 @@ def values_and_gradients(
     return [*outputs, *torch.autograd.grad(outputs, leaves, seeds)]
 
 
+def forces(p: Problem, precision: str | None = None, training: bool = False) -> list[Tensor]:
+    """Forces of an energy made of the sums and, in training, what they teach the weights.
+
+    The envelope depends on positions, as in a network: its part must not count twice. Without
+    training weights are frozen, as in dynamics.
+    """
+    dtype = torch.float64 if precision is None else torch.float32
+    inputs, weights = (
+        type(group)(*(None if t is None else t.detach().to(dtype) for t in group))
+        for group in (p.inputs, p.weights)
+    )
+    pos = inputs.pos.requires_grad_()
+    r2 = (pos[p.target] - pos[p.source]).square().sum(-1, keepdim=True)
+    inputs = inputs._replace(envelope=torch.exp(-r2))
+    learnt = [t.requires_grad_(training) for t in weights if t is not None]
+    if precision is None:
+        received, _ = edge_sums(inputs, weights, p.geometry, p.source, p.target)
+    else:
+        from egnn_prune.models.kernels.edge_sums_cuda import edge_sums_cuda
+
+        received, _ = edge_sums_cuda(
+            inputs, weights, p.geometry, p.source, p.target, precision, False
+        )
+    energy = received.square().sum()
+    (force,) = torch.autograd.grad(energy, pos, create_graph=training)
+    if not training:
+        return [force]
+    return [force, *torch.autograd.grad(force.square().sum(), learnt[:3])]
+
+
 def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The largest of all tensors: the length of the difference, relative to that of the tensor.
 
@@ -148,6 +178,10 @@ def deviations(device: torch.device) -> dict[str, dict[str, float]]:
     expected = values_and_gradients(given)
     runs = [values_and_gradients(given, "float32", deterministic=True) for _ in range(2)]
     found[case]["deterministic"] = deviation(runs[0], expected)
+    for what, training in (("forces", False), ("forces in training", True)):
+        found[case][what] = deviation(
+            forces(given, "float32", training), forces(given, None, training)
+        )
     same = all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
     found[case]["two runs"] = 0.0 if same else 1.0
     # the interpreter knows no TF32
@@ -158,7 +192,7 @@ def deviations(device: torch.device) -> dict[str, dict[str, float]]:
 
 def limit(what: str) -> float:
     """The tolerance of one of the numbers of :func:`deviations`."""
-    return {"two runs": 0.0, "deterministic": TOLERANCES["float32"], **TOLERANCES}[what]
+    return 0.0 if what == "two runs" else TOLERANCES.get(what, TOLERANCES["float32"])
 
 
 def edge_kernels(context: CheckContext, found: Found) -> None:

@@ -56,7 +56,7 @@ def test_values_and_gradients_are_the_plain_versions(found, case):
 @needs_triton
 def test_the_first_case_looks_at_everything(found):
     first, *_ = CASES
-    numbers = {"float32", "deterministic", "two runs", "bfloat16", "force's gradient", "frozen"}
+    numbers = {"float32", "deterministic", "two runs", "bfloat16", "forces", "forces in training"}
     assert set(found[first]) == numbers
     # the interpreter does round to bfloat16: its result must not be float32's
     assert found[first]["bfloat16"] > 1e-3

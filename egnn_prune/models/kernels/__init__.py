@@ -25,7 +25,7 @@ _switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
 #: Tensor cores that know TF32 and bfloat16 begin here (Ampere).
 CAPABILITY = (8, 0)
 
-__all__ = ["available", "edge_sums", "suits", "switched_off"]
+__all__ = ["available", "edge_sums", "pays", "suits", "switched_off"]
 
 
 @cache
@@ -80,6 +80,14 @@ def suits(inputs: EdgeInputs, weights: EdgeWeights, geometry: Geometry) -> bool:
     )
 
 
+def pays(
+    inputs: EdgeInputs, weights: EdgeWeights, geometry: Geometry, interpreted: bool = False
+) -> bool:
+    """Whether :func:`edge_sums` uses the kernels; see :func:`available` and :func:`suits`."""
+    device = inputs.to_target.device
+    return available(device, interpreted) and suits(inputs, weights, geometry)
+
+
 def edge_sums(
     inputs: EdgeInputs,
     weights: EdgeWeights,
@@ -101,7 +109,7 @@ def edge_sums(
     Returns:
         ``[N, message]``, and ``[N, n]`` where nodes move.
     """
-    if available(target.device, interpreted) and suits(inputs, weights, geometry):
+    if pays(inputs, weights, geometry, interpreted):
         from egnn_prune.models.kernels.edge_sums_cuda import edge_sums_cuda
 
         return edge_sums_cuda(inputs, weights, geometry, source, target)

@@ -128,10 +128,9 @@ class EdgeSums(torch.autograd.Function):
         ctx: Any, grad_received: Tensor | None, grad_moved: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Run the backward kernel, or differentiate the plain version."""
-        source, target, begin_of, *tensors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            found = differentiable(ctx, wanted, tensors, grad_received, grad_moved)
+            found = differentiable(ctx, wanted, grad_received, grad_moved)
         else:
             found = by_kernel(ctx.setting, wanted, ctx.saved_tensors, grad_received, grad_moved)
         return (None, None, None, *found)
@@ -140,12 +139,11 @@ class EdgeSums(torch.autograd.Function):
 def differentiable(
     ctx: Any,
     wanted: Sequence[bool],
-    tensors: Sequence[Tensor | None],
     grad_received: Tensor | None,
     grad_moved: Tensor | None,
 ) -> list[Tensor | None]:
     """Gradients of the plain version that can be differentiated themselves."""
-    source, target = ctx.saved_tensors[:2]
+    source, target, _, *tensors = ctx.saved_tensors
     # aliases: one input may depend on another, as the envelope on positions, which is not our part
     fresh = [None if t is None else t.view_as(t) for t in tensors]
     inputs, weights = EdgeInputs(*fresh[:FIELDS]), EdgeWeights(*fresh[FIELDS:])
@@ -162,7 +160,9 @@ def differentiable(
         return [None] * len(fresh)
     outputs, grads = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(outputs, asked, grads, create_graph=True, allow_unused=True))
-    return [next(found) if yes and t is not None else None for t, yes in zip(fresh, wanted)]
+    return [
+        next(found) if yes and t is not None else None for t, yes in zip(fresh, wanted, strict=True)
+    ]
 
 
 def by_kernel(

@@ -40,8 +40,8 @@ class Gaussians(NamedTuple):
 
 
 @triton.jit
-def silu(x: tl.tensor):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """x sigmoid(x)."""
+def silu(x: tl.tensor):  # type: ignore[no-untyped-def]
+    """The activation, x sigmoid(x)."""
     return x * tl.sigmoid(x)
 
 
