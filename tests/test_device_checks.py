@@ -136,7 +136,8 @@ def test_all_checks_on_the_cpu(call_script, tmp_path):
         c["name"]: c for c in json.loads((tmp_path / "check_cuda.json").read_text())["checks"]
     }
     assert set(results) == {check.name for check in CHECKS}
-    assert results.pop("out of memory")["result"] == "skipped"
+    for name in ("out of memory", "edge kernels", "speed of the edge kernels"):
+        assert results.pop(name)["result"] == "skipped"
     assert {c["result"] for c in results.values()} == {"ok"}
     assert "masked - compact" in results["fine-tuning on selected graphs"]["found"]
 

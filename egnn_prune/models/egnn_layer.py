@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError
 from egnn_prune.graphs import has_values
+from egnn_prune.models import kernels
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
 from egnn_prune.models.edge_blocks import blocked_sums, pays
 from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums, sum_into
@@ -255,6 +256,8 @@ class EGNNLayer(nn.Module):
             weights = self._edge_weights()
             if pays(inputs, weights, edges.source):
                 return blocked_sums(inputs, weights, geometry, *ends, self.recompute)
+            if kernels.pays(inputs, weights, geometry):
+                return kernels.edge_sums(inputs, weights, geometry, *ends)
         return edge_sums(inputs, _Gated(self, edges.graph), geometry, *ends)
 
     def _is_bare(self) -> bool:
