@@ -14,15 +14,10 @@ from torch.nn import functional as F
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError
+from egnn_prune.models.irreps_edges import IrrepsEdges
 from egnn_prune.models.irreps_linear import CopyLinear
-from egnn_prune.models.irreps_paths import (
-    Orders,
-    Path,
-    dimension,
-    format_irreps,
-    parse_irreps,
-    paths,
-)
+from egnn_prune.models.irreps_paths import Path, dimension, format_irreps, parse_irreps, paths
+from egnn_prune.models.irreps_terms import Terms
 
 
 @dataclass(frozen=True)
@@ -88,27 +83,6 @@ class IrrepsWidths:
         return IrrepsWidths(format_irreps(copies), *radial)
 
 
-@dataclass(frozen=True)
-class IrrepsEdges:
-    """What the layers share about the edges of a batch.
-
-    Attributes:
-        source: ``[E]``, the node that a message comes from.
-        target: ``[E]``, sorted, the node that it goes to.
-        graph: ``[E]``, the graph of the edge.
-        radial: ``[E, bessel]``, the radial functions.
-        couplings: for each (l1, l2, l3) in use ``[E, 2 l3 + 1, 2 l1 + 1]``, see
-            :class:`Couplings`; they contain the spherical harmonics, the cutoff's envelope and the
-            constant that sums are divided by.
-    """
-
-    source: Tensor
-    target: Tensor
-    graph: Tensor
-    radial: Tensor
-    couplings: dict[Orders, Tensor]
-
-
 class IrrepsLayer(nn.Module):
     r"""One interaction block (Batzner et al. 2022, NequIP, Fig. 1 and Eqs. 4-6).
 
@@ -146,6 +120,7 @@ class IrrepsLayer(nn.Module):
         wanted = list(self.made) + ["0e"] * bool(self.gated and "0e" not in self.made)
         self.wanted = wanted
         self.paths = paths(copies, wanted, options.lmax)
+        self.terms = Terms.of(self.paths, copies)
         arriving = {ir: [p for p in self.paths if p.target == ir] for ir in wanted}
 
         self.radial_in = nn.Linear(options.bessel, widths.radial_in)
@@ -180,7 +155,7 @@ class IrrepsLayer(nn.Module):
             graph: ``[N]``, the graph of each node.
         """
         nodes = graph.shape[0]  # not len(), which torch.export would freeze
-        received = self._messages(x, edges, nodes)
+        received = self._messages(x, edges)
 
         def inputs(ir: str) -> Tensor:
             parts = [received[path] for path in self.paths if path.target == ir]
@@ -199,38 +174,13 @@ class IrrepsLayer(nn.Module):
             out[ir] = self.gate[ir](y.transpose(1, 2), graph).transpose(1, 2)
         return out
 
-    def _messages(self, x: dict[str, Tensor], edges: IrrepsEdges, nodes: int) -> dict[Path, Tensor]:
+    def _messages(self, x: dict[str, Tensor], edges: IrrepsEdges) -> dict[Path, Tensor]:
         """Each path's sum over neighbours, ``[N, 2 l3 + 1, copies]``."""
-        received: dict[Path, Tensor] = {}
         hidden = self.radial_in_gate(self.silu(self.radial_in(edges.radial)), edges.graph)
         hidden = self.radial_mid_gate(self.silu(self.radial_mid(hidden)), edges.graph)
         rows = self._radial_rows()
-        for l1 in sorted({path.orders[0] for path in self.paths}):
-            # both parities of an order side by side, with one product for all couplings: the
-            # time goes into many small matrices
-            paths = [path for path in self.paths if path.orders[0] == l1]
-            sources = [ir for ir in self.copies if any(path.source == ir for path in paths)]
-            sizes = [self.copies[ir] for ir in sources]
-            features = torch.cat([x[ir] for ir in sources], -1).index_select(0, edges.source)
-            used = sorted({path.orders for path in paths})
-            products = [edges.couplings[orders] for orders in used]
-            if l1:
-                joint = torch.bmm(torch.cat(products, dim=1), features)
-                products = list(joint.split([p.shape[1] for p in products], dim=1))
-            for orders, product in zip(used, products, strict=True):
-                found = {path.source: path for path in paths if path.orders == orders}
-                both = [found[ir] for ir in sources if ir in found]
-                weight = F.linear(hidden, torch.cat([rows[path] for path in both]))[:, None]
-                # scalars are weighted before they are spread over components
-                factor = product if l1 else features
-                if len(both) < len(sources):
-                    factor = factor.split(sizes, dim=-1)[sources.index(both[0].source)]
-                message = weight * factor if l1 else weight * factor * product
-                total = message.new_zeros(nodes, *message.shape[1:])
-                total = total.index_add(0, edges.target, message)
-                parts = total.split([self.copies[path.source] for path in both], dim=-1)
-                received |= zip(both, parts, strict=True)
-        return received
+        weight = torch.cat([rows[path] for path in self.terms.paths])
+        return edges.summed(self.terms, hidden, weight, x, self.training)
 
     def _radial_rows(self) -> dict[Path, Tensor]:
         """The rows ``[copies, radial_mid]`` of the radial network's last layer, for each path."""

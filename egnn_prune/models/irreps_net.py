@@ -14,7 +14,8 @@ from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members,
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import check_graphs, edge_vectors, graph_of_node
 from egnn_prune.models.basis import BesselBasis, smooth_cutoff
-from egnn_prune.models.irreps_layer import IrrepsEdges, IrrepsLayer, IrrepsOptions, IrrepsWidths
+from egnn_prune.models.irreps_edges import IrrepsEdges
+from egnn_prune.models.irreps_layer import IrrepsLayer, IrrepsOptions, IrrepsWidths
 from egnn_prune.models.irreps_linear import CopyLinear
 from egnn_prune.models.irreps_paths import (
     Couplings,
@@ -155,15 +156,16 @@ class IrrepsNet(Trunk):
         self, pos: Tensor, edge_index: Tensor, graph: Tensor, edge_shift: Tensor | None = None
     ) -> IrrepsEdges:
         """Everything that depends on the geometry, once for all layers."""
-        options, (source, target) = self.options, edge_index
+        options = self.options
         # differences in the precision of the positions: a far-away origin costs no accuracy
         difference = edge_vectors(pos, edge_index, edge_shift).to(self.embedding.weight.dtype)
         r2 = difference.square().sum(-1, keepdim=True)
         # polynomials of d / sqrt(r^2 + eps^2): no division by zero, and r^l near it
         harmonics = self.harmonics(difference / (r2 + options.eps**2).sqrt())
         strength = smooth_cutoff(r2, options.cutoff) / options.neighbours**0.5
-        couplings = self.couplings(harmonics * strength)
-        return IrrepsEdges(source, target, graph.index_select(0, target), self.basis(r2), couplings)
+        return IrrepsEdges.of(
+            edge_index, graph, self.basis(r2), harmonics * strength, self.couplings
+        )
 
     def check(self, batch: Batch | Data) -> None:
         """Refuse a batch that this network cannot use."""

@@ -121,12 +121,26 @@ class Couplings(nn.Module):
 
     def forward(self, harmonics: Tensor) -> dict[Orders, Tensor]:
         """The matrices for each (l1, l2, l3)."""
-        out = {}
-        for l1, l2, l3 in self.orders:
-            table = getattr(self, f"table_{l1}_{l2}_{l3}").to(harmonics.dtype)
-            rows = harmonics[:, l2**2 : (l2 + 1) ** 2] @ table.flatten(1)
-            out[l1, l2, l3] = rows.unflatten(1, table.shape[1:])
-        return out
+        return {orders: self.matrices(harmonics, orders) for orders in self.orders}
+
+    def matrices(self, harmonics: Tensor, orders: Orders) -> Tensor:
+        """Those for one (l1, l2, l3)."""
+        _, l2, _ = orders
+        table = self._table(orders).to(harmonics.dtype)
+        rows = harmonics[:, l2**2 : (l2 + 1) ** 2] @ table.flatten(1)
+        return rows.unflatten(1, table.shape[1:])
+
+    def turned(self, harmonics: Tensor, orders: Orders) -> Tensor:
+        """Their transposes ``[E, 2 l1 + 1, 2 l3 + 1]``, one after another in memory."""
+        _, l2, _ = orders
+        table = self._table(orders).to(harmonics.dtype).mT
+        rows = harmonics[:, l2**2 : (l2 + 1) ** 2] @ table.flatten(1)
+        return rows.unflatten(1, table.shape[1:])
+
+    def _table(self, orders: Orders) -> Tensor:
+        l1, l2, l3 = orders
+        table: Tensor = getattr(self, f"table_{l1}_{l2}_{l3}")
+        return table
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def test_messages_are_e3nn_tensor_products(make_net, make_batch, assert_close):
     layer, lmax, dtype = net.layers[2], net.options.lmax, batch.pos.dtype
     edges = net._edges(batch.pos, complete_edges(batch.ptr), batch.batch)
     x = {ir: torch.randn(6, o3.Irrep(ir).dim, n, dtype=dtype) for ir, n in layer.copies.items()}
-    found = layer._messages(x, edges, 6)
+    found = layer._messages(x, edges)
     difference = batch.pos[edges.target] - batch.pos[edges.source]
     r2 = difference.square().sum(1, keepdim=True)
     y = o3.spherical_harmonics(
