@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 from tqdm import tqdm
 
 from egnn_prune.errors import ConfigError
@@ -49,6 +48,8 @@ class RecordedPass:
         weights: Sequence[Tensor] = (),
         compiled: bool = False,
     ) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx  # seconds, which few need
+
         self.shapes = [tensor.shape for tensor in inputs]
         self._weights = list(weights)
         self._state = self._versions()
