@@ -21,7 +21,7 @@ from egnn_prune.graphs import (
     edge_vectors,
     graph_of_node,
     graph_pointer,
-    has_values,
+    must_check,
     with_edges,
 )
 from egnn_prune.graphs.batch_record import drop_found_edges, is_prepared, is_stale, mark_prepared
@@ -193,7 +193,7 @@ class AdoptedPotential(Predictor):
         """The place of every atom's element in the network's list, ``[N]``."""
         known = torch.tensor(self.elements, device=z.device)
         one_hot = z[:, None] == known
-        if has_values() and not bool(one_hot.any(1).all()):
+        if must_check() and not bool(one_hot.any(1).all()):
             number = int(z[~one_hot.any(1)][0])
             name = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "?"
             some = ", ".join(chemical_symbols[e] for e in sorted(self.elements)[:12])
@@ -214,9 +214,9 @@ class AdoptedPotential(Predictor):
             check_graphs(batch)  # says what it is instead
         cutoff = self.network.options.cutoff
         needs = (self.elements, cutoff, self._dtype)
-        if is_prepared(batch, needs) and not (has_values() and is_stale(batch, cutoff)):
+        if is_prepared(batch, needs) and not (must_check() and is_stale(batch, cutoff)):
             return batch
-        if has_values():
+        if must_check():
             check_graphs(batch)
         out = copy.copy(batch)
         drop_found_edges(out)

@@ -15,11 +15,11 @@ import ase
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from torch_geometric.data import Data
 
-from egnn_prune.ase.structures import graph_of, problem
+from egnn_prune.ase.structures import graph_of, moved_too_far, problem
 from egnn_prune.data.labels import declared
 from egnn_prune.data.units import to_angstrom
+from egnn_prune.deployment.moving_structure import MovingStructure
 from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError, InputError
@@ -115,6 +115,10 @@ class PrunedCalculator(Calculator):
             ``"warn"`` (the first time), ``"raise"``, or ``"ignore"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         which: ``"pruned"`` or ``"dense"``, of a run's folder.
+        compiled: whether ``torch.compile`` makes one program of energy and forces, at the first
+            structure of a composition and whenever that gets much denser. It takes minutes,
+            therefore it is for long simulations of one structure. Where it cannot be done, a
+            warning says why and the model runs as it is.
         force_uncertainty: whether ``forces_uncertainty`` may be asked for.
         unit: of the model's energies where it does not say (an estimator in memory never does).
 
@@ -148,6 +152,7 @@ class PrunedCalculator(Calculator):
         device: str = "auto",
         *,
         which: str = "pruned",
+        compiled: bool = False,
         force_uncertainty: bool = True,
         forces_threshold: float | None = None,
         unit: str | None = None,
@@ -177,12 +182,28 @@ class PrunedCalculator(Calculator):
                 "egnn_prune.evaluation.atom_error_bars.fit_atom_error_bars"
             )
         self.on_uncertain, self.force_uncertainty = on_uncertain, force_uncertainty
-        self._warned = False
+        self.compiled, self._warned = compiled, False
+        self._moving: tuple[TrainedModel, MovingStructure] | None = None
 
     @property
     def extras(self) -> dict[str, Any]:
         """What was computed beyond ASE's properties, see :data:`EXTRAS`."""
         return self.results.extras if isinstance(self.results, Results) else {}
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation: as ASE finds it, but in less time."""
+        known = self.atoms
+        if known is not None and known.positions.shape == atoms.positions.shape:
+            same = (
+                np.array_equal(known.numbers, atoms.numbers)
+                and np.array_equal(known.cell.array, atoms.cell.array)
+                and np.array_equal(known.pbc, atoms.pbc)
+            )
+            if same and np.array_equal(known.positions, atoms.positions):
+                return []
+            if same and np.abs(known.positions - atoms.positions).max() > 1e-6:  # not NaN
+                return ["positions"]
+        return super().check_state(atoms, tol)
 
     def get_property(
         self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True
@@ -214,7 +235,7 @@ class PrunedCalculator(Calculator):
         fresh = bool(system_changes) or not isinstance(self.results, Results)
         if fresh:
             self.results = {}  # nothing stale is left if the structure cannot be used
-        graph = self._graph()
+        structure = self._structure()
         if fresh:
             self.results = Results(self)
         results: Any = self.results
@@ -223,9 +244,9 @@ class PrunedCalculator(Calculator):
         fitted = spread and self.model.force_error_bars is not None
         slopes = fitted or bool(asked & {"forces", "stress"})
         if slopes or "energy" not in results:
-            self._predict(graph, slopes, fitted)
+            self._predict(structure, slopes or self.compiled, fitted)
         if spread and not fitted:
-            members = self.model.member_forces(graph)
+            members = self.model.member_forces(structure.graph)
             if members is not None:
                 std = members.epistemic.sqrt().double().cpu().numpy()
                 results.extras["forces_uncertainty"] = self.electronvolts * std
@@ -237,14 +258,19 @@ class PrunedCalculator(Calculator):
         ):
             self._flag(results)
 
-    def _graph(self) -> Data:
-        """The structure as the model reads it, on the CPU.
+    def _structure(self) -> MovingStructure:
+        """The structure as the model reads it; what stayed since the last call stays.
 
         Raises:
             DataError: it cannot be used.
         """
         structure: Any = self.atoms
-        wrong = problem(structure, self.model.elements)
+        model, moving = self._moving or (None, None)
+        known = model is self.model and moving.is_of(structure.numbers, structure.pbc)
+        if known and moving.has_cell(structure.cell.array):
+            wrong = moved_too_far(structure)
+        else:
+            wrong = problem(structure, self.model.elements)
         if wrong:
             formula = structure.get_chemical_formula()
             raise DataError(" ".join(["the structure", *formula.split(), wrong]))
@@ -254,15 +280,21 @@ class PrunedCalculator(Calculator):
                 f"the structure declares positions in {length}, but ASE's are in Angstrom; read it "
                 "with egnn_prune.ase.structures.read_structures, which converts them"
             )
-        return graph_of(structure)
+        if not known:
+            moving = self.model.moving(graph_of(structure), compiled=self.compiled)
+            self._moving = (self.model, moving)
+        moving.move(structure.positions, structure.cell.array)
+        return moving
 
-    def _predict(self, graph: Data, slopes: bool, forces_std: bool = False) -> None:
+    def _predict(self, moving: MovingStructure, slopes: bool, forces_std: bool = False) -> None:
         """One pass forth, and one back for forces and stress; what is there already stays."""
         structure, results = self.atoms, self.results
         assert structure is not None and isinstance(results, Results)
         stress = slopes and bool(structure.pbc.all())  # it comes with the forces' pass back
         forces_std = forces_std or (slopes and self.model.force_error_bars_are_free)
-        (found,) = self.model.predict([graph], forces=slopes, stress=stress, forces_std=forces_std)
+        found = self.model.predict_moved(
+            moving, forces=slopes, stress=stress, forces_std=forces_std
+        )
         found = found.converted(self.electronvolts, "eV")
         earlier = results.prediction or found
         results.prediction = replace(earlier, forces_std=found.forces_std)

@@ -76,9 +76,8 @@ def problem(atoms: Atoms, elements: Sequence[int]) -> str | None:
     """Why a model that knows these elements cannot predict a structure; ``None`` if it can."""
     if len(atoms) == 0:
         return "has no atoms"
-    broken = ~np.isfinite(atoms.positions).all(1)
-    if broken.any():
-        return f"has a NaN or infinite position (atom {int(broken.argmax())})"
+    if broken := not_finite(atoms):
+        return broken
     unknown = sorted(set(atoms.numbers.tolist()) - set(elements))
     if unknown:
         name = chemical_symbols[unknown[0]] if 0 < unknown[0] < len(chemical_symbols) else "?"
@@ -95,6 +94,19 @@ def problem(atoms: Atoms, elements: Sequence[int]) -> str | None:
     if atoms.pbc.any() and not np.linalg.det(gram) > 1e-12:
         return "is periodic, but its cell has no volume in its periodic directions"
     return ase_files.out_of_bounds(atoms)
+
+
+def not_finite(atoms: Atoms) -> str | None:
+    """Which position is none, in a clause; ``None`` where all are."""
+    broken = ~np.isfinite(atoms.positions).all(1)
+    if not broken.any():
+        return None
+    return f"has a NaN or infinite position (atom {int(broken.argmax())})"
+
+
+def moved_too_far(atoms: Atoms) -> str | None:
+    """:func:`problem` of a structure that had none before its atoms moved."""
+    return not_finite(atoms) or ase_files.out_of_bounds(atoms)
 
 
 def graph_of(atoms: Atoms) -> Data:

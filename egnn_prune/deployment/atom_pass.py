@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.graphs import must_check
 from egnn_prune.models import (
     energies_and_member_forces,
     energies_member_forces_stress,
@@ -24,9 +25,9 @@ from egnn_prune.uncertainty import (
     Estimator,
     MCDropout,
     SinglePass,
-    draw_networks,
     dropout_samples,
 )
+from egnn_prune.uncertainty.estimator import finite
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ def atom_pass(
         elif forces:
             prediction, slopes = energy_and_forces(method, batch)
         else:
-            prediction = method.predict(batch)
+            with torch.no_grad():
+                prediction = method(batch)
+            if must_check():
+                finite(prediction)
     return AtomPass(prediction, slopes, strain, _averaged(kept, len(batch.pos)), spread)
 
 
@@ -120,8 +124,7 @@ def member_pass(
     """
     network = method.network
     if isinstance(method, MCDropout):
-        generator = torch.Generator().manual_seed(method.seed)  # as it draws them itself
-        thinned: Any = dropout_samples(network, draw_networks(network, method.samples, generator))
+        thinned: Any = dropout_samples(network, method.masks())  # as it draws them itself
     else:
         thinned = nullcontext()
     direct = isinstance(method, SinglePass | MCDropout)  # else the method makes the members

@@ -15,8 +15,9 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
-from egnn_prune.deployment.atom_pass import atom_pass, member_pass
+from egnn_prune.deployment.atom_pass import AtomPass, atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
+from egnn_prune.deployment.moving_structure import MovingStructure
 from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
@@ -240,15 +241,68 @@ class TrainedModel:
             return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
         # a copy: graphs are moved in place
         batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
-        bars = self.force_error_bars
-        members = forces_std and bars is not None and bars.source == "members"
+        members = forces_std and self._reads_members
         found = atom_pass(
             self.method, batch.to(self.device), forces=forces, stress=stress, members=members
         )
-        prediction = found.prediction
+        return self._stated(found, graphs, coverage, threshold, forces_std)
+
+    def moving(self, graph: Data, *, compiled: bool = False) -> MovingStructure:
+        """A structure to be predicted many times, with its atoms elsewhere every time.
+
+        Args:
+            graph: as for :meth:`predict`.
+            compiled: whether its passes are compiled, which takes minutes at the first of them.
+
+        Raises:
+            DataError: the graph cannot be used.
+        """
+        return MovingStructure(self.method, graph, self.device, compiled)
+
+    def predict_moved(
+        self,
+        structure: MovingStructure,
+        *,
+        forces: bool = False,
+        stress: bool = False,
+        forces_std: bool = False,
+    ) -> StructurePrediction:
+        """Predict a structure where its atoms are now: :meth:`predict`, in less time.
+
+        Args:
+            structure: from :meth:`moving`, of this very model.
+            forces: see :meth:`predict`.
+            stress: see :meth:`predict`.
+            forces_std: see :meth:`predict`.
+
+        Raises:
+            DataError: there is no list of neighbours.
+            InputError: a prediction or a force is NaN or infinite.
+        """
+        members = forces_std and self._reads_members
+        found = structure.atom_pass(forces=forces, stress=stress, members=members)
+        return self._stated(found, [structure.graph], None, None, forces_std)[0]
+
+    @property
+    def _reads_members(self) -> bool:
+        """Whether error bars of forces come from the members' forces."""
+        bars = self.force_error_bars
+        return bars is not None and bars.source == "members"
+
+    def _stated(
+        self,
+        found: AtomPass,
+        graphs: Sequence[Data],
+        coverage: float | None,
+        threshold: float | None,
+        forces_std: bool,
+    ) -> list[StructurePrediction]:
+        """What a pass over graphs says of each of them, with calibrated error bars."""
+        prediction, bars = found.prediction, self.force_error_bars
         slopes = [slope for slope in (found.forces, found.stress) if slope is not None]
         finite(prediction)
-        if not all(bool(slope.isfinite().all()) for slope in slopes):
+        spread = [] if found.spread is None else [found.spread]
+        if not all(bool(slope.isfinite().all()) for slope in slopes + spread):
             raise InputError(
                 f"forces of {self.source} are NaN or infinite; check the structure and the weights"
             )
@@ -264,7 +318,10 @@ class TrainedModel:
                     limits = self.calibration.interval(prediction, coverage)
         sizes = [len(g.pos) for g in graphs]
         parts = slopes[0].double().cpu().split(sizes) if slopes else None
-        std, distances = found.error_bars(bars, batch.z) if bars is not None else (None, None)
+        std, distances = None, None
+        if bars is not None and found.features is not None:
+            z = torch.cat([graph.z for graph in graphs]).to(found.features.device)
+            std, distances = found.error_bars(bars, z)
         stds = std.split(sizes) if forces_std and std is not None else None
         far = None if distances is None else distances.split(sizes)
         return [
@@ -274,7 +331,7 @@ class TrainedModel:
                 threshold=self.ood_threshold if threshold is None else threshold,
                 interval=(float(limits[0][i]), float(limits[1][i])) if limits else None,
                 forces=parts[i].numpy() if parts else None,
-                stress=slopes[1][i].double().cpu().numpy() if stress else None,
+                stress=None if found.stress is None else found.stress[i].double().cpu().numpy(),
                 graph=graph,
                 domain=self.domain,
                 forces_std=stds[i].numpy() if stds else None,

@@ -4,10 +4,13 @@ from egnn_prune.graphs.batches import graph_of_node, graph_pointer, is_periodic,
 from egnn_prune.graphs.checks import check_graphs, warn_of_coincident_points
 from egnn_prune.graphs.edges import with_edges
 from egnn_prune.graphs.pairs import complete_edges, cutoff_edges, edge_vectors, neighbours
-from egnn_prune.graphs.tracing import has_values, tracing
+from egnn_prune.graphs.skin_list import SkinList
+from egnn_prune.graphs.tracing import checked, has_values, must_check, tracing
 
 __all__ = [
+    "SkinList",
     "check_graphs",
+    "checked",
     "complete_edges",
     "cutoff_edges",
     "edge_vectors",
@@ -15,6 +18,7 @@ __all__ = [
     "graph_pointer",
     "has_values",
     "is_periodic",
+    "must_check",
     "neighbours",
     "replicate",
     "tracing",

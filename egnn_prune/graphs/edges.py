@@ -23,7 +23,7 @@ from egnn_prune.graphs.batches import graph_of_node, graph_pointer, is_periodic,
 from egnn_prune.graphs.edge_checks import check_indices, check_pairs, images_of
 from egnn_prune.graphs.pairs import complete_edges, neighbours
 from egnn_prune.graphs.search_limits import MAX_PAIRS
-from egnn_prune.graphs.tracing import has_values
+from egnn_prune.graphs.tracing import must_check
 
 
 def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
@@ -41,7 +41,7 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
             cannot be used.
     """
     if batch.edge_index is not None:
-        if not has_values() or _is_usable(batch, cutoff):
+        if not must_check() or _is_usable(batch, cutoff):
             return batch
     batch = copy.copy(batch)
     forget_edges(batch)
@@ -51,7 +51,7 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
             raise DataError(
                 "a periodic graph has no end of pairs; use a model with a cutoff, or leave out pbc"
             )
-        if has_values():
+        if must_check():
             sizes = ptr.diff()
             if int((sizes * sizes).sum()) > MAX_PAIRS:
                 raise DataError(
@@ -59,7 +59,7 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
                     "in a batch; use a model with a cutoff, or smaller batches"
                 )
         batch.edge_index = complete_edges(ptr)
-        if has_values():
+        if must_check():
             mark_checked(batch)  # right for any positions
         return batch
     starts = ptr.tolist()

@@ -1,26 +1,44 @@
-"""Whether torch is tracing or compiling: then tensors hold no numbers to be checked."""
+"""Whether models may read values, and whether they have to: what was checked is not checked again."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-_TRACED = threading.local()
+_STATE = threading.local()
 
 
 def has_values() -> bool:
-    """Whether checks may read values: neither ``torch.compile`` nor :func:`tracing` is at work."""
-    return not (torch.compiler.is_compiling() or getattr(_TRACED, "now", False))
+    """Whether values may be read: neither ``torch.compile`` nor :func:`tracing` is at work."""
+    return not (torch.compiler.is_compiling() or getattr(_STATE, "traced", False))
+
+
+def must_check() -> bool:
+    """Whether a batch has to be checked: its values can be read, and nobody did (:func:`checked`)."""
+    return has_values() and not getattr(_STATE, "checked", False)
 
 
 @contextmanager
-def tracing() -> Iterator[None]:
-    """Within this context, and this thread, our models leave out what reads values."""
-    _TRACED.now = True
+def _set(name: str) -> Iterator[None]:
+    before = getattr(_STATE, name, False)
+    setattr(_STATE, name, True)
     try:
         yield
     finally:
-        _TRACED.now = False
+        setattr(_STATE, name, before)
+
+
+def tracing() -> AbstractContextManager[None]:
+    """Within this context, and this thread, our models leave out what reads values."""
+    return _set("traced")
+
+
+def checked() -> AbstractContextManager[None]:
+    """Within this context, and this thread, our models take batches as they are.
+
+    For structures that were checked and connected before, and of which only the atoms moved.
+    """
+    return _set("checked")

@@ -19,7 +19,7 @@ from egnn_prune.graphs import (
     check_graphs,
     graph_of_node,
     graph_pointer,
-    has_values,
+    must_check,
     replicate,
     with_edges,
 )
@@ -310,7 +310,7 @@ class PropertyModel(Predictor):
     def _one_hot(self, z: Tensor) -> Tensor:
         known = torch.tensor(self.elements, device=z.device)
         one_hot = z[:, None] == known
-        if has_values() and not bool(one_hot.any(1).all()):
+        if must_check() and not bool(one_hot.any(1).all()):
             number = int(z[~one_hot.any(1)][0])
             name = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "?"
             seen = ", ".join(chemical_symbols[e] for e in self.elements)
@@ -334,17 +334,17 @@ class PropertyModel(Predictor):
             check_graphs(batch)  # says what it is instead
         needs = (self.elements, self.trunk.options.cutoff, self._dtype)
         if is_prepared(batch, needs) and not (
-            has_values() and is_stale(batch, self.trunk.options.cutoff)
+            must_check() and is_stale(batch, self.trunk.options.cutoff)
         ):
             return batch
-        if has_values():
+        if must_check():
             check_graphs(batch)
         out = copy.copy(batch)
         drop_found_edges(out)
         if self.elements:
             if getattr(batch, "z", None) is None or batch.z.shape != batch.pos.shape[:1]:
                 raise DataError("every node needs an atomic number in batch.z, shape [nodes]")
-            if has_values():
+            if must_check():
                 _check_atoms(batch)
             out.x = self._one_hot(batch.z)
         if getattr(batch, "edge_attr", None) is None:  # else the trunk asks for their edges

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.graphs import edge_vectors, has_values, warn_of_coincident_points, with_edges
+from egnn_prune.graphs import edge_vectors, must_check, warn_of_coincident_points, with_edges
 
 
 class Trunk(Prunable):
@@ -45,10 +45,10 @@ class Trunk(Prunable):
 
     def connected(self, batch: Batch | Data) -> Batch | Data:
         """The batch, checked, with its edges."""
-        if has_values():
+        if must_check():
             self.check(batch)
         batch = with_edges(batch, self.options.cutoff)
-        if has_values():
+        if must_check():
             warn_of_coincident_points(
                 edge_vectors(batch.pos, batch.edge_index, batch.get("edge_shift"))
             )

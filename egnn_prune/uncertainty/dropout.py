@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -62,6 +63,7 @@ def mc_dropout(
     *,
     generator: torch.Generator | None = None,
     samples_per_call: int | None = None,
+    masks: list[Tensor] | None = None,
 ) -> Prediction:
     """Predict with several MC-dropout samples (Gal and Ghahramani 2016, Eq. 6).
 
@@ -76,6 +78,7 @@ def mc_dropout(
         samples_per_call: how many networks run side by side; the result does not depend on it
             beyond rounding. By default 1 on a CPU, 8 on a GPU, or all of them where only the
             read-out is thinned, because then message passing runs once a call.
+        masks: networks that :func:`draw_networks` drew before, instead of new ones.
 
     Raises:
         ConfigError: the model has no dropout, or fewer than two samples are asked for.
@@ -86,7 +89,7 @@ def mc_dropout(
         raise ConfigError("the model has no dropout to sample from; set model.dropout above 0")
     if samples_per_call is None:
         samples_per_call = side_by_side(model) if thins_message_passing(model) else samples
-    masks = draw_networks(model, samples, generator)
+    masks = draw_networks(model, samples, generator) if masks is None else masks
     prepared = getattr(model, "prepared", None)
     if prepared is not None:
         batch = prepared(batch)  # checked, encoded and connected once, not once a call
@@ -127,6 +130,7 @@ class MCDropout(Sampling):
 
     def __init__(self, network: nn.Module, samples: int = 20, seed: int = 0) -> None:
         super().__init__(network, samples, seed)
+        self.drawn: list[Tensor] | None = None
         if not dropped_gates(network):
             raise ConfigError(
                 "the model has no dropout to sample from; set model.dropout above 0, or use "
@@ -135,5 +139,17 @@ class MCDropout(Sampling):
 
     def estimate(self, batch: Any) -> Prediction:
         """Mean and spread of the MC-dropout samples."""
+        return mc_dropout(self.network, batch, self.samples, masks=self.masks())
+
+    def masks(self) -> list[Tensor]:
+        """The networks, see :func:`draw_networks`; the same in every call."""
+        if self.drawn is not None:
+            return self.drawn
         generator = torch.Generator().manual_seed(self.seed)
-        return mc_dropout(self.network, batch, self.samples, generator=generator)
+        return draw_networks(self.network, self.samples, generator)
+
+    def holding(self) -> MCDropout:
+        """The same estimator (not a copy of its network), which draws its networks now for good."""
+        twin = copy.copy(self)
+        twin.drawn = self.masks()
+        return twin

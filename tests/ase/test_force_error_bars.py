@@ -69,13 +69,13 @@ def model(tmp_path):
 
 def counting(calculator: PrunedCalculator, monkeypatch) -> list[dict]:
     asked = []
-    original = TrainedModel.predict
+    original = TrainedModel.predict_moved
 
-    def predict(self, graphs, **keywords):
+    def predict_moved(self, structure, **keywords):
         asked.append(keywords)
-        return original(self, graphs, **keywords)
+        return original(self, structure, **keywords)
 
-    monkeypatch.setattr(TrainedModel, "predict", predict)
+    monkeypatch.setattr(TrainedModel, "predict_moved", predict_moved)
     return asked
 
 
