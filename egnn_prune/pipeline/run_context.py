@@ -15,13 +15,13 @@ from ase.data import chemical_symbols
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune import data as sources
 from egnn_prune.channels import Prunable
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
+from egnn_prune.data.collation import HeldBatches, loader
 from egnn_prune.data.summary import summary
 from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
@@ -48,6 +48,7 @@ from egnn_prune.training import (
 )
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
+from egnn_prune.training.looks import affordable
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
 Outputs = dict[str, Any]
@@ -122,6 +123,7 @@ class RunContext:
         for line in summary(self.dataset):
             say(f"  {line}")
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        self._held: HeldBatches | None = None
         self._check_sizes()
         self._check_elements()
         self._check_sparsity()
@@ -183,18 +185,28 @@ class RunContext:
             pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
             best = [KeepBest(t.monitor, lambda: all(p.finished for p in pruning))]
         steps = epochs * self.steps_per_epoch if steps is None else steps
-        how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip)
         train = graph_batches(graphs, t.batch_size, weights)
+        size = train.batch_size or 1
+        every = 1  # where the looks choose the weights, each counts
+        if not t.monitor:
+            every = affordable(len(train) * size, len(self.val))
+        how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip, passes_per_look=every)
         seconds = fit(
             RegressionTask(model, how, self.losses),
             train,
-            DataLoader(self.val, 4 * (train.batch_size or 1)),
+            self._validation(4 * size),
             device=self.device,
             label=label,
             callbacks=[*callbacks, *best, curve],
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
+
+    def _validation(self, size: int) -> HeldBatches:
+        """The validation split in batches, collated once for all fits."""
+        if self._held is None or self._held.batch_size != size:
+            self._held = HeldBatches(self.val, size)
+        return self._held
 
     @property
     def pruning(self) -> Pruning:
@@ -304,7 +316,7 @@ class RunContext:
 
     def batches(self, graphs: Sequence[Data], label: str) -> Iterator[Any]:
         """Graphs in order, in batches, on the job's device, with a progress bar."""
-        for batch in tqdm(DataLoader(graphs, BATCH), label, leave=False):
+        for batch in tqdm(loader(graphs, BATCH), label, leave=False):
             yield batch.to(self.device)
 
     def save(self, model: nn.Module, name: str) -> None:
