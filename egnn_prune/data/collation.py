@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -41,35 +41,36 @@ def loader(graphs: Sequence[Data], batch_size: int = 1, **keywords: Any) -> Data
     return DataLoader(graphs, batch_size, collate_fn=collate, **keywords)  # type: ignore[arg-type]
 
 
-class HeldBatches:
-    """Batches of graphs in order, collated when they are used first and then kept.
-
-    Each pass draws one number from torch's default generator, as a ``DataLoader`` does: what is
-    drawn after a look at these batches does not depend on how they are stored.
+def held(graphs: Sequence[Data], batch_size: int) -> DataLoader[Data]:
+    """A loader of graphs in order, whose batches are collated in the first pass and then kept.
 
     Args:
-        graphs: all graphs.
+        graphs: all graphs; of more than :data:`HELD_GRAPHS` no batch is kept.
         batch_size: graphs per batch.
     """
+    # handed out as copies: PyG moves a batch to another device in place, and whoever gets one may
+    # set fields of it
+    return DataLoader(_Batches(graphs, batch_size), batch_size=None, collate_fn=copy.copy)  # type: ignore[arg-type]
+
+
+class _Batches(Sequence[Batch]):
+    """Batches of graphs in order, each collated when somebody asks for it."""
 
     def __init__(self, graphs: Sequence[Data], batch_size: int) -> None:
         self.graphs, self.batch_size = graphs, batch_size
-        self._held: list[Batch] = []
+        self._held: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         return -(-len(self.graphs) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        draw_as_a_loader()
-        if len(self.graphs) > HELD_GRAPHS:
-            return self._collated()
-        self._held = self._held or list(self._collated())
-        # PyG moves a batch to another device in place, and a network may set fields of its own
-        return (copy.copy(batch) for batch in self._held)
-
-    def _collated(self) -> Iterator[Batch]:
-        for start in range(0, len(self.graphs), self.batch_size):
-            yield collate(self.graphs[start : start + self.batch_size])
+    def __getitem__(self, number: Any) -> Any:
+        found = self._held.get(number)
+        if found is None:
+            start = number * self.batch_size
+            found = collate(self.graphs[start : start + self.batch_size])
+            if len(self.graphs) <= HELD_GRAPHS:
+                self._held[number] = found
+        return found
 
 
 def draw_as_a_loader() -> None:

@@ -21,7 +21,7 @@ from egnn_prune import data as sources
 from egnn_prune.channels import Prunable
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
-from egnn_prune.data.collation import HeldBatches, loader
+from egnn_prune.data.collation import held, loader
 from egnn_prune.data.summary import summary
 from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
@@ -123,7 +123,6 @@ class RunContext:
         for line in summary(self.dataset):
             say(f"  {line}")
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
-        self._held: HeldBatches | None = None
         self._check_sizes()
         self._check_elements()
         self._check_sparsity()
@@ -194,19 +193,13 @@ class RunContext:
         seconds = fit(
             RegressionTask(model, how, self.losses),
             train,
-            self._validation(4 * size),
+            held(self.val, 4 * size),
             device=self.device,
             label=label,
             callbacks=[*callbacks, *best, curve],
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
-
-    def _validation(self, size: int) -> HeldBatches:
-        """The validation split in batches, collated once for all fits."""
-        if self._held is None or self._held.batch_size != size:
-            self._held = HeldBatches(self.val, size)
-        return self._held
 
     @property
     def pruning(self) -> Pruning:

@@ -150,15 +150,17 @@ class RegressionTask(Task):
 
     def validation_step(self, batch: Data, _: int) -> None:
         """Errors in the target's unit, for the progress bar and the learning curve."""
+        found: Tensor | None = None
         if isinstance(self.losses, ForceLosses):
-            prediction, forces = energy_and_forces(self.model, batch)
-            wrong = (forces - batch.forces).abs().float()
-            self.log("val_force_mae", wrong.mean(), batch_size=len(wrong))
+            prediction, found = energy_and_forces(self.model, batch)
         else:
             prediction = self.model(batch)
         error = (prediction.mean - batch.y).float()
         self.log("val_mae", error.abs().mean(), batch_size=len(error))
         self.log("val_mse", error.square().mean(), batch_size=len(error))
+        if found is not None:
+            wrong = (found - batch.forces).abs().float()
+            self.log("val_force_mae", wrong.mean(), batch_size=len(wrong))
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate, stepped after every batch."""
