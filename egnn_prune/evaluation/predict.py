@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
+from egnn_prune.data.collation import loader
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty import Estimator
 
@@ -26,7 +26,7 @@ def predict_all(
     Positions are flattened: every coordinate of every node is a prediction, ``[K]``.
     """
     estimator = estimator.to(device).eval()
-    batches = tqdm(DataLoader(graphs, BATCH), label, leave=False)
+    batches = tqdm(loader(graphs, BATCH), label, leave=False)
     parts: list[Any] = [estimator.predict(batch.to(device)).detach() for batch in batches]
     estimator.to("cpu")
     return Prediction.cat([part.flattened() for part in parts])
@@ -36,7 +36,7 @@ def point_predictions(model: nn.Module, graphs: Sequence[Data], device: torch.de
     """Means of one deterministic pass, ``[K]``: what a user of the model gets by default."""
     model = model.to(device).eval()
     with torch.no_grad():
-        means = [mean_of(model, b.to(device)).flatten().cpu() for b in DataLoader(graphs, BATCH)]
+        means = [mean_of(model, b.to(device)).flatten().cpu() for b in loader(graphs, BATCH)]
     model.to("cpu")
     return torch.cat(means)
 

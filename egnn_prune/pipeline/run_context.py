@@ -15,13 +15,13 @@ from ase.data import chemical_symbols
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune import data as sources
 from egnn_prune.channels import Prunable
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
+from egnn_prune.data.collation import held, loader
 from egnn_prune.data.summary import summary
 from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
@@ -48,6 +48,7 @@ from egnn_prune.training import (
 )
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
+from egnn_prune.training.looks import affordable
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
 Outputs = dict[str, Any]
@@ -183,12 +184,16 @@ class RunContext:
             pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
             best = [KeepBest(t.monitor, lambda: all(p.finished for p in pruning))]
         steps = epochs * self.steps_per_epoch if steps is None else steps
-        how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip)
         train = graph_batches(graphs, t.batch_size, weights)
+        size = train.batch_size or 1
+        every = 1  # where the looks choose the weights, each counts
+        if not t.monitor:
+            every = affordable(len(train) * size, len(self.val))
+        how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip, passes_per_look=every)
         seconds = fit(
             RegressionTask(model, how, self.losses),
             train,
-            DataLoader(self.val, 4 * (train.batch_size or 1)),
+            held(self.val, 4 * size),
             device=self.device,
             label=label,
             callbacks=[*callbacks, *best, curve],
@@ -304,7 +309,7 @@ class RunContext:
 
     def batches(self, graphs: Sequence[Data], label: str) -> Iterator[Any]:
         """Graphs in order, in batches, on the job's device, with a progress bar."""
-        for batch in tqdm(DataLoader(graphs, BATCH), label, leave=False):
+        for batch in tqdm(loader(graphs, BATCH), label, leave=False):
             yield batch.to(self.device)
 
     def save(self, model: nn.Module, name: str) -> None:

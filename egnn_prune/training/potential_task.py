@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 
 from egnn_prune.channels import evaluating
+from egnn_prune.data.collation import held
 from egnn_prune.errors import ConfigError
 from egnn_prune.graphs import graph_pointer
 from egnn_prune.models import energy_and_forces
@@ -200,8 +200,8 @@ def fit_potential(
     device = device or torch.device("cpu")
     best, curve = KeepBest("val_force_rmse"), LearningCurve()
     with evaluating(model.to(device)):
-        batches = DataLoader(val, settings.batch_size)
-        start = errors_of([error_sums(model, batch.to(device)) for batch in batches])
+        looked_at = held(val, settings.batch_size)
+        start = errors_of([error_sums(model, batch.to(device)) for batch in looked_at])
     curve.rows.append({"step": 0, "seconds": 0.0, **start})
     if math.isfinite(start["val_force_rmse"]):
         begun = {f"model.{name}": value.clone() for name, value in model.state_dict().items()}
@@ -215,7 +215,7 @@ def fit_potential(
         seconds = fit(
             task,
             graph_batches(train, settings.batch_size, weights),
-            DataLoader(val, settings.batch_size),
+            looked_at,
             device=device,
             label=label,
             callbacks=[*callbacks, *watching, best, curve],

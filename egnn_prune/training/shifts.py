@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 
 from egnn_prune.channels import evaluating
+from egnn_prune.data.collation import loader
 from egnn_prune.errors import ConfigError, DataError
 
 
@@ -50,7 +50,7 @@ def refit_shifts(model: nn.Module, graphs: Sequence[Data], batch_size: int = 16)
     counts, rest = [], []
     device = next(model.parameters()).device
     with torch.no_grad(), evaluating(model):
-        for batch in DataLoader(graphs, batch_size):
+        for batch in loader(graphs, batch_size):
             y = getattr(batch, "y", None)
             if y is None or y.numel() != batch.num_graphs:
                 raise DataError(

@@ -12,19 +12,18 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import DataLoader, WeightedRandomSampler
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 
+from egnn_prune.data.collation import draw_as_a_loader, loader
 from egnn_prune.errors import ConfigError
-from egnn_prune.models import forces
-from egnn_prune.training.batch_losses import Losses, not_finite
+from egnn_prune.models import energy_and_forces
+from egnn_prune.training.batch_losses import Losses
+from egnn_prune.training.divergence import FiniteLosses
 from egnn_prune.training.force_loss import ForceLosses
+from egnn_prune.training.looks import passes_between_looks
 from egnn_prune.training.loss import graph_losses
 from egnn_prune.training.progress import StepBar
-
-#: A fit of many short passes over the data looks at the validation split about so often.
-VALIDATIONS = 100
 
 # Lightning greets and advises on every fit; what went wrong still comes through
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -41,6 +40,8 @@ class FitSettings:
         weight_decay: AdamW's.
         clip: largest norm of the gradient; 0 leaves it as it is.
         warmup: share of the steps in which the rate rises.
+        passes_per_look: passes over the data from one look at the validation split to the next;
+            more where there would be far over a hundred looks.
 
     Raises:
         ConfigError: a number is out of range.
@@ -51,6 +52,7 @@ class FitSettings:
     weight_decay: float = 1e-2
     clip: float = 5.0
     warmup: float = 0.1
+    passes_per_look: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.lr > 0 or self.clip < 0 or self.weight_decay < 0:
@@ -69,6 +71,27 @@ class Task(L.LightningModule):
     """
 
     model: nn.Module
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, number: int) -> Any:
+        """Graphs go to a GPU while it computes; Lightning would wait for each of their fields."""
+        if isinstance(batch, Data) and device.type == "cuda" and not batch.is_cuda:
+            return batch.pin_memory().to(device, non_blocking=True)
+        return super().transfer_batch_to_device(batch, device, number)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip all gradients at once, not weight by weight: the same numbers."""
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        if gradient_clip_algorithm == "value" or not _on_known_devices(weights):
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        elif gradient_clip_val:
+            nn.utils.clip_grad_norm_(weights, gradient_clip_val, foreach=True)
 
     def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """Options of Lightning's trainer that say how long the fit lasts.
@@ -93,38 +116,59 @@ class RegressionTask(Task):
     ) -> None:
         super().__init__()
         self.model, self.settings, self.losses = model, settings, losses
+        self._finite, self._passes = FiniteLosses(), 1
 
     def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """Exactly the steps that were asked for, however many passes over the data they are."""
-        passes = self.settings.steps // batches if batches else 1
+        self._passes = passes = self.settings.steps // batches if batches else 1
         return {
             "max_steps": self.settings.steps,
             "max_epochs": -1,
             "gradient_clip_val": self.settings.clip,
-            "check_val_every_n_epoch": max(1, passes // VALIDATIONS),
+            "check_val_every_n_epoch": passes_between_looks(passes, self.settings.passes_per_look),
             "inference_mode": False,  # forces are gradients, in validation too
         }
 
     def training_step(self, batch: Any, number: int) -> Tensor:
         """Mean loss of a batch; a NaN stops the fit."""
         loss = self.losses(self.model, batch).mean()
-        if not bool(torch.isfinite(loss)):
-            raise not_finite(batch, number)
+        self._finite.check(loss, batch, number)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Where the settings leave out a look at the validation split, draw what it would draw.
+
+        The order of the training graphs comes from the same generator: so it does not depend on
+        how often is looked.
+        """
+        trainer, done = self.trainer, self.trainer.current_epoch + 1
+        every = trainer.check_val_every_n_epoch
+        if every is None or not trainer.limit_val_batches or not trainer.is_last_batch:
+            return
+        if done % every and done % passes_between_looks(self._passes) == 0:
+            draw_as_a_loader()
 
     def validation_step(self, batch: Data, _: int) -> None:
         """Errors in the target's unit, for the progress bar and the learning curve."""
-        error = (self.model(batch).mean - batch.y).float()
+        found: Tensor | None = None
+        if isinstance(self.losses, ForceLosses):
+            prediction, found = energy_and_forces(self.model, batch)
+        else:
+            prediction = self.model(batch)
+        error = (prediction.mean - batch.y).float()
         self.log("val_mae", error.abs().mean(), batch_size=len(error))
         self.log("val_mse", error.square().mean(), batch_size=len(error))
-        if isinstance(self.losses, ForceLosses):
-            wrong = (forces(self.model, batch) - batch.forces).abs().float()
+        if found is not None:
+            wrong = (found - batch.forces).abs().float()
             self.log("val_force_mae", wrong.mean(), batch_size=len(wrong))
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate, stepped after every batch."""
         s = self.settings
-        optimiser = torch.optim.AdamW(self.parameters(), s.lr, weight_decay=s.weight_decay)
+        weights = list(self.parameters())
+        # one kernel for a step of all weights, where there is one
+        fused = _on_known_devices(weights) or None
+        optimiser = torch.optim.AdamW(weights, s.lr, weight_decay=s.weight_decay, fused=fused)
         # OneCycleLR divides by zero where the rise lasts exactly one step
         rise = s.warmup if s.warmup * s.steps > 1 else 0.9 * s.warmup
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -145,7 +189,7 @@ def graph_batches(
     """
     sampler = None if weights is None else WeightedRandomSampler(weights.tolist(), len(graphs))
     size = min(batch_size, len(graphs))
-    return DataLoader(graphs, size, shuffle=sampler is None, sampler=sampler, drop_last=True)
+    return loader(graphs, size, shuffle=sampler is None, sampler=sampler, drop_last=True)
 
 
 def fit(
@@ -199,3 +243,8 @@ def fit(
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):
         raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
     return time.perf_counter() - start
+
+
+def _on_known_devices(weights: Sequence[Tensor]) -> bool:
+    """Whether torch has its joint kernels for all of the weights."""
+    return all(w.device.type in ("cpu", "cuda") and w.is_floating_point() for w in weights)
