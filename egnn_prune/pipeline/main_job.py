@@ -18,9 +18,18 @@ from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError
 from egnn_prune.evaluation.force_uncertainty import force_bars
 from egnn_prune.evaluation.model_comparison import evaluate
+from egnn_prune.pipeline.build import build_model
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
-from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
+from egnn_prune.pruning import (
+    LatencyBudget,
+    TakingTurns,
+    apply_masks,
+    compact,
+    keep_masks,
+    ledger,
+)
+from egnn_prune.pruning.stopwatch import Measure, Remembered
 from egnn_prune.report import comparison_table, write_report
 from egnn_prune.report.common.intervals import change_intervals
 from egnn_prune.report.run.tables import headline
@@ -38,6 +47,9 @@ SELECTED = (*DENSE, "selection")
 PRUNED = (*SELECTED, "pruning")
 TRAINED, CHOSEN = "stages/trained.safetensors", "stages/selection.npz"
 SCRATCH = "stages/scratch.safetensors"
+#: What a budget in time measured.
+TIMES = "stages/latency.json"
+PRUNED_FILE = "pruned.safetensors"
 
 
 def run(settings: Settings) -> Path:
@@ -66,6 +78,7 @@ def run(settings: Settings) -> Path:
         return folder.path
     job = Job(settings, folder, device)
     job.check_validation()
+    job.check_latency()
     job.train_dense()
     job.select_uncertain_graphs()
     job.prune_and_finetune()
@@ -91,6 +104,24 @@ class Job(RunContext):
                 f"{self.dataset.name} has {len(self.val)} validation graphs, and error bars are "
                 f"calibrated on {MIN_POINTS} or more; use more data or uncertainty.calibration=none"
             )
+
+    def check_latency(self) -> None:
+        """Refuse a latency that no cut of the network meets now, not after the training."""
+        p = self.settings.pruning
+        if p.latency is not None and not (self.folder.path / PRUNED_FILE).exists():
+            model = build_model(self.settings, self.dataset).to(self.device, self.dtype)
+            batch = self.timed_batch.to(self.device)
+            LatencyBudget(model, lambda m: m(batch), self.stopwatch()).check(p.latency, p.scope)
+
+    @property
+    def timed_batch(self) -> Batch:
+        """What pruning to a latency takes times of: a training batch, since shapes matter only."""
+        return Batch.from_data_list(self.train[: self.settings.training.batch_size])
+
+    def stopwatch(self) -> Measure:
+        """What takes times."""
+        batch = self.timed_batch.to(self.device)
+        return TakingTurns(lambda m: m(batch))
 
     # ------------------------------------------------------------------ the stages
 
@@ -122,17 +153,21 @@ class Job(RunContext):
             "mean_epistemic_std_selected": float(sample_scores.uncertainty[chosen].mean()),
         }
 
-    @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, "pruned.safetensors")
+    @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, PRUNED_FILE)
     def prune_and_finetune(self) -> Outputs:
         """Prune in rounds while fine-tuning on the selected graphs, then compact."""
         model = self.load(TRAINED)
         with np.load(self.folder.path / CHOSEN, allow_pickle=False) as archive:
             selected, weights = archive["selected"].tolist(), archive["weights"]
+        # a run that is continued in the middle of this sees the same times, and so the same masks
+        stopwatch = Remembered(self.stopwatch(), self.folder.path / TIMES)
         rounds = PruningCallback(
             self.pruning,
             batches=DataLoader([self.train[i] for i in selected], 64),
             seed=self.settings.seed,
             loss=self.losses,
+            timed=self.timed_batch,
+            measure=stopwatch,
         )
         seconds = self.fit(
             "pruned",
@@ -145,7 +180,7 @@ class Job(RunContext):
         )
         apply_masks(model, rounds.keep)  # freeze=none let channels grow back
         small = compact(model)
-        self.save(self.calibrated(small), "pruned.safetensors")
+        self.save(self.calibrated(small), PRUNED_FILE)
         batch = Batch.from_data_list(self.dataset.split("test"))
         groups = model.channel_groups()
         keep = keep_masks(model, groups)
@@ -163,10 +198,28 @@ class Job(RunContext):
             "ledger": rows_of_ledger,
             "pruning": {
                 **asdict(self.settings.pruning),
+                "sparsity": self.settings.pruning.removed,
+                "round_to": rounds.round_to,
                 "channels_total": total,
                 "channels_removed": total - kept,
                 "groups": counts,
+                **self.latency_left(rounds),
             },
+        }
+
+    def latency_left(self, rounds: PruningCallback) -> dict[str, Any]:
+        """The budget, what was measured in the end, and what it was measured with."""
+        budget, share = rounds.latency, self.settings.pruning.latency
+        if budget is None or share is None:
+            return {}
+        left = budget.measured(rounds.keep)
+        return {
+            "latency_budget": share,
+            "latency_share_measured": left.share,
+            "latency_share_interval": [left.low, left.high],
+            "ms_per_channel": dict(budget.costs),
+            "latency_batch": self.timed_batch.num_graphs,
+            "latency_threads": torch.get_num_threads(),
         }
 
     @stage(4, "baseline", "Training the baseline further", DENSE, "dense.safetensors")
@@ -181,7 +234,7 @@ class Job(RunContext):
     def train_scratch(self) -> Outputs:
         """The compact shape, trained from scratch for all the steps."""
         t = self.settings.training
-        model = checkpoint.from_config(self.load("pruned.safetensors")).to(self.dtype)
+        model = checkpoint.from_config(self.load(PRUNED_FILE)).to(self.dtype)
         seconds = self.fit("scratch", model, self.train, t.max_epochs)
         more, lr = t.finetune_epochs, t.finetune_lr
         seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
@@ -191,7 +244,7 @@ class Job(RunContext):
     @stage(6, "evaluation", "Evaluating", PRUNED, "metrics.json", "predictions.npz")
     def evaluate(self) -> Outputs:
         """All models on the same test split, latencies in one run."""
-        paths = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
+        paths = {"dense": "dense.safetensors", "pruned": PRUNED_FILE}
         dense, selection, pruned = (self.outputs(n) for n in ("dense", "selection", "pruned"))
         seconds = {
             "dense": dense["train_seconds"] + self.outputs("baseline")["train_seconds"],
