@@ -18,18 +18,11 @@ from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError
 from egnn_prune.evaluation.force_uncertainty import force_bars
 from egnn_prune.evaluation.model_comparison import evaluate
-from egnn_prune.pipeline.build import build_model
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
-from egnn_prune.pruning import (
-    LatencyBudget,
-    TakingTurns,
-    apply_masks,
-    compact,
-    keep_masks,
-    ledger,
-)
-from egnn_prune.pruning.stopwatch import Measure, Remembered
+from egnn_prune.pipeline.timed_pruning import check_latency, latency_left, stopwatch, timed_batch
+from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
+from egnn_prune.pruning.stopwatch import Remembered
 from egnn_prune.report import comparison_table, write_report
 from egnn_prune.report.common.intervals import change_intervals
 from egnn_prune.report.run.tables import headline
@@ -78,7 +71,8 @@ def run(settings: Settings) -> Path:
         return folder.path
     job = Job(settings, folder, device)
     job.check_validation()
-    job.check_latency()
+    if not (folder.path / PRUNED_FILE).exists():
+        check_latency(job)
     job.train_dense()
     job.select_uncertain_graphs()
     job.prune_and_finetune()
@@ -104,24 +98,6 @@ class Job(RunContext):
                 f"{self.dataset.name} has {len(self.val)} validation graphs, and error bars are "
                 f"calibrated on {MIN_POINTS} or more; use more data or uncertainty.calibration=none"
             )
-
-    def check_latency(self) -> None:
-        """Refuse a latency that no cut of the network meets now, not after the training."""
-        p = self.settings.pruning
-        if p.latency is not None and not (self.folder.path / PRUNED_FILE).exists():
-            model = build_model(self.settings, self.dataset).to(self.device, self.dtype)
-            batch = self.timed_batch.to(self.device)
-            LatencyBudget(model, lambda m: m(batch), self.stopwatch()).check(p.latency, p.scope)
-
-    @property
-    def timed_batch(self) -> Batch:
-        """What pruning to a latency takes times of: a training batch, since shapes matter only."""
-        return Batch.from_data_list(self.train[: self.settings.training.batch_size])
-
-    def stopwatch(self) -> Measure:
-        """What takes times."""
-        batch = self.timed_batch.to(self.device)
-        return TakingTurns(lambda m: m(batch))
 
     # ------------------------------------------------------------------ the stages
 
@@ -160,14 +136,14 @@ class Job(RunContext):
         with np.load(self.folder.path / CHOSEN, allow_pickle=False) as archive:
             selected, weights = archive["selected"].tolist(), archive["weights"]
         # a run that is continued in the middle of this sees the same times, and so the same masks
-        stopwatch = Remembered(self.stopwatch(), self.folder.path / TIMES)
+        measure = Remembered(stopwatch(self), self.folder.path / TIMES)
         rounds = PruningCallback(
             self.pruning,
             batches=DataLoader([self.train[i] for i in selected], 64),
             seed=self.settings.seed,
             loss=self.losses,
-            timed=self.timed_batch,
-            measure=stopwatch,
+            timed=timed_batch(self),
+            measure=measure,
         )
         seconds = self.fit(
             "pruned",
@@ -203,23 +179,8 @@ class Job(RunContext):
                 "channels_total": total,
                 "channels_removed": total - kept,
                 "groups": counts,
-                **self.latency_left(rounds),
+                **latency_left(self, rounds),
             },
-        }
-
-    def latency_left(self, rounds: PruningCallback) -> dict[str, Any]:
-        """The budget, what was measured in the end, and what it was measured with."""
-        budget, share = rounds.latency, self.settings.pruning.latency
-        if budget is None or share is None:
-            return {}
-        left = budget.measured(rounds.keep)
-        return {
-            "latency_budget": share,
-            "latency_share_measured": left.share,
-            "latency_share_interval": [left.low, left.high],
-            "ms_per_channel": dict(budget.costs),
-            "latency_batch": self.timed_batch.num_graphs,
-            "latency_threads": torch.get_num_threads(),
         }
 
     @stage(4, "baseline", "Training the baseline further", DENSE, "dense.safetensors")

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -88,8 +89,8 @@ def channel_costs(
     Where the 95 % interval of the median lies below zero the cost is zero: removing these channels
     brings no time. Where it contains zero, time is too noisy to tell; the cost is then estimated
     from the multiply-accumulates, at what these cost where time told (or on average over the whole
-    network, where it told nowhere), within the interval. Groups of a kind share its cost in
-    proportion to their multiply-accumulates.
+    network, where it told nowhere), within the interval. Groups of a kind that differ share its
+    cost in proportion to their multiply-accumulates.
 
     Costs are what a channel brings *here*: they change as other groups shrink, so measure again
     between rounds. The numbers depend on nothing but the measurements.
@@ -113,34 +114,31 @@ def channel_costs(
     smaller = {name: _without(kept, part) for name, part in parts.items()}
     networks = {name: resized(model, masks) for name, masks in smaller.items()}
     times = measure({"": whole, **networks})
-    macs = count_macs(whole, run)[""]
-
-    def fewer(masks: dict[str, Tensor]) -> int:
-        return macs - count_macs(resized(model, masks), run)[""]
-
     saved = {
         name: median_interval([t - s for t, s in zip(times[""], times[name], strict=True)])
         for name in parts
     }
-    spared = {name: macs - count_macs(network, run)[""] for name, network in networks.items()}
-    certain = [name for name, (_, low, _) in saved.items() if low > 0]
-    base = sum(spared[name] for name in certain)
-    if base > 0:
-        per_mac = sum(saved[name][0] for name in certain) / base
-    else:  # nothing is certain: all the time, over all the work
-        per_mac = statistics.median(times[""]) / macs if macs else 0.0
+    macs = _Macs(model, kept, run)
+    per_mac = 0.0
+    if any(low <= 0 < high for _, low, high in saved.values()):
+        told = {name: smaller[name] for name, (_, low, _) in saved.items() if low > 0}
+        spared = sum(macs.spared(masks) for masks in told.values())
+        if spared > 0:
+            per_mac = sum(saved[name][0] for name in told) / spared
+        else:  # nothing is certain: all the time, over all the work
+            per_mac = statistics.median(times[""]) / max(1, macs.whole)
     prices, costs = [], {}
     for name, part in tqdm(parts.items(), "costs of channels", leave=False, delay=2):
         removed = {g.name: _gone(kept, smaller[name], g) for g in part}
-        price = _price(name, sum(removed.values()), saved[name], spared[name] * per_mac)
+        estimate = per_mac and per_mac * macs.spared(smaller[name])
+        price = _price(name, sum(removed.values()), saved[name], estimate)
         prices.append(price)
-        of_group = {g.name: 1 for g in part}
-        if price.price_ms and len(part) > 1:
-            of_group = {g.name: fewer(_without(kept, [g])) for g in part}
-        total = sum(of_group.values()) or 1
-        for g in part:
-            share = of_group[g.name] / total
-            costs[g.name] = price.price_ms * share / removed[g.name] if removed[g.name] else 0.0
+        work = {g.name: 1 for g in part}
+        if price.price_ms and len({_sizes(g) for g in part}) > 1:
+            work = {g.name: macs.spared(_without(kept, [g])) for g in part}
+        total = sum(work[n] for n in removed if removed[n]) or 1
+        for n, count in removed.items():
+            costs[n] = price.price_ms * work[n] / total / count if count else 0.0
     return ChannelCosts({g.name: costs[g.name] for g in groups}, prices)
 
 
@@ -159,6 +157,30 @@ def _price(name: str, removed: int, saved: tuple[float, float, float], estimate:
     if high <= 0 or not removed:
         return Price(name, removed, saved, "nothing", 0.0)
     return Price(name, removed, saved, "MACs", min(estimate, high))
+
+
+class _Macs:
+    """Counts what is spared when channels go, which takes a pass each time."""
+
+    def __init__(
+        self, model: Prunable, kept: dict[str, Tensor], run: Callable[[nn.Module], Any]
+    ) -> None:
+        self.model, self.kept, self.run = model, kept, run
+
+    @cached_property
+    def whole(self) -> int:
+        return self._of(self.kept)
+
+    def spared(self, masks: dict[str, Tensor]) -> int:
+        return self.whole - self._of(masks)
+
+    def _of(self, masks: dict[str, Tensor]) -> int:
+        return count_macs(resized(self.model, masks), self.run)[""]
+
+
+def _sizes(group: ChannelGroup) -> tuple[int, ...]:
+    """How many entries a channel owns in each tensor: groups that agree do the same work."""
+    return (group.n, *(m.index[0].numel() for m in group.members), len(group.members))
 
 
 def _ones(group: ChannelGroup) -> Tensor:

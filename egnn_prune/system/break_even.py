@@ -7,6 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: A share below this whose interval reaches 1 is a matter of noise, not of overhead.
+NOISY = 0.9
+
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The median and its 95 % interval, whatever the distribution.
@@ -75,7 +78,8 @@ class BreakEven:
         first = f"{' and '.join(gone)} are gone, but {what}" if gone else what
         told = math.isfinite(self.low + self.high)
         ends = f" (95 % interval {self.low:.2f} to {self.high:.2f})" if told else ""
-        return (
-            f"{first} takes {self.share:.2f} of the dense time{ends}: at this size the time is "
-            "overhead, not channels; prune more, use larger batches, or compile."
-        )
+        why = "at this size the time is overhead, not channels; prune more, use larger batches, or "
+        why += "compile"
+        if self.share < NOISY:
+            why = "times scatter too much to tell; measure again on a machine without other work"
+        return f"{first} takes {self.share:.2f} of the dense time{ends}: {why}."
