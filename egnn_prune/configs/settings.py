@@ -196,6 +196,9 @@ class TrainingSettings:
         "end with the weights that are best on validation; null: the last",
         choices=("val_mae", "val_mse", "val_force_mae"),
     )
+    recompute: bool = setting(
+        False, "egnn: compute messages again on the way back, for less memory and more time"
+    )
     scratch: bool = setting(True, "also train the compact shape from scratch")
 
 

@@ -95,6 +95,7 @@ def _network(s: Settings) -> Reasons:
     found: Reasons = {}
     if s.model.network == "irreps":
         found |= {f"model.{n}": "model.network=irreps has no such part" for n in GRAPH_NETWORK}
+        found["training.recompute"] = "it belongs to model.network=egnn"
     else:
         found |= {f"model.{n}": "it belongs to model.network=irreps" for n in ("copies", "lmax")}
         if not s.model.update_positions:

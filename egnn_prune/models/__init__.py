@@ -1,7 +1,7 @@
 """What gets pruned: the equivariant network, its read-outs, and both together."""
 
 from egnn_prune.models.egnn import EGNN
-from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths
+from egnn_prune.models.egnn_layer import EGNNLayer, EGNNOptions, LayerWidths, recompute_messages
 from egnn_prune.models.forces import (
     energies_and_member_forces,
     energies_member_forces_stress,
@@ -36,6 +36,7 @@ __all__ = [
     "energy_forces_stress",
     "force_prediction",
     "forces",
+    "recompute_messages",
 ]
 
 keep_freed_memory()  # or half of a fresh process's time goes into pages for its tensors

@@ -334,6 +334,25 @@ class EGNNLayer(nn.Module):
         return members + (linear_members("velocity_in", s) if self.drifts else [])
 
 
+def recompute_messages(model: nn.Module, on: bool = True) -> nn.Module:
+    """Let training compute the messages of a network's EGNN layers again instead of keeping them.
+
+    Where blocks of edges pay (see :func:`egnn_prune.models.edge_blocks.pays`), the memory of a
+    training step then no longer grows with edges x depth x width. Numbers stay the same.
+
+    Args:
+        model: any network; other layers stay as they are.
+        on: whether they are computed again.
+
+    Returns:
+        The same network.
+    """
+    for module in model.modules():
+        if isinstance(module, EGNNLayer):
+            module.recompute = on
+    return model
+
+
 def _hidden_group(name: str, n: int, kind: str) -> ChannelGroup:
     """The hidden channels of a two-layer network ``{name}_in``, gate, ``{name}_out``."""
     members = (

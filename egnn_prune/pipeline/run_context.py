@@ -28,6 +28,7 @@ from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import DataError, InputError
 from egnn_prune.evaluation.force_uncertainty import fit_likelier_bars, states_forces
 from egnn_prune.evaluation.predict import BATCH, graph_means, predict_all
+from egnn_prune.models import recompute_messages
 from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pruning import choose
 from egnn_prune.runs.run_folder import RunFolder
@@ -184,6 +185,7 @@ class RunContext:
         if t.monitor:  # models that are still to be pruned do not compete
             pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
             best = [KeepBest(t.monitor, lambda: all(p.finished for p in pruning))]
+        recompute_messages(model, t.recompute)
         steps = epochs * self.steps_per_epoch if steps is None else steps
         train = graph_batches(graphs, t.batch_size, weights)
         size = train.batch_size or 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from egnn_prune.models import edge_blocks
+from egnn_prune.models import edge_blocks, recompute_messages
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
 from egnn_prune.models.edge_blocks import block_edges, blocked_sums, pays
 from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums
@@ -200,10 +200,10 @@ def test_the_network_uses_blocks_where_they_pay(make_egnn, make_batch, assert_cl
     all_at_once = plain(batch)
     assert_close(out.x, all_at_once.x)
     assert_close(out.pos, all_at_once.pos)
-    for layer in model.layers:
-        layer.recompute = True
-    model(batch)
+    recompute_messages(model)(batch)
     assert calls == [False, False, True, True]
+    recompute_messages(model, False)(batch)
+    assert calls[4:] == [False, False]
 
 
 def test_gates_and_training_on_forces_see_all_edges(make_egnn, make_batch, calls):

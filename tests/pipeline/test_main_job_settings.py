@@ -15,6 +15,7 @@ from egnn_prune import data, load, load_estimator
 from egnn_prune.configs.settings import METHODS
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.models import EGNNLayer
 from egnn_prune.pipeline import run_context as run_context
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.selection import STRATEGIES
@@ -319,3 +320,15 @@ def test_one_budget_decides(tmp_path):
         run(tiny(tmp_path / "run", pruning__latency=0.6))
     with pytest.raises(ConfigError, match=r"pruning.latency must be above 0 and at most 1, not 0"):
         run(tiny(tmp_path / "run", pruning__latency=0.0))
+
+
+def test_messages_are_computed_again_where_the_settings_say_so(tmp_path, no_report, monkeypatch):
+    seen, fit = [], run_context.fit
+
+    def watched(task, *arguments, **keywords):
+        seen.extend(m.recompute for m in task.model.modules() if isinstance(m, EGNNLayer))
+        return fit(task, *arguments, **keywords)
+
+    monkeypatch.setattr(run_context, "fit", watched)
+    variant(tmp_path, None, training__recompute=True)
+    assert seen and all(seen)
