@@ -93,6 +93,7 @@ OTHER: dict[str, Any] = {
     "training.loss": "squared",
     "training.force_weight": 1.0,
     "training.monitor": "val_mae",
+    "training.recompute": True,
     "training.scratch": False,
     "steps": 3,
     "first_steps": 3,
