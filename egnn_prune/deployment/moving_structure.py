@@ -107,7 +107,9 @@ class MovingStructure:
             DataError: the atoms lie too far apart for a neighbour search, or too close.
         """
         graph = self.graph
-        cell, pbc = (graph[k].numpy()[0] for k in ("cell", "pbc")) if self._periodic else (None,) * 2
+        cell, pbc = (
+            (graph[k].numpy()[0] for k in ("cell", "pbc")) if self._periodic else (None,) * 2
+        )
         index, shift = self.edges(graph.pos.numpy(), cell, pbc)
         self._calls += 1
         if not self._recordable or not (self._compile or self._calls > RECORD_AFTER):
@@ -122,7 +124,9 @@ class MovingStructure:
         names, inputs = self._names[key], self._inputs(index, shift, record.shapes[1][1])
         values = record(*inputs)
         prediction = Prediction(*values[: len(fields(Prediction))])
-        rest = dict.fromkeys(PARTS) | dict(zip(names, values[len(fields(Prediction)) :], strict=True))
+        rest = dict.fromkeys(PARTS) | dict(
+            zip(names, values[len(fields(Prediction)) :], strict=True)
+        )
         return AtomPass(prediction, **rest)
 
     def _plain(self, index: Tensor, shift: Tensor | None, asked: dict[str, bool]) -> AtomPass:
@@ -151,9 +155,7 @@ class MovingStructure:
 
     # ------------------------------------------------------------------ recorded
 
-    def _record(
-        self, index: Tensor, shift: Tensor, asked: dict[str, bool]
-    ) -> RecordedPass | None:
+    def _record(self, index: Tensor, shift: Tensor, asked: dict[str, bool]) -> RecordedPass | None:
         """The pass, recorded with room for some more edges; ``None`` where it cannot be."""
         edges = index.shape[1]
         if not self._compile and edges > RECORD_EDGES:

@@ -50,6 +50,7 @@ class RecordedPass:
     ) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx  # seconds, which few need
 
+        self._fused = compiled
         self.shapes = [tensor.shape for tensor in inputs]
         self._weights = list(weights)
         self._state = self._versions()
@@ -57,7 +58,9 @@ class RecordedPass:
             with torch.no_grad():
                 graph = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
             self._constants, self._live = folded(graph)
-            self._run: Any = self._compiled(graph, inputs) if compiled else interpreted(graph, inputs)
+            self._run: Any = (
+                self._compiled(graph, inputs) if compiled else interpreted(graph, inputs)
+            )
         except Exception as error:  # tracers and compilers raise errors of every type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"the model's pass cannot be recorded: {reason}") from error
@@ -68,7 +71,7 @@ class RecordedPass:
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """What the function returns for these inputs."""
-        with torch.inference_mode():
+        with torch.no_grad() if self._fused else torch.inference_mode():
             found = self._run(*inputs) if self._live else ()
         outputs: list[Any] = list(self._constants)
         for place, value in zip(self._live, found, strict=True):
@@ -83,7 +86,7 @@ class RecordedPass:
         """The graph through ``torch.compile``; says how long that took."""
         start = time.perf_counter()
         program = torch.compile(graph, dynamic=False)
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's, about what it compiles
             program(*inputs)
         seconds = time.perf_counter() - start
