@@ -185,6 +185,10 @@ class PrunedCalculator(Calculator):
         self.compiled, self._warned = compiled, False
         self._moving: tuple[TrainedModel, MovingStructure] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles record passes of their own."""
+        return {**self.__dict__, "_moving": None}
+
     @property
     def extras(self) -> dict[str, Any]:
         """What was computed beyond ASE's properties, see :data:`EXTRAS`."""
