@@ -65,17 +65,16 @@ def records(calculator: PrunedCalculator) -> list[RecordedPass]:
     return list(calculator._moving[1]._records.values())
 
 
-@pytest.mark.parametrize("kind", METHODS)
-@pytest.mark.parametrize("build", [ethanol, crystal])
-def test_a_recorded_pass_says_what_the_model_says(kind, build):
+@pytest.mark.parametrize(("number", "kind"), enumerate(METHODS))
+def test_a_recorded_pass_says_what_the_model_says(number, kind):
+    build = (ethanol, crystal)[number % 2]
     calculator = PrunedCalculator(trained(kind), unit="eV", on_uncertain="ignore")
     checked_walk(calculator, build())
     assert records(calculator)
 
 
-@pytest.mark.parametrize("connection", ["linear", "elements"])
-def test_somebody_elses_potential(connection):
-    model = SinglePass(small_adopted.potential(self_connection=connection))
+def test_somebody_elses_potential():
+    model = SinglePass(small_adopted.potential(self_connection="elements"))
     calculator = PrunedCalculator(model, on_uncertain="ignore")
     checked_walk(calculator, crystal())
     assert records(calculator)
@@ -88,7 +87,7 @@ def test_without_a_cutoff():
     assert records(calculator)
 
 
-@pytest.mark.parametrize("cutoffs", [(3.0, 2.0), (2.0, 3.5), (None, 2.5)])
+@pytest.mark.parametrize("cutoffs", [(2.0, 3.5), (None, 2.5)])
 def test_networks_with_different_cutoffs(cutoffs):
     members = [network(options=EGNNOptions(radial=8, cutoff=cutoff)) for cutoff in cutoffs]
     calculator = PrunedCalculator(SinglePass(DeepEnsemble(members)), unit="eV")
@@ -115,19 +114,20 @@ def test_what_changes_in_place_is_noticed():
     atoms = ethanol()
     checked_walk(calculator, atoms)
     atoms.numbers[0] = 8
-    checked_walk(calculator, atoms)
+    checked_walk(calculator, atoms, 2)
     atoms.cell, atoms.pbc = [6.0, 6, 6], True
-    checked_walk(calculator, atoms)
+    checked_walk(calculator, atoms, 2)
     atoms.pbc[0] = False
-    checked_walk(calculator, atoms)
+    checked_walk(calculator, atoms, 2)
     atoms.pop()
-    checked_walk(calculator, atoms)
+    checked_walk(calculator, atoms, 4)
+    assert len(records(calculator)) == 1
     with torch.no_grad():  # the weights, as learning on the way changes them
         for weight in calculator.model.estimator.parameters():
             weight.mul_(1.1)
-    checked_walk(calculator, atoms)
+    checked_walk(calculator, atoms, 2)
     calculator.model = TrainedModel.load(trained("deep"), unit="eV")
-    checked_walk(calculator, atoms)
+    checked_walk(calculator, atoms, 2)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
