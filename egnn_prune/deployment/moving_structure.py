@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 #: Steps before a pass is recorded, which takes about as long as so many of them.
 RECORD_AFTER = 100
 #: Edges of the largest structure whose passes are recorded: beyond, arithmetic is what costs.
-RECORD_EDGES = 20_000
+RECORD_EDGES = 4_000
 #: By how much the room for edges grows when a structure gets denser.
 GROWTH = 1.25
 #: What a pass may find beside the prediction.
