@@ -65,7 +65,7 @@ def records(calculator: PrunedCalculator) -> list[RecordedPass]:
     return list(calculator._moving[1]._records.values())
 
 
-@pytest.mark.parametrize(("number", "kind"), enumerate(METHODS))
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(METHODS)))
 def test_a_recorded_pass_says_what_the_model_says(number, kind):
     build = (ethanol, crystal)[number % 2]
     calculator = PrunedCalculator(trained(kind), unit="eV", on_uncertain="ignore")
