@@ -185,6 +185,10 @@ class PrunedCalculator(Calculator):
         self.compiled, self._warned = compiled, False
         self._moving: tuple[TrainedModel, MovingStructure] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles record passes of their own."""
+        return {**self.__dict__, "_moving": None}
+
     @property
     def extras(self) -> dict[str, Any]:
         """What was computed beyond ASE's properties, see :data:`EXTRAS`."""
@@ -265,9 +269,10 @@ class PrunedCalculator(Calculator):
             DataError: it cannot be used.
         """
         structure: Any = self.atoms
-        model, moving = self._moving or (None, None)
-        known = model is self.model and moving.is_of(structure.numbers, structure.pbc)
-        if known and moving.has_cell(structure.cell.array):
+        moving = self._moving[1] if self._moving and self._moving[0] is self.model else None
+        if moving is not None and not moving.is_of(structure.numbers, structure.pbc):
+            moving = None
+        if moving is not None and moving.has_cell(structure.cell.array):
             wrong = moved_too_far(structure)
         else:
             wrong = problem(structure, self.model.elements)
@@ -280,7 +285,7 @@ class PrunedCalculator(Calculator):
                 f"the structure declares positions in {length}, but ASE's are in Angstrom; read it "
                 "with egnn_prune.ase.structures.read_structures, which converts them"
             )
-        if not known:
+        if moving is None:
             moving = self.model.moving(graph_of(structure), compiled=self.compiled)
             self._moving = (self.model, moving)
         moving.move(structure.positions, structure.cell.array)

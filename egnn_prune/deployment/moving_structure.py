@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 #: Steps before a pass is recorded, which takes about as long as so many of them.
 RECORD_AFTER = 100
 #: Edges of the largest structure whose passes are recorded: beyond, arithmetic is what costs.
-RECORD_EDGES = 20_000
+RECORD_EDGES = 4_000
 #: By how much the room for edges grows when a structure gets denser.
 GROWTH = 1.25
 #: What a pass may find beside the prediction.
@@ -63,8 +63,11 @@ class MovingStructure:
         batch = copy.copy(graph)
         batch.batch = graph_of_node(graph)
         batch.ptr = torch.tensor([0, len(graph.pos)])
-        networks: list[Any] = members_of(method.network)
-        self._base: Data = [network.prepared(batch.to(device)) for network in networks][0]
+        batch = batch.to(device)
+        prepared: list[Data] = [  # each checks
+            getattr(network, "prepared", copy.copy)(batch) for network in members_of(method.network)
+        ]
+        self._base = prepared[0]
         forget_edges(self._base)
         self._base.found_edges = False  # they are given, from here on
         self.cutoff = _cutoff(method.network)
@@ -107,8 +110,8 @@ class MovingStructure:
             DataError: the atoms lie too far apart for a neighbour search, or too close.
         """
         graph = self.graph
-        cell, pbc = (graph[k].numpy()[0] for k in ("cell", "pbc")) if self._periodic else (None,) * 2
-        index, shift = self.edges(graph.pos.numpy(), cell, pbc)
+        lattice = [graph[name].numpy()[0] for name in ("cell", "pbc") if name in graph]
+        index, shift = self.edges(graph.pos.numpy(), *lattice)
         self._calls += 1
         if not self._recordable or not (self._compile or self._calls > RECORD_AFTER):
             return self._plain(index, shift if self._periodic else None, asked)
@@ -121,9 +124,9 @@ class MovingStructure:
             self._records[key] = record
         names, inputs = self._names[key], self._inputs(index, shift, record.shapes[1][1])
         values = record(*inputs)
-        prediction = Prediction(*values[: len(fields(Prediction))])
-        rest = dict.fromkeys(PARTS) | dict(zip(names, values[len(fields(Prediction)) :], strict=True))
-        return AtomPass(prediction, **rest)
+        first = len(fields(Prediction))
+        rest = dict.fromkeys(PARTS) | dict(zip(names, values[first:], strict=True))
+        return AtomPass(Prediction(*values[:first]), **rest)
 
     def _plain(self, index: Tensor, shift: Tensor | None, asked: dict[str, bool]) -> AtomPass:
         """The pass as the model itself does it."""
@@ -151,9 +154,7 @@ class MovingStructure:
 
     # ------------------------------------------------------------------ recorded
 
-    def _record(
-        self, index: Tensor, shift: Tensor, asked: dict[str, bool]
-    ) -> RecordedPass | None:
+    def _record(self, index: Tensor, shift: Tensor, asked: dict[str, bool]) -> RecordedPass | None:
         """The pass, recorded with room for some more edges; ``None`` where it cannot be."""
         edges = index.shape[1]
         if not self._compile and edges > RECORD_EDGES:

@@ -20,6 +20,20 @@ from tqdm import tqdm
 
 from egnn_prune.errors import ConfigError
 
+aten: Any = torch.ops.aten
+#: Tensors of one number, whatever is in the tensor that they are made like.
+FILLED = {aten.new_zeros.default: 0, aten.new_ones.default: 1, aten.ones_like.default: 1}
+FILLED[aten.zeros_like.default] = 0
+# the tracer takes SiLU's derivative apart, into eight operations; under another name it does not
+_LIBRARY = torch.library.Library("egnn_prune", "FRAGMENT")
+_LIBRARY.define("silu_backward(Tensor slope, Tensor x) -> Tensor")
+_LIBRARY.impl(
+    "silu_backward",
+    lambda slope, x: aten.silu_backward.default(slope, x),
+    "CompositeExplicitAutograd",
+)
+WHOLE: Any = {aten.silu_backward.default: torch.ops.egnn_prune.silu_backward.default}
+
 #: A function of tensors that returns tensors.
 Function = Callable[..., Sequence[Tensor]]
 
@@ -50,14 +64,17 @@ class RecordedPass:
     ) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx  # seconds, which few need
 
+        self._fused = compiled
         self.shapes = [tensor.shape for tensor in inputs]
         self._weights = list(weights)
         self._state = self._versions()
         try:
             with torch.no_grad():
-                graph = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
+                graph = make_fx(function, WHOLE, "real", _allow_non_fake_inputs=True)(*inputs)
             self._constants, self._live = folded(graph)
-            self._run: Any = self._compiled(graph, inputs) if compiled else interpreted(graph, inputs)
+            self._run: Any = (
+                self._compiled(graph, inputs) if compiled else interpreted(graph, inputs)
+            )
         except Exception as error:  # tracers and compilers raise errors of every type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"the model's pass cannot be recorded: {reason}") from error
@@ -68,7 +85,7 @@ class RecordedPass:
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """What the function returns for these inputs."""
-        with torch.inference_mode():
+        with torch.no_grad() if self._fused else torch.inference_mode():
             found = self._run(*inputs) if self._live else ()
         outputs: list[Any] = list(self._constants)
         for place, value in zip(self._live, found, strict=True):
@@ -83,7 +100,7 @@ class RecordedPass:
         """The graph through ``torch.compile``; says how long that took."""
         start = time.perf_counter()
         program = torch.compile(graph, dynamic=False)
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's, about what it compiles
             program(*inputs)
         seconds = time.perf_counter() - start
@@ -121,6 +138,8 @@ def folded(graph: fx.GraphModule) -> tuple[list[Tensor | None], list[int]]:
     Raises:
         ConfigError: something is drawn at random.
     """
+    for node in graph.graph.nodes:
+        node.target = {v: k for k, v in WHOLE.items()}.get(node.target, node.target)
     values = _constants(graph)
     for number, (node, value) in enumerate(values.items()):
         if node.op != "get_attr" and isinstance(value, Tensor):
@@ -156,14 +175,21 @@ def _constants(graph: fx.GraphModule) -> dict[fx.Node, Any]:
             known = [values[n] for n in node.all_input_nodes if n in values]
             if _writes(node):
                 written |= {v.untyped_storage().data_ptr() for v in known if isinstance(v, Tensor)}
+            elif node.target in FILLED and "val" in node.meta:
+                like = node.meta["val"]
+                values[node] = torch.full(
+                    like.shape, FILLED[node.target], dtype=like.dtype, device=like.device
+                )
             elif len(known) == len(node.all_input_nodes):
                 args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
                 values[node] = node.target(*args, **kwargs)
-    return {
-        node: value
-        for node, value in values.items()
-        if not isinstance(value, Tensor) or value.untyped_storage().data_ptr() not in written
-    }
+    constants: dict[fx.Node, Any] = {}
+    for node, value in values.items():  # in their order: what is read of a written one is none
+        whole = all(n in constants for n in node.all_input_nodes) or node.target in FILLED
+        own = isinstance(value, Tensor) and value.untyped_storage().data_ptr() in written
+        if whole and not own:
+            constants[node] = value
+    return constants
 
 
 def _once(graph: fx.GraphModule) -> None:

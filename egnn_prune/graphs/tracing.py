@@ -1,4 +1,4 @@
-"""Whether models may read values, and whether they have to: what was checked is not checked again."""
+"""Whether models may read values, and whether they have to check them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def has_values() -> bool:
 
 
 def must_check() -> bool:
-    """Whether a batch has to be checked: its values can be read, and nobody did (:func:`checked`)."""
+    """Whether a batch has to be checked: it can be, and nobody did before (:func:`checked`)."""
     return has_values() and not getattr(_STATE, "checked", False)
 
 
