@@ -96,6 +96,7 @@ def edge_block(
     geometry = Geometry(SquaredDistance(), 1e-3)
     leaves = [t for t in (*inputs, *weights) if t is not None]
     arguments = (inputs, weights, geometry, source, target)
+    functions: dict[str, Callable[..., tuple[Tensor, Tensor | None]]]
     functions = {"plain": edge_sums, "kernels": kernels.edge_sums}
 
     def both(name: str) -> tuple[Tensor, ...]:

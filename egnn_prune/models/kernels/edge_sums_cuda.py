@@ -87,12 +87,12 @@ class EdgeSums(torch.autograd.Function):
     """Kernels forward and backward; the plain version where gradients need gradients."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, setting: Setting, source: Tensor, target: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Run the forward kernel."""
         tensors = tuple(None if t is None else t.contiguous() for t in tensors)
-        inputs, weights = EdgeInputs(*tensors[:FIELDS]), EdgeWeights(*tensors[FIELDS:])
+        inputs, weights = split(tensors)
         nodes = torch.arange(inputs.to_target.shape[0] + 1, device=target.device)
         begin_of = torch.searchsorted(target, nodes)
         sizes = sizes_of(inputs, weights)
@@ -124,7 +124,7 @@ class EdgeSums(torch.autograd.Function):
         return received, moved
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_received: Tensor | None, grad_moved: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Run the backward kernel, or differentiate the plain version."""
@@ -146,7 +146,7 @@ def differentiable(
     source, target, _, *tensors = ctx.saved_tensors
     # aliases: one input may depend on another, as the envelope on positions, which is not our part
     fresh = [None if t is None else t.view_as(t) for t in tensors]
-    inputs, weights = EdgeInputs(*fresh[:FIELDS]), EdgeWeights(*fresh[FIELDS:])
+    inputs, weights = split(fresh)
     enabled, dtype = ctx.autocast
     with torch.autocast(source.device.type, dtype=dtype, enabled=enabled):
         sums = plain_edge_sums(inputs, weights, ctx.setting.geometry, source, target)
@@ -174,7 +174,7 @@ def by_kernel(
 ) -> list[Tensor | None]:
     """Gradients of all tensors that are wanted."""
     source, target, begin_of, *tensors = saved
-    inputs, weights = EdgeInputs(*tensors[:FIELDS]), EdgeWeights(*tensors[FIELDS:])
+    inputs, weights = split(tensors)
     sizes = sizes_of(inputs, weights)
     if grad_received is None:
         grad_received = inputs.to_target.new_zeros(sizes.nodes, sizes.message)
@@ -186,15 +186,14 @@ def by_kernel(
         return None if t is None else t.new_zeros(*copies, *t.shape, dtype=torch.float32)
 
     # what the kernel passes through on its way is always there; the rest on demand
-    asked = EdgeInputs(*wanted[:FIELDS])
-    grads = EdgeInputs(
-        *(
-            zeros(t) if yes or name.startswith("to_") else None
-            for name, t, yes in zip(EdgeInputs._fields, inputs, asked, strict=True)
-        )
-    )
     some = any(wanted[FIELDS:])
-    weight_grads = EdgeWeights(*(zeros(t, programs) if some else None for t in weights))
+    grads, weight_grads = split(
+        [
+            zeros(t) if yes or name.startswith("to_") else None
+            for name, t, yes in zip(EdgeInputs._fields, inputs, wanted[:FIELDS], strict=True)
+        ]
+        + [zeros(t, programs) if some else None for t in weights]
+    )
 
     def launch(
         grads: EdgeInputs,
@@ -229,13 +228,18 @@ def by_kernel(
         senders, order = source.sort(stable=True)
         nodes = torch.arange(sizes.nodes + 1, device=source.device)
         rows = grads._replace(shift=None, attr=None, envelope=None)
-        nothing = EdgeWeights(*(None for _ in weights))  # type: ignore[arg-type]
-        launch(rows, nothing, order, torch.searchsorted(senders, nodes), False)
+        _, no_weights = split([None] * len(tensors))
+        launch(rows, no_weights, order, torch.searchsorted(senders, nodes), False)
     found = [*grads, *(None if g is None else g.sum(0) for g in weight_grads)]
     return [
         g.to(t.dtype) if yes and g is not None and t is not None else None
         for g, t, yes in zip(found, tensors, wanted, strict=True)
     ]
+
+
+def split(tensors: Any) -> tuple[EdgeInputs, EdgeWeights]:
+    """Inputs and weights of one list of both."""
+    return EdgeInputs(*tensors[:FIELDS]), EdgeWeights(*tensors[FIELDS:])
 
 
 def sizes_of(inputs: EdgeInputs, weights: EdgeWeights) -> Sizes:
