@@ -141,7 +141,11 @@ def forces(p: Problem, precision: str | None = None, training: bool = False) -> 
     pos = inputs.pos.requires_grad_()
     r2 = (pos[p.target] - pos[p.source]).square().sum(-1, keepdim=True)
     inputs = inputs._replace(envelope=torch.exp(-r2))
-    learnt = [t.requires_grad_(training) for t in weights if t is not None]
+    # the radial weights are some columns of the first layer's, as in a network
+    learnt = torch.cat([weights.radial, weights.radial], dim=1).requires_grad_(training)
+    weights = weights._replace(
+        radial=learnt[:, weights.radial.shape[1] :], out=weights.out.requires_grad_(training)
+    )
     if precision is None:
         received, _ = edge_sums(inputs, weights, p.geometry, p.source, p.target)
     else:
@@ -154,7 +158,7 @@ def forces(p: Problem, precision: str | None = None, training: bool = False) -> 
     (force,) = torch.autograd.grad(energy, pos, create_graph=training)
     if not training:
         return [force]
-    return [force, *torch.autograd.grad(force.square().sum(), learnt[:3])]
+    return [force, *torch.autograd.grad(force.square().sum(), [learnt, weights.out])]
 
 
 def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

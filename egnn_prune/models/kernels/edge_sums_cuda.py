@@ -91,8 +91,7 @@ class EdgeSums(torch.autograd.Function):
         ctx: Any, setting: Setting, source: Tensor, target: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Run the forward kernel."""
-        tensors = tuple(None if t is None else t.contiguous() for t in tensors)
-        inputs, weights = split(tensors)
+        inputs, weights = split(dense(tensors))
         nodes = torch.arange(inputs.to_target.shape[0] + 1, device=target.device)
         begin_of = torch.searchsorted(target, nodes)
         sizes = sizes_of(inputs, weights)
@@ -120,6 +119,7 @@ class EdgeSums(torch.autograd.Function):
             torch.is_autocast_enabled(x.device.type),
             torch.get_autocast_dtype(x.device.type),
         )
+        # as they came: copies would have no history for second derivatives to follow
         ctx.save_for_backward(source, target, begin_of, *tensors)
         return received, moved
 
@@ -174,7 +174,7 @@ def by_kernel(
 ) -> list[Tensor | None]:
     """Gradients of all tensors that are wanted."""
     source, target, begin_of, *tensors = saved
-    inputs, weights = split(tensors)
+    inputs, weights = split(dense(tensors))
     sizes = sizes_of(inputs, weights)
     if grad_received is None:
         grad_received = inputs.to_target.new_zeros(sizes.nodes, sizes.message)
@@ -235,6 +235,11 @@ def by_kernel(
         g.to(t.dtype) if yes and g is not None and t is not None else None
         for g, t, yes in zip(found, tensors, wanted, strict=True)
     ]
+
+
+def dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Row after row in memory, as the kernels read."""
+    return [None if t is None else t.contiguous() for t in tensors]
 
 
 def split(tensors: Any) -> tuple[EdgeInputs, EdgeWeights]:
