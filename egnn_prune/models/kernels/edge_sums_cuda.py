@@ -18,8 +18,8 @@ from egnn_prune.models.kernels.edge_tile import Gaussians, Sizes
 
 #: Nodes of a program: the fewest rows that a tensor core takes.
 NODES = 16
-#: Edges of a tile, which in the forward pass may be twice as many with this much shared memory.
-EDGES, ROOMY = 32, 140 * 1024
+#: Edges of a tile, and hidden channels at a time: more need more registers than there are.
+EDGES, STEP = 32, 16
 #: Programs of the backward pass for each multiprocessor; each has a copy of the weights' gradients.
 PROGRAMS = 2
 FIELDS = len(EdgeInputs._fields)
@@ -111,7 +111,7 @@ class EdgeSums(torch.autograd.Function):
                     target,
                     begin_of,
                     sizes,
-                    **tile_of(sizes, setting, x.device, edges_of_forward(x.device)),
+                    **tile_of(sizes, setting, x.device),
                 )
         ctx.set_materialize_grads(False)
         ctx.setting = setting
@@ -219,7 +219,7 @@ def by_kernel(
                 sizes,
                 BY_SOURCE=order is not None,
                 SCATTER=scatter,
-                **tile_of(sizes, setting, target.device, EDGES),
+                **tile_of(sizes, setting, target.device),
             )
 
     if sizes.nodes:
@@ -285,26 +285,18 @@ def columns(width: int) -> int:
     return max(16, int(triton.next_power_of_2(width)))
 
 
-def tile_of(sizes: Sizes, setting: Setting, device: torch.device, edges: int) -> dict[str, Any]:
+def tile_of(sizes: Sizes, setting: Setting, device: torch.device) -> dict[str, Any]:
     """The shapes of tiles, and how many threads share one: chosen by the registers they need."""
     interpreted = device.type != "cuda"
     precision = {"float32": "tf32x3", "bfloat16": "rounded" if interpreted else "bfloat16"}
     return {
         "NODES": NODES,
-        "EDGES": edges,
+        "EDGES": EDGES,
         "MESSAGE": columns(sizes.message),
         "DIMS": columns(sizes.dims),
         "FEATURES": columns(sizes.features),
-        "STEP": 16 if max(sizes.edge, sizes.position) <= 16 else 32,
+        "STEP": STEP,
         "PRECISION": precision.get(setting.precision, setting.precision),
         "num_warps": 8,
-        "num_stages": 2,
+        "num_stages": 1,
     }
-
-
-def edges_of_forward(device: torch.device) -> int:
-    """Edges of a tile of the forward pass: more of them need more shared memory."""
-    if device.type != "cuda":
-        return EDGES
-    memory = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return 2 * EDGES if memory >= ROOMY else EDGES
