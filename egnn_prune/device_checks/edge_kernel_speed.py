@@ -96,7 +96,8 @@ def edge_block(
     geometry = Geometry(SquaredDistance(), 1e-3)
     leaves = [t for t in (*inputs, *weights) if t is not None]
     arguments = (inputs, weights, geometry, source, target)
-    functions = {"plain": edge_sums, "kernels": kernels.edge_sums}
+    functions: dict[str, Callable[..., tuple[Tensor, Tensor | None]]]
+    functions = {"plain": edge_sums, "kernels": kernels.use()(kernels.edge_sums)}
 
     def both(name: str) -> tuple[Tensor, ...]:
         received, moved = functions[name](*arguments)
@@ -133,20 +134,18 @@ def networks(context: CheckContext, found: Found, label: str, edges: int, hidden
         h, pos, _ = ours.features(batch.x, batch.pos, batch.edge_index, graph)
         return h, pos
 
-    def run_plain() -> tuple[Tensor, Tensor]:
-        with kernels.switched_off():
-            return run_ours()
+    run_plain, run_kernels = kernels.use(False)(run_ours), kernels.use()(run_ours)
 
     forwards: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
         "textbook": partial(theirs, batch.x, batch.pos, batch.edge_index),
         "compiled": partial(compiled, batch.x, batch.pos, batch.edge_index),
         "plain": run_plain,
-        "kernels": run_ours,
+        "kernels": run_kernels,
     }
     models = {"textbook": theirs, "compiled": theirs, "plain": ours, "kernels": ours}
     with torch.no_grad():
         expected = [t.double() for t in run_plain()]
-        found[f"{label} deviation"] = deviation(run_ours(), expected)
+        found[f"{label} deviation"] = deviation(run_kernels(), expected)
     tolerance = TOLERANCES["float32"]
     require(found[f"{label} deviation"] <= tolerance, f"{label}: kernels and plain version differ")
     for kind in ("infer", "train"):

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,16 +100,23 @@ def problem(case: Case, device: torch.device) -> Problem:
     return Problem(inputs, weights, geometry, source.to(device), target.to(device), seeds)
 
 
+def in_precision(p: Problem, dtype: torch.dtype) -> tuple[EdgeInputs, EdgeWeights]:
+    """Copies without a history."""
+
+    def cast(group: Any) -> Any:
+        return type(group)(*(None if t is None else t.detach().to(dtype) for t in group))
+
+    return cast(p.inputs), cast(p.weights)
+
+
 def values_and_gradients(
     p: Problem, precision: str | None = None, deterministic: bool = False
 ) -> list[Tensor]:
     """Of the plain version in double precision, or of the kernels in a given one."""
     dtype = torch.float64 if precision is None else torch.float32
 
-    def leaf(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.detach().to(dtype).requires_grad_()
-
-    inputs, weights = EdgeInputs(*map(leaf, p.inputs)), EdgeWeights(*map(leaf, p.weights))
+    inputs, weights = in_precision(p, dtype)
+    leaves = [t.requires_grad_() for t in (*inputs, *weights) if t is not None]
     if precision is None:
         sums = edge_sums(inputs, weights, p.geometry, p.source, p.target)
     else:
@@ -118,7 +126,6 @@ def values_and_gradients(
             inputs, weights, p.geometry, p.source, p.target, precision, deterministic
         )
     outputs = [y for y in sums if y is not None]
-    leaves = [t for t in (*inputs, *weights) if t is not None]
     seeds = [s.to(dtype) for s in p.seeds]
     return [*outputs, *torch.autograd.grad(outputs, leaves, seeds)]
 
@@ -130,14 +137,15 @@ def forces(p: Problem, precision: str | None = None, training: bool = False) -> 
     training weights are frozen, as in dynamics.
     """
     dtype = torch.float64 if precision is None else torch.float32
-    inputs, weights = (
-        type(group)(*(None if t is None else t.detach().to(dtype) for t in group))
-        for group in (p.inputs, p.weights)
-    )
+    inputs, weights = in_precision(p, dtype)
     pos = inputs.pos.requires_grad_()
     r2 = (pos[p.target] - pos[p.source]).square().sum(-1, keepdim=True)
     inputs = inputs._replace(envelope=torch.exp(-r2))
-    learnt = [t.requires_grad_(training) for t in weights if t is not None]
+    # the radial weights are some columns of the first layer's, as in a network
+    learnt = torch.cat([weights.radial, weights.radial], dim=1).requires_grad_(training)
+    weights = weights._replace(
+        radial=learnt[:, weights.radial.shape[1] :], out=weights.out.requires_grad_(training)
+    )
     if precision is None:
         received, _ = edge_sums(inputs, weights, p.geometry, p.source, p.target)
     else:
@@ -150,7 +158,7 @@ def forces(p: Problem, precision: str | None = None, training: bool = False) -> 
     (force,) = torch.autograd.grad(energy, pos, create_graph=training)
     if not training:
         return [force]
-    return [force, *torch.autograd.grad(force.square().sum(), learnt[:3])]
+    return [force, *torch.autograd.grad(force.square().sum(), [learnt, weights.out])]
 
 
 def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -173,20 +181,20 @@ def deviations(device: torch.device) -> dict[str, dict[str, float]]:
         given = problem(case, device)
         expected = values_and_gradients(given)
         found[name] = {"float32": deviation(values_and_gradients(given, "float32"), expected)}
-    case, *_ = CASES
-    given = problem(CASES[case], device)
+    first, *_ = CASES
+    given = problem(CASES[first], device)
     expected = values_and_gradients(given)
     runs = [values_and_gradients(given, "float32", deterministic=True) for _ in range(2)]
-    found[case]["deterministic"] = deviation(runs[0], expected)
+    found[first]["deterministic"] = deviation(runs[0], expected)
     for what, training in (("forces", False), ("forces in training", True)):
-        found[case][what] = deviation(
+        found[first][what] = deviation(
             forces(given, "float32", training), forces(given, None, training)
         )
     same = all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-    found[case]["two runs"] = 0.0 if same else 1.0
+    found[first]["two runs"] = 0.0 if same else 1.0
     # the interpreter knows no TF32
     for precision in ("tf32", "bfloat16") if device.type == "cuda" else ("bfloat16",):
-        found[case][precision] = deviation(values_and_gradients(given, precision), expected)
+        found[first][precision] = deviation(values_and_gradients(given, precision), expected)
     return found
 
 
@@ -202,10 +210,10 @@ def edge_kernels(context: CheckContext, found: Found) -> None:
         raise Skipped(
             "needs Triton and a GPU of compute capability 8.0, or TRITON_INTERPRET=1 on the CPU"
         )
-    for case, numbers in deviations(context.device).items():
+    for name, numbers in deviations(context.device).items():
         for what, value in numbers.items():
             found[what] = max(value, found.get(what, 0.0))
-            require(value <= limit(what), f"{case}, {what}: {value:.1e} from the plain version")
+            require(value <= limit(what), f"{name}, {what}: {value:.1e} from the plain version")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,16 @@ def arguments(dtype: torch.dtype = torch.float32, case: Case | None = None) -> t
 def test_on_the_cpu_there_are_no_kernels():
     assert not kernels.available(CPU)
     assert kernels.available(CPU, interpreted=True) == HAS_TRITON
-    with kernels.switched_off():
-        assert not kernels.available(CPU, interpreted=True)
+
+
+def test_the_kernels_have_to_be_asked_for():
+    given = arguments()[:3]
+    assert not kernels.pays(*given, interpreted=True)
+    with kernels.use():
+        assert kernels.pays(*given, interpreted=True) == HAS_TRITON
+        assert not kernels.pays(*given)
+        with kernels.use(False):
+            assert not kernels.pays(*given, interpreted=True)
 
 
 def test_what_the_kernels_cannot_compute_they_leave():
@@ -92,7 +100,8 @@ def test_what_the_kernels_cannot_compute_they_leave():
     assert not kernels.suits(*given[:2], bessel)
     assert not kernels.suits(*arguments(case=Case(5, 200, 5))[:3])
     for doubtful in (arguments(torch.float64), (*given[:2], bessel, *given[3:])):
-        got = kernels.edge_sums(*doubtful, interpreted=True)
+        with kernels.use():
+            got = kernels.edge_sums(*doubtful, interpreted=True)
         assert all(map(torch.equal, got, edge_sums(*doubtful)))
 
 

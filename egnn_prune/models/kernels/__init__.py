@@ -2,11 +2,15 @@
 
 The kernels recompute what they need and store nothing edge-sized. They stand in files of their own,
 which are imported when they are first used: where Triton is missing, never.
+
+They have to be asked for (:func:`use`, or ``EGNN_PRUNE_KERNELS=1``): their numbers are tested, but
+whether they are faster on a GPU is for ``scripts/check_cuda.py`` to say there.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,11 +25,11 @@ from egnn_prune.models.edge_sums import edge_sums as plain_edge_sums
 
 #: Widest messages, radial functions and dimensions that a tile has room for.
 WIDEST = {"message": 128, "features": 64, "dims": 16}
-_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
+_used: ContextVar[bool] = ContextVar("used", default=os.environ.get("EGNN_PRUNE_KERNELS") == "1")
 #: Tensor cores that know TF32 and bfloat16 begin here (Ampere).
 CAPABILITY = (8, 0)
 
-__all__ = ["available", "edge_sums", "pays", "suits", "switched_off"]
+__all__ = ["available", "edge_sums", "pays", "suits", "use"]
 
 
 @cache
@@ -39,13 +43,18 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 @contextmanager
-def switched_off() -> Iterator[None]:
-    """The plain version everywhere, to compare with."""
-    token = _switched_off.set(True)
+def use(yes: bool = True) -> Iterator[None]:
+    """Within this context, and this thread, networks take the kernels where they can, or do not.
+
+    Example:
+        >>> with kernels.use():
+        ...     out = network(batch.to("cuda"))
+    """
+    token = _used.set(yes)
     try:
         yield
     finally:
-        _switched_off.reset(token)
+        _used.reset(token)
 
 
 def available(device: torch.device, interpreted: bool = False) -> bool:
@@ -56,7 +65,7 @@ def available(device: torch.device, interpreted: bool = False) -> bool:
         interpreted: on the CPU, by Triton's interpreter (``TRITON_INTERPRET=1`` before Triton is
             imported): to test them, thousands of times slower than the plain version.
     """
-    if _switched_off.get() or not _triton():
+    if not _triton():
         return False
     if device.type != "cuda":
         return interpreted and device.type == "cpu"
@@ -83,9 +92,9 @@ def suits(inputs: EdgeInputs, weights: EdgeWeights, geometry: Geometry) -> bool:
 def pays(
     inputs: EdgeInputs, weights: EdgeWeights, geometry: Geometry, interpreted: bool = False
 ) -> bool:
-    """Whether :func:`edge_sums` uses the kernels; see :func:`available` and :func:`suits`."""
+    """Whether :func:`edge_sums` takes the kernels: asked for, :func:`available`, :func:`suits`."""
     device = inputs.to_target.device
-    return available(device, interpreted) and suits(inputs, weights, geometry)
+    return _used.get() and available(device, interpreted) and suits(inputs, weights, geometry)
 
 
 def edge_sums(

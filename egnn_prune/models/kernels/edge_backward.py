@@ -25,40 +25,40 @@ from egnn_prune.models.kernels.edge_tile import (
 
 
 @triton.jit
-def add_rows(  # type: ignore[no-untyped-def]
+def add_rows(
     x: tl.tensor,
     row: tl.tensor,
     column: tl.tensor,
     width: tl.tensor,
     live: tl.tensor,
     value: tl.tensor,
-):
+) -> None:
     """``x[row, column] += value``."""
     inside = live[:, None] & (column < width)[None, :]
     tl.atomic_add(x + row[:, None] * width + column[None, :], value, mask=inside, sem="relaxed")
 
 
 @triton.jit
-def add_vector(x: tl.tensor, column: tl.tensor, width: tl.tensor, value: tl.tensor):  # type: ignore[no-untyped-def]
+def add_vector(x: tl.tensor, column: tl.tensor, width: tl.tensor, value: tl.tensor) -> None:
     """``x[column] += value``."""
     tl.atomic_add(x + column, value, mask=column < width, sem="relaxed")
 
 
 @triton.jit
-def slope(x: tl.tensor):  # type: ignore[no-untyped-def]
+def slope(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """silu(x) and its derivative."""
     s = tl.sigmoid(x)
     return x * s, s + x * s * (1.0 - s)
 
 
 @triton.jit
-def d_squared_distance(  # type: ignore[no-untyped-def]
+def d_squared_distance(
     gaussians: Gaussians,
     r2: tl.tensor,
     d_features: tl.tensor,
     sizes: Sizes,
     FEATURES: tl.constexpr,
-):
+) -> tl.tensor:
     """From the derivatives of the radial functions to that of r^2, ``[EDGES]``."""
     column = tl.arange(0, FEATURES)
     d_radial = tl.where((column < sizes.radial)[None, :], d_features, 0.0)
@@ -72,7 +72,7 @@ def d_squared_distance(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def edge_backward(  # type: ignore[no-untyped-def]
+def edge_backward(
     grad_received: tl.tensor,
     grad_moved: tl.tensor,
     grads: EdgeInputs,
@@ -95,7 +95,7 @@ def edge_backward(  # type: ignore[no-untyped-def]
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """Each program takes every so many-th tile of nodes with its edges, ``EDGES`` at a time.
 
     By target, a program owns the rows of its nodes as receivers, and adds to the rows of senders,

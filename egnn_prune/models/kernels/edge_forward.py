@@ -21,7 +21,7 @@ from egnn_prune.models.kernels.edge_tile import (
 
 
 @triton.jit
-def edge_forward(  # type: ignore[no-untyped-def]
+def edge_forward(
     received: tl.tensor,
     moved: tl.tensor,
     inputs: EdgeInputs,
@@ -39,7 +39,7 @@ def edge_forward(  # type: ignore[no-untyped-def]
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """One program sums the incoming edges of ``NODES`` nodes, ``EDGES`` at a time.
 
     No two programs write to the same node, so that the sums are the same in every run.

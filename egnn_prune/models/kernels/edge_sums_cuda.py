@@ -18,8 +18,8 @@ from egnn_prune.models.kernels.edge_tile import Gaussians, Sizes
 
 #: Nodes of a program: the fewest rows that a tensor core takes.
 NODES = 16
-#: Edges of a tile, which in the forward pass may be twice as many with this much shared memory.
-EDGES, ROOMY = 32, 140 * 1024
+#: Edges of a tile, and hidden channels at a time: more need more registers than there are.
+EDGES, STEP = 32, 16
 #: Programs of the backward pass for each multiprocessor; each has a copy of the weights' gradients.
 PROGRAMS = 2
 FIELDS = len(EdgeInputs._fields)
@@ -87,12 +87,11 @@ class EdgeSums(torch.autograd.Function):
     """Kernels forward and backward; the plain version where gradients need gradients."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, setting: Setting, source: Tensor, target: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Run the forward kernel."""
-        tensors = tuple(None if t is None else t.contiguous() for t in tensors)
-        inputs, weights = EdgeInputs(*tensors[:FIELDS]), EdgeWeights(*tensors[FIELDS:])
+        inputs, weights = split(dense(tensors))
         nodes = torch.arange(inputs.to_target.shape[0] + 1, device=target.device)
         begin_of = torch.searchsorted(target, nodes)
         sizes = sizes_of(inputs, weights)
@@ -112,7 +111,7 @@ class EdgeSums(torch.autograd.Function):
                     target,
                     begin_of,
                     sizes,
-                    **tile_of(sizes, setting, x.device, edges_of_forward(x.device)),
+                    **tile_of(sizes, setting, x.device),
                 )
         ctx.set_materialize_grads(False)
         ctx.setting = setting
@@ -120,11 +119,12 @@ class EdgeSums(torch.autograd.Function):
             torch.is_autocast_enabled(x.device.type),
             torch.get_autocast_dtype(x.device.type),
         )
+        # as they came: copies would have no history for second derivatives to follow
         ctx.save_for_backward(source, target, begin_of, *tensors)
         return received, moved
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_received: Tensor | None, grad_moved: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Run the backward kernel, or differentiate the plain version."""
@@ -146,7 +146,7 @@ def differentiable(
     source, target, _, *tensors = ctx.saved_tensors
     # aliases: one input may depend on another, as the envelope on positions, which is not our part
     fresh = [None if t is None else t.view_as(t) for t in tensors]
-    inputs, weights = EdgeInputs(*fresh[:FIELDS]), EdgeWeights(*fresh[FIELDS:])
+    inputs, weights = split(fresh)
     enabled, dtype = ctx.autocast
     with torch.autocast(source.device.type, dtype=dtype, enabled=enabled):
         sums = plain_edge_sums(inputs, weights, ctx.setting.geometry, source, target)
@@ -174,7 +174,7 @@ def by_kernel(
 ) -> list[Tensor | None]:
     """Gradients of all tensors that are wanted."""
     source, target, begin_of, *tensors = saved
-    inputs, weights = EdgeInputs(*tensors[:FIELDS]), EdgeWeights(*tensors[FIELDS:])
+    inputs, weights = split(dense(tensors))
     sizes = sizes_of(inputs, weights)
     if grad_received is None:
         grad_received = inputs.to_target.new_zeros(sizes.nodes, sizes.message)
@@ -186,15 +186,14 @@ def by_kernel(
         return None if t is None else t.new_zeros(*copies, *t.shape, dtype=torch.float32)
 
     # what the kernel passes through on its way is always there; the rest on demand
-    asked = EdgeInputs(*wanted[:FIELDS])
-    grads = EdgeInputs(
-        *(
-            zeros(t) if yes or name.startswith("to_") else None
-            for name, t, yes in zip(EdgeInputs._fields, inputs, asked, strict=True)
-        )
-    )
     some = any(wanted[FIELDS:])
-    weight_grads = EdgeWeights(*(zeros(t, programs) if some else None for t in weights))
+    grads, weight_grads = split(
+        [
+            zeros(t) if yes or name.startswith("to_") else None
+            for name, t, yes in zip(EdgeInputs._fields, inputs, wanted[:FIELDS], strict=True)
+        ]
+        + [zeros(t, programs) if some else None for t in weights]
+    )
 
     def launch(
         grads: EdgeInputs,
@@ -220,7 +219,7 @@ def by_kernel(
                 sizes,
                 BY_SOURCE=order is not None,
                 SCATTER=scatter,
-                **tile_of(sizes, setting, target.device, EDGES),
+                **tile_of(sizes, setting, target.device),
             )
 
     if sizes.nodes:
@@ -229,13 +228,23 @@ def by_kernel(
         senders, order = source.sort(stable=True)
         nodes = torch.arange(sizes.nodes + 1, device=source.device)
         rows = grads._replace(shift=None, attr=None, envelope=None)
-        nothing = EdgeWeights(*(None for _ in weights))  # type: ignore[arg-type]
-        launch(rows, nothing, order, torch.searchsorted(senders, nodes), False)
+        _, no_weights = split([None] * len(tensors))
+        launch(rows, no_weights, order, torch.searchsorted(senders, nodes), False)
     found = [*grads, *(None if g is None else g.sum(0) for g in weight_grads)]
     return [
         g.to(t.dtype) if yes and g is not None and t is not None else None
         for g, t, yes in zip(found, tensors, wanted, strict=True)
     ]
+
+
+def dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Row after row in memory, as the kernels read."""
+    return [None if t is None else t.contiguous() for t in tensors]
+
+
+def split(tensors: Any) -> tuple[EdgeInputs, EdgeWeights]:
+    """Inputs and weights of one list of both."""
+    return EdgeInputs(*tensors[:FIELDS]), EdgeWeights(*tensors[FIELDS:])
 
 
 def sizes_of(inputs: EdgeInputs, weights: EdgeWeights) -> Sizes:
@@ -276,26 +285,18 @@ def columns(width: int) -> int:
     return max(16, int(triton.next_power_of_2(width)))
 
 
-def tile_of(sizes: Sizes, setting: Setting, device: torch.device, edges: int) -> dict[str, Any]:
+def tile_of(sizes: Sizes, setting: Setting, device: torch.device) -> dict[str, Any]:
     """The shapes of tiles, and how many threads share one: chosen by the registers they need."""
     interpreted = device.type != "cuda"
     precision = {"float32": "tf32x3", "bfloat16": "rounded" if interpreted else "bfloat16"}
     return {
         "NODES": NODES,
-        "EDGES": edges,
+        "EDGES": EDGES,
         "MESSAGE": columns(sizes.message),
         "DIMS": columns(sizes.dims),
         "FEATURES": columns(sizes.features),
-        "STEP": 16 if max(sizes.edge, sizes.position) <= 16 else 32,
+        "STEP": STEP,
         "PRECISION": precision.get(setting.precision, setting.precision),
         "num_warps": 8,
-        "num_stages": 2,
+        "num_stages": 1,
     }
-
-
-def edges_of_forward(device: torch.device) -> int:
-    """Edges of a tile of the forward pass: more of them need more shared memory."""
-    if device.type != "cuda":
-        return EDGES
-    memory = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return 2 * EDGES if memory >= ROOMY else EDGES

@@ -40,13 +40,13 @@ class Gaussians(NamedTuple):
 
 
 @triton.jit
-def silu(x: tl.tensor):  # type: ignore[no-untyped-def]
+def silu(x: tl.tensor) -> tl.tensor:
     """The activation, x sigmoid(x)."""
     return x * tl.sigmoid(x)
 
 
 @triton.jit
-def product(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+def product(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
     """``total + a @ b``, added up in float32."""
     if PRECISION == "bfloat16":
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
@@ -58,7 +58,9 @@ def product(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexp
 
 
 @triton.jit
-def rows_of(x: tl.tensor, row: tl.tensor, column: tl.tensor, width: tl.tensor, live: tl.tensor):  # type: ignore[no-untyped-def]
+def rows_of(
+    x: tl.tensor, row: tl.tensor, column: tl.tensor, width: tl.tensor, live: tl.tensor
+) -> tl.tensor:
     """``x[row, column]`` in float32, zero outside."""
     inside = live[:, None] & (column < width)[None, :]
     return tl.load(x + row[:, None] * width + column[None, :], mask=inside, other=0.0).to(
@@ -67,7 +69,7 @@ def rows_of(x: tl.tensor, row: tl.tensor, column: tl.tensor, width: tl.tensor, l
 
 
 @triton.jit
-def differences(  # type: ignore[no-untyped-def]
+def differences(
     inputs: EdgeInputs,
     edge: tl.tensor,
     i: tl.tensor,
@@ -75,7 +77,7 @@ def differences(  # type: ignore[no-untyped-def]
     live: tl.tensor,
     sizes: Sizes,
     DIMS: tl.constexpr,
-):
+) -> tl.tensor:
     """x_i - x_j - shift ``[EDGES, DIMS]``, subtracted in the precision of the positions."""
     axis = tl.arange(0, DIMS)
     inside = live[:, None] & (axis < sizes.dims)[None, :]
@@ -90,7 +92,7 @@ def differences(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def radial_and_attributes(  # type: ignore[no-untyped-def]
+def radial_and_attributes(
     inputs: EdgeInputs,
     gaussians: Gaussians,
     r2: tl.tensor,
@@ -98,7 +100,7 @@ def radial_and_attributes(  # type: ignore[no-untyped-def]
     live: tl.tensor,
     sizes: Sizes,
     FEATURES: tl.constexpr,
-):
+) -> tl.tensor:
     """[r(d), e] ``[EDGES, FEATURES]``: radial functions, then the edge's own features."""
     column = tl.arange(0, FEATURES)
     if gaussians is None:
@@ -116,7 +118,7 @@ def radial_and_attributes(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def first_layer(  # type: ignore[no-untyped-def]
+def first_layer(
     inputs: EdgeInputs,
     weights: EdgeWeights,
     features: tl.tensor,
@@ -126,7 +128,7 @@ def first_layer(  # type: ignore[no-untyped-def]
     channel: tl.tensor,
     sizes: Sizes,
     FEATURES: tl.constexpr,
-):
+) -> tl.tensor:
     """a_i + b_j + W_1 [r, e] for some of the channels, ``[EDGES, STEP]``."""
     first = rows_of(inputs.to_target, i, channel, sizes.edge, live)
     first += rows_of(inputs.to_source, j, channel, sizes.edge, live)
@@ -137,7 +139,7 @@ def first_layer(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def second_layer(  # type: ignore[no-untyped-def]
+def second_layer(
     inputs: EdgeInputs,
     weights: EdgeWeights,
     features: tl.tensor,
@@ -150,7 +152,7 @@ def second_layer(  # type: ignore[no-untyped-def]
     FEATURES: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> tl.tensor:
     """W_2 silu(first layer) + beta ``[EDGES, MESSAGE]``, the hidden channels in steps."""
     out = tl.arange(0, MESSAGE)
     bias = tl.load(weights.out_bias + out, mask=out < sizes.message, other=0.0).to(tl.float32)
@@ -164,9 +166,9 @@ def second_layer(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def gate_of(  # type: ignore[no-untyped-def]
+def gate_of(
     weights: EdgeWeights, activation: tl.tensor, sizes: Sizes, MESSAGE: tl.constexpr
-):
+) -> tuple[tl.tensor, tl.tensor]:
     """The attention's weights v ``[MESSAGE]`` and sigmoid(v . u + delta) ``[EDGES]``."""
     out = tl.arange(0, MESSAGE)
     v = tl.load(weights.gate + out, mask=out < sizes.message, other=0.0).to(tl.float32)
