@@ -145,6 +145,12 @@ class ChannelGate(nn.Module):
         """The masks ``[S, width]`` of the call that is under way, see :func:`dropout_masks`."""
         return _CALL.masks.get(self)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is the identity now: nothing is thinned and no gate is open."""
+        thinned = self.dropout_mask is not None or (self.training and self.p > 0)
+        return not thinned and self.opened is None
+
     def draw(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``samples`` thinning masks ``[samples, width]``; kept channels carry 1/(1-p)."""
         uniform = torch.rand(samples, int(self.dense_width), generator=generator)
