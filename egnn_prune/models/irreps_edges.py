@@ -126,6 +126,8 @@ class IrrepsEdges:
         self, terms: Terms, weights: Tensor, features: Mapping[str, Tensor]
     ) -> dict[Path, Tensor]:
         """The same from the weights ``[E, copies of all terms]``, with a message on every edge."""
+        if not terms.terms:
+            return {}
         sums: list[Tensor] = []
         nodes = next(iter(features.values())).shape[0]
         for order, x in zip(terms.orders, terms.joined(features), strict=True):

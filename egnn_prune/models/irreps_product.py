@@ -65,7 +65,8 @@ class Product:
 
 def _by_node(rows: Tensor, block: Block) -> Tensor:
     """``[rows, components, columns]`` -> ``[nodes, neighbours and components, columns]``."""
-    return rows.view(-1, block.degree * rows.shape[1], rows.shape[2])
+    nodes = block.nodes.stop - block.nodes.start
+    return rows.view(nodes, block.degree * rows.shape[1], rows.shape[2])
 
 
 def summed(
@@ -101,7 +102,8 @@ def _plainly(
     features: Sequence[Tensor],
 ) -> list[Tensor]:
     """The sums at the sorted nodes, with all that autograd needs to differentiate them twice."""
-    blocks = product.rows.groups
+    # without any edge still a function of all that it could depend on
+    blocks = product.rows.groups or [Block(slice(0, 0), slice(0, 0), 1)]
     parts = [product.block(block, hidden, weight, matrices, features) for block in blocks]
     lonely = [
         hidden.new_zeros(product.rows.lonely, m.shape[2], size)
