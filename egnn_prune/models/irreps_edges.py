@@ -117,9 +117,11 @@ class IrrepsEdges:
         if self.rows is None:
             return self.coupled(terms, F.linear(hidden, weight), features)
         matrices = [self.turned[term.orders] for term in terms.terms]
-        again = training and any(matrix.requires_grad for matrix in matrices)
+        if training and any(matrix.requires_grad for matrix in matrices):
+            # blocks would be computed a third time to be differentiated twice
+            return self.coupled(terms, F.linear(hidden, weight), features)
         product = Product(terms, self.rows)
-        sums = summed(product, hidden, weight, matrices, terms.spread(features), again)
+        sums = summed(product, hidden, weight, matrices, terms.spread(features))
         return terms.by_path(sums)
 
     def coupled(

@@ -75,7 +75,6 @@ def summed(
     weight: Tensor,
     matrices: Sequence[Tensor],
     features: Sequence[Tensor],
-    again: bool = False,
 ) -> list[Tensor]:
     """Each term's sum over neighbours, ``[N, 2 l3 + 1, copies]``.
 
@@ -85,12 +84,8 @@ def summed(
         weight: ``[copies of all terms, radial]``, the radial network's last layer.
         matrices: for each term the couplings of every row ``[R, 2 l1 + 1, 2 l3 + 1]``.
         features: for each order ``[N, 2 l1 + 1, copies]``, see :meth:`Terms.spread`.
-        again: whether the gradient will be differentiated once more, as in training on forces.
     """
-    if again:
-        sums = _plainly(product, hidden, weight, matrices, features)
-    else:
-        sums = _BlockSums.apply(product, hidden, weight, *matrices, *features)
+    sums = _BlockSums.apply(product, hidden, weight, *matrices, *features)
     return [total.index_select(0, product.rows.place) for total in sums]
 
 
