@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -12,28 +12,10 @@ from torch import Tensor, nn
 from egnn_prune.adapters.activations import Activation
 from egnn_prune.adapters.element_linear import ElementLinear
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members
+from egnn_prune.models.irreps_edges import IrrepsEdges as Edges
 from egnn_prune.models.irreps_linear import CopyLinear
-from egnn_prune.models.irreps_paths import Orders, Path, dimension
-
-
-@dataclass(frozen=True)
-class Edges:
-    """What the layers share about the edges of a batch.
-
-    Attributes:
-        source: ``[E]``, the node that a message comes from.
-        target: ``[E]``, the node that it goes to.
-        graph: ``[E]``, the graph of the edge.
-        radial: ``[E, bessel]``, the radial functions.
-        couplings: for each (l1, l2, l3) ``[E, 2 l3 + 1, 2 l1 + 1]``, see
-            :class:`~egnn_prune.models.irreps_paths.Couplings`.
-    """
-
-    source: Tensor
-    target: Tensor
-    graph: Tensor
-    radial: Tensor
-    couplings: dict[Orders, Tensor]
+from egnn_prune.models.irreps_paths import Path, dimension
+from egnn_prune.models.irreps_terms import Terms
 
 
 class Convolution(nn.Module):
@@ -73,6 +55,7 @@ class Convolution(nn.Module):
             for path, (*_, kept) in zip(self.all_paths, paths, strict=True)
             if kept and conv.get(path.source)
         ]
+        self.terms = Terms.of(self.paths, conv)
         self.register_buffer("denominator", torch.ones(()))
         self.up = nn.ModuleDict(
             {
@@ -112,27 +95,38 @@ class Convolution(nn.Module):
         for linear, gate in zip(self.radial, self.radial_gate, strict=True):
             hidden = gate(self.radial_activation(linear(hidden)), edges.graph)
         # the weights are linear in these, so here the division is cheap
-        weights = self._weights(hidden / self.denominator, edges.graph)
-        received: dict[Path, Tensor] = {}
-        for ir in dict.fromkeys(path.source for path in self.paths):
-            if ir in self.up:
-                wire = gated(self.conv_gate[ir], self.up[ir](x[ir]), graph)
-            else:  # a stream that lost the irrep
-                wire = hidden.new_zeros(nodes, dimension(ir), self.conv[ir])
-            features = wire.index_select(0, edges.source)
-            paths = [path for path in self.paths if path.source == ir]
-            products = [edges.couplings[path.orders] for path in paths]
-            if dimension(ir) > 1:  # one product for all couplings: the time is in small matrices
-                joint = torch.bmm(torch.cat(products, dim=1), features)
-                products = list(joint.split([p.shape[1] for p in products], dim=1))
-            for path, product in zip(paths, products, strict=True):
-                weight = weights[path][:, None]
-                # scalars are weighted before they are spread over components
-                weight = weight if dimension(ir) > 1 else weight * features
-                message = weight * product
-                total = message.new_zeros(nodes, *message.shape[1:])
-                received[path] = total.index_add(0, edges.target, message)
-        return received
+        hidden = hidden / self.denominator
+        wires = {
+            ir: gated(self.conv_gate[ir], self.up[ir](x[ir]), graph)
+            if ir in self.up
+            else hidden.new_zeros(nodes, dimension(ir), self.conv[ir])  # the stream lost the irrep
+            for ir in dict.fromkeys(path.source for path in self.paths)
+        }
+        if edges.rows is None or not self._nothing_watches():
+            weights = self._weights(hidden, edges.graph)
+            parts = [weights[path] for path in self.terms.paths]
+            joined = torch.cat(parts, -1) if parts else hidden.new_zeros(len(hidden), 0)
+            return edges.coupled(self.terms, joined, wires)
+        rows = self._radial_rows()
+        weight = torch.cat([rows[path] for path in self.terms.paths]) if rows else hidden
+        return edges.summed(self.terms, hidden, weight, wires, self.training)
+
+    def _nothing_watches(self) -> bool:
+        """Whether every path's weights are what its linear map makes, seen by nobody."""
+        parts = [*self.radial_out.values(), *self.path_gate]
+        if any(part._forward_hooks or part._forward_pre_hooks for part in parts):
+            return False
+        return all(isinstance(gate, ChannelGate) and gate.idle for gate in self.path_gate)
+
+    def _radial_rows(self) -> dict[Path, Tensor]:
+        """The rows ``[copies, hidden]`` of the radial network's last layer, for each path."""
+        rows: dict[Path, Tensor] = {}
+        for target, linear in self.radial_out.items():
+            found = [path for path in self.paths if path.target == target]
+            if found:
+                parts = weight_of(linear).split([self.conv[path.source] for path in found])
+                rows |= zip(found, parts, strict=True)
+        return rows
 
     def _weights(self, hidden: Tensor, graph: Tensor) -> dict[Path, Tensor]:
         """Each path's weights ``[E, copies]``, a function of the distance."""

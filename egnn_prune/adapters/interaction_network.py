@@ -118,10 +118,9 @@ class InteractionNetwork(nn.Module):
 
     def forward(self, species: Tensor, vectors: Tensor, edges: Tensor, graph: Tensor) -> Tensor:
         """The scalars that the read-out reads."""
-        source, target = edges
         r = vectors.square().sum(-1).sqrt()
-        couplings = self.couplings(self.harmonics(vectors / r[:, None]))
-        shared = Edges(source, target, graph.index_select(0, target), self.basis(r), couplings)
+        harmonics = self.harmonics(vectors / r[:, None])
+        shared = Edges.of(edges, graph, self.basis(r), harmonics, self.couplings)
         assert self.embedding.weight is not None
         weight = (self.embedding.weight * self.embedding.coefficient).T
         scalars = weight.index_select(0, species)

@@ -86,12 +86,11 @@ class MaceNetwork(nn.Module):
 
     def forward(self, species: Tensor, vectors: Tensor, edges: Tensor, graph: Tensor) -> Tensor:
         """What the read-outs read."""
-        source, target = edges
         r = vectors.square().sum(-1).sqrt()
         # a network that tells mirror images apart by parity alone may turn its vectors round, but
         # MACE's own go from source to target
-        couplings = self.couplings(self.harmonics(vectors / -r[:, None]))
-        shared = Edges(source, target, graph.index_select(0, target), self.basis(r), couplings)
+        harmonics = self.harmonics(vectors / -r[:, None])
+        shared = Edges.of(edges, graph, self.basis(r), harmonics, self.couplings)
         elements = Species.of(species, self.species, vectors.dtype)
         scalars = weight_of(self.embedding).T.index_select(0, species)
         features = {"0e": self.embedding_gate(scalars, graph)[:, None]}

@@ -117,15 +117,19 @@ class IrrepsEdges:
         if self.rows is None:
             return self.coupled(terms, F.linear(hidden, weight), features)
         matrices = [self.turned[term.orders] for term in terms.terms]
-        again = training and any(matrix.requires_grad for matrix in matrices)
+        if training and any(matrix.requires_grad for matrix in matrices):
+            # blocks would be computed a third time to be differentiated twice
+            return self.coupled(terms, F.linear(hidden, weight), features)
         product = Product(terms, self.rows)
-        sums = summed(product, hidden, weight, matrices, terms.spread(features), again)
+        sums = summed(product, hidden, weight, matrices, terms.spread(features))
         return terms.by_path(sums)
 
     def coupled(
         self, terms: Terms, weights: Tensor, features: Mapping[str, Tensor]
     ) -> dict[Path, Tensor]:
         """The same from the weights ``[E, copies of all terms]``, with a message on every edge."""
+        if not terms.terms:
+            return {}
         sums: list[Tensor] = []
         nodes = next(iter(features.values())).shape[0]
         for order, x in zip(terms.orders, terms.joined(features), strict=True):

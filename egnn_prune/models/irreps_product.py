@@ -65,7 +65,8 @@ class Product:
 
 def _by_node(rows: Tensor, block: Block) -> Tensor:
     """``[rows, components, columns]`` -> ``[nodes, neighbours and components, columns]``."""
-    return rows.view(-1, block.degree * rows.shape[1], rows.shape[2])
+    nodes = block.nodes.stop - block.nodes.start
+    return rows.view(nodes, block.degree * rows.shape[1], rows.shape[2])
 
 
 def summed(
@@ -74,7 +75,6 @@ def summed(
     weight: Tensor,
     matrices: Sequence[Tensor],
     features: Sequence[Tensor],
-    again: bool = False,
 ) -> list[Tensor]:
     """Each term's sum over neighbours, ``[N, 2 l3 + 1, copies]``.
 
@@ -84,12 +84,8 @@ def summed(
         weight: ``[copies of all terms, radial]``, the radial network's last layer.
         matrices: for each term the couplings of every row ``[R, 2 l1 + 1, 2 l3 + 1]``.
         features: for each order ``[N, 2 l1 + 1, copies]``, see :meth:`Terms.spread`.
-        again: whether the gradient will be differentiated once more, as in training on forces.
     """
-    if again:
-        sums = _plainly(product, hidden, weight, matrices, features)
-    else:
-        sums = _BlockSums.apply(product, hidden, weight, *matrices, *features)
+    sums = _BlockSums.apply(product, hidden, weight, *matrices, *features)
     return [total.index_select(0, product.rows.place) for total in sums]
 
 
@@ -101,7 +97,8 @@ def _plainly(
     features: Sequence[Tensor],
 ) -> list[Tensor]:
     """The sums at the sorted nodes, with all that autograd needs to differentiate them twice."""
-    blocks = product.rows.groups
+    # without any edge still a function of all that it could depend on
+    blocks = product.rows.groups or [Block(slice(0, 0), slice(0, 0), 1)]
     parts = [product.block(block, hidden, weight, matrices, features) for block in blocks]
     lonely = [
         hidden.new_zeros(product.rows.lonely, m.shape[2], size)
