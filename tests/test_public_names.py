@@ -23,11 +23,13 @@ PUBLIC = {
     "egnn_prune.data": "load",
     "egnn_prune.export": "export_onnx export_program tensors",
     "egnn_prune.inference": "predict_structures write_predictions",
-    "egnn_prune.pruning": "CRITERIA SCHEDULES SCOPES WEIGHT_CRITERIA ChannelGroup Context Member "
-    "Movement TracedNetwork apply_masks apply_weight_masks choose choose_weights choose_within "
-    "compact compact_with_optimizer count_macs effective_masks effective_sparsity freeze hold "
-    "incremental keep_masks latency_of ledger lift_masks macs_of n_m_mask reinitialise release "
-    "rewind score_channels score_weights shuffle_masks snapshot sparsities thaw",
+    "egnn_prune.pruning": "CRITERIA SCHEDULES SCOPES WEIGHT_CRITERIA ChannelCosts "
+    "ChannelGroup Context LatencyBudget Member Movement TakingTurns TracedNetwork apply_masks "
+    "apply_weight_masks best_multiple channel_costs choose choose_weights choose_within "
+    "latency_share_of compact compact_with_optimizer count_macs effective_masks "
+    "effective_sparsity freeze hold incremental keep_masks latency_of ledger lift_masks "
+    "macs_of n_m_mask reinitialise release rewind score_channels score_weights shuffle_masks "
+    "snapshot sparsities thaw",
     "egnn_prune.testing": "MAX_SHIFT assert_equivariant assert_prunable equivariance_error "
     "random_transform",
     "egnn_prune.uncertainty": "AtomDistance AtomErrorBars AtomEvidence CALIBRATIONS Calibrated "

@@ -45,7 +45,7 @@ from egnn_prune.vision.unused import unused_by as unused_by_images
 PLACES = {"out", "name", "title", "threads", "workers", "reuse", "networks", "device", "seeds"}
 DATA = {f"data.{n}" for n in ("name", "path", "test", "ood", "subset", "target")}
 #: Settings whose effect depends on luck, or is another file: other tests have them.
-ELSEWHERE = {"training.monitor", "training.scratch", "training.recompute"}
+ELSEWHERE = {"training.monitor", "training.scratch", "training.recompute", "pruning.latency"}
 #: Another value of every setting than :func:`tiny` has.
 OTHER: dict[str, Any] = {
     "seed": 1,
