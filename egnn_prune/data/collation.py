@@ -30,7 +30,7 @@ def collate(graphs: Sequence[Data]) -> Batch:
     return _concatenated(graphs) or Batch.from_data_list(list(graphs))
 
 
-def loader(graphs: Sequence[Data], batch_size: int = 1, **keywords: Any) -> DataLoader[Data]:
+def loader(graphs: Sequence[Data], batch_size: int = 1, **keywords: Any) -> DataLoader[Any]:
     """A torch loader of :func:`collate` batches; it draws what PyG's would draw.
 
     Args:
@@ -41,7 +41,7 @@ def loader(graphs: Sequence[Data], batch_size: int = 1, **keywords: Any) -> Data
     return DataLoader(graphs, batch_size, collate_fn=collate, **keywords)  # type: ignore[arg-type]
 
 
-def held(graphs: Sequence[Data], batch_size: int) -> DataLoader[Data]:
+def held(graphs: Sequence[Data], batch_size: int) -> DataLoader[Any]:
     """A loader of graphs in order, whose batches are collated in the first pass and then kept.
 
     Args:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune.channels import evaluating
+from egnn_prune.data.collation import loader
 from egnn_prune.deployment.atom_pass import atom_pass, need_atom_features
 from egnn_prune.errors import DataError, InputError, SuspiciousDataWarning
 from egnn_prune.graphs import graph_of_node
@@ -110,7 +110,7 @@ def batches(graphs: Sequence[Data], label: str, size: int = BATCH) -> Iterable[B
     alike = len({g.get("cell") is None for g in graphs}) == 1
     largest = max((len(g.pos) for g in graphs), default=1)
     size = max(1, min(size, BATCH_ATOMS // largest)) if alike else 1
-    return tqdm(DataLoader(list(graphs), size), label, leave=False)
+    return tqdm(loader(list(graphs), size), label, leave=False)
 
 
 def known_atoms(bars: AtomErrorBars, found: AtomEvidence, name: str) -> AtomEvidence | None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 
+from egnn_prune.data.collation import loader
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.evaluation.atom_error_bars import fit_atom_error_bars
 from egnn_prune.evaluation.potential_errors import potential_errors
@@ -199,10 +199,10 @@ def refitted(
     method = uncalibrated(old)
     network.to(device)
     found = type(method)(network, **method.settings()).to(device)
-    found.fit([batch.to(device) for batch in DataLoader(train, BATCH)])  # may read them again
+    found.fit([batch.to(device) for batch in loader(train, BATCH)])  # may read them again
     if isinstance(old, Calibrated):
         kind = type(old.calibration)(**old.calibration.settings())
-        found = calibrate(found, (batch.to(device) for batch in DataLoader(val, BATCH)), kind)
+        found = calibrate(found, (batch.to(device) for batch in loader(val, BATCH)), kind)
     if isinstance(old.atoms, AtomErrorBars):
         fit_atom_error_bars(found, train, val, source=old.atoms.source, device=device)
     return found.eval()

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
+from egnn_prune.data.collation import loader
 from egnn_prune.evaluation.equivariance import equivariance_error
 from egnn_prune.evaluation.force_uncertainty import gallery_of_atoms, score_force_uncertainty
 from egnn_prune.evaluation.predict import BATCH, mean_of, point_predictions, targets
@@ -154,7 +154,7 @@ def force_errors(
     nothing: dict[str, float | None] = {"force_mae": None, "force_rmse": None}
     parts: list[Tensor] = []
     model = model.to(device).eval()
-    for batch in tqdm(DataLoader(graphs, BATCH), "forces", leave=False):
+    for batch in tqdm(loader(graphs, BATCH), "forces", leave=False):
         if getattr(batch, "forces", None) is None:
             model.to("cpu")
             return nothing, {}

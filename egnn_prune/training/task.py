@@ -61,6 +61,8 @@ class FitSettings:
                 f"{self.steps} and {self.lr} (clip {self.clip} and weight decay "
                 f"{self.weight_decay} must not be negative)"
             )
+        if self.passes_per_look < 1:
+            raise ConfigError(f"passes_per_look must be at least 1, not {self.passes_per_look}")
 
 
 class Task(L.LightningModule):

@@ -148,6 +148,11 @@ def test_looks_cost_a_tenth(passes, learned, looked):
     assert passes - looks * every < every
 
 
+def test_less_than_a_pass_between_looks_is_refused():
+    with pytest.raises(ConfigError, match="passes_per_look must be at least 1, not 0"):
+        FitSettings(10, passes_per_look=0)
+
+
 def test_many_training_graphs_leave_the_looks_as_they_are():
     assert affordable(4200, 500) == 1
 
