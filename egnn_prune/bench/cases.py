@@ -12,10 +12,10 @@ VARIANTS = ("textbook", "egnn-pytorch", "nequip", "ours", "ours-50", "ours-75", 
 
 NOTES = {
     "egnn-pytorch": "its own function on padded batches of all pairs: inner widths of 2 (2 h + 1) "
-    "and 4 h, which no option changes, and messages from an atom to itself; its floor is that of "
-    "the products it does",
-    "nequip": "its own code with its own radial functions at equal irreps, eager; its floor is that "
-    "of the products it does",
+    "and 4 h, which no option changes, and messages from an atom to itself; its floor is "
+    "that of the products it does",
+    "nequip": "its own code with its own radial functions at equal irreps, eager; its floor is "
+    "that of the products it does",
 }
 """What a reader has to know of networks that compute something else."""
 

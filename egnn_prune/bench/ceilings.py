@@ -1,4 +1,4 @@
-"""What this machine can do at best: products of given shapes, activations, copies; measured here."""
+"""What this machine can do at best, measured here: products of given shapes, SiLUs, copies."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from egnn_prune.bench.fresh import fresh_ms
 from egnn_prune.bench.inputs import Inputs, inputs_of
 from egnn_prune.bench.memory import allocated_peak
 from egnn_prune.bench.passes import call, results
-from egnn_prune.bench.plan import Entry, Turns, Unit
+from egnn_prune.bench.plan import USUAL, Entry, Turns, Unit
 from egnn_prune.bench.turns import OutOfTime, free_megabytes, take_turns, time_limit
 from egnn_prune.bench.work import egnn_work, recorded_work
 from egnn_prune.errors import InputError
@@ -43,7 +43,7 @@ class Conditions:
 
     device: str
     threads: int
-    turns: Turns = Turns()
+    turns: Turns = USUAL
     compile_limit: float = 120.0
     fresh_limit: float = 180.0
 
@@ -93,7 +93,7 @@ def measured(unit: Unit, conditions: Conditions, ceilings: Ceilings, say: Said) 
             try:
                 built[entry] = _prepared(entry, unit, inputs, conditions)
                 continue
-            except (Exception, OutOfTime) as error:
+            except (Exception, OutOfTime) as error:  # whatever it is, the row says it
                 reason = _sentence(error, entry, conditions)
         rows[entry] = row_of(unit, entry, conditions, edges=edges, skipped=reason)
     say("taking turns")
@@ -106,15 +106,18 @@ def measured(unit: Unit, conditions: Conditions, ceilings: Ceilings, say: Said) 
     for entry, values in times.items():
         ready = built[entry]
         low, high = np.percentile(values, [25, 75])
-        found = {
+        found: Row = {
             "ms_median": statistics.median(values),
             "ms_iqr": float(high - low),
-            "peak_mb": allocated_peak(ready.run, device),
             "max_abs_diff_to_textbook": ready.difference,
-            "floor_ms": _floor(entry, ready, unit, inputs, ceilings),
             "edges": edges,
             "turns": len(values),
         }
+        try:
+            found["peak_mb"] = allocated_peak(ready.run, device)
+            found["floor_ms"] = _floor(entry, ready, unit, inputs, ceilings)
+        except Exception as error:  # what was timed stays
+            found["skipped"] = f"memory or floor: {_sentence(error, entry, conditions)}"
         rows[entry] = row_of(unit, entry, conditions, **found)
     if unit.fresh:
         for entry in (e for e in times if not e.compiled):

@@ -23,9 +23,7 @@ def nequip(case: Case, device: str, compiled: bool) -> Contender:
         Unavailable: NequIP is not installed, or ought to be compiled.
     """
     if compiled:
-        raise Unavailable(
-            "nequip has a compiler of its own, nequip-compile; only eager is measured"
-        )
+        raise Unavailable("nequip has a compiler of its own, nequip-compile, not measured here")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of NequIP's own imports
@@ -45,6 +43,8 @@ def nequip(case: Case, device: str, compiled: bool) -> Contender:
             radial_mlp_depth=2,
             radial_mlp_width=64,
             avg_num_neighbors=NEIGHBOURS,
+            per_type_energy_scales=1.0,
+            per_type_energy_shifts=0.0,
             do_derivatives=False,
         )
     network = network.to(device)

@@ -57,7 +57,7 @@ def _movable(contender: Contender, inputs: Inputs) -> tuple[Inputs, Tensor]:
 
 
 def loss(outputs: Sequence[Tensor]) -> Tensor:
-    """Squares of all outputs, averaged over the rows: removed channels, being zero, change nothing."""
+    """Squares of all outputs, averaged over rows: removed channels, being zero, add nothing."""
     return torch.stack([out.square().sum() / len(out) for out in outputs]).sum()
 
 

@@ -49,8 +49,7 @@ class Turns:
         return max(self.least, min(self.most, int(self.seconds / max(one, 1e-9))))
 
 
-QUICK = Turns(seconds=1.0, least=3)
-"""Of a quick run."""
+USUAL, QUICK = Turns(), Turns(seconds=1.0, least=3)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--uncertainty", action="store_true", help="time the estimators of uncertainty instead"
     )
+    with_it = "with --uncertainty"
     for name, default, meaning in (
         ("graphs", 96, "graphs in the batch"),
         ("hidden", 128, "width of every part"),
@@ -63,12 +64,8 @@ def parser() -> Parser:
         ("repeats", 10, "timed turns"),
         ("warmup", 2, "turns before the clock starts"),
     ):
-        parser.add_argument(
-            f"--{name}",
-            type=int,
-            default=default,
-            help=f"with --uncertainty: {meaning} ({default})",
-        )
+        text = f"{with_it}: {meaning} ({default})"
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
     return parser
 
 
@@ -91,10 +88,10 @@ def work(arguments: argparse.Namespace) -> None:
     import torch
 
     from egnn_prune.bench.measure import Conditions
-    from egnn_prune.bench.plan import QUICK, Choice, Turns
+    from egnn_prune.bench.plan import QUICK, USUAL, Choice, Turns
     from egnn_prune.bench.run import benchmark
 
-    turns = QUICK if arguments.quick else Turns()
+    turns = QUICK if arguments.quick else USUAL
     if arguments.seconds:
         turns = Turns(arguments.seconds, turns.least, turns.most)
     benchmark(

@@ -36,7 +36,11 @@ COLOURS = {
     "ours-75": GREEN,
     "ours-90": VERMILION,
 }
-STYLES = {"infer": ("-", "o"), "train": ("--", "s"), "forces": (":", "^")}
+STYLES: dict[str, tuple[str, str]] = {
+    "infer": ("-", "o"),
+    "train": ("--", "s"),
+    "forces": (":", "^"),
+}
 BARS = (
     *(("qm9-128", "infer"), ("qm9-64", "infer"), ("n-body", "infer")),
     *(("qm9-128", "train"), ("atoms-2000", "forces"), ("irreps-32", "forces")),
@@ -81,10 +85,10 @@ def _panels(rows: Sequence[Row]) -> list[Callable[[Axes], None]]:
         (
             "batch",
             "time per graph of 18 atoms",
-            "graphs in the batch",
+            "graphs of 18 atoms",
             "ms",
             _per_graph,
-            STYLES_ALL,
+            (*STYLES,),
         ),
     )
     for family, title, along, unit, value, names in curves:
@@ -102,9 +106,6 @@ def _panels(rows: Sequence[Row]) -> list[Callable[[Axes], None]]:
 
             panels.append(draw)
     return panels
-
-
-STYLES_ALL = tuple(STYLES)
 
 
 def _ms(row: Row) -> float:
