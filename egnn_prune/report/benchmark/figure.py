@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from egnn_prune.report.benchmark.tables import Row, network_name
@@ -38,7 +39,7 @@ COLOURS = {
 }
 STYLES: dict[str, tuple[str, str]] = {
     "infer": ("-", "o"),
-    "train": ("--", "s"),
+    "train": ("-.", "s"),
     "forces": (":", "^"),
 }
 BARS = (
@@ -47,6 +48,7 @@ BARS = (
 )
 """Case and pass of each panel of bars."""
 PANEL_HEIGHT = 2.5
+_FLOOR: dict[str, Any] = {"color": BLACK, "linestyle": "--", "linewidth": 1, "zorder": 1}
 
 
 def benchmark_figure(rows: Sequence[Row]) -> Figure | None:
@@ -138,18 +140,19 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
         look: dict[str, Any] = {"color": COLOURS.get(row["variant"], BLACK)}
         if row["compiled"]:
             look |= {"hatch": "////", "edgecolor": "white", "linewidth": 0}
-        axes.barh(y, ms, height=0.8, xerr=row["ms_iqr"] / 2, **look)
+        axes.barh(y, ms, height=0.8, **look)
+        axes.errorbar(ms, y, xerr=row["ms_iqr"] / 2, color=BLACK, elinewidth=1)
         fresh = row["fresh_ms"]
         if fresh is not None:
             axes.plot(fresh, y, marker="|", color=BLACK, markersize=8, markeredgewidth=1.4)
-        end = max(ms, fresh or 0.0)
+        end = max(ms + row["ms_iqr"] / 2, fresh or 0.0)
         axes.annotate(
             *(significant(ms), (end, y), (4, 0)), textcoords="offset points", va="center", size=7.5
         )
         longest = max(longest, end)
     floors = [r["floor_ms"] for r in rows if r["variant"] == "ours" and r["floor_ms"]]
     if floors:
-        axes.axvline(floors[0], color=BLACK, linestyle="--", linewidth=1)
+        axes.axvline(floors[0], **_FLOOR)
     axes.set_yticks(range(len(rows)), [network_name(row) for row in rows], fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.22 * longest), xlabel="ms")
@@ -170,6 +173,9 @@ def _curves(
         style, marker = STYLES[name]
         look = {"color": COLOURS.get(variant, BLACK), "linestyle": style, "marker": marker}
         axes.plot([_along(r) for r in line], [value(r) for r in line], markersize=4, **look)
+        floors = [r | {"ms_median": r["floor_ms"]} for r in line if r["floor_ms"]]
+        if variant == "ours" and not compiled and value is not _kb_per_edge:
+            axes.plot([_along(r) for r in floors], [value(r) for r in floors], **_FLOOR)
     axes.set(xscale="log", yscale="log", xlabel=along)
     axes.set_title(title)
     low, high = axes.get_ylim()
@@ -187,20 +193,19 @@ def _along(row: Row) -> float:
 
 
 def _legend(figure: Figure, rows: Sequence[Row]) -> None:
-    from matplotlib.lines import Line2D
+    """Under all panels: what of it the rows have."""
+
+    def line(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], markersize=4, label=label, **look)
 
     seen = {row["variant"] for row in rows}
     handles: list[Any] = [Patch(color=c, label=v) for v, c in COLOURS.items() if v in seen]
-    handles.append(Patch(facecolor=GREY, hatch="////", edgecolor="white", label="compiled"))
-    handles.append(Line2D([], [], color=BLACK, linestyle="--", label="floor of ours"))
+    if any(row["compiled"] for row in rows):
+        handles.append(Patch(facecolor=GREY, hatch="////", edgecolor="white", label="compiled"))
+    handles.append(line("floor of ours", color=BLACK, linestyle="--"))
     if any(row["fresh_ms"] is not None for row in rows):
-        handles.append(
-            Line2D(
-                [], [], color=BLACK, marker="|", linestyle="", markersize=8, label="fresh process"
-            )
-        )
+        handles.append(line("fresh process", color=BLACK, marker="|", linestyle=""))
     for name, (style, marker) in STYLES.items():
-        handles.append(
-            Line2D([], [], color=GREY, linestyle=style, marker=marker, markersize=4, label=name)
-        )
+        if any(row["pass"] == name for row in rows):
+            handles.append(line(name, color=GREY, linestyle=style, marker=marker))
     figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8)
