@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,12 +22,40 @@ NOTES = {
 
 BASIC = ("textbook", "ours")
 COMPACT = ("ours-50", "ours-75", "ours-90")
-EVERY_EGNN = ("textbook", "egnn-pytorch", "ours", *COMPACT)
-IRREPS = ("nequip", "ours", "ours-50")
+NETWORKS = {
+    "egnn": ("textbook", "egnn-pytorch", "ours", *COMPACT),
+    "irreps": ("nequip", "ours", *COMPACT),
+}
+"""The variants of each family of networks."""
 FEATURES = 5
 """Columns of the node features of every case."""
 NEIGHBOURS = 20.0
 """Average number of atoms within the cutoff, away from the surface."""
+
+
+Pairs = tuple[tuple[str, str], ...]
+"""Of a variant and a pass."""
+
+
+def pairs(variants: Iterable[str], passes: Iterable[str] = PASSES) -> Pairs:
+    """Every variant on every pass."""
+    variants = tuple(variants)
+    return tuple((variant, name) for name in passes for variant in variants)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is measured of a case unless something else is asked for.
+
+    Attributes:
+        eager: networks as they are.
+        compiled: networks compiled by ``torch.compile``.
+        fresh: eager networks whose first calls are timed in processes of their own, too.
+    """
+
+    eager: Pairs = ()
+    compiled: Pairs = ()
+    fresh: Pairs = ()
 
 
 @dataclass(frozen=True)
@@ -40,13 +69,9 @@ class Case:
         hidden: width of everything; the copies of each irrep of an e3nn network.
         layers: message-passing layers.
         cutoff: beyond which atoms are not connected; all pairs without one.
-        network: which family is compared.
-        variants: measured unless others are asked for.
-        passes: the same.
-        compiled: pairs of variant and pass that are measured compiled, too.
-        fresh: passes whose first calls are timed in processes of their own, too.
-        quick: what is left of ``passes`` in a quick run.
-        quick_compiled: what is left of ``compiled``.
+        network: which family is compared, of :data:`NETWORKS`.
+        usual: what is measured.
+        quick: what is measured of it in two minutes.
     """
 
     name: str
@@ -56,17 +81,8 @@ class Case:
     layers: int
     cutoff: float | None = None
     network: Literal["egnn", "irreps"] = "egnn"
-    variants: tuple[str, ...] = BASIC
-    passes: tuple[str, ...] = ("infer", "train")
-    compiled: tuple[tuple[str, str], ...] = ()
-    fresh: tuple[str, ...] = ()
-    quick: tuple[str, ...] = ()
-    quick_compiled: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def possible(self) -> tuple[str, ...]:
-        """The variants that compute this family of networks."""
-        return EVERY_EGNN if self.network == "egnn" else IRREPS
+    usual: Selection = Selection()
+    quick: Selection = Selection()
 
     @property
     def edges(self) -> int:
@@ -86,60 +102,65 @@ class Case:
         return f"{graphs} of {self.nodes} atoms, {linked}, {width}, {self.layers} layers"
 
 
-def _compiled(passes: str, *variants: str) -> tuple[tuple[str, str], ...]:
-    return tuple((variant, name) for name in passes.split() for variant in variants)
-
-
 CUTOFF = 5.0
+_OURS = ("ours", *COMPACT)
+_INFER, _BOTH = ("infer",), ("infer", "train")
+_WITH_OTHERS = pairs(NETWORKS["egnn"], _BOTH) + pairs(("textbook", *_OURS), ("forces",))
 _QM9 = Case(
     "qm9-128",
     *(96, 18, 128, 7),
-    variants=EVERY_EGNN,
-    passes=PASSES,
-    compiled=(*_compiled("infer train", *BASIC), *_compiled("infer", *COMPACT)),
-    fresh=("infer",),
+    usual=Selection(
+        pairs(NETWORKS["egnn"], _INFER) + pairs(("textbook", *_OURS), ("train", "forces")),
+        pairs(("textbook", *_OURS), _INFER) + pairs(BASIC, ("train",)),
+        pairs(("textbook", *_OURS), _INFER),
+    ),
 )
-_GROWTH = Case("edges-1e3", 1, 89, 32, 2, cutoff=CUTOFF)
-_DEPTH = Case("depth-2", 64, 18, 64, 2, passes=("train",))
-_BATCH = Case("batch-1", 1, 18, 64, 4, passes=("infer",))
-_WIDTH = Case("width-32", 16, 18, 32, 4)
+_SMALLER = Case(
+    "qm9-64",
+    *(96, 18, 64, 7),
+    usual=Selection(
+        _WITH_OTHERS,
+        pairs(("textbook", *_OURS), _INFER) + pairs(("textbook",), ("train",)),
+        pairs(("textbook", *_OURS), _INFER),
+    ),
+    quick=Selection(pairs(NETWORKS["egnn"], _INFER), fresh=pairs(BASIC, _INFER)),
+)
+_N_BODY = Case(
+    "n-body",
+    *(100, 5, 64, 4),
+    usual=Selection(_WITH_OTHERS, pairs(BASIC, _BOTH), pairs(BASIC, _INFER)),
+    quick=Selection(_WITH_OTHERS, pairs(BASIC, _INFER)),
+)
+_ATOMS = Case(
+    "atoms-2000",
+    *(1, 2000, 64, 4),
+    cutoff=CUTOFF,
+    usual=Selection(pairs((*BASIC, "ours-75")), fresh=pairs(BASIC, _INFER)),
+    quick=Selection(pairs(BASIC, ("forces",))),
+)
+_IRREPS = Case(
+    "irreps-32",
+    *(32, 18, 32, 3),
+    cutoff=CUTOFF,
+    network="irreps",
+    usual=Selection(pairs(("nequip", "ours", "ours-50"))),
+    quick=Selection(pairs(("nequip", "ours", "ours-50"), ("forces",))),
+)
+_BASIC = Selection(pairs(BASIC, _BOTH))
+_WIDTH = Case("width-32", 16, 18, 32, 4, usual=_BASIC)
+_BATCH = Case("batch-1", 1, 18, 64, 4, usual=Selection(pairs(BASIC, _INFER)))
+_DEPTH = Case("depth-2", 64, 18, 64, 2, usual=Selection(pairs(BASIC, ("train",))))
+_GROWTH = Case("edges-1e3", 1, 89, 32, 2, cutoff=CUTOFF, usual=_BASIC)
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        _QM9,
-        replace(_QM9, name="qm9-64", hidden=64, quick=("infer", "train")),
-        replace(
-            _QM9,
-            name="n-body",
-            **{"graphs": 100, "nodes": 5, "hidden": 64, "layers": 4},
-            compiled=_compiled("infer train", *BASIC),
-            quick=PASSES,
-            quick_compiled=_compiled("infer", *BASIC),
-        ),
-        Case(
-            "atoms-2000",
-            *(1, 2000, 64, 4),
-            cutoff=CUTOFF,
-            variants=(*BASIC, "ours-75"),
-            passes=PASSES,
-            fresh=("infer",),
-            quick=("forces",),
-        ),
-        Case(
-            "irreps-32",
-            *(32, 18, 32, 3),
-            cutoff=CUTOFF,
-            network="irreps",
-            variants=IRREPS,
-            passes=PASSES,
-            quick=("forces",),
-        ),
+        *(_QM9, _SMALLER, _N_BODY, _ATOMS, _IRREPS),
         *(replace(_WIDTH, name=f"width-{n}", hidden=n) for n in (32, 64, 128, 256)),
         *(replace(_BATCH, name=f"batch-{n}", graphs=n) for n in (1, 10, 100, 1000)),
         *(replace(_DEPTH, name=f"depth-{n}", layers=n) for n in (2, 4, 8)),
-        _GROWTH,
-        replace(_GROWTH, name="edges-1e4", nodes=650, quick=("infer", "train")),
-        replace(_GROWTH, name="edges-1e5", nodes=5600, quick=("infer", "train")),
+        replace(_GROWTH, quick=_BASIC),
+        replace(_GROWTH, name="edges-1e4", nodes=650, quick=_BASIC),
+        replace(_GROWTH, name="edges-1e5", nodes=5600, quick=_BASIC),
         replace(_GROWTH, name="edges-1e6", nodes=53000),
     )
 }

@@ -119,10 +119,9 @@ def measured(unit: Unit, conditions: Conditions, ceilings: Ceilings, say: Said) 
         except Exception as error:  # what was timed stays
             found["skipped"] = f"memory or floor: {_sentence(error, entry, conditions)}"
         rows[entry] = row_of(unit, entry, conditions, **found)
-    if unit.fresh:
-        for entry in (e for e in times if not e.compiled):
-            say(f"{entry} in a fresh process")
-            rows[entry] |= _fresh(unit, entry, conditions)
+    for entry in (e for e in times if e.variant in unit.fresh and not e.compiled):
+        say(f"{entry} in a fresh process")
+        rows[entry] |= _fresh(unit, entry, conditions)
     return [rows[entry] for entry in unit.entries]
 
 

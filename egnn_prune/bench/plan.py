@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from egnn_prune.bench.cases import CASES, Case
+from egnn_prune.bench.cases import CASES, NETWORKS, PASSES, Case, Pairs
 
-Compile = Literal["some", "all", "none"]
+Extent = Literal["some", "all", "none"]
+"""What a case selects, everything that there is, or nothing."""
 
 #: Speed of the textbook in an estimate, in FLOP/s, and the cost of others beside it.
 _SPEED = 5e10
@@ -40,7 +41,7 @@ class Turns:
         most: turns, however short they are.
     """
 
-    seconds: float = 8.0
+    seconds: float = 5.0
     least: int = 5
     most: int = 41
 
@@ -60,13 +61,13 @@ class Unit:
         case: the graphs and the size of the networks.
         name: the pass.
         entries: whose networks.
-        fresh: whether the eager ones also run in processes of their own.
+        fresh: variants that also run, eager, in processes of their own.
     """
 
     case: Case
     name: str
     entries: tuple[Entry, ...]
-    fresh: bool
+    fresh: tuple[str, ...] = ()
 
     def seconds(self, turns: Turns) -> float:
         """A rough guess of how long it takes."""
@@ -76,7 +77,7 @@ class Unit:
         turn = sum(textbook * _COST.get(e.variant, 1.0) for e in self.entries)
         compiled = sum(e.compiled for e in self.entries)
         programs = _COMPILE_SECONDS * case.layers * compiled * _OF_PASS[self.name] ** 0.5
-        processes = _FRESH_SECONDS * (len(self.entries) - compiled) * self.fresh
+        processes = _FRESH_SECONDS * len(self.fresh)
         return 1.0 + turn * (turns.of(turn) + _EXTRA_CALLS) + programs + processes
 
 
@@ -88,16 +89,16 @@ class Choice:
         cases: names of :data:`CASES`.
         variants: names of variants.
         passes: names of passes.
-        compiled: the compiled programs that a case names, those of all networks, or none.
-        fresh: whether fresh processes are started.
+        compiled: which networks are compiled, too.
+        fresh: which networks run in fresh processes, too.
         quick: a small selection that takes two minutes.
     """
 
     cases: Sequence[str] | None = None
     variants: Sequence[str] | None = None
     passes: Sequence[str] | None = None
-    compiled: Compile = "some"
-    fresh: bool = True
+    compiled: Extent = "some"
+    fresh: Extent = "some"
     quick: bool = False
 
 
@@ -105,25 +106,33 @@ def plan(choice: Choice) -> list[Unit]:
     """The units in the order in which they run."""
     units = []
     for case in CASES.values():
-        if choice.cases is None and choice.quick and not case.quick:
-            continue
-        if choice.cases is not None and case.name not in choice.cases:
-            continue
-        usual = case.quick if choice.quick and case.quick else case.passes
-        for name in choice.passes or usual:
-            if entries := _entries(case, name, choice):
-                fresh = choice.fresh and name in case.fresh
-                units.append(Unit(case, name, entries, fresh))
+        if choice.cases is None or case.name in choice.cases:
+            units += [unit for name in PASSES if (unit := _unit(case, name, choice))]
     return units
 
 
-def _entries(case: Case, name: str, choice: Choice) -> tuple[Entry, ...]:
-    wanted = case.variants if choice.variants is None else choice.variants
-    variants = [v for v in wanted if v in case.possible]
-    programs = case.quick_compiled if choice.quick else case.compiled
-    chosen = {
-        "none": [],
-        "all": variants,
-        "some": [v for v in variants if (v, name) in programs],
-    }[choice.compiled]
-    return (*(Entry(v, False) for v in variants), *(Entry(v, True) for v in chosen))
+def _unit(case: Case, name: str, choice: Choice) -> Unit | None:
+    """What is asked for of a pass of a case; a case that is named has its usual selection."""
+    quick = choice.quick and (choice.cases is None or bool(case.quick.eager))
+    selection = case.quick if quick else case.usual
+    usual = {of_pass for _, of_pass in selection.eager}
+    if name not in (usual if choice.passes is None else choice.passes):
+        return None
+    if not selection.eager:  # no part of quick runs
+        return None
+    there = {variant for variant, of_pass in selection.eager if of_pass == name}
+    if choice.variants is not None:
+        there = set(choice.variants)
+    elif not there:
+        there = {variant for variant, _ in selection.eager}
+    variants = [v for v in NETWORKS[case.network] if v in there]
+    if not variants:
+        return None
+
+    def part(extent: Extent, some: Pairs) -> list[str]:
+        found = {"none": [], "all": variants, "some": [v for v in variants if (v, name) in some]}
+        return found[extent]
+
+    compiled = part(choice.compiled, selection.compiled)
+    entries = (*(Entry(v, False) for v in variants), *(Entry(v, True) for v in compiled))
+    return Unit(case, name, entries, tuple(part(choice.fresh, selection.fresh)))

@@ -48,8 +48,13 @@ def parser() -> Parser:
     parser.add_argument(
         "--compile-limit", type=float, default=120.0, help="seconds for one program (120)"
     )
-    parser.add_argument("--no-fresh", action="store_true", help="start no fresh processes")
-    parser.add_argument("--seconds", type=float, help="for the turns of each pass (8, quick 1)")
+    parser.add_argument(
+        "--fresh",
+        choices=("some", "all", "none"),
+        default="some",
+        help="which networks are measured in fresh processes, too (some)",
+    )
+    parser.add_argument("--seconds", type=float, help="for the turns of each pass (5, quick 1)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (torch's choice)")
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda (cpu)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="folder (benchmark)")
@@ -98,7 +103,7 @@ def work(arguments: argparse.Namespace) -> None:
         Choice(
             **names,
             compiled=arguments.compiled,
-            fresh=not arguments.no_fresh,
+            fresh=arguments.fresh,
             quick=arguments.quick,
         ),
         Conditions(

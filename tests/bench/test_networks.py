@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from egnn_prune.bench import contenders, fresh, measure
-from egnn_prune.bench.cases import CASES, PASSES
+from egnn_prune.bench.cases import CASES, NETWORKS, PASSES
 from egnn_prune.bench.ceilings import Ceilings
 from egnn_prune.bench.contenders import Unavailable, contender, difference, uniform_masks
 from egnn_prune.bench.inputs import inputs_of, tiny_inputs
@@ -61,12 +61,12 @@ def test_positions_get_forces_and_weights_no_gradient():
 
 @pytest.mark.parametrize("case", [PAIRS, CUTOFF, IRREPS], ids=["pairs", "cutoff", "irreps"])
 def test_a_unit_becomes_whole_rows(case):
-    variants = [v for v in case.possible if v not in ("ours-75", "ours-90")]
+    variants = [v for v in NETWORKS[case.network] if v not in ("ours-75", "ours-90")]
     said: list[str] = []
-    for name in PASSES:
+    for name in PASSES if case.network == "egnn" else ("forces",):
         entries = tuple(Entry(v, False) for v in variants)
         unit = replace(plan(Choice(["n-body"]))[0], case=case, name=name, entries=entries)
-        unit = replace(unit, fresh=False)
+        unit = replace(unit, fresh=())
         conditions = measure.Conditions("cpu", 1, Turns(0.0, least=2))
         rows = measure.measured(unit, conditions, MACHINE, said.append)
         assert [r["variant"] for r in rows] == variants
@@ -92,7 +92,7 @@ def test_what_fails_becomes_a_row_with_the_reason(monkeypatch):
         return contender(variant, case, device, compiled)
 
     monkeypatch.setattr(measure, "contender", broken)
-    (unit,) = plan(Choice(["n-body"], ["textbook", "ours"], ["infer"], "none", fresh=False))
+    (unit,) = plan(Choice(["n-body"], ["textbook", "ours"], ["infer"], "none", fresh="none"))
     unit = replace(unit, case=PAIRS)
     rows = measure.measured(unit, measure.Conditions("cpu", 1, Turns(0.0, 2)), MACHINE, print)
     assert rows[0]["ms_median"] and not rows[0]["skipped"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egnn_prune.bench.cases import CASES, PASSES, VARIANTS
+from egnn_prune.bench.cases import CASES, NETWORKS, PASSES, VARIANTS
 from egnn_prune.bench.measure import Conditions, row_of
 from egnn_prune.bench.plan import QUICK, USUAL, Choice, Entry, plan
 from egnn_prune.bench.run import is_measured, kept_rows
@@ -15,21 +15,25 @@ from egnn_prune.system.files import write_json
 def test_cases_name_what_there_is():
     for name, case in CASES.items():
         assert name == case.name
-        assert set(case.variants) <= set(case.possible) <= set(VARIANTS)
-        assert {*case.passes, *case.fresh, *case.quick} <= set(PASSES)
-        for variant, of_pass in (*case.compiled, *case.quick_compiled):
-            assert variant in case.variants and of_pass in case.passes
+        assert set(NETWORKS[case.network]) <= set(VARIANTS) and case.usual.eager
+        for selection in (case.usual, case.quick):
+            both = {*selection.eager, *selection.compiled, *selection.fresh}
+            assert {*selection.compiled, *selection.fresh} <= set(selection.eager)
+            assert {variant for variant, _ in both} <= set(NETWORKS[case.network])
+            assert {name for _, name in both} <= set(PASSES)
 
 
 def test_everybody_takes_turns_within_a_unit():
     (unit,) = plan(Choice(cases=["n-body"], passes=["train"], variants=["textbook", "ours"]))
-    assert [str(e) for e in unit.entries] == [
-        *("textbook", "ours", "textbook compiled", "ours compiled")
-    ]
-    (unit,) = plan(Choice(["n-body"], ["ours"], ["forces"], compiled="all"))
-    assert unit.entries == (Entry("ours", False), Entry("ours", True))
+    names = ["textbook", "ours", "textbook compiled", "ours compiled"]
+    assert [str(e) for e in unit.entries] == names and unit.fresh == ()
+    (unit,) = plan(Choice(["n-body"], ["ours"], ["forces"], compiled="all", fresh="all"))
+    assert unit.entries == (Entry("ours", False), Entry("ours", True)) and unit.fresh == ("ours",)
     (unit,) = plan(Choice(["n-body"], ["ours"], ["train"], compiled="none"))
     assert unit.entries == (Entry("ours", False),)
+    (unit,) = plan(Choice(["batch-10"], passes=["forces"]))  # not usual, but asked for
+    assert [e.variant for e in unit.entries] == ["textbook", "ours"]
+    assert [u.name for u in plan(Choice(["width-32"], quick=True))] == ["infer", "train"]
 
 
 def test_a_variant_is_left_out_where_it_makes_no_sense():
@@ -47,7 +51,7 @@ def test_quick_is_a_part_that_takes_two_minutes():
 
 def test_turns_follow_the_time_that_one_takes():
     assert USUAL.of(100.0) == USUAL.least and USUAL.of(1e-6) == USUAL.most
-    assert USUAL.of(0.8) == 10
+    assert USUAL.of(0.5) == 10
 
 
 def test_a_unit_is_done_when_all_of_its_rows_are_there(tmp_path):
