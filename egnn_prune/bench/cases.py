@@ -8,8 +8,12 @@ from typing import Literal
 
 PASSES = ("infer", "train", "forces")
 """Prediction without gradients; a training step with AdamW; energy and forces."""
-VARIANTS = ("textbook", "egnn-pytorch", "nequip", "ours", "ours-50", "ours-75", "ours-90")
-"""Whose network; ``ours-50`` is ours with half of all channels removed, uniformly."""
+VARIANTS = (
+    *("textbook", "egnn-pytorch", "nequip"),
+    *("ours", "ours-recompute", "ours-50", "ours-75", "ours-90"),
+)
+"""Whose network; ``ours-50`` is ours with half of all channels removed, uniformly;
+``ours-recompute`` keeps nothing of the edges for the way back."""
 
 NOTES = {
     "egnn-pytorch": "its own function on padded batches of all pairs: inner widths of 2 (2 h + 1) "
@@ -21,9 +25,10 @@ NOTES = {
 """What a reader has to know of networks that compute something else."""
 
 BASIC = ("textbook", "ours")
+RECOMPUTE = "ours-recompute"
 COMPACT = ("ours-50", "ours-75", "ours-90")
 NETWORKS = {
-    "egnn": ("textbook", "egnn-pytorch", "ours", *COMPACT),
+    "egnn": ("textbook", "egnn-pytorch", "ours", RECOMPUTE, *COMPACT),
     "irreps": ("nequip", "ours", *COMPACT),
 }
 """The variants of each family of networks."""
@@ -105,12 +110,19 @@ class Case:
 CUTOFF = 5.0
 _OURS = ("ours", *COMPACT)
 _INFER, _BOTH = ("infer",), ("infer", "train")
-_WITH_OTHERS = pairs(NETWORKS["egnn"], _BOTH) + pairs(("textbook", *_OURS), ("forces",))
+_ALL = ("textbook", "egnn-pytorch", *_OURS)
+_WITH_OTHERS = (
+    *pairs(_ALL, _INFER),
+    *pairs((*_ALL, RECOMPUTE), ("train",)),
+    *pairs(("textbook", *_OURS), ("forces",)),
+)
 _QM9 = Case(
     "qm9-128",
     *(96, 18, 128, 7),
     usual=Selection(
-        pairs(NETWORKS["egnn"], _INFER) + pairs(("textbook", *_OURS), ("train", "forces")),
+        pairs(_ALL, _INFER)
+        + pairs(("textbook", *_OURS, RECOMPUTE), ("train",))
+        + pairs(("textbook", *_OURS), ("forces",)),
         pairs(("textbook", *_OURS), _INFER) + pairs(BASIC, ("train",)),
         pairs(("textbook", *_OURS), _INFER),
     ),
@@ -120,10 +132,10 @@ _SMALLER = Case(
     *(96, 18, 64, 7),
     usual=Selection(
         _WITH_OTHERS,
-        pairs(("textbook", *_OURS), _INFER) + pairs(("textbook",), ("train",)),
-        pairs(("textbook", *_OURS), _INFER),
+        pairs((*BASIC, "ours-75"), _INFER) + pairs(("textbook",), ("train",)),
+        pairs((*BASIC, "ours-75"), _INFER),
     ),
-    quick=Selection(pairs(NETWORKS["egnn"], _INFER), fresh=pairs(BASIC, _INFER)),
+    quick=Selection(pairs(_ALL, _INFER), fresh=pairs(BASIC, _INFER)),
 )
 _N_BODY = Case(
     "n-body",
@@ -149,7 +161,7 @@ _IRREPS = Case(
 _BASIC = Selection(pairs(BASIC, _BOTH))
 _WIDTH = Case("width-32", 16, 18, 32, 4, usual=_BASIC)
 _BATCH = Case("batch-1", 1, 18, 64, 4, usual=Selection(pairs(BASIC, _INFER)))
-_DEPTH = Case("depth-2", 64, 18, 64, 2, usual=Selection(pairs(BASIC, ("train",))))
+_DEPTH = Case("depth-2", 64, 18, 64, 2, usual=Selection(pairs((*BASIC, RECOMPUTE), ("train",))))
 _GROWTH = Case("edges-1e3", 1, 89, 32, 2, cutoff=CUTOFF, usual=_BASIC)
 CASES: dict[str, Case] = {
     case.name: case

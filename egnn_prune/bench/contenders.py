@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.api import compact
-from egnn_prune.bench.cases import FEATURES, Case
+from egnn_prune.bench.cases import FEATURES, RECOMPUTE, Case
 from egnn_prune.bench.inputs import Inputs
 from egnn_prune.channels import Prunable
 from egnn_prune.models import EGNN, IrrepsNet
@@ -32,6 +32,7 @@ class Contender:
         outputs: node features first, and new positions where the network moves nodes; or energies.
         parameters: what a training step changes.
         first_weight: of the embedding, whose gradient is compared.
+        module: the network, to be told whether it is trained.
         expected: the textbook with the same weights, where there is one.
         columns: the node features of ``expected`` that this network still has.
         twin: ours that computes the same function, for what it takes at least.
@@ -40,6 +41,7 @@ class Contender:
     outputs: Callable[[Inputs], Sequence[Tensor]]
     parameters: list[nn.Parameter]
     first_weight: Tensor
+    module: nn.Module
     expected: Contender | None = field(default=None, repr=False)
     columns: Tensor | None = field(default=None, repr=False)
     twin: EGNN | None = field(default=None, repr=False)
@@ -64,7 +66,7 @@ def contender(variant: str, case: Case, device: str, compiled: bool = False) -> 
         return nequip(case, device, compiled)
     if case.network == "irreps":
         return _irreps(REMOVED[variant], case, device, compiled)
-    return _ours(REMOVED[variant], case, device, compiled)
+    return _ours(variant, case, device, compiled)
 
 
 def program(function: Callable[..., Tensor], compiled: bool) -> Callable[..., Tensor]:
@@ -85,16 +87,22 @@ def _textbook(twin: EGNN, compiled: bool) -> Contender:
         lambda inputs: run(inputs.x, inputs.pos, inputs.edge_index),
         list(network.parameters()),
         network.embedding.weight,
+        network,
         expected=itself,
         twin=twin,
     )
 
 
-def _ours(removed: int, case: Case, device: str, compiled: bool) -> Contender:
+def _ours(variant: str, case: Case, device: str, compiled: bool) -> Contender:
     masked = _dense_egnn(case).to(device)
     columns = None
     network = masked
-    if removed:
+    if variant == RECOMPUTE:
+        for layer in network.layers:
+            if not hasattr(layer, "recompute"):
+                raise Unavailable("this version recomputes nothing on the way back")
+            layer.recompute = True
+    elif removed := REMOVED[variant]:
         keep = uniform_masks(masked, removed)
         apply_masks(masked, keep)
         columns = keep["stream"].nonzero().flatten().to(device)
@@ -117,6 +125,7 @@ def _ours(removed: int, case: Case, device: str, compiled: bool) -> Contender:
         outputs,
         list(network.parameters()),
         network.embedding.weight,
+        network,
         expected,
         columns,
         twin=network,
@@ -137,7 +146,7 @@ def _irreps(removed: int, case: Case, device: str, compiled: bool) -> Contender:
             return run(inputs.x, inputs.pos, inputs.edge_index, inputs.batch.batch)[:1]
         return (network(inputs.batch).x,)
 
-    return Contender(outputs, list(network.parameters()), network.embedding.weight)
+    return Contender(outputs, list(network.parameters()), network.embedding.weight, network)
 
 
 def uniform_masks(network: Prunable, removed: int) -> dict[str, Tensor]:

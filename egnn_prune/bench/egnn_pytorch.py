@@ -50,4 +50,4 @@ def egnn_pytorch(case: Case, device: str, compiled: bool) -> Contender:
         shape = (inputs.graphs, -1)
         return run(inputs.x.view(*shape, FEATURES), inputs.pos.view(*shape, 3))
 
-    return Contender(outputs, list(network.parameters()), network.embedding.weight)
+    return Contender(outputs, list(network.parameters()), network.embedding.weight, network)

@@ -60,4 +60,4 @@ def nequip(case: Case, device: str, compiled: bool) -> Contender:
         return (network(data)["total_energy"],)
 
     parameters = [p for p in network.parameters() if p.requires_grad]
-    return Contender(outputs, parameters, parameters[0])
+    return Contender(outputs, parameters, parameters[0], network)

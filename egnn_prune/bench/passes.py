@@ -20,6 +20,7 @@ def call(name: str, contender: Contender, inputs: Inputs) -> Callable[[], object
         contender: whose network.
         inputs: on which graphs.
     """
+    contender.module.train(name == "train")
     if name == "infer":
         return torch.no_grad()(lambda: contender.outputs(inputs))
     if name == "forces":
@@ -37,6 +38,7 @@ def call(name: str, contender: Contender, inputs: Inputs) -> Callable[[], object
 
 def results(name: str, contender: Contender, inputs: Inputs) -> list[Tensor]:
     """What the pass computes, for comparison: outputs; loss and a gradient; energy and forces."""
+    contender.module.train(name == "train")
     if name == "infer":
         with torch.no_grad():
             return list(contender.outputs(inputs))

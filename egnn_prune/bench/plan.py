@@ -41,7 +41,7 @@ class Turns:
         most: turns, however short they are.
     """
 
-    seconds: float = 5.0
+    seconds: float = 4.0
     least: int = 5
     most: int = 41
 

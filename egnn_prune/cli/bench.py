@@ -6,7 +6,7 @@ stands a floor: the matrix products and activations that its function needs, at 
 here. What could not be measured is a row with the reason.
 
   egnn-prune bench --quick --threads 1            two minutes
-  egnn-prune bench --threads 1                    everything, some twelve
+  egnn-prune bench --threads 1                    everything, some fifteen
   egnn-prune bench --cases n-body,qm9-64 --passes train --variants textbook,ours --compiled all
 
 Writes benchmark.json after every pass of every case, and benchmark.md and benchmark.png at the
@@ -54,7 +54,7 @@ def parser() -> Parser:
         default="some",
         help="which networks are measured in fresh processes, too (some)",
     )
-    parser.add_argument("--seconds", type=float, help="for the turns of each pass (5, quick 1)")
+    parser.add_argument("--seconds", type=float, help="for the turns of each pass (4, quick 1)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (torch's choice)")
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda (cpu)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="folder (benchmark)")

@@ -32,7 +32,7 @@ def made_up_rates(monkeypatch):
 
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("case", [PAIRS, CUTOFF], ids=["pairs", "cutoff"])
-@pytest.mark.parametrize("variant", ["ours", "ours-50", "ours-90"])
+@pytest.mark.parametrize("variant", ["ours", "ours-recompute", "ours-50", "ours-90"])
 def test_ours_equals_the_textbook(case, variant, name):
     network, inputs = contender(variant, case, "cpu"), inputs_of(case, "cpu")
     found, expected = (results(name, n, inputs) for n in (network, network.expected))
@@ -61,7 +61,9 @@ def test_positions_get_forces_and_weights_no_gradient():
 
 @pytest.mark.parametrize("case", [PAIRS, CUTOFF, IRREPS], ids=["pairs", "cutoff", "irreps"])
 def test_a_unit_becomes_whole_rows(case):
-    variants = [v for v in NETWORKS[case.network] if v not in ("ours-75", "ours-90")]
+    variants = [
+        v for v in NETWORKS[case.network] if v not in ("ours-recompute", "ours-75", "ours-90")
+    ]
     said: list[str] = []
     for name in PASSES if case.network == "egnn" else ("forces",):
         entries = tuple(Entry(v, False) for v in variants)
@@ -150,3 +152,24 @@ def test_a_fresh_process_that_fails_says_why(monkeypatch):
     monkeypatch.setattr(fresh.sys, "executable", "/bin/false")
     with pytest.raises(InputError, match="a fresh process failed: no message"):
         fresh.fresh_ms("n-body", "ours", "infer", 1, "cpu", 10.0)
+
+
+def test_recomputing_needs_a_fraction_of_the_memory():
+    case = replace(CASES["depth-2"], graphs=16)
+    inputs = inputs_of(case, "cpu")
+    steps = [call("train", contender(v, case, "cpu"), inputs) for v in ("ours", "ours-recompute")]
+    kept, recomputed = (step() or allocated_peak(step, "cpu") for step in steps)
+    assert recomputed < kept / 2
+
+
+def test_others_do_without_our_setting_of_the_allocator(monkeypatch):
+    from egnn_prune.system import malloc
+
+    monkeypatch.setattr(malloc, "keep_freed_memory", malloc.keep_freed_memory)
+    monkeypatch.setitem(fresh.CASES, "n-body", PAIRS)
+    job = {"case": "n-body", "name": "infer", "threads": 1, "device": "cpu"}
+    before = malloc.keep_freed_memory
+    fresh.first_calls(job | {"variant": "ours"})
+    assert malloc.keep_freed_memory is before
+    fresh.first_calls(job | {"variant": "textbook"})
+    assert malloc.keep_freed_memory is not before

@@ -33,6 +33,7 @@ COLOURS = {
     "egnn-pytorch": ORANGE,
     "nequip": PURPLE,
     "ours": BLUE,
+    "ours-recompute": BLACK,
     "ours-50": SKY,
     "ours-75": GREEN,
     "ours-90": VERMILION,
