@@ -1,4 +1,4 @@
-"""Time a training step of our EGNN against the layer as the paper writes it."""
+"""Time our networks against others, eager, compiled and pruned, beside what the machine can do."""
 
 from egnn_prune.cli.bench import main
 

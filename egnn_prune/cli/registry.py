@@ -43,7 +43,7 @@ COMMANDS = {
     "study what-to-label": Entry("jobs:WHAT_TO_LABEL", "which structures a potential learns from"),
     "study error-bars": Entry("jobs:ERROR_BARS", "error bars of potentials that were made small"),
     "sweep": Entry("jobs:CRITERIA", "short for study criteria"),
-    "bench": Entry("bench:main", "time training steps, pruned networks, and error bars"),
+    "bench": Entry("bench:main", "time our networks against others, beside a floor"),
     "export": Entry("export:main", "write a model as a torch.export program or as ONNX"),
     "report": Entry("report:main", "draw a run's tables, figures and page again, without torch"),
 }
