@@ -20,6 +20,8 @@ SCOPES = ("global", "layer", "kind", "group")
 STRATEGIES = ("top, threshold, band, proportional, diverse, loss, prototype, random, least").split(
     ", "
 )
+#: Read-out dropout of Monte Carlo dropout, where nobody says how much.
+READOUT_DROPOUT = 0.1
 METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
 
 # Ranges that several settings share.
@@ -81,8 +83,12 @@ class ModelSettings:
     dropout: float = setting(
         0.0, "channel dropout in every layer, for uncertainty.method=dropout", low=0, high=0.99
     )
-    readout_dropout: float = setting(
-        0.1, "channel dropout in the read-out, likewise", low=0, high=0.99
+    readout_dropout: float | None = setting(
+        None,
+        f"channel dropout in the read-out; null: {READOUT_DROPOUT} for uncertainty.method=dropout, "
+        "0 for the others",
+        low=0,
+        high=0.99,
     )
 
 
@@ -91,7 +97,7 @@ class UncertaintySettings:
     """Where the error bars come from."""
 
     method: str = setting(
-        "dropout",
+        "shallow",
         "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles",
         choices=METHODS,
     )
@@ -160,9 +166,10 @@ class TrainingSettings:
     finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps", **POSITIVE)
     weight_decay: float = setting(1e-2, "AdamW weight decay", low=0)
     clip: float = setting(5.0, "largest gradient norm", **POSITIVE)
-    loss: str = setting(
-        "faithful",
-        "faithful, squared: of members apart; nll, crps: of what they say together",
+    loss: str | None = setting(
+        None,
+        "faithful, squared: of members apart; nll, crps: of what they say together; null: crps for "
+        "uncertainty.method=shallow without forces, faithful for the others",
         choices=("faithful", "squared", "nll", "crps"),
     )
     force_weight: float = setting(
@@ -316,6 +323,25 @@ class CentroidStudySettings:
     samples: int = setting(10, "MC-dropout samples whose spread is the uncertainty", **COUNT)
     workers: int = setting(1, WORKERS, **COUNT)
     threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)
+
+
+def readout_dropout(settings: Settings) -> float:
+    """``model.readout_dropout``: unless it is set, only Monte Carlo dropout has any."""
+    chosen = settings.model.readout_dropout
+    if chosen is None:
+        return READOUT_DROPOUT if settings.uncertainty.method == "dropout" else 0.0
+    return chosen
+
+
+def loss_name(settings: Settings) -> str:
+    """``training.loss``: unless it is set, what suits the uncertainty method.
+
+    Members of a shallow ensemble that learn apart nearly agree, since they share all but the last
+    map: what they say *together* has to be trained, by the CRPS. Forces are trained apart.
+    """
+    t = settings.training
+    pooled = settings.uncertainty.method == "shallow" and not t.force_weight
+    return t.loss or ("crps" if pooled else "faithful")
 
 
 def main_job(settings: Settings) -> Settings:

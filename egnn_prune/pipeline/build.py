@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import METHODS, ModelSettings, Settings, UncertaintySettings
+from egnn_prune.configs.settings import (
+    METHODS,
+    ModelSettings,
+    Settings,
+    UncertaintySettings,
+    readout_dropout,
+)
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import (
@@ -43,7 +49,7 @@ def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
             "layers": s.layers,
             "members": u.members if u.method == "shallow" else 1,
             "pool": "sum" if dataset.extensive else "mean",
-            "readout_dropout": s.readout_dropout,
+            "readout_dropout": readout_dropout(settings),
             "scale": scale,
         }
         if s.network == "irreps":
@@ -153,7 +159,7 @@ def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionM
         first.x.shape[1],
         hidden=s.hidden,
         layers=s.layers,
-        readout_dropout=s.readout_dropout,
+        readout_dropout=readout_dropout(settings),
         options=options,
         scale=float(moved.double().square().mean().sqrt()) or 1.0,
     ).to(getattr(torch, settings.precision))
