@@ -22,7 +22,11 @@ STRATEGIES = ("top, threshold, band, proportional, diverse, loss, prototype, ran
 )
 #: Read-out dropout of Monte Carlo dropout, where nobody says how much.
 READOUT_DROPOUT = 0.1
-METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
+METHODS = (
+    "mean_variance, dropout, last_layer, shallow, shallow_last_layer, deep, snapshot, bootstrap"
+).split(", ")
+#: Methods whose read-outs share the trunk.
+SHALLOW = ("shallow", "shallow_last_layer")
 
 # Ranges that several settings share.
 COUNT: dict[str, float] = {"low": 1}
@@ -97,8 +101,9 @@ class UncertaintySettings:
     """Where the error bars come from."""
 
     method: str = setting(
-        "shallow",
-        "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles",
+        "shallow_last_layer",
+        "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles; "
+        "shallow_last_layer also counts what the last layer has not seen",
         choices=METHODS,
     )
     samples: int = setting(20, "MC-dropout samples per prediction, for dropout", low=2)
@@ -169,7 +174,7 @@ class TrainingSettings:
     loss: str | None = setting(
         None,
         "faithful, squared: of members apart; nll, crps: of what they say together; null: crps for "
-        "uncertainty.method=shallow without forces, faithful for the others",
+        "shallow methods without forces, faithful for the others",
         choices=("faithful", "squared", "nll", "crps"),
     )
     force_weight: float = setting(
@@ -340,7 +345,7 @@ def loss_name(settings: Settings) -> str:
     map: what they say *together* has to be trained, by the CRPS. Forces are trained apart.
     """
     t = settings.training
-    pooled = settings.uncertainty.method == "shallow" and not t.force_weight
+    pooled = settings.uncertainty.method in SHALLOW and not t.force_weight
     return t.loss or ("crps" if pooled else "faithful")
 
 

@@ -31,6 +31,7 @@ from egnn_prune.uncertainty import (
     MCDropout,
     PredictionRigidity,
     SinglePass,
+    SpreadAndRigidity,
     out_of_distribution_scores,
     regression_scores,
 )
@@ -51,7 +52,7 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
         "last-layer Laplace": LastLayer,
         "LLPR": PredictionRigidity,
     },
-    "shallow": {"shallow ensemble": SinglePass},
+    "shallow": {"shallow ensemble": SinglePass, "shallow and LLPR": SpreadAndRigidity},
 }
 #: Added to a seed for the further members of its deep ensemble, which no other seed uses.
 STRIDE = 5

@@ -34,6 +34,7 @@ from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
 from egnn_prune.uncertainty.metrics import regression_scores
 from egnn_prune.uncertainty.readout_ensemble import ReadoutEnsemble
+from egnn_prune.uncertainty.spread_and_rigidity import SpreadAndRigidity
 
 thinned = dropout_samples  # its name before
 
@@ -69,6 +70,7 @@ __all__ = [
     "RobustScaling",
     "SinglePass",
     "SplitConformal",
+    "SpreadAndRigidity",
     "TemperatureScaling",
     "VarianceScaling",
     "calibrate",

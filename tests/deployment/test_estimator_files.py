@@ -17,6 +17,7 @@ from egnn_prune.uncertainty import (
     MCDropout,
     PredictionRigidity,
     SinglePass,
+    SpreadAndRigidity,
     calibrate,
 )
 
@@ -25,6 +26,7 @@ KINDS = {
     "dropout": lambda model: MCDropout(model, samples=5, seed=3),
     "last layer": LastLayer,
     "rigidity": lambda model: PredictionRigidity(model, prior_precision=2.0),
+    "spread and rigidity": lambda model: SpreadAndRigidity(model, prior_precision=2.0),
 }
 
 

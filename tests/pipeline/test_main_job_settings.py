@@ -18,9 +18,19 @@ from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.pipeline import run_context as run_context
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.selection import STRATEGIES
-from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
+from egnn_prune.uncertainty import (
+    DeepEnsemble,
+    LastLayer,
+    MCDropout,
+    SinglePass,
+    SpreadAndRigidity,
+)
 
-KINDS = {"dropout": MCDropout, "last_layer": LastLayer}
+KINDS = {
+    "dropout": MCDropout,
+    "last_layer": LastLayer,
+    "shallow_last_layer": SpreadAndRigidity,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -45,6 +45,7 @@ def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
         "last-layer Laplace",
         "LLPR",
         "shallow ensemble",
+        "shallow and LLPR",
         "deep ensemble of 2",
     ]
     # sparsities x calibrations x splits
