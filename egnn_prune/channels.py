@@ -145,6 +145,12 @@ class ChannelGate(nn.Module):
         """The masks ``[S, width]`` of the call that is under way, see :func:`dropout_masks`."""
         return _CALL.masks.get(self)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it passes everything on as it is."""
+        thins = self.training and self.p > 0
+        return not thins and self.opened is None and self.dropout_mask is None
+
     def draw(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``samples`` thinning masks ``[samples, width]``; kept channels carry 1/(1-p)."""
         uniform = torch.rand(samples, int(self.dense_width), generator=generator)

@@ -117,7 +117,13 @@ class EGNN(Trunk):
             )
             envelope = smooth_cutoff(r2, self.options.cutoff)
         edges = Edges(
-            source, target, graph.index_select(0, target), edge_attr, envelope, edge_shift
+            source,
+            target,
+            graph.index_select(0, target),
+            edge_attr,
+            envelope,
+            edge_shift,
+            twice=self.training and pos.requires_grad,
         )
         for layer in self.layers:
             h, pos, vel = layer(h, pos, vel, edges, graph, self.stream_gate)

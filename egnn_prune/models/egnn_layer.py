@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from egnn_prune.channels import ChannelGate, ChannelGroup, Member, gate_members, linear_members
 from egnn_prune.errors import ConfigError
-from egnn_prune.graphs import edge_vectors
+from egnn_prune.graphs import has_values
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
+from egnn_prune.models.edge_blocks import blocked_sums, pays
+from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums, sum_into
 
 #: Initial size of the weights on Gaussian radial functions.
 RADIAL_STD = 0.6
@@ -104,6 +106,7 @@ class Edges:
             belongs to the *input* positions, as the list of edges does: measured after a move, a
             pair that enters the list could enter with a jump in the energy.
         shift: ``[E, n]`` of periodic graphs, or ``None``; nodes move, their lattice does not.
+        twice: whether gradients will be differentiated again, as in training on forces.
     """
 
     source: Tensor
@@ -112,6 +115,36 @@ class Edges:
     attr: Tensor | None
     envelope: Tensor | None = None
     shift: Tensor | None = None
+    twice: bool = False
+
+
+@dataclass(frozen=True)
+class _Gated:
+    """The edge network of a layer, module by module (an :class:`EdgeNetwork`)."""
+
+    layer: EGNNLayer
+    graph: Tensor
+
+    @property
+    def radial(self) -> Tensor:
+        return self.layer.edge_in.weight[:, 2 * self.layer.stream :]
+
+    def hidden(self, first: Tensor) -> Tensor:
+        return self.layer.edge_gate(F.silu(first), self.graph)
+
+    def message(self, hidden: Tensor) -> Tensor:
+        layer = self.layer
+        message = layer.message_gate(F.silu(layer.edge_out(hidden)), self.graph)
+        if layer.options.attention:
+            message = message * torch.sigmoid(layer.attention(message))
+        return message
+
+    def step(self, message: Tensor) -> Tensor | None:
+        layer = self.layer
+        if not layer.moves:
+            return None
+        hidden = layer.position_gate(F.silu(layer.position_in(message)), self.graph)
+        return layer.position_out(hidden)
 
 
 class EGNNLayer(nn.Module):
@@ -138,6 +171,8 @@ class EGNNLayer(nn.Module):
     def __init__(self, stream: int, widths: LayerWidths, options: EGNNOptions) -> None:
         super().__init__()
         self.stream, self.widths, self.options = stream, widths, options
+        #: Whether training computes messages a second time instead of keeping their layers.
+        self.recompute = False
         self.radial: SquaredDistance | GaussianBasis = SquaredDistance()
         if options.radial:
             stop = options.radial_stop if options.cutoff is None else options.cutoff
@@ -191,74 +226,64 @@ class EGNNLayer(nn.Module):
             stream_gate: the gate that every addition to the stream flows through.
         """
         options = self.options
-        # differences in the precision of the positions: a far-away origin costs no accuracy
-        difference = edge_vectors(pos, (edges.source, edges.target), edges.shift).to(h.dtype)
-        r2 = difference.square().sum(-1, keepdim=True)
-        message = self._messages(h, r2, edges)
-        if options.attention:
-            message = message * torch.sigmoid(self.attention(message))
-        if edges.envelope is not None:
-            message = message * edges.envelope
-
-        if self.moves:
-            pos, vel = self._move(h, pos, vel, message, difference, r2, edges, graph)
-        received = self._collect(message, edges, h.shape[0], options.aggregation)
+        received, shift = self._edge_sums(h, pos, edges)
+        if shift is not None:
+            shift = self._mean(shift, edges, options.position_aggregation).to(pos.dtype)
+            if vel is not None and self.drifts:
+                hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
+                vel = shift = self.velocity_out(hidden) * vel + shift
+            pos = pos + shift
+        received = self._mean(received, edges, options.aggregation)
         hidden = F.silu(self.node_in(torch.cat([h, received], dim=-1)))
         update = stream_gate(self.node_out(self.node_gate(hidden, graph)), graph)
         return (h + update if options.residual else update), pos, vel
 
-    def _messages(self, h: Tensor, r2: Tensor, edges: Edges) -> Tensor:
-        """``[E, message]``: the edge network of Eq. 3, its first layer applied per node."""
-        weight, s = self.edge_in.weight, self.stream
-        to_target = F.linear(h, weight[:, :s], self.edge_in.bias)
-        to_source = F.linear(h, weight[:, s : 2 * s])
-        hidden = to_target.index_select(0, edges.target) + to_source.index_select(0, edges.source)
-        radial, per_edge = self.radial(r2), weight[:, 2 * s :]
-        if edges.attr is not None:
-            radial = torch.cat([radial, edges.attr], dim=-1)
-        if radial.shape[1] == 1:
-            hidden = torch.addcmul(hidden, radial, per_edge.T)
-        else:
-            hidden = torch.addmm(hidden, radial, per_edge.T)
-        hidden = self.edge_gate(F.silu(hidden), edges.graph)
-        return self.message_gate(F.silu(self.edge_out(hidden)), edges.graph)
+    def _edge_sums(self, h: Tensor, pos: Tensor, edges: Edges) -> tuple[Tensor, Tensor | None]:
+        """The sums over messages ``[N, message]`` and displacements ``[N, n]`` (Eqs. 3-5)."""
+        weight, s, eps = self.edge_in.weight, self.stream, self.options.eps
+        inputs = EdgeInputs(
+            F.linear(h, weight[:, :s], self.edge_in.bias),
+            F.linear(h, weight[:, s : 2 * s]),
+            pos,
+            edges.shift,
+            edges.attr,
+            edges.envelope,
+        )
+        geometry = Geometry(self.radial, eps if self.options.normalise else None)
+        ends = (edges.source, edges.target)
+        if has_values() and not (edges.twice and torch.is_grad_enabled()) and self._is_bare():
+            weights = self._edge_weights()
+            if pays(inputs, weights, edges.source):
+                return blocked_sums(inputs, weights, geometry, *ends, self.recompute)
+        return edge_sums(inputs, _Gated(self, edges.graph), geometry, *ends)
 
-    def _move(
-        self,
-        h: Tensor,
-        pos: Tensor,
-        vel: Tensor | None,
-        message: Tensor,
-        difference: Tensor,
-        r2: Tensor,
-        edges: Edges,
-        graph: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        """New positions (Eq. 4) and, where the model has them, velocities (Eq. 7)."""
-        options = self.options
-        hidden = self.position_gate(F.silu(self.position_in(message)), edges.graph)
-        step = self.position_out(hidden)
-        if edges.envelope is not None:
-            step = step * edges.envelope
-        if options.normalise:
-            difference = difference / (r2 + options.eps**2).sqrt()
-        shift = self._collect(difference * step, edges, h.shape[0], options.position_aggregation)
-        shift = shift.to(pos.dtype)
-        if vel is not None and self.drifts:
-            hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
-            vel = self.velocity_out(hidden) * vel + shift
-            return pos + vel, vel
-        return pos + shift, vel
+    def _is_bare(self) -> bool:
+        """Whether no gate does anything now, and nobody watches a module."""
+        parts = list(self.children())
+        return all(p.idle for p in parts if isinstance(p, ChannelGate)) and not any(
+            p._forward_hooks or p._forward_pre_hooks or p._backward_hooks for p in parts
+        )
 
-    @staticmethod
-    def _collect(x: Tensor, edges: Edges, nodes: int, how: str) -> Tensor:
-        """Sum or mean over the incoming edges, ``[E, C] -> [N, C]``."""
-        # index_add: its backward reads rows, a scatter's gathers single numbers (5 % of a step)
-        total = x.new_zeros(nodes, x.shape[1]).index_add(0, edges.target, x)
+    def _edge_weights(self) -> EdgeWeights:
+        """The edge network without its gates."""
+        radial = self.edge_in.weight[:, 2 * self.stream :]
+        gate: tuple[Tensor | None, ...] = (None, None)
+        position: tuple[Tensor | None, ...] = (None, None, None)
+        if self.options.attention:
+            gate = (self.attention.weight, self.attention.bias)
+        if self.moves:
+            inner = self.position_in
+            position = (inner.weight, inner.bias, self.position_out.weight)
+        return EdgeWeights(radial, self.edge_out.weight, self.edge_out.bias, *gate, *position)
+
+    def _mean(self, total: Tensor, edges: Edges, how: str) -> Tensor:
+        """The sums over edges as they are, or their means, where those are asked for."""
         if how == "sum":
             return total
-        weight = x.new_ones(x.shape[0], 1) if edges.envelope is None else edges.envelope
-        count = x.new_zeros(nodes, 1).index_add(0, edges.target, weight)
+        weight = edges.envelope
+        if weight is None:
+            weight = total.new_ones(edges.target.shape[0], 1)
+        count = sum_into(total.shape[0], edges.target, weight)
         # with a cutoff, 1 + sum of envelopes: no jump when a neighbour leaves, never zero
         return total / (count.clamp(min=1.0) if edges.envelope is None else 1.0 + count)
 
