@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,11 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
     CRITERIA,
     Context,
+    LatencyBudget,
     apply_masks,
     choose,
     choose_within,
     keep_masks,
-    latency_of,
     macs_of,
     score_channels,
 )
@@ -31,6 +31,7 @@ from egnn_prune.pruning.calling import call, moved
 from egnn_prune.pruning.criteria import DATA_FREE, Criterion
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked
+from egnn_prune.pruning.stopwatch import Measure
 from egnn_prune.system.device import choose_device
 from egnn_prune.training import predictive_variance
 from egnn_prune.training.batch_losses import Losses, default_loss
@@ -52,6 +53,8 @@ def prune(
     macs: float | None = None,
     latency: float | None = None,
     round_to: int = 1,
+    compiled: bool = False,
+    measure: Measure | None = None,
     loss: Losses | None = None,
     variance: Losses = predictive_variance,
     batches: int = BATCHES,
@@ -74,8 +77,13 @@ def prune(
             a ``forward`` of one argument; a ``forward(x, edge_index)`` gets them by name.
         scope: what is ranked together: ``"global"``, ``"layer"``, ``"kind"`` or ``"group"``.
         macs: instead of a sparsity, the share of multiply-accumulates that may be left.
-        latency: instead of a sparsity, the share of the wall time that may be left.
-        round_to: widths become multiples of this.
+        latency: instead of a sparsity, the share of the wall time on the first batch that may be
+            left. Channels go by their importance per millisecond, see
+            :class:`~egnn_prune.pruning.LatencyBudget`.
+        round_to: widths become multiples of this; 0: of what is fastest here, see
+            :func:`egnn_prune.pruning.best_multiple`.
+        compiled: for a latency, that of compiled networks (minutes, for each shape is compiled).
+        measure: for a latency, takes the times, instead of the clock.
         loss: ``loss(model, batch) -> [samples]``; by default the training loss of this package's
             models, cross entropy for integer targets, squared error for others.
         variance: ``variance(model, batch) -> [samples]``, for the uncertainty criterion; by default
@@ -116,25 +124,20 @@ def prune(
     )
     scores = score_channels(criterion, context)
     before = keep_masks(pruned, groups)
+    budget = None
+    if latency is not None or not round_to:
+        run = _on_first(sample, "a latency, or round_to=0,")
+        budget = LatencyBudget(pruned, run, measure, compiled)
+        round_to = round_to or budget.best_multiple()
+    how: dict[str, Any] = {"keep": before, "round_to": round_to}
     if sparsity is not None:
-        keep = choose(scores, sparsity, scope, before, groups=groups, round_to=round_to)
+        keep = choose(scores, sparsity, scope, groups=groups, **how)
+    elif budget is not None and latency is not None:
+        keep = budget.choose(scores, latency, scope, **how)
     else:
-        if not sample:
-            raise ConfigError("a budget of MACs or latency is measured on data; pass data=...")
-        inputs = inputs_of(sample[0])
-        measure = macs_of if macs is not None else latency_of
-        share = macs if macs is not None else latency
-        assert share is not None
-        keep = choose_within(
-            pruned,
-            groups,
-            scores,
-            measure(lambda m: call(m, inputs)),
-            share,
-            scope,
-            keep=before,
-            round_to=round_to,
-        )
+        assert macs is not None
+        cost = macs_of(_on_first(sample, "a budget of MACs"))
+        keep = choose_within(pruned, groups, scores, cost, macs, scope, **how)
     apply_masks(pruned, keep, groups)
     return pruned
 
@@ -237,6 +240,18 @@ def device_of(model: nn.Module) -> torch.device:
     if first is None:
         raise ConfigError(f"a {type(model).__name__} has no parameters, so nothing can be pruned")
     return first.device
+
+
+def _on_first(sample: list[Any] | None, what: str) -> Callable[[nn.Module], Any]:
+    """Calls a model with the first batch.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not sample:
+        raise ConfigError(f"{what} is measured on data; pass data=...")
+    inputs = inputs_of(sample[0])
+    return lambda m: call(m, inputs)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -38,6 +38,8 @@ SEED: dict[str, float] = {
     "high": 4_000_000,
 }  # a stage's, 1000 times as large, has 32 bits
 THREADS: dict[str, float] = {"low": 1, "high": 4 * (os.cpu_count() or 1)}
+#: What the main job removes where neither pruning.sparsity nor pruning.latency says.
+DEFAULT_SPARSITY = 0.54
 WORKERS = "processes that work at the same time, one seed each"
 STEPS = "optimiser steps of every fine-tuning"
 
@@ -137,14 +139,28 @@ class SelectionSettings:
 class PruningSettings:
     """Which channels go."""
 
-    sparsity: float = setting(0.54, "fraction of channels removed", **SPARSITY)
+    sparsity: float | None = setting(
+        None,
+        f"fraction of channels removed; null: {DEFAULT_SPARSITY}, unless a latency is given",
+        **SPARSITY,
+    )
+    latency: float | None = setting(
+        None,
+        "instead, the share of the dense network's time on a batch that may be left",
+        above=0,
+        high=1,
+    )
     criterion: str = setting("taylor", "which channels go", choices=(*CRITERIA, "movement"))
     scope: str = setting("global", "what is ranked together", choices=SCOPES)
     schedule: str = setting(
         "iterative", "how sparsity grows", choices=("one_shot", "iterative", "linear", "cubic")
     )
     rounds: int = setting(4, "rounds of pruning; 1 is one-shot", **COUNT)
-    round_to: int = setting(1, "make widths multiples of this, by keeping more channels", **COUNT)
+    round_to: int = setting(
+        1,
+        "make widths multiples of this, by keeping more channels; 0: of what is fastest here",
+        low=0,
+    )
     until: float = setting(
         0.3, "share of the fine-tuning after which the last round is over", **SHARE
     )
@@ -156,6 +172,13 @@ class PruningSettings:
     freeze_fraction: float = setting(
         0.25, "for freeze=important: share of channels locked", **SHARE
     )
+
+    @property
+    def removed(self) -> float | None:
+        """The fraction of channels that goes; ``None`` where a latency decides."""
+        if self.sparsity is None and self.latency is None:
+            return DEFAULT_SPARSITY
+        return self.sparsity
 
 
 @dataclass

@@ -42,6 +42,7 @@ SEVERAL = {
     "uncertainty.calibration": "this job does not calibrate by it",
     "training.finetune_epochs": "this job has steps",
     "pruning.sparsity": "this job has sparsities=[...]",
+    "pruning.latency": "this job prunes to sparsities",
     "pruning.criterion": "this job has criteria=[...]",
 } | dict.fromkeys(
     [f"pruning.{n}" for n in ("schedule", "rounds", "until", "freeze", "freeze_fraction")],
@@ -149,7 +150,7 @@ def _comparison(s: Settings) -> Reasons:
     arm = deepcopy(s)  # whose criterion and strategy are none that has settings of its own
     arm.pruning.criterion, arm.selection.strategy = "taylor", "top"
     arms = dict.fromkeys(("pruning.criterion", "selection.strategy"), "this job has arms=[...]")
-    several = {n: SEVERAL[n] for n in ("seed", "name", "pruning.sparsity")}
+    several = {n: SEVERAL[n] for n in ("seed", "name", "pruning.sparsity", "pruning.latency")}
     return _main(arm) | several | arms
 
 

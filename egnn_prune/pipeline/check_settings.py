@@ -19,6 +19,11 @@ def validate(settings: Settings) -> None:
             f"selection.rounds ({s.selection.rounds}) cannot exceed training.finetune_epochs "
             f"({t.finetune_epochs}): graphs are selected anew between epochs"
         )
+    if s.pruning.sparsity is not None and s.pruning.latency is not None:
+        raise ConfigError(
+            f"pruning.sparsity={s.pruning.sparsity:g} and pruning.latency={s.pruning.latency:g} "
+            "are two budgets, and one decides; set the other one to null"
+        )
     band = s.selection.band
     if len(band) != 2 or not band[0] < band[1]:
         raise ConfigError(

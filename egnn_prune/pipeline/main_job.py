@@ -20,7 +20,9 @@ from egnn_prune.evaluation.force_uncertainty import force_bars
 from egnn_prune.evaluation.model_comparison import evaluate
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
+from egnn_prune.pipeline.timed_pruning import check_latency, latency_left, stopwatch, timed_batch
 from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
+from egnn_prune.pruning.stopwatch import Remembered
 from egnn_prune.report import comparison_table, write_report
 from egnn_prune.report.common.intervals import change_intervals
 from egnn_prune.report.run.tables import headline
@@ -38,6 +40,9 @@ SELECTED = (*DENSE, "selection")
 PRUNED = (*SELECTED, "pruning")
 TRAINED, CHOSEN = "stages/trained.safetensors", "stages/selection.npz"
 SCRATCH = "stages/scratch.safetensors"
+#: What a budget in time measured.
+TIMES = "stages/latency.json"
+PRUNED_FILE = "pruned.safetensors"
 
 
 def run(settings: Settings) -> Path:
@@ -66,6 +71,8 @@ def run(settings: Settings) -> Path:
         return folder.path
     job = Job(settings, folder, device)
     job.check_validation()
+    if not (folder.path / PRUNED_FILE).exists():
+        check_latency(job)
     job.train_dense()
     job.select_uncertain_graphs()
     job.prune_and_finetune()
@@ -122,17 +129,21 @@ class Job(RunContext):
             "mean_epistemic_std_selected": float(sample_scores.uncertainty[chosen].mean()),
         }
 
-    @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, "pruned.safetensors")
+    @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, PRUNED_FILE)
     def prune_and_finetune(self) -> Outputs:
         """Prune in rounds while fine-tuning on the selected graphs, then compact."""
         model = self.load(TRAINED)
         with np.load(self.folder.path / CHOSEN, allow_pickle=False) as archive:
             selected, weights = archive["selected"].tolist(), archive["weights"]
+        # a run that is continued in the middle of this sees the same times, and so the same masks
+        measure = Remembered(stopwatch(self), self.folder.path / TIMES)
         rounds = PruningCallback(
             self.pruning,
             batches=DataLoader([self.train[i] for i in selected], 64),
             seed=self.settings.seed,
             loss=self.losses,
+            timed=timed_batch(self),
+            measure=measure,
         )
         seconds = self.fit(
             "pruned",
@@ -145,7 +156,7 @@ class Job(RunContext):
         )
         apply_masks(model, rounds.keep)  # freeze=none let channels grow back
         small = compact(model)
-        self.save(self.calibrated(small), "pruned.safetensors")
+        self.save(self.calibrated(small), PRUNED_FILE)
         batch = Batch.from_data_list(self.dataset.split("test"))
         groups = model.channel_groups()
         keep = keep_masks(model, groups)
@@ -163,9 +174,12 @@ class Job(RunContext):
             "ledger": rows_of_ledger,
             "pruning": {
                 **asdict(self.settings.pruning),
+                "sparsity": self.settings.pruning.removed,
+                "round_to": rounds.round_to,
                 "channels_total": total,
                 "channels_removed": total - kept,
                 "groups": counts,
+                **latency_left(self, rounds),
             },
         }
 
@@ -181,7 +195,7 @@ class Job(RunContext):
     def train_scratch(self) -> Outputs:
         """The compact shape, trained from scratch for all the steps."""
         t = self.settings.training
-        model = checkpoint.from_config(self.load("pruned.safetensors")).to(self.dtype)
+        model = checkpoint.from_config(self.load(PRUNED_FILE)).to(self.dtype)
         seconds = self.fit("scratch", model, self.train, t.max_epochs)
         more, lr = t.finetune_epochs, t.finetune_lr
         seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
@@ -191,7 +205,7 @@ class Job(RunContext):
     @stage(6, "evaluation", "Evaluating", PRUNED, "metrics.json", "predictions.npz")
     def evaluate(self) -> Outputs:
         """All models on the same test split, latencies in one run."""
-        paths = {"dense": "dense.safetensors", "pruned": "pruned.safetensors"}
+        paths = {"dense": "dense.safetensors", "pruned": PRUNED_FILE}
         dense, selection, pruned = (self.outputs(n) for n in ("dense", "selection", "pruned"))
         seconds = {
             "dense": dense["train_seconds"] + self.outputs("baseline")["train_seconds"],

@@ -156,9 +156,10 @@ class RunContext:
 
     def _check_sparsity(self) -> None:
         """Refuse a sparsity that would empty a group now, not after an hour of training."""
-        groups = build_model(self.settings, self.dataset).channel_groups()
-        s = self.settings.pruning
-        choose({g.name: torch.zeros(g.n) for g in groups}, s.sparsity, s.scope, groups=groups)
+        p = self.settings.pruning
+        if p.removed is not None:
+            groups = build_model(self.settings, self.dataset).channel_groups()
+            choose({g.name: torch.zeros(g.n) for g in groups}, p.removed, p.scope, groups=groups)
 
     def outputs(self, stage: str) -> Outputs:
         """What a finished stage wrote down."""
@@ -199,7 +200,9 @@ class RunContext:
     @property
     def pruning(self) -> Pruning:
         """What the settings prune, in the words of the callback."""
-        how = asdict(self.settings.pruning)
+        p = self.settings.pruning
+        how = asdict(p)
+        how["sparsity"] = p.removed or 0.0
         return Pruning(freezing=how.pop("freeze"), **how)
 
     @property

@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from egnn_prune.channels import ChannelGroup, Member
-from egnn_prune.pruning.budget import choose_within, latency_of, macs_of
+from egnn_prune.pruning.budget import choose_within, latency_of, latency_share_of, macs_of
 from egnn_prune.pruning.channel_choice import SCOPES, choose, shuffle_masks
+from egnn_prune.pruning.channel_costs import ChannelCosts, channel_costs
 from egnn_prune.pruning.compaction import compact, compact_with_optimizer
 from egnn_prune.pruning.compensation import compensate
 from egnn_prune.pruning.criteria import CRITERIA, Context, Movement, score_channels
 from egnn_prune.pruning.effective import effective_masks, effective_sparsity
 from egnn_prune.pruning.freezing import freeze
+from egnn_prune.pruning.latency_budget import LatencyBudget
 from egnn_prune.pruning.ledger import count_macs, ledger
 from egnn_prune.pruning.masks import (
     apply_masks,
@@ -24,6 +26,7 @@ from egnn_prune.pruning.masks import (
     remove_masks,
     thaw,
 )
+from egnn_prune.pruning.multiples import best_multiple
 from egnn_prune.pruning.schedule import SCHEDULES, incremental, sparsities
 from egnn_prune.pruning.sparse_weights import (
     WEIGHT_CRITERIA,
@@ -32,6 +35,7 @@ from egnn_prune.pruning.sparse_weights import (
     n_m_mask,
     score_weights,
 )
+from egnn_prune.pruning.stopwatch import TakingTurns
 from egnn_prune.pruning.weights import reinitialise, rewind, snapshot
 
 #: Their names before.
@@ -45,13 +49,18 @@ __all__ = [
     "SCHEDULES",
     "SCOPES",
     "WEIGHT_CRITERIA",
+    "ChannelCosts",
     "ChannelGroup",
     "Context",
+    "LatencyBudget",
     "Member",
     "Movement",
+    "TakingTurns",
     "TracedNetwork",
     "apply_masks",
     "apply_weight_masks",
+    "best_multiple",
+    "channel_costs",
     "choose",
     "choose_weights",
     "choose_within",
@@ -66,6 +75,7 @@ __all__ = [
     "incremental",
     "keep_masks",
     "latency_of",
+    "latency_share_of",
     "ledger",
     "lift_masks",
     "macs_of",

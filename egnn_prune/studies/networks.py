@@ -113,7 +113,7 @@ def pruned_on(graphs: Sequence[Data], dense: nn.Module, job: Job, batch: int = B
     return prune(
         dense,
         p.criterion,
-        p.sparsity,
+        p.removed,
         data=scored,
         scope=p.scope,
         round_to=p.round_to,

@@ -27,9 +27,13 @@ from egnn_prune.pruning import (
     score_channels,
     sparsities,
 )
+from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria import Criterion, Movement
+from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.freezing import MODES
+from egnn_prune.pruning.latency_budget import LatencyBudget
 from egnn_prune.pruning.schedule import Schedule
+from egnn_prune.pruning.stopwatch import Measure
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.training.batch_losses import default_loss
 from egnn_prune.training.variance import predictive_variance
@@ -42,11 +46,15 @@ class Pruning:
     Attributes:
         criterion: a name in :data:`egnn_prune.pruning.CRITERIA`, or ``(group, context) -> [n]``.
         sparsity: the final fraction of channels removed, in [0, 1).
-        schedule: how it grows, see :func:`egnn_prune.pruning.sparsities`.
+        latency: instead, the final share of the dense network's wall time, in (0, 1]; sparsity is
+            then ignored.
+        schedule: how it grows, see :func:`egnn_prune.pruning.sparsities`; of a latency the share
+            that is saved grows like a sparsity.
         rounds: in how many rounds.
         until: share of the fit after which the last round is over.
         scope: what is ranked together, see :func:`egnn_prune.pruning.choose`.
-        round_to: widths become multiples of this.
+        round_to: widths become multiples of this; 0: of what is fastest, see
+            :func:`egnn_prune.pruning.best_multiple`.
         freezing: see :func:`egnn_prune.pruning.freeze`; applied after the last round.
         freeze_fraction: for ``freezing="important"``.
 
@@ -63,18 +71,29 @@ class Pruning:
     round_to: int = 1
     freezing: str = "pruned"
     freeze_fraction: float = 0.25
+    latency: float | None = None
 
     def __post_init__(self) -> None:
-        sparsities(self.schedule, self.sparsity, self.rounds)
+        if self.latency is not None and not 0 < self.latency <= 1:
+            raise ConfigError(
+                "latency is the share of the dense network's time that may be left and lies in "
+                f"(0, 1], not {self.latency}"
+            )
+        sparsities(self.schedule, self.saved, self.rounds)
         for name, known in (("criterion", CRITERIA), ("scope", SCOPES), ("freezing", MODES)):
             value = getattr(self, name)
             if isinstance(value, str) and value not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-        if not 0 <= self.until <= 1 or not 0 <= self.freeze_fraction <= 1 or self.round_to < 1:
+        if not 0 <= self.until <= 1 or not 0 <= self.freeze_fraction <= 1 or self.round_to < 0:
             raise ConfigError(
-                "until and freeze_fraction are shares in [0, 1] and round_to is at least 1, not "
+                "until and freeze_fraction are shares in [0, 1] and round_to is at least 0, not "
                 f"{self.until}, {self.freeze_fraction} and {self.round_to}"
             )
+
+    @property
+    def saved(self) -> float:
+        """What the last round arrives at: the share of channels, or of the time, that is gone."""
+        return self.sparsity if self.latency is None else 1 - self.latency
 
 
 class PruningCallback(Callback):
@@ -96,13 +115,19 @@ class PruningCallback(Callback):
         seed: of criteria that draw.
         network: dotted name of the network in the Lightning module; by default the module itself,
             its ``model``, or the only part of it that declares channel groups.
+        timed: for a latency, the batch that shall become fast; by default the first of
+            ``batches``.
+        measure: for a latency, takes the times, instead of the clock.
         **rest: the rest of a :class:`Pruning`, such as ``schedule="cubic", rounds=8``.
 
     Attributes:
         keep: the masks after the latest round, ``{group name: boolean [n]}``.
+        latency: what took times, and the costs of channels in the latest round; ``None`` where
+            nothing is measured.
 
     Raises:
-        ConfigError: (when the fit starts) the model declares no channel groups.
+        ConfigError: there is nothing to take times of; (when the fit starts) the model declares no
+            channel groups, or a latency cannot be met.
     """
 
     def __init__(
@@ -116,6 +141,8 @@ class PruningCallback(Callback):
         after_round: Callable[[nn.Module], None] | None = None,
         seed: int = 0,
         network: str | None = None,
+        timed: Any | None = None,
+        measure: Measure | None = None,
         **rest: Any,
     ) -> None:
         if isinstance(criterion, Pruning):
@@ -124,6 +151,13 @@ class PruningCallback(Callback):
             self.pruning = Pruning(criterion, sparsity, **rest)
         self.batches, self.loss, self.variance = batches, loss, variance
         self.after_round, self.network = after_round, network
+        self.timed, self.measure = timed, measure
+        self.latency: LatencyBudget | None = None
+        self.round_to = self.pruning.round_to
+        if self.takes_times and timed is None and batches is None:
+            raise ConfigError(
+                "a latency, and round_to=0, are measured on a batch: pass batches=... or timed=..."
+            )
         self.generator = torch.Generator().manual_seed(seed)
         self.movement = Movement() if self.pruning.criterion == "movement" else None
         self.keep: dict[str, Tensor] = {}
@@ -132,12 +166,17 @@ class PruningCallback(Callback):
         self._model: nn.Module | None = None
 
     @property
+    def takes_times(self) -> bool:
+        """Whether anything is measured."""
+        return self.pruning.latency is not None or not self.pruning.round_to
+
+    @property
     def finished(self) -> bool:
         """Whether the last round of the current fit is over."""
         return bool(self._plan) and self.done == len(self._plan)
 
     def plan(self, steps: int, steps_per_epoch: int) -> list[tuple[int, float]]:
-        """``(optimiser step, sparsity)`` of every round: evenly spaced over the first part.
+        """``(optimiser step, share saved)`` of every round: evenly spaced over the first part.
 
         The first comes before anything is learned, but for the movement criterion, which has to
         watch some steps first.
@@ -154,7 +193,7 @@ class PruningCallback(Callback):
         if last - first + 1 < rounds:
             last = first + rounds - 1  # a short fit: one round a step
         when = [first + round(k * (last - first) / max(1, rounds - 1)) for k in range(rounds)]
-        return list(zip(when, sparsities(p.schedule, p.sparsity, rounds), strict=True))
+        return list(zip(when, sparsities(p.schedule, p.saved, rounds), strict=True))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make all parameters holdable, before the optimiser or DDP looks at the model."""
@@ -176,14 +215,26 @@ class PruningCallback(Callback):
                 raise ConfigError("a fit without an end cannot be planned; set max_steps or epochs")
             per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
             self._plan = self.plan(int(steps), max(1, math.ceil(min(steps, per_epoch))))
-            groups = pruned_part(pl_module, self.network).channel_groups()
-            zeros = {g.name: torch.zeros(g.n) for g in groups}
-            for _step, sparsity in self._plan:  # refuse now what a later round could not do
-                p = self.pruning
-                choose(zeros, sparsity, p.scope, groups=groups, round_to=p.round_to)
+            self._check_plan(pl_module)
         while self.done < len(self._plan) and self._plan[self.done][0] <= trainer.global_step:
             self._round(trainer, pl_module, self._plan[self.done][1])
             self.done += 1
+
+    def _check_plan(self, pl_module: L.LightningModule) -> None:
+        """Refuse now what a later round could not do."""
+        model, p = pruned_part(pl_module, self.network), self.pruning
+        groups = model.channel_groups()
+        if self.takes_times:
+            timed = next(iter(self.batches)) if self.timed is None else self.timed  # type: ignore[arg-type]
+            inputs = inputs_of(move_data_to_device(timed, pl_module.device))
+            self.latency = LatencyBudget(model, lambda m: call(m, inputs), self.measure)
+            self.round_to = p.round_to or self.latency.best_multiple()
+        if p.latency is not None and self.latency is not None:
+            self.latency.check(p.latency, p.scope, self.round_to)
+            return
+        zeros = {g.name: torch.zeros(g.n) for g in groups}
+        for _step, sparsity in self._plan:
+            choose(zeros, sparsity, p.scope, groups=groups, round_to=self.round_to)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
@@ -208,7 +259,7 @@ class PruningCallback(Callback):
         if self.movement is not None:
             vars(self.movement).update(state_dict["movement"])
 
-    def _round(self, trainer: L.Trainer, pl_module: L.LightningModule, sparsity: float) -> None:
+    def _round(self, trainer: L.Trainer, pl_module: L.LightningModule, saved: float) -> None:
         model = pruned_part(pl_module, self.network)
         groups = model.channel_groups()
         batches = None
@@ -229,7 +280,11 @@ class PruningCallback(Callback):
         )
         p = self.pruning
         scores = score_channels(p.criterion, context)
-        keep = choose(scores, sparsity, p.scope, self.keep, groups=groups, round_to=p.round_to)
+        how: dict[str, Any] = {"keep": self.keep, "round_to": self.round_to}
+        if p.latency is not None and self.latency is not None:
+            keep = self.latency.choose(scores, 1 - saved, p.scope, **how)
+        else:
+            keep = choose(scores, saved, p.scope, groups=groups, **how)
         self.keep = trainer.strategy.broadcast(keep)
         apply_masks(model, self.keep, groups)
         if self.done == len(self._plan) - 1:
@@ -262,7 +317,7 @@ class IncrementalPruning(PruningCallback):
         **keywords: Any,
     ) -> None:
         incremental(0, rate, every, of)
-        unused = {"schedule", "rounds", "until"} & set(keywords)
+        unused = {"schedule", "rounds", "until", "latency"} & set(keywords)
         if unused:
             raise ConfigError(f"IncrementalPruning has its own schedule; leave {unused.pop()} away")
         super().__init__(criterion, limit, **keywords)

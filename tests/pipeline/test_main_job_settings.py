@@ -285,3 +285,47 @@ def test_settings_that_cannot_be_are_refused_at_once(tmp_path, changes, message)
     with pytest.raises(ConfigError, match=message):
         variant(tmp_path, None, **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_latency_decides_what_goes(tmp_path, base, no_report, monkeypatch):
+    measured: list[list[str]] = []
+
+    def stopwatch(_job):
+        """The time of a network is the number of its channels; of positions there is none."""
+
+        def measure(models):
+            measured.append(list(models))
+            widths = {
+                name: sum(g.n for g in m.channel_groups() if g.kind != "position")
+                for name, m in models.items()
+            }
+            return {name: [float(width)] * 3 for name, width in widths.items()}
+
+        return measure
+
+    for module in ("main_job", "timed_pruning"):
+        monkeypatch.setattr(f"egnn_prune.pipeline.{module}.stopwatch", stopwatch)
+    changes = {"pruning__sparsity": None, "pruning__latency": 0.6, "pruning__scope": "global"}
+    folder = variant(tmp_path, base, **changes)
+    found = metrics(folder)["pruning"]
+    timed = [g for g in found["groups"] if g["kind"] != "position"]
+    share = sum(g["kept"] for g in timed) / sum(g["total"] for g in timed)
+    assert found["latency_budget"] == 0.6 and found["latency_share_measured"] == share
+    assert 0.58 <= share <= 0.6 and found["sparsity"] is None
+    assert all(g["kept"] == g["total"] for g in found["groups"] if g["kind"] == "position")
+    # a run that stopped after the pruning, and before the stage was over, reads the times
+    keep, calls = load(folder / "pruned.safetensors").state_dict(), len(measured)
+    for name in ("pruned", "evaluation", "report"):
+        (folder / "stages" / f"{name}.json").unlink()
+    (folder / "pruned.safetensors").unlink()
+    assert metrics(variant(tmp_path, base, **changes))["pruning"] == found
+    again = load(folder / "pruned.safetensors").state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in keep.items())
+    assert len(measured) - calls <= 2, "only the check before the training is done again"
+
+
+def test_one_budget_decides(tmp_path):
+    with pytest.raises(ConfigError, match=r"sparsity=0.5 and pruning.latency=0.6 are two budgets"):
+        run(tiny(tmp_path / "run", pruning__latency=0.6))
+    with pytest.raises(ConfigError, match=r"pruning.latency must be above 0 and at most 1, not 0"):
+        run(tiny(tmp_path / "run", pruning__latency=0.0))

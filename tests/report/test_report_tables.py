@@ -137,20 +137,39 @@ def test_scratch_may_be_null(metrics: dict[str, Any]) -> None:
 
 
 def test_headline_and_notes(metrics: dict[str, Any]) -> None:
-    known = "37 % of the MACs, 2.3x faster [2.22, 2.38], test error +2.1 % [+0.4, +3.8]"
+    known = "2.3x faster [2.22, 2.38], 37 % of the MACs, test error +2.1 % [+0.4, +3.8]"
     assert headline(metrics) == known
-    assert headline(metrics, intervals=False) == "37 % of the MACs, 2.3x faster, test error +2.1 %"
+    assert headline(metrics, intervals=False) == "2.3x faster, 37 % of the MACs, test error +2.1 %"
     scratch, baseline = notes(metrics)
     assert "is 9.6 % lower than that of the same shape" in scratch and "[-12.0, -7.0]" in scratch
     assert "0.610 eV" in baseline
 
 
+def test_no_proud_count_where_time_is_not_saved(metrics: dict[str, Any]) -> None:
+    dense, pruned = (metrics["models"][name] for name in ("dense", "pruned"))
+    pruned["latency_ms"] = 0.98 * dense["latency_ms"]
+    metrics["intervals"]["latency_ms"] = [-0.05, 0.02]
+    said = notes(metrics)[0]
+    assert "51 % of the channels and 63 % of the multiplications are gone, but" in said
+    assert "takes 0.98 of the dense time (95 % interval 0.95 to 1.02)" in said
+    assert "overhead, not channels" in said and said in comparison_table(metrics)
+    metrics["intervals"]["latency_ms"] = [-0.05, -0.01]
+    assert "of the dense time" not in comparison_table(metrics)
+    del metrics["intervals"]["latency_ms"]
+    assert "of the dense time" not in comparison_table(metrics), "nothing is known of its spread"
+    pruned["latency_ms"] = 1.1 * dense["latency_ms"]
+    assert "takes 1.10 of the dense time: at this size" in comparison_table(metrics)
+
+
 def test_without_an_interval_it_cannot_be_told(metrics: dict[str, Any]) -> None:
     metrics["intervals"] = {"latency_ms": [-0.1, 0.1], "test_mae_scratch": [-0.1, 0.02]}
     unknown = "(no interval: cannot be told)"
-    expected = f"37 % of the MACs, same latency [0.90, 1.10], test error +2.1 % {unknown}"
+    expected = f"same latency [0.90, 1.10], 37 % of the MACs, test error +2.1 % {unknown}"
     assert headline(metrics) == expected
-    assert "cannot be told from that (-9.6 %) of the same shape" in notes(metrics)[0]
+    slow, scratch, _ = notes(metrics)
+    assert "a batch of 64 takes 0.43 of the dense time (95 % interval 0.90 to 1.10)" in slow
+    assert "times scatter too much" in slow
+    assert "cannot be told from that (-9.6 %) of the same shape" in scratch
     del metrics["intervals"]
     assert headline(metrics).count(unknown) == 2
     assert "cannot be told from that" in notes(metrics)[0]

@@ -312,3 +312,35 @@ def test_a_pruning_is_handed_through_as_one_value():
     assert PruningCallback(how, rounds=3).pruning.rounds == 3
     with pytest.raises(TypeError, match="widths"):
         PruningCallback(how, widths=3)
+
+
+def by_width(models):
+    """Times of a machine that needs 4 ms, and 1 ms a channel."""
+    return {name: [4.0 + m.n] * 3 for name, m in models.items()}
+
+
+def test_a_latency_is_reached_round_by_round(loader):
+    widths: list[int] = []
+    callback = pruning(
+        loader,
+        latency=0.5,
+        rounds=2,
+        measure=by_width,
+        after_round=lambda m: widths.append(int(keep_masks(m)["hidden"].sum())),
+    )
+    trained(Task(Perceptron()), loader, callback)
+    assert widths == [12, 8], "24 ms are to become 17 (the square root of a half), then 12"
+    assert callback.latency is not None and callback.latency.costs == {"hidden": 1.0}
+    assert callback.latency.measured(callback.keep).share == 0.5
+
+
+def test_latencies_that_cannot_be(loader):
+    with pytest.raises(ConfigError, match=r"latency is the share .* lies in \(0, 1\], not 45"):
+        Pruning(latency=45)
+    with pytest.raises(ConfigError, match=r"measured on a batch: pass batches=\.\.\. or timed="):
+        PruningCallback("magnitude", latency=0.5)
+    with pytest.raises(ConfigError, match="its own schedule; leave latency away"):
+        IncrementalPruning("magnitude", latency=0.5)
+    callback = pruning(loader, latency=0.1, measure=by_width)
+    with pytest.raises(ConfigError, match="a budget of 10% of the dense cost cannot be met"):
+        trained(Task(Perceptron()), loader, callback)

@@ -226,7 +226,8 @@ def render(
     rows = [row for row in comparison_rows(metrics) if row.key not in own]
     ledger = ledger_rows(metrics)
     provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
-    pruning = {k: v for k, v in (metrics.get("pruning") or {}).items() if k != "groups"}
+    found = (metrics.get("pruning") or {}).items()
+    pruning = {k: v for k, v in found if k not in ("groups", "ms_per_channel")}
     gallery = (
         [] if run.positions else _gallery(gallery_notes(metrics, predictions), images, predictions)
     )

@@ -37,6 +37,7 @@ from egnn_prune.report.common.rows import (
     score,
 )
 from egnn_prune.report.common.wording import words
+from egnn_prune.system.break_even import BreakEven
 
 
 def _specs(unit: str, batch: float, forces: bool) -> list[Spec]:
@@ -63,9 +64,9 @@ def _specs(unit: str, batch: float, forces: bool) -> list[Spec]:
         *calibration_specs(unit),
         *main_force_specs(force),
         Spec("equivariance_error", "Equivariance error", "", significant, lambda _n, _o: "", 0),
+        Spec("latency_ms", latency, "ms", significant, speed, -1, ends=factor_ends),
         Spec("params", "Parameters", "", si, fewer, -1),
         Spec("macs_per_graph", "MACs per graph", "", si, fewer, -1),
-        Spec("latency_ms", latency, "ms", significant, speed, -1, ends=factor_ends),
         Spec("train_seconds", "Training time", "s", significant, compared("shorter", "longer"), 0),
         Spec(
             *("checkpoint_bytes", "Checkpoint", "", partial(si, unit="B")),
@@ -116,9 +117,10 @@ def has_forces(metrics: Metrics) -> bool:
 
 
 def headline(metrics: Metrics, intervals: bool = True) -> str:
-    """What pruning did in one phrase: ``37 % of the MACs, 2.6x faster [2.5, 2.7], ...``.
+    """What pruning did in one phrase: ``2.6x faster [2.5, 2.7], 37 % of the MACs, ...``.
 
-    Errors are those of one deterministic pass: of forces first, where the run has them.
+    Time comes first, where it was measured: multiplications are no use by themselves. Errors are
+    those of one deterministic pass: of forces first, where the run has them.
 
     Args:
         metrics: The content of ``metrics.json``.
@@ -135,14 +137,16 @@ def headline(metrics: Metrics, intervals: bool = True) -> str:
         known = intervals and change != MISSING
         return f"{change} {percent_ends(*interval(metrics, key))}" if known else change
 
-    new_macs, old_macs = pair("macs_per_graph")
-    parts = [f"{100 * new_macs / old_macs:.0f} % of the MACs"] if old_macs > 0 else []
+    parts = []
     speed = times(*pair("latency_ms"), less="faster", more="slower")
     if speed != MISSING:
         ends = interval(metrics, "latency_ms")
         untold = intervals and math.isfinite(sum(ends)) and not certain(ends)
         text = "same latency" if untold or speed == "same" else speed
         parts.append(f"{text} {factor_ends(*ends)}" if intervals else text)
+    new_macs, old_macs = pair("macs_per_graph")
+    if old_macs > 0:
+        parts.append(f"{100 * new_macs / old_macs:.0f} % of the MACs")
     parts += [f"{name.removesuffix('MAE')}error {error(key)}" for key, name in _maes(metrics)]
     return ", ".join(parts)
 
@@ -155,10 +159,10 @@ def _maes(metrics: Metrics) -> list[tuple[str, str]]:
 
 
 def notes(metrics: Metrics) -> list[str]:
-    """Sentences that put the comparison in perspective: same shape from scratch, no network."""
+    """Sentences on what the comparison leaves open: time, same shape from scratch, no network."""
     check_metrics(metrics)
     models, dataset = metrics["models"], metrics["dataset"]
-    sentences = []
+    sentences = [said] if (said := break_even(metrics)) else []
     for key, name in _maes(metrics):
         pruned = number(models["pruned"].get(key))
         scratch = number((models.get("scratch") or {}).get(key))
@@ -180,6 +184,28 @@ def notes(metrics: Metrics) -> list[str]:
             f"{dataset['unit']}."
         )
     return sentences
+
+
+def break_even(metrics: Metrics) -> str:
+    """What there is to say where the pruned model is not certainly faster; else nothing."""
+    dense, pruned = metrics["models"]["dense"], metrics["models"]["pruned"]
+    low, high = interval(metrics, "latency_ms")
+
+    def left(key: str) -> float:
+        before = number(dense.get(key))
+        return number(pruned.get(key)) / before if before > 0 else math.nan
+
+    share, macs = left("latency_ms"), left("macs_per_graph")
+    if not math.isfinite(share) or (share < 1 and not math.isfinite(high)):
+        return ""  # no times, or nothing is known of their spread
+    pruning = metrics.get("pruning") or {}
+    total, gone = (number(pruning.get(f"channels_{key}")) for key in ("total", "removed"))
+    batch = number(dense.get("latency_batch"))
+    return BreakEven(share, 1 + low, 1 + high).sentence(
+        channels=gone / total if total > 0 else None,
+        macs=1 - macs,
+        what=f"a batch of {batch:.0f}" if math.isfinite(batch) else "a pass",
+    )
 
 
 def comparison_table(metrics: Metrics) -> str:
