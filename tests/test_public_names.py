@@ -33,7 +33,7 @@ PUBLIC = {
     "egnn_prune.uncertainty": "AtomDistance AtomErrorBars AtomEvidence CALIBRATIONS Calibrated "
     "Calibration DeepEnsemble Estimator IsotonicQuantiles LastLayer MCDropout ModuleDropout "
     "MonotoneVariance PowerVariance PredictionRigidity ReadoutEnsemble RobustScaling SinglePass "
-    "SplitConformal SpreadAndRigidity TemperatureScaling VarianceScaling calibrate "
+    "SplitConformal NoiseAndRigidity TemperatureScaling VarianceScaling calibrate "
     "classification_scores draw_networks dropout_modules mc_dropout ood_scores "
     "out_of_distribution_scores regression_scores thinned",
 }

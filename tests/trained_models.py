@@ -16,8 +16,8 @@ from egnn_prune.uncertainty import (
     Estimator,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     SinglePass,
-    SpreadAndRigidity,
     VarianceScaling,
 )
 
@@ -51,8 +51,8 @@ def last_layer(dtype: torch.dtype) -> LastLayer:
     return model
 
 
-def shallow_last_layer(dtype: torch.dtype) -> SpreadAndRigidity:
-    model = SpreadAndRigidity(network(dtype, members=3))
+def rigidity(dtype: torch.dtype) -> NoiseAndRigidity:
+    model = NoiseAndRigidity(network(dtype))
     features = len(model.network.last_layer_weights())
     model.covariance = 0.01 * torch.eye(features, dtype=torch.float64)
     return model
@@ -65,7 +65,7 @@ METHODS: dict[str, Callable[[torch.dtype], Estimator]] = {
     "shallow": lambda dtype: SinglePass(network(dtype, members=3)),
     "deep": lambda dtype: SinglePass(DeepEnsemble([network(dtype, seed=s) for s in range(3)])),
     "last layer": last_layer,
-    "shallow last layer": shallow_last_layer,
+    "rigidity": rigidity,
     "irreps": lambda dtype: SinglePass(irreps(dtype)),
 }
 

@@ -20,13 +20,13 @@ SCOPES = ("global", "layer", "kind", "group")
 STRATEGIES = ("top, threshold, band, proportional, diverse, loss, prototype, random, least").split(
     ", "
 )
+#: Methods whose networks learn by the CRPS unless training.loss says otherwise.
+POOLED = ("rigidity", "shallow")
 #: Read-out dropout of Monte Carlo dropout, where nobody says how much.
 READOUT_DROPOUT = 0.1
 METHODS = (
-    "mean_variance, dropout, last_layer, shallow, shallow_last_layer, deep, snapshot, bootstrap"
+    "mean_variance, dropout, last_layer, rigidity, shallow, deep, snapshot, bootstrap"
 ).split(", ")
-#: Methods whose read-outs share the trunk.
-SHALLOW = ("shallow", "shallow_last_layer")
 
 # Ranges that several settings share.
 COUNT: dict[str, float] = {"low": 1}
@@ -103,9 +103,9 @@ class UncertaintySettings:
     """Where the error bars come from."""
 
     method: str = setting(
-        "shallow_last_layer",
-        "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles; "
-        "shallow_last_layer also counts what the last layer has not seen",
+        "rigidity",
+        "rigidity: the stated noise, and what the last layer was not trained on; shallow (heads "
+        "share the trunk), deep, snapshot and bootstrap: ensembles",
         choices=METHODS,
     )
     samples: int = setting(20, "MC-dropout samples per prediction, for dropout", low=2)
@@ -197,7 +197,7 @@ class TrainingSettings:
     loss: str | None = setting(
         None,
         "faithful, squared: of members apart; nll, crps: of what they say together; null: crps for "
-        "shallow methods without forces, faithful for the others",
+        "uncertainty.method=rigidity and shallow without forces, faithful for the others",
         choices=("faithful", "squared", "nll", "crps"),
     )
     force_weight: float = setting(
@@ -364,11 +364,11 @@ def readout_dropout(settings: Settings) -> float:
 def loss_name(settings: Settings) -> str:
     """``training.loss``: unless it is set, what suits the uncertainty method.
 
-    Members of a shallow ensemble that learn apart nearly agree, since they share all but the last
-    map: what they say *together* has to be trained, by the CRPS. Forces are trained apart.
+    The CRPS trains mean and noise together, so that the noise is worth reading; and members of a
+    shallow ensemble, which nearly agree when they learn apart. Forces have a loss of their own.
     """
     t = settings.training
-    pooled = settings.uncertainty.method in SHALLOW and not t.force_weight
+    pooled = settings.uncertainty.method in POOLED and not t.force_weight
     return t.loss or ("crps" if pooled else "faithful")
 
 

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from egnn_prune.configs.declaration import leaves
 from egnn_prune.configs.settings import (
-    SHALLOW,
     AcquisitionSettings,
     CalibrationStudySettings,
     ComparisonSettings,
@@ -31,7 +30,7 @@ from egnn_prune.errors import ConfigError
 #: Why a setting has no effect, by its name; ``section.*`` stands for all settings of a section.
 Reasons = dict[str, str]
 
-ENSEMBLES = (*SHALLOW, "deep", "snapshot", "bootstrap")
+ENSEMBLES = ("shallow", "deep", "snapshot", "bootstrap")
 GRAPH_NETWORK = ("update_positions", "attention", "radial", "normalise", "aggregation")
 #: What a job over several seeds reads from settings of its own, or not at all.
 SEVERAL = {

@@ -11,7 +11,6 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.configs.settings import (
     METHODS,
-    SHALLOW,
     ModelSettings,
     Settings,
     UncertaintySettings,
@@ -32,8 +31,8 @@ from egnn_prune.uncertainty import (
     Estimator,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     SinglePass,
-    SpreadAndRigidity,
 )
 
 
@@ -55,7 +54,7 @@ def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
         read_out: dict[str, Any] = {
             "hidden": s.hidden,
             "layers": s.layers,
-            "members": u.members if u.method in SHALLOW else 1,
+            "members": u.members if u.method == "shallow" else 1,
             "pool": "sum" if dataset.extensive else "mean",
             "readout_dropout": readout_dropout(settings),
             "scale": scale,
@@ -149,7 +148,7 @@ def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionM
             f"{dataset.name} asks for positions: use model.network=egnn and "
             "model.update_positions=true"
         )
-    if u.method in (*SHALLOW, "last_layer"):
+    if u.method in ("shallow", "last_layer", "rigidity"):
         raise ConfigError(
             f"uncertainty.method={u.method} needs a read-out of numbers, and {dataset.name} asks "
             "for positions; use mean_variance, dropout, deep, snapshot or bootstrap"
@@ -184,8 +183,8 @@ def build_estimator(settings: UncertaintySettings, network: nn.Module) -> Estima
         return MCDropout(network, settings.samples)
     if settings.method == "last_layer":
         return LastLayer(network)
-    if settings.method == "shallow_last_layer":
-        return SpreadAndRigidity(network)
+    if settings.method == "rigidity":
+        return NoiseAndRigidity(network)
     if settings.method not in METHODS:
         raise ConfigError(f"no estimator is built for uncertainty.method={settings.method}")
     return SinglePass(network)  # the network itself is an ensemble, or states its variance

@@ -29,9 +29,9 @@ from egnn_prune.uncertainty import (
     Estimator,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     PredictionRigidity,
     SinglePass,
-    SpreadAndRigidity,
     out_of_distribution_scores,
     regression_scores,
 )
@@ -51,8 +51,9 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
         "MC dropout": MCDropout,
         "last-layer Laplace": LastLayer,
         "LLPR": PredictionRigidity,
+        "noise and LLPR": NoiseAndRigidity,
     },
-    "shallow": {"shallow ensemble": SinglePass, "shallow and LLPR": SpreadAndRigidity},
+    "shallow": {"shallow ensemble": SinglePass},
 }
 #: Added to a seed for the further members of its deep ensemble, which no other seed uses.
 STRIDE = 5

@@ -94,21 +94,21 @@ class LastLayer(Estimator):
 
         Returns:
             The information :math:`\sum_b \phi_b \phi_b^T / \sigma_b^2`, ``[features, features]``,
-            and the sum over the graphs of the members' own epistemic variance.
+            and the sum over the graphs of the variance that the network states.
         """
         weights = linear_out(self.network).last_layer_weights().detach().double()
-        information, spread = weights.new_zeros(len(weights), len(weights)), 0.0
+        information, own = weights.new_zeros(len(weights), len(weights)), 0.0
         with torch.no_grad(), evaluating(self):
             for batch in batches:
                 features, prediction = linear_out(self.network).last_layer(batch)
                 information += features.T @ (features / self.noise(prediction)[:, None])
-                spread += float(prediction.epistemic.sum())
+                own += float(prediction.variance.sum())
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
                 "last-layer uncertainty is fitted on training batches; there are none, or the "
                 "network's features on them are NaN, infinite or zero"
             )
-        return information, spread
+        return information, own
 
     def inverse(self, information: Tensor) -> Tensor:
         """The covariance of the weights, with the prior."""

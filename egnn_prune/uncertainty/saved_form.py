@@ -13,8 +13,8 @@ from egnn_prune.uncertainty.dropout import MCDropout
 from egnn_prune.uncertainty.dropout_modules import ModuleDropout
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
+from egnn_prune.uncertainty.noise_and_rigidity import NoiseAndRigidity
 from egnn_prune.uncertainty.readout_ensemble import ReadoutEnsemble
-from egnn_prune.uncertainty.spread_and_rigidity import SpreadAndRigidity
 
 #: Estimators that a file may name.
 ESTIMATORS: dict[str, type[Estimator]] = {
@@ -26,7 +26,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         LastLayer,
         PredictionRigidity,
         ReadoutEnsemble,
-        SpreadAndRigidity,
+        NoiseAndRigidity,
     )
 }
 

@@ -11,7 +11,7 @@ from egnn_prune.configs.settings import METHODS, Settings, loss_name, readout_dr
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pipeline.check_settings import validate
-from egnn_prune.uncertainty import MCDropout, SpreadAndRigidity
+from egnn_prune.uncertainty import MCDropout, NoiseAndRigidity
 
 
 def settings(method: str | None = None) -> Settings:
@@ -22,12 +22,12 @@ def settings(method: str | None = None) -> Settings:
     return found
 
 
-def test_the_default_is_a_shallow_ensemble_whose_members_learn_together():
+def test_the_default_is_one_network_and_its_rigidity():
     found = settings()
     validate(found)
     model = build_model(found, data.load("xtb").limited(20))
-    assert model.head.members == 5 and model.head.gate.p == 0
-    assert type(build_estimator(found.uncertainty, model)) is SpreadAndRigidity
+    assert model.head.members == 1 and model.head.gate.p == 0
+    assert type(build_estimator(found.uncertainty, model)) is NoiseAndRigidity
     assert loss_name(found) == "crps"
 
 
@@ -41,9 +41,11 @@ def test_monte_carlo_dropout_is_one_setting_away():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_dropout_drops_and_only_shallow_ones_learn_together(method):
+def test_who_drops_and_who_learns_mean_and_noise_together(method):
     assert (readout_dropout(settings(method)) > 0) == (method == "dropout")
-    assert loss_name(settings(method)) == ("crps" if "shallow" in method else "faithful")
+    assert loss_name(settings(method)) == (
+        "crps" if method in ("rigidity", "shallow") else "faithful"
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

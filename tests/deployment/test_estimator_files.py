@@ -15,9 +15,9 @@ from egnn_prune.uncertainty import (
     DeepEnsemble,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     PredictionRigidity,
     SinglePass,
-    SpreadAndRigidity,
     calibrate,
 )
 
@@ -26,7 +26,7 @@ KINDS = {
     "dropout": lambda model: MCDropout(model, samples=5, seed=3),
     "last layer": LastLayer,
     "rigidity": lambda model: PredictionRigidity(model, prior_precision=2.0),
-    "spread and rigidity": lambda model: SpreadAndRigidity(model, prior_precision=2.0),
+    "noise and rigidity": lambda model: NoiseAndRigidity(model, prior_precision=2.0),
 }
 
 

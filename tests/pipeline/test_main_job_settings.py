@@ -22,14 +22,14 @@ from egnn_prune.uncertainty import (
     DeepEnsemble,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     SinglePass,
-    SpreadAndRigidity,
 )
 
 KINDS = {
     "dropout": MCDropout,
     "last_layer": LastLayer,
-    "shallow_last_layer": SpreadAndRigidity,
+    "rigidity": NoiseAndRigidity,
 }
 
 

@@ -44,8 +44,8 @@ def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
         "MC dropout",
         "last-layer Laplace",
         "LLPR",
+        "noise and LLPR",
         "shallow ensemble",
-        "shallow and LLPR",
         "deep ensemble of 2",
     ]
     # sparsities x calibrations x splits

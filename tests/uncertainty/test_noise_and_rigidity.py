@@ -1,4 +1,4 @@
-"""Members' spread and the rigidity of their features, each as large as the other in training."""
+"""What a network states and the rigidity of its features, equally large in training."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.models import force_prediction
 from egnn_prune.pruning import apply_masks
 from egnn_prune.testing import assert_equivariant
-from egnn_prune.uncertainty import PredictionRigidity, SinglePass, SpreadAndRigidity, calibrate
+from egnn_prune.uncertainty import NoiseAndRigidity, PredictionRigidity, SinglePass, calibrate
 
 #: Few graphs leave most features unseen: without a prior, rounding would be inverted.
 PRIOR = 1.0
 
 
-@pytest.fixture
-def model(make_property_model):
-    return make_property_model(members=3)
+@pytest.fixture(params=[1, 3])
+def model(make_property_model, request):
+    return make_property_model(members=request.param)
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def graphs(make_batch):
 
 
 def fitted(model, graphs, batch_size=4):
-    return SpreadAndRigidity(model, PRIOR).fit(DataLoader(graphs, batch_size))
+    return NoiseAndRigidity(model, PRIOR).fit(DataLoader(graphs, batch_size))
 
 
 def test_both_parts_are_equally_large_on_the_training_graphs(model, graphs, make_batch):
     whole = next(iter(DataLoader(graphs, len(graphs))))
     found, own = fitted(model, graphs).predict(whole), SinglePass(model).predict(whole)
     added = found.epistemic - own.epistemic
-    torch.testing.assert_close(added.sum(), own.epistemic.sum(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(added.sum(), own.variance.sum(), rtol=1e-5, atol=0)
     rigidity = PredictionRigidity(model, PRIOR).fit(DataLoader(graphs, 4)).predict(whole).epistemic
     torch.testing.assert_close(added / added.sum(), rigidity / rigidity.sum(), rtol=1e-4, atol=0)
 
@@ -49,9 +49,9 @@ def test_mean_members_and_noise_are_the_networks_own(model, graphs, make_batch):
 
 def test_the_unit_changes_nothing_but_the_unit(model, graphs, make_batch):
     batch = make_batch(4, 6, 3)
-    before = SpreadAndRigidity(model).fit(DataLoader(graphs, 4)).predict(batch).epistemic
+    before = NoiseAndRigidity(model).fit(DataLoader(graphs, 4)).predict(batch).epistemic
     model.scale = type(model.scale)(scale=1e3 * model.scale.scale)
-    after = SpreadAndRigidity(model).fit(DataLoader(graphs, 4)).predict(batch).epistemic
+    after = NoiseAndRigidity(model).fit(DataLoader(graphs, 4)).predict(batch).epistemic
     torch.testing.assert_close(after, 1e6 * before, rtol=1e-4, atol=0)
 
 
@@ -73,7 +73,8 @@ def test_masked_and_compact_networks_have_the_same_error_bars(model, graphs, mak
     torch.testing.assert_close(masked, small, rtol=1e-3, atol=0)
 
 
-def test_forces_are_the_members(model, graphs, make_batch):
+def test_forces_are_the_members(make_property_model, graphs, make_batch):
+    model = make_property_model(members=3)
     batch = make_batch(4, 6)
     found, own = (force_prediction(m, batch) for m in (fitted(model, graphs), model.eval()))
     torch.testing.assert_close(found.mean, own.mean)
@@ -89,6 +90,8 @@ def test_calibration_keeps_the_shares(model, graphs, make_batch):
     torch.testing.assert_close(after.epistemic / after.variance, before.epistemic / before.variance)
 
 
-def test_one_read_out_has_no_spread(make_property_model, graphs):
-    with pytest.raises(ConfigError, match="no members whose spread"):
-        fitted(make_property_model(members=1), graphs)
+def test_a_network_without_noise_is_refused(make_property_model, graphs, monkeypatch):
+    model = make_property_model()
+    monkeypatch.setattr(type(model), "_sized", lambda _, variances, __: torch.zeros_like(variances))
+    with pytest.raises(ConfigError, match="states no variance"):
+        fitted(model, graphs)
