@@ -30,7 +30,7 @@ NARROW = {
     "uncertainty": {"errors", "channels", "prediction", "system"},
     "selection": {"errors", "channels"},
     "report": {"errors", "system"},
-    "models": {"errors", "channels", "prediction", "graphs"},
+    "models": {"errors", "channels", "prediction", "graphs", "system"},
 }
 #: Names handed on for users: ``egnn_prune.pruning.TracedNetwork`` lives with the adapters,
 #: ``egnn_prune.adapters.calculator`` with the other calculators.

@@ -15,6 +15,7 @@ from egnn_prune.models.irreps_layer import IrrepsLayer, IrrepsOptions, IrrepsWid
 from egnn_prune.models.irreps_net import IrrepsNet
 from egnn_prune.models.position_model import PositionModel
 from egnn_prune.models.property_model import PropertyModel, TargetScale
+from egnn_prune.system.malloc import keep_freed_memory
 
 __all__ = [
     "EGNN",
@@ -36,3 +37,5 @@ __all__ = [
     "force_prediction",
     "forces",
 ]
+
+keep_freed_memory()  # or half of a fresh process's time goes into pages for its tensors

@@ -2,35 +2,40 @@
 
 Of all edges at once, every step of :func:`edge_sums` would write a tensor of edges x channels to
 memory and read it again, most of it in pages that the system has to hand out first. The tensors of
-a block stay in the cache, and the next block uses them again. For the way back either what the
-layers of the edge network have before their activations is kept, and nothing else, or every block
-is computed anew, and nothing of edges x channels is kept.
+a block stay in the cache, and the next block uses them again. For the way back either the
+activations and their derivatives are kept, so that no exponential is taken twice, or every block is
+computed anew, and nothing of edges x channels is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from egnn_prune.graphs import edge_vectors
-from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums
+from egnn_prune.models.edge_sums import (
+    EdgeFeatures,
+    EdgeInputs,
+    EdgeWeights,
+    Geometry,
+    features_of,
+    message_sums,
+)
 
-#: Numbers in the widest tensor of a block: half a megabyte in float32.
+#: Numbers in the widest tensor of a block, for every thread: half a megabyte in float32.
 BLOCK = 1 << 17
 #: Fewest edges of a block, where the network is very wide.
 MIN_EDGES = 256
-
-_silu, _silu_back = torch.ops.aten.silu.out, torch.ops.aten.silu_backward.grad_input
 
 
 def block_edges(weights: EdgeWeights) -> int:
     """How many edges a block has."""
     layers = (weights.radial, weights.out, weights.position_in)
-    return max(MIN_EDGES, BLOCK // max(w.shape[0] for w in layers if w is not None))
+    widest = max(w.shape[0] for w in layers if w is not None)
+    return max(MIN_EDGES, BLOCK * torch.get_num_threads() // widest)
 
 
 def pays(inputs: EdgeInputs, weights: EdgeWeights, source: Tensor) -> bool:
@@ -51,121 +56,141 @@ class _Block(NamedTuple):
     rows: slice
     source: Tensor
     target: Tensor
-    difference: Tensor
-    attr: Tensor | None
+    features: Tensor
+    direction: Tensor
     envelope: Tensor | None
 
 
+#: For each activation by name itself and its derivative, ``[E, width]`` each.
+Kept = dict[str, tuple[Tensor, Tensor]]
+
+
 class _Pass:
-    """What the blocks of a pass share: inputs, weights, and memory that is used again and again."""
+    """What the blocks of a pass share: inputs, weights, and memory that is used again and again.
+
+    Args:
+        edges: the inputs.
+        weights: of the edge network.
+        source: see :func:`edge_sums`.
+        target: see there.
+        kept: where activations are kept: empty on the way forth, full on the way back.
+        slopes: whether derivatives are needed.
+    """
 
     def __init__(
         self,
-        inputs: EdgeInputs,
+        edges: EdgeFeatures,
         weights: EdgeWeights,
-        geometry: Geometry,
         source: Tensor,
         target: Tensor,
-        kept: dict[str, Tensor] | None = None,
-        back: bool = False,
+        kept: Kept | None = None,
+        slopes: bool = False,
     ) -> None:
         # a slice of the first layer's weight: strided, which broadcasts slowly
         self.weights = weights._replace(radial=weights.radial.contiguous())
-        self.inputs, self.geometry, self.source, self.target = inputs, geometry, source, target
+        self.edges, self.source, self.target = edges, source, target
         self.size = max(1, min(block_edges(weights), source.shape[0]))
+        self.kept, self.known, self.slopes = kept, bool(kept), slopes
         self._memory: dict[str, Tensor] = {}
-        self.kept, self.back = kept, back
+
+    def blocks(self) -> Iterator[_Block]:
+        """The edges, block by block."""
+        edges, starts = self.edges, range(0, self.source.shape[0], self.size)
+        rows = [slice(start, start + self.size) for start in starts]
+        tensors = (self.source, self.target, edges.features, edges.direction, edges.envelope)
+        parts = [[None] * len(rows) if t is None else t.split(self.size) for t in tensors]
+        yield from map(_Block, rows, *parts)
 
     def buffer(self, name: str, rows: int, width: int) -> Tensor:
         """Memory ``[rows, width]`` by its name; what it held in the last block is lost."""
         if name not in self._memory:
-            self._memory[name] = self.inputs.to_target.new_empty(self.size, width)
+            self._memory[name] = self.edges.to_target.new_empty(self.size, width)
         return self._memory[name][:rows]
 
-    def layer(self, name: str, block: _Block, width: int) -> Tensor:
-        """Where a layer's numbers before its activation are: kept for all edges, or a buffer."""
+    def first(self, block: _Block) -> tuple[Tensor, Tensor]:
+        """The first layer's activation ``[rows, edge]``, and its derivative."""
+
+        def layer(out: Tensor) -> Tensor:
+            torch.index_select(self.edges.to_target, 0, block.target, out=out)
+            other = self.buffer("other", *out.shape)
+            out.add_(torch.index_select(self.edges.to_source, 0, block.source, out=other))
+            if block.features.shape[1] == 1:
+                return out.addcmul_(block.features, self.weights.radial.T)
+            return out.addmm_(block.features, self.weights.radial.T)
+
+        return self._active("first", block, self.weights.radial.shape[0], layer)
+
+    def further(
+        self, name: str, block: _Block, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The activation ``[rows, width]`` of a further layer that reads x, and its derivative."""
+        assert bias is not None
+
+        def layer(out: Tensor) -> Tensor:
+            return torch.addmm(bias, x, weight.T, out=out)
+
+        return self._active(name, block, weight.shape[0], layer)
+
+    def weighted(self, block: _Block, u: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Activations times attention and envelope, ``[rows, message]``, with both, and alone."""
+        weights, gate, factor = self.weights, None, block.envelope
+        if weights.gate is not None:
+            gate = factor = F.linear(u, weights.gate, weights.gate_bias).sigmoid_()
+            if block.envelope is not None:
+                factor = gate * block.envelope
+        if factor is None:
+            return u, None, None
+        out = self.buffer("weighted", *u.shape) if self.slopes else u
+        return torch.mul(u, factor, out=out), factor, gate
+
+    def step(self, block: _Block, message: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How far nodes move ``[rows, 1]``, the activation it is read from, its derivative."""
+        weights = self.weights
+        assert weights.position_in is not None and weights.position_out is not None
+        layer = weights.position_in, weights.position_bias
+        active, slope = self.further("third", block, message, *layer)
+        return F.linear(active, weights.position_out), active, slope
+
+    def _active(
+        self, name: str, block: _Block, width: int, layer: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        rows = block.source.shape[0]
+        if not self.known:
+            x = layer(self.buffer(name, rows, width))
+            if not self.slopes:
+                return F.silu(x, inplace=True), x  # nobody asks for the slope
         if self.kept is None:
-            return self.buffer(name, block.source.shape[0], width)
-        if name not in self.kept:
-            self.kept[name] = self.inputs.to_target.new_empty(self.source.shape[0], width)
-        return self.kept[name][block.rows]
-
-    @property
-    def known(self) -> bool:
-        """Whether the layers were computed on the way forth."""
-        return self.back and self.kept is not None
-
-    def blocks(self) -> Iterator[_Block]:
-        """The edges, block by block."""
-        attr, envelope, shift = self.inputs.attr, self.inputs.envelope, self.inputs.shift
-        for start in range(0, self.source.shape[0], self.size):
-            rows = slice(start, start + self.size)
-            ends = self.source[rows], self.target[rows]
-            difference = edge_vectors(
-                self.inputs.pos, ends, None if shift is None else shift[rows]
-            ).to(self.inputs.to_target.dtype)
-            yield _Block(
-                rows,
-                *ends,
-                difference,
-                None if attr is None else attr[rows],
-                None if envelope is None else envelope[rows],
-            )
-
-    def first(self, block: _Block, radial: Tensor) -> Tensor:
-        """The first layer, before its activation, ``[rows, edge]``."""
-        n, width = block.source.shape[0], self.weights.radial.shape[0]
-        out = self.layer("first", block, width)
-        if self.known:
-            return out
-        torch.index_select(self.inputs.to_target, 0, block.target, out=out)
-        other = self.buffer("other", n, width)
-        out.add_(torch.index_select(self.inputs.to_source, 0, block.source, out=other))
-        if radial.shape[1] == 1:
-            return out.addcmul_(radial, self.weights.radial.T)
-        return out.addmm_(radial, self.weights.radial.T)
-
-    def linear(self, name: str, block: _Block, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A further layer, before its activation, ``[rows, width]``."""
-        out = self.layer(name, block, weight.shape[0])
-        return out if self.known else torch.addmm(bias, x, weight.T, out=out)
-
-    def active(self, name: str, x: Tensor) -> Tensor:
-        """SiLU, in place where nobody needs what was there."""
-        if self.kept is None and not self.back:
-            return F.silu(x, inplace=True)
-        return _silu(x, out=self.buffer(f"{name} active", *x.shape))
-
-
-def _joined(radial: Tensor, attr: Tensor | None) -> Tensor:
-    return radial if attr is None else torch.cat([radial, attr], dim=-1)
+            active, slope = (self.buffer(f"{name} {k}", rows, width) for k in ("active", "slope"))
+        else:
+            if name not in self.kept:
+                like, edges = self.edges.to_target, self.source.shape[0]
+                self.kept[name] = like.new_empty(edges, width), like.new_empty(edges, width)
+            active, slope = (tensor[block.rows] for tensor in self.kept[name])
+        if not self.known:  # with s = sigmoid(x): x s, and s + x s (1 - s)
+            s = torch.sigmoid(x, out=self.buffer(f"sigmoid {width}", rows, width))
+            torch.mul(x, s, out=active)
+            torch.addcmul(s, active, s, value=-1, out=slope).add_(active)
+        return active, slope
 
 
 def _forward(run: _Pass) -> tuple[Tensor, Tensor | None]:
     """What :func:`edge_sums` returns, without a history."""
-    inputs, weights = run.inputs, run.weights
-    nodes, like = inputs.to_target.shape[0], inputs.to_target
+    edges, weights = run.edges, run.weights
+    nodes, like = edges.to_target.shape[0], edges.to_target
     received = like.new_zeros(nodes, weights.out.shape[0])
     moved = None
     if weights.position_in is not None:
-        moved = like.new_zeros(nodes, inputs.pos.shape[1])
+        moved = like.new_zeros(nodes, edges.direction.shape[1])
     for block in run.blocks():
-        radial, direction = run.geometry(block.difference)
-        hidden = run.active("first", run.first(block, _joined(radial, block.attr)))
-        second = run.linear("second", block, hidden, weights.out, weights.out_bias)
-        message = run.active("second", second)
-        if weights.gate is not None:
-            message.mul_(F.linear(message, weights.gate, weights.gate_bias).sigmoid_())
-        if block.envelope is not None:
-            message.mul_(block.envelope)
+        hidden, _ = run.first(block)
+        message, _ = run.further("second", block, hidden, weights.out, weights.out_bias)
+        message = run.weighted(block, message)[0]
         received.index_add_(0, block.target, message)
         if moved is not None:
-            layer = (weights.position_in, weights.position_bias)
-            third = run.linear("third", block, message, *layer)
-            step = F.linear(run.active("third", third), weights.position_out)
+            step = run.step(block, message)[0]
             if block.envelope is not None:
                 step = step * block.envelope
-            moved.index_add_(0, block.target, direction * step)
+            moved.index_add_(0, block.target, block.direction * step)
     return received, moved
 
 
@@ -189,10 +214,10 @@ class _Gradients:
         if bias in self.of:
             self.of[bias].add_(slope.sum(0))
 
-    def rows(self, name: str, index: Tensor, slope: Tensor, sign: int = 1) -> None:
+    def rows(self, name: str, index: Tensor, slope: Tensor) -> None:
         """Of rows that were gathered."""
         if name in self.of:
-            self.of[name].index_add_(0, index, slope.to(self.of[name].dtype), alpha=sign)
+            self.of[name].index_add_(0, index, slope)
 
     def part(self, name: str, rows: slice, slope: Tensor) -> None:
         """Of a block's own rows."""
@@ -203,120 +228,92 @@ class _Gradients:
 def _backward(run: _Pass, gradients: _Gradients, received: Tensor, moved: Tensor | None) -> None:
     """Add up the gradients, given those of the results."""
     weights = run.weights
-    geometric = any(name in gradients for name in ("pos", "shift"))
     for block in run.blocks():
         c = block.envelope
-        with torch.set_grad_enabled(geometric):
-            difference = block.difference.requires_grad_(geometric)
-            radial, direction = run.geometry(difference)
-        slopes: list[tuple[Tensor, Tensor]] = []  # results of the geometry, and their gradients
-        features = _joined(radial.detach(), block.attr)
-        first = run.first(block, features)
-        hidden = run.active("first", first)
-        second = run.linear("second", block, hidden, weights.out, weights.out_bias)
-        message = u = run.active("second", second)
-        gate = None
-        if weights.gate is not None:
-            gate = F.linear(u, weights.gate, weights.gate_bias).sigmoid_()
-            message = torch.mul(u, gate, out=run.buffer("message", *u.shape))
-        if c is not None:
-            message = torch.mul(message, c, out=run.buffer("message", *u.shape))
+        hidden, hidden_slope = run.first(block)
+        u, u_slope = run.further("second", block, hidden, weights.out, weights.out_bias)
+        message, factor, gate = run.weighted(block, u)
 
-        slope = run.buffer("slope", *message.shape)
-        torch.index_select(received, 0, block.target, out=slope)
+        back = run.buffer("back", *message.shape)
+        torch.index_select(received, 0, block.target, out=back)
         if moved is not None:
-            layer = (weights.position_in, weights.position_bias)
-            third = run.linear("third", block, message, *layer)
-            active = run.active("third", third)
-            step = F.linear(active, weights.position_out)
+            assert weights.position_in is not None and weights.position_out is not None
+            step, active, slope = run.step(block, message)
             pull = moved.index_select(0, block.target)
-            slopes.append((direction, pull * (step if c is None else step * c)))
-            push = (pull * direction.detach()).sum(-1, keepdim=True)
+            gradients.part("direction", block.rows, pull * (step if c is None else step * c))
+            push = (pull * block.direction).sum(-1, keepdim=True)
             if c is not None:
                 gradients.part("envelope", block.rows, push * step)
                 push = push * c
             gradients.linear("position_out", None, active, push)
-            torch.mul(push, weights.position_out, out=active)
-            back = _silu_back(active, third, grad_input=active)
-            gradients.linear("position_in", "position_bias", message, back)
-            slope.addmm_(back, weights.position_in)
+            inner = torch.mul(slope, push, out=run.buffer("inner", *active.shape))
+            inner.mul_(weights.position_out)
+            gradients.linear("position_in", "position_bias", message, inner)
+            back.addmm_(inner, weights.position_in)
 
-        if gate is not None or c is not None:
-            along = torch.linalg.vecdot(slope, u)[:, None]  # what a factor of u is worth
-            factor = c if gate is None else gate if c is None else gate * c
+        if factor is not None:
+            along = torch.linalg.vecdot(back, u)[:, None]  # what a factor of u is worth
             if c is not None:
                 gradients.part("envelope", block.rows, along if gate is None else along * gate)
-            slope.mul_(factor)
-            if gate is not None:
+            back.mul_(factor)
+            if gate is not None and weights.gate is not None:
                 raw = along * (factor * (1 - gate))
                 gradients.linear("gate", "gate_bias", u, raw)
-                slope.addcmul_(raw, weights.gate)
-        back = _silu_back(slope, second, grad_input=slope)
+                back.addcmul_(raw, weights.gate)
+        back.mul_(u_slope)
         gradients.linear("out", "out_bias", hidden, back)
-        back = torch.mm(back, weights.out, out=hidden)
-        back = _silu_back(back, first, grad_input=back)
-        gradients.linear("radial", None, features, back)
+        back = torch.mm(back, weights.out, out=run.buffer("other", *hidden.shape))
+        back.mul_(hidden_slope)
+        gradients.linear("radial", None, block.features, back)
         gradients.rows("to_target", block.target, back)
         gradients.rows("to_source", block.source, back)
-        if not geometric and "attr" not in gradients:
-            continue
-        back = back @ weights.radial
-        width = radial.shape[1]
-        gradients.part("attr", block.rows, back[:, width:])
-        if not geometric:
-            continue
-        slopes.append((radial, back[:, :width]))
-        outputs, along = zip(*[s for s in slopes if s[0].requires_grad], strict=True)
-        (slope,) = torch.autograd.grad(outputs, difference, along)
-        gradients.rows("pos", block.target, slope)
-        gradients.rows("pos", block.source, slope, -1)
-        gradients.part("shift", block.rows, -slope)
+        if "features" in gradients:
+            gradients.part("features", block.rows, back @ weights.radial)
 
 
 class _BlockedSums(torch.autograd.Function):
     """:func:`blocked_sums` with its way back."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
-        geometry: Geometry,
         recompute: bool,
         source: Tensor,
         target: Tensor,
         *tensors: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        kept: dict[str, Tensor] | None = None
-        if not recompute and any(ctx.needs_input_grad):
-            kept = {}
-        results = _forward(_Pass(*_split(tensors), geometry, source, target, kept))
-        ctx.geometry, ctx.kept = geometry, None if kept is None else list(kept)
-        ctx.save_for_backward(source, target, *tensors, *(kept or {}).values())
+        kept: Kept | None = {} if any(ctx.needs_input_grad) and not recompute else None
+        run = _Pass(*_split(tensors), source, target, kept, slopes=kept is not None)
+        results = _forward(run)
+        ctx.names = list(kept or ())
+        flat = [tensor for pair in (kept or {}).values() for tensor in pair]
+        ctx.save_for_backward(source, target, *tensors, *flat)
         return results
 
     @staticmethod
-    def backward(ctx: Any, received: Tensor, moved: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, received: Tensor, moved: Tensor | None) -> Any:
         source, target, *tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[4:]
+        wanted = ctx.needs_input_grad[3:]
         tensors, layers = tensors[: len(wanted)], tensors[len(wanted) :]
         if torch.is_grad_enabled():  # the gradient shall have gradients
-            found = _plain_gradients(ctx.geometry, source, target, tensors, wanted, received, moved)
-            return None, None, None, None, *found
-        inputs, weights = _split(tensors)
-        named = {**inputs._asdict(), **weights._asdict()}
+            found = _plain_gradients(source, target, tensors, wanted, received, moved)
+            return None, None, None, *found
+        edges, weights = _split(tensors)
+        named = {**edges._asdict(), **weights._asdict()}
         gradients = _Gradients(named, dict(zip(named, wanted, strict=True)))
-        kept = None if ctx.kept is None else dict(zip(ctx.kept, layers, strict=True))
-        run = _Pass(inputs, weights, ctx.geometry, source, target, kept, back=True)
+        pairs = zip(layers[::2], layers[1::2], strict=True)
+        kept = dict(zip(ctx.names, pairs, strict=True)) or None
+        run = _Pass(edges, weights, source, target, kept, slopes=True)
         _backward(run, gradients, received.contiguous(), moved)
-        return None, None, None, None, *(gradients.of.get(name) for name in named)
+        return None, None, None, *(gradients.of.get(name) for name in named)
 
 
-def _split(tensors: Any) -> tuple[EdgeInputs, EdgeWeights]:
-    inputs = len(EdgeInputs._fields)
-    return EdgeInputs(*tensors[:inputs]), EdgeWeights(*tensors[inputs:])
+def _split(tensors: Any) -> tuple[EdgeFeatures, EdgeWeights]:
+    own = len(EdgeFeatures._fields)
+    return EdgeFeatures(*tensors[:own]), EdgeWeights(*tensors[own:])
 
 
 def _plain_gradients(
-    geometry: Geometry,
     source: Tensor,
     target: Tensor,
     tensors: list[Tensor | None],
@@ -327,7 +324,7 @@ def _plain_gradients(
     """Gradients with a history, by the plain version."""
     # copies: an input may depend on another, and only the direct part is asked for
     copies = [None if t is None else t.view_as(t) for t in tensors]
-    outputs = edge_sums(*_split(copies), geometry, source, target)
+    outputs = message_sums(*_split(copies), source, target)
     asked = [t for t, want in zip(copies, wanted, strict=True) if want and t is not None]
     pairs = [(o, g) for o, g in zip(outputs, (received, moved), strict=True) if o is not None]
     results, slopes = zip(*pairs, strict=True)
@@ -353,4 +350,8 @@ def blocked_sums(
         target: ``[E]``, sorted, the node that it goes to.
         recompute: on the way back compute the blocks anew, for a fraction of the memory.
     """
-    return _BlockedSums.apply(geometry, recompute, source, target, *inputs, *weights)
+    features, direction = features_of(inputs, geometry, source, target)
+    edges = EdgeFeatures(inputs.to_target, inputs.to_source, features, direction, inputs.envelope)
+    if not torch.is_grad_enabled():  # inside a Function nobody can tell
+        return _forward(_Pass(edges, weights, source, target))
+    return _BlockedSums.apply(recompute, source, target, *edges, *weights)

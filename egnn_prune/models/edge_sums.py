@@ -138,24 +138,58 @@ def edge_sums(
     Returns:
         ``[N, message]``, and ``[N, n]`` where nodes move.
     """
+    features, direction = features_of(inputs, geometry, source, target)
+    edges = EdgeFeatures(inputs.to_target, inputs.to_source, features, direction, inputs.envelope)
+    return message_sums(edges, network, source, target)
+
+
+class EdgeFeatures(NamedTuple):
+    """The inputs with their geometry worked out: what only the channels' work is left of.
+
+    Attributes:
+        to_target: ``[N, edge]``, see :class:`EdgeInputs`.
+        to_source: ``[N, edge]``, see there.
+        features: ``[E, radial + edge_features]``.
+        direction: ``[E, n]``.
+        envelope: ``[E, 1]``.
+    """
+
+    to_target: Tensor
+    to_source: Tensor
+    features: Tensor
+    direction: Tensor
+    envelope: Tensor | None
+
+
+def features_of(
+    inputs: EdgeInputs, geometry: Geometry, source: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Features ``[E, radial + edge_features]`` and directions ``[E, n]`` of the edges."""
     # differences in the precision of the positions: a far-away origin costs no accuracy
     difference = edge_vectors(inputs.pos, (source, target), inputs.shift)
     radial, direction = geometry(difference.to(inputs.to_target.dtype))
     if inputs.attr is not None:
         radial = torch.cat([radial, inputs.attr], dim=-1)
-    first = inputs.to_target.index_select(0, target) + inputs.to_source.index_select(0, source)
-    add = torch.addcmul if radial.shape[1] == 1 else torch.addmm
-    message = network.message(network.hidden(add(first, radial, network.radial.T)))
-    if inputs.envelope is not None:
-        message = message * inputs.envelope
-    nodes = inputs.to_target.shape[0]
+    return radial, direction
+
+
+def message_sums(
+    edges: EdgeFeatures, network: EdgeNetwork, source: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """What :func:`edge_sums` returns, of edges whose geometry is worked out."""
+    gathered = edges.to_target.index_select(0, target) + edges.to_source.index_select(0, source)
+    add = torch.addcmul if edges.features.shape[1] == 1 else torch.addmm
+    message = network.message(network.hidden(add(gathered, edges.features, network.radial.T)))
+    if edges.envelope is not None:
+        message = message * edges.envelope
+    nodes = edges.to_target.shape[0]
     received = sum_into(nodes, target, message)
     step = network.step(message)
     if step is None:
         return received, None
-    if inputs.envelope is not None:
-        step = step * inputs.envelope
-    return received, sum_into(nodes, target, direction * step)
+    if edges.envelope is not None:
+        step = step * edges.envelope
+    return received, sum_into(nodes, target, edges.direction * step)
 
 
 def sum_into(nodes: int, target: Tensor, x: Tensor) -> Tensor:
