@@ -35,9 +35,9 @@ PUBLIC = {
     "egnn_prune.uncertainty": "AtomDistance AtomErrorBars AtomEvidence CALIBRATIONS Calibrated "
     "Calibration DeepEnsemble Estimator IsotonicQuantiles LastLayer MCDropout ModuleDropout "
     "MonotoneVariance PowerVariance PredictionRigidity ReadoutEnsemble RobustScaling SinglePass "
-    "SplitConformal TemperatureScaling VarianceScaling calibrate classification_scores "
-    "draw_networks dropout_modules mc_dropout ood_scores out_of_distribution_scores "
-    "regression_scores thinned",
+    "SplitConformal NoiseAndRigidity TemperatureScaling VarianceScaling calibrate "
+    "classification_scores draw_networks dropout_modules mc_dropout ood_scores "
+    "out_of_distribution_scores regression_scores thinned",
 }
 
 

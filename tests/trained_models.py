@@ -16,6 +16,7 @@ from egnn_prune.uncertainty import (
     Estimator,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     SinglePass,
     VarianceScaling,
 )
@@ -50,6 +51,13 @@ def last_layer(dtype: torch.dtype) -> LastLayer:
     return model
 
 
+def rigidity(dtype: torch.dtype) -> NoiseAndRigidity:
+    model = NoiseAndRigidity(network(dtype))
+    features = len(model.network.last_layer_weights())
+    model.covariance = 0.01 * torch.eye(features, dtype=torch.float64)
+    return model
+
+
 #: Every uncertainty method that a run may use.
 METHODS: dict[str, Callable[[torch.dtype], Estimator]] = {
     "read-out dropout": lambda dtype: MCDropout(network(dtype, readout_dropout=0.2), 5, seed=3),
@@ -57,6 +65,7 @@ METHODS: dict[str, Callable[[torch.dtype], Estimator]] = {
     "shallow": lambda dtype: SinglePass(network(dtype, members=3)),
     "deep": lambda dtype: SinglePass(DeepEnsemble([network(dtype, seed=s) for s in range(3)])),
     "last layer": last_layer,
+    "rigidity": rigidity,
     "irreps": lambda dtype: SinglePass(irreps(dtype)),
 }
 

@@ -20,7 +20,13 @@ SCOPES = ("global", "layer", "kind", "group")
 STRATEGIES = ("top, threshold, band, proportional, diverse, loss, prototype, random, least").split(
     ", "
 )
-METHODS = ("mean_variance", "dropout", "last_layer", "shallow", "deep", "snapshot", "bootstrap")
+#: Methods whose networks learn by the CRPS unless training.loss says otherwise.
+POOLED = ("rigidity", "shallow")
+#: Read-out dropout of Monte Carlo dropout, where nobody says how much.
+READOUT_DROPOUT = 0.1
+METHODS = (
+    "mean_variance, dropout, last_layer, rigidity, shallow, deep, snapshot, bootstrap"
+).split(", ")
 
 # Ranges that several settings share.
 COUNT: dict[str, float] = {"low": 1}
@@ -83,8 +89,12 @@ class ModelSettings:
     dropout: float = setting(
         0.0, "channel dropout in every layer, for uncertainty.method=dropout", low=0, high=0.99
     )
-    readout_dropout: float = setting(
-        0.1, "channel dropout in the read-out, likewise", low=0, high=0.99
+    readout_dropout: float | None = setting(
+        None,
+        f"channel dropout in the read-out; null: {READOUT_DROPOUT} for uncertainty.method=dropout, "
+        "0 for the others",
+        low=0,
+        high=0.99,
     )
 
 
@@ -93,8 +103,9 @@ class UncertaintySettings:
     """Where the error bars come from."""
 
     method: str = setting(
-        "dropout",
-        "shallow (heads share the trunk), deep, snapshot and bootstrap: ensembles",
+        "rigidity",
+        "rigidity: the stated noise, and what the last layer was not trained on; shallow (heads "
+        "share the trunk), deep, snapshot and bootstrap: ensembles",
         choices=METHODS,
     )
     samples: int = setting(20, "MC-dropout samples per prediction, for dropout", low=2)
@@ -183,9 +194,10 @@ class TrainingSettings:
     finetune_lr: float = setting(3e-3, "highest learning rate of the extra steps", **POSITIVE)
     weight_decay: float = setting(1e-2, "AdamW weight decay", low=0)
     clip: float = setting(5.0, "largest gradient norm", **POSITIVE)
-    loss: str = setting(
-        "faithful",
-        "faithful, squared: of members apart; nll, crps: of what they say together",
+    loss: str | None = setting(
+        None,
+        "faithful, squared: of members apart; nll, crps: of what they say together; null: crps for "
+        "uncertainty.method=rigidity and shallow without forces, faithful for the others",
         choices=("faithful", "squared", "nll", "crps"),
     )
     force_weight: float = setting(
@@ -342,6 +354,25 @@ class CentroidStudySettings:
     samples: int = setting(10, "MC-dropout samples whose spread is the uncertainty", **COUNT)
     workers: int = setting(1, WORKERS, **COUNT)
     threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)
+
+
+def readout_dropout(settings: Settings) -> float:
+    """``model.readout_dropout``: unless it is set, only Monte Carlo dropout has any."""
+    chosen = settings.model.readout_dropout
+    if chosen is None:
+        return READOUT_DROPOUT if settings.uncertainty.method == "dropout" else 0.0
+    return chosen
+
+
+def loss_name(settings: Settings) -> str:
+    """``training.loss``: unless it is set, what suits the uncertainty method.
+
+    The CRPS trains mean and noise together, so that the noise is worth reading; and members of a
+    shallow ensemble, which nearly agree when they learn apart. Forces have a loss of their own.
+    """
+    t = settings.training
+    pooled = settings.uncertainty.method in POOLED and not t.force_weight
+    return t.loss or ("crps" if pooled else "faithful")
 
 
 def main_job(settings: Settings) -> Settings:

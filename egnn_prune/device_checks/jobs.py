@@ -84,7 +84,7 @@ def forces(context: CheckContext, found: Found) -> None:
         write_clusters(path, context.pick(400, 100))
         settings.data.name, settings.data.path = "extxyz", str(path)
     found["data"] = settings.data.name
-    settings.model.readout_dropout, settings.uncertainty.method = 0.0, "shallow"
+    settings.uncertainty.method = "shallow"
     settings.uncertainty.members = context.pick(5, 2)
     settings.training.force_weight, settings.training.scratch = 10.0, False
     settings.training.max_epochs = context.pick(10, 1)

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import METHODS, ModelSettings, Settings, UncertaintySettings
+from egnn_prune.configs.settings import (
+    METHODS,
+    ModelSettings,
+    Settings,
+    UncertaintySettings,
+    readout_dropout,
+)
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.models import (
@@ -20,7 +26,14 @@ from egnn_prune.models import (
     TargetScale,
 )
 from egnn_prune.prediction import Predictor
-from egnn_prune.uncertainty import DeepEnsemble, Estimator, LastLayer, MCDropout, SinglePass
+from egnn_prune.uncertainty import (
+    DeepEnsemble,
+    Estimator,
+    LastLayer,
+    MCDropout,
+    NoiseAndRigidity,
+    SinglePass,
+)
 
 
 def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
@@ -43,7 +56,7 @@ def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
             "layers": s.layers,
             "members": u.members if u.method == "shallow" else 1,
             "pool": "sum" if dataset.extensive else "mean",
-            "readout_dropout": s.readout_dropout,
+            "readout_dropout": readout_dropout(settings),
             "scale": scale,
         }
         if s.network == "irreps":
@@ -135,7 +148,7 @@ def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionM
             f"{dataset.name} asks for positions: use model.network=egnn and "
             "model.update_positions=true"
         )
-    if u.method in ("shallow", "last_layer"):
+    if u.method in ("shallow", "last_layer", "rigidity"):
         raise ConfigError(
             f"uncertainty.method={u.method} needs a read-out of numbers, and {dataset.name} asks "
             "for positions; use mean_variance, dropout, deep, snapshot or bootstrap"
@@ -153,7 +166,7 @@ def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionM
         first.x.shape[1],
         hidden=s.hidden,
         layers=s.layers,
-        readout_dropout=s.readout_dropout,
+        readout_dropout=readout_dropout(settings),
         options=options,
         scale=float(moved.double().square().mean().sqrt()) or 1.0,
     ).to(getattr(torch, settings.precision))
@@ -170,6 +183,8 @@ def build_estimator(settings: UncertaintySettings, network: nn.Module) -> Estima
         return MCDropout(network, settings.samples)
     if settings.method == "last_layer":
         return LastLayer(network)
+    if settings.method == "rigidity":
+        return NoiseAndRigidity(network)
     if settings.method not in METHODS:
         raise ConfigError(f"no estimator is built for uncertainty.method={settings.method}")
     return SinglePass(network)  # the network itself is an ensemble, or states its variance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egnn_prune.configs.settings import Settings, check
+from egnn_prune.configs.settings import Settings, check, loss_name, readout_dropout
 from egnn_prune.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ def validate(settings: Settings) -> None:
         raise ConfigError(
             f"selection.band needs two quantiles, 0 <= lowest < highest <= 1, not {band}"
         )
-    if t.force_weight and t.loss != "faithful":
+    if t.force_weight and loss_name(s) != "faithful":
         raise ConfigError("training.force_weight works with training.loss=faithful only")
     if t.monitor == "val_force_mae" and not t.force_weight:
         raise ConfigError(
@@ -37,8 +37,8 @@ def validate(settings: Settings) -> None:
         )
     if s.model.network == "irreps" and s.model.cutoff is None:
         raise ConfigError("model.network=irreps needs a model.cutoff, such as 4.0")
-    if s.uncertainty.method == "dropout" and s.model.dropout + s.model.readout_dropout == 0:
+    if s.uncertainty.method == "dropout" and s.model.dropout + readout_dropout(s) == 0:
         raise ConfigError(
             "uncertainty.method=dropout needs model.dropout or model.readout_dropout above 0; "
-            "or choose uncertainty.method=shallow"
+            "or leave uncertainty.method away"
         )

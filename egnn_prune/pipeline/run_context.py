@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from egnn_prune import data as sources
 from egnn_prune.channels import Prunable
-from egnn_prune.configs.settings import Settings
+from egnn_prune.configs.settings import Settings, loss_name
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.collation import held, loader
 from egnn_prune.data.summary import summary
@@ -215,8 +215,8 @@ class RunContext:
     @property
     def losses(self) -> Losses:
         """What the settings minimise."""
-        t = self.settings.training
-        return ForceLosses(t.force_weight) if t.force_weight else LOSSES[t.loss]
+        forces = self.settings.training.force_weight
+        return ForceLosses(forces) if forces else LOSSES[loss_name(self.settings)]
 
     def trained(self) -> tuple[nn.Module, float]:
         """A fresh dense network (or ensemble) after its training, and the wall time."""

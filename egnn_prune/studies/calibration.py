@@ -29,6 +29,7 @@ from egnn_prune.uncertainty import (
     Estimator,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     PredictionRigidity,
     SinglePass,
     out_of_distribution_scores,
@@ -50,6 +51,7 @@ ESTIMATORS: dict[str, dict[str, type[Estimator]]] = {
         "MC dropout": MCDropout,
         "last-layer Laplace": LastLayer,
         "LLPR": PredictionRigidity,
+        "noise and LLPR": NoiseAndRigidity,
     },
     "shallow": {"shallow ensemble": SinglePass},
 }

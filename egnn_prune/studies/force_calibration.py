@@ -143,7 +143,7 @@ class Bench:
         job.data.name, job.data.limit = self.data, s.train
         job.data.subset = "ethanol" if self.data == "rmd17" else None
         job.model.network, job.model.hidden, job.model.layers = self.kind, s.hidden, 3
-        job.model.cutoff, job.model.readout_dropout = 5.0, 0.0
+        job.model.cutoff, job.training.loss = 5.0, "faithful"  # members learn apart in all arms
         job.uncertainty.method, job.uncertainty.members = "shallow", s.members
         job.training.batch_size, job.training.max_epochs = s.batch_size, s.epochs
         job.training.lr, job.training.finetune_lr = RATES

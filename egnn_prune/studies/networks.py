@@ -45,9 +45,8 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int) -> J
     job.uncertainty = replace(job.uncertainty, method="dropout")
     if recipe == "shallow":
         job.uncertainty = replace(job.uncertainty, method="shallow")
-        if not job.training.force_weight:
-            job.training = replace(job.training, loss="crps")
-        job.model = replace(job.model, readout_dropout=0.0)
+        job.training = replace(job.training, loss=None)  # the CRPS, unless there are forces
+        job.model = replace(job.model, readout_dropout=None)  # none
     return open_job(job)
 
 

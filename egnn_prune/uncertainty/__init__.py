@@ -33,6 +33,7 @@ from egnn_prune.uncertainty.ensemble import DeepEnsemble
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
 from egnn_prune.uncertainty.metrics import regression_scores
+from egnn_prune.uncertainty.noise_and_rigidity import NoiseAndRigidity
 from egnn_prune.uncertainty.readout_ensemble import ReadoutEnsemble
 
 thinned = dropout_samples  # its name before
@@ -63,6 +64,7 @@ __all__ = [
     "MCDropout",
     "ModuleDropout",
     "MonotoneVariance",
+    "NoiseAndRigidity",
     "PowerVariance",
     "PredictionRigidity",
     "ReadoutEnsemble",

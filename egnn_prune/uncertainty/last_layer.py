@@ -86,22 +86,37 @@ class LastLayer(Estimator):
         Raises:
             ConfigError: there are no batches, or a feature or noise variance is not finite.
         """
+        self.covariance = self.inverse(self.gathered(batches)[0])
+        return self
+
+    def gathered(self, batches: Iterable[Any]) -> tuple[Tensor, float]:
+        r"""One pass over the training batches.
+
+        Returns:
+            The information :math:`\sum_b \phi_b \phi_b^T / \sigma_b^2`, ``[features, features]``,
+            and the sum over the graphs of the variance that the network states.
+        """
         weights = linear_out(self.network).last_layer_weights().detach().double()
-        information = weights.new_zeros(len(weights), len(weights))
+        information, own = weights.new_zeros(len(weights), len(weights)), 0.0
         with torch.no_grad(), evaluating(self):
             for batch in batches:
                 features, prediction = linear_out(self.network).last_layer(batch)
                 information += features.T @ (features / self.noise(prediction)[:, None])
+                own += float(prediction.variance.sum())
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
                 "last-layer uncertainty is fitted on training batches; there are none, or the "
                 "network's features on them are NaN, infinite or zero"
             )
+        return information, own
+
+    def inverse(self, information: Tensor) -> Tensor:
+        """The covariance of the weights, with the prior."""
+        weights = linear_out(self.network).last_layer_weights().detach().double()
         values, vectors = torch.linalg.eigh(information)
         values = values.clamp(min=0)
         precision = self.prior_precision or self.best_precision(values, weights)
-        self.covariance = (vectors / (values + precision)) @ vectors.T
-        return self
+        return (vectors / (values + precision)) @ vectors.T
 
     def estimate(self, batch: Any) -> Prediction:
         """One pass; the epistemic variance is that of the weights, plus the members' own."""

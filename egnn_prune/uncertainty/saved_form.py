@@ -13,6 +13,7 @@ from egnn_prune.uncertainty.dropout import MCDropout
 from egnn_prune.uncertainty.dropout_modules import ModuleDropout
 from egnn_prune.uncertainty.estimator import Estimator, SinglePass
 from egnn_prune.uncertainty.last_layer import LastLayer, PredictionRigidity
+from egnn_prune.uncertainty.noise_and_rigidity import NoiseAndRigidity
 from egnn_prune.uncertainty.readout_ensemble import ReadoutEnsemble
 
 #: Estimators that a file may name.
@@ -25,6 +26,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         LastLayer,
         PredictionRigidity,
         ReadoutEnsemble,
+        NoiseAndRigidity,
     )
 }
 

@@ -111,7 +111,10 @@ def script(monkeypatch, capsys, tmp_path):
             "pruning.rounds must be at least 1",
         ),
         (["uncertainty.method=laplace"], "uncertainty.method must be one of"),
-        (["model.readout_dropout=0"], "uncertainty.method=dropout needs model.dropout"),
+        (
+            ["uncertainty.method=dropout", "model.readout_dropout=0"],
+            "uncertainty.method=dropout needs model.dropout",
+        ),
         (["precision=float16"], "precision must be one of float32, float64"),
         (["device=tpu"], "device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
         (["device=meta"], "device must be auto, cpu, cuda or cuda:N, not 'meta'"),

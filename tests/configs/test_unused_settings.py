@@ -285,6 +285,7 @@ OUTCOMES: dict[type, Callable[[Any], Any]] = {
 #: Where a setting that needs others is used.
 CONTEXTS: list[tuple[type, dict[str, Any], list[str]]] = [
     (Settings, {"model.network": "irreps"}, ["model.copies", "model.lmax"]),
+    (Settings, {"uncertainty.method": "dropout"}, ["uncertainty.samples"]),
     (Settings, {"uncertainty.method": "shallow"}, ["uncertainty.members"]),
     (Settings, {"uncertainty.method": "deep"}, ["uncertainty.members"]),
     (Settings, {"selection.strategy": "band"}, ["selection.band", "selection.fraction"]),

@@ -15,6 +15,7 @@ from egnn_prune.uncertainty import (
     DeepEnsemble,
     LastLayer,
     MCDropout,
+    NoiseAndRigidity,
     PredictionRigidity,
     SinglePass,
     calibrate,
@@ -25,6 +26,7 @@ KINDS = {
     "dropout": lambda model: MCDropout(model, samples=5, seed=3),
     "last layer": LastLayer,
     "rigidity": lambda model: PredictionRigidity(model, prior_precision=2.0),
+    "noise and rigidity": lambda model: NoiseAndRigidity(model, prior_precision=2.0),
 }
 
 

@@ -19,9 +19,19 @@ from egnn_prune.models import EGNNLayer
 from egnn_prune.pipeline import run_context as run_context
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.selection import STRATEGIES
-from egnn_prune.uncertainty import DeepEnsemble, LastLayer, MCDropout, SinglePass
+from egnn_prune.uncertainty import (
+    DeepEnsemble,
+    LastLayer,
+    MCDropout,
+    NoiseAndRigidity,
+    SinglePass,
+)
 
-KINDS = {"dropout": MCDropout, "last_layer": LastLayer}
+KINDS = {
+    "dropout": MCDropout,
+    "last_layer": LastLayer,
+    "rigidity": NoiseAndRigidity,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

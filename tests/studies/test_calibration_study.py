@@ -44,6 +44,7 @@ def test_every_estimator_before_and_after_recalibration(tmp_path, capsys):
         "MC dropout",
         "last-layer Laplace",
         "LLPR",
+        "noise and LLPR",
         "shallow ensemble",
         "deep ensemble of 2",
     ]
