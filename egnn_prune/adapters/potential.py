@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from ase.data import chemical_symbols
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.adapters.interaction_network import InteractionNetwork
@@ -184,7 +184,8 @@ class AdoptedPotential(Predictor):
         graphs = graph_pointer(batch).shape[0] - 1
         species = batch.get("species")
         index = self._species(batch.z) if species is None else species
-        one_hot = nn.functional.one_hot(index, len(self.elements)).double()
+        places = torch.arange(len(self.elements), device=index.device)
+        one_hot = (index[:, None] == places).double()
         return one_hot.new_zeros(graphs, len(self.elements)).index_add(
             0, graph_of_node(batch), one_hot
         )

@@ -77,7 +77,6 @@ def test_somebody_elses_potential():
     model = SinglePass(small_adopted.potential(self_connection="elements"))
     calculator = PrunedCalculator(model, on_uncertain="ignore")
     checked_walk(calculator, crystal())
-    assert records(calculator)
 
 
 def test_without_a_cutoff():
