@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def contender(variant: str, case: Case, device: str, compiled: bool = False) -> 
     return _ours(variant, case, device, compiled)
 
 
-def program(function: Callable[..., Tensor], compiled: bool) -> Callable[..., Tensor]:
+def program(function: Callable[..., Any], compiled: bool) -> Callable[..., Any]:
     """The function, compiled for the one shape that it will see."""
     return torch.compile(function, dynamic=False) if compiled else function
 
@@ -101,12 +102,12 @@ def _ours(variant: str, case: Case, device: str, compiled: bool) -> Contender:
         for layer in network.layers:
             if not hasattr(layer, "recompute"):
                 raise Unavailable("this version recomputes nothing on the way back")
-            layer.recompute = True
+            cast(Any, layer).recompute = True
     elif removed := REMOVED[variant]:
         keep = uniform_masks(masked, removed)
         apply_masks(masked, keep)
         columns = keep["stream"].nonzero().flatten().to(device)
-        network = compact(masked)
+        network = cast(EGNN, compact(masked))
     if compiled:
         # tensors in, tensors out, as one compiles it
         run = program(network.features, compiled)
@@ -138,7 +139,7 @@ def _irreps(removed: int, case: Case, device: str, compiled: bool) -> Contender:
     ).to(device)
     if removed:
         apply_masks(network, uniform_masks(network, removed))
-        network = compact(network)
+        network = cast(IrrepsNet, compact(network))
     run = program(network.features, compiled)
 
     def outputs(inputs: Inputs) -> Sequence[Tensor]:

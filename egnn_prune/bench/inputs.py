@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from egnn_prune.bench.cases import FEATURES, NEIGHBOURS, Case
 from egnn_prune.graphs import complete_edges, with_edges
 
-TINY = {"graphs": 2, "nodes": 4}
+TINY: dict[str, Any] = {"graphs": 2, "nodes": 4}
 """The other shape on which a fresh process warms up."""
 
 

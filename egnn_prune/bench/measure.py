@@ -100,8 +100,8 @@ def measured(unit: Unit, conditions: Conditions, ceilings: Ceilings, say: Said) 
     gc.collect()
     runs = {entry: ready.run for entry, ready in built.items()}
     times, failed = take_turns(runs, conditions.turns.of, device)
-    for entry, error in failed.items():
-        reason = _sentence(error, entry, conditions)
+    for entry, problem in failed.items():
+        reason = _sentence(problem, entry, conditions)
         rows[entry] = row_of(unit, entry, conditions, edges=edges, skipped=reason)
     for entry, values in times.items():
         ready = built[entry]

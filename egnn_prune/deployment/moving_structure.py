@@ -208,7 +208,7 @@ def room_for(edges: int) -> int:
 def _cutoff(network: nn.Module) -> float | None:
     """The longest cutoff of the networks; ``None`` where one of them reads all pairs."""
     options = [getattr(module, "options", None) for module in network.modules()]
-    cutoffs = [found.cutoff for found in options if hasattr(found, "cutoff")]
+    cutoffs = [o.cutoff for o in options if o is not None and hasattr(o, "cutoff")]
     return None if None in cutoffs else max(cutoffs, default=None)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from egnn_prune.models.irreps_terms import Terms
 from egnn_prune.models.neighbour_rows import Block, NeighbourRows
+
+T = TypeVar("T")
 
 #: Bytes that the rows of a block may take: between the caches of the second and third level.
 #: Smaller blocks spend their time on starting operations.
@@ -150,9 +152,7 @@ class _BlockSums(torch.autograd.Function):
         return None, *_slopes(ctx.product, slopes, hidden, weight, matrices, features, asked)
 
 
-def _parted(
-    product: Product, others: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def _parted(product: Product, others: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
     """The matrices of all terms, and the features of all orders."""
     terms = len(product.terms.terms)
     return others[:terms], others[terms:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -79,7 +80,7 @@ def _panels(rows: Sequence[Row]) -> list[Callable[[Axes], None]]:
     for case, name in BARS:
         found = [r for r in rows if r["case"] == case and r["pass"] == name]
         if len(found) > 1:
-            panels.append(lambda axes, found=found: _bars(axes, found))
+            panels.append(partial(_bars, rows=found))
     curves: tuple[tuple[str, str, str, str, Callable[[Row], float], tuple[str, ...]], ...] = (
         ("edges", "time per edge", "edges", "µs", _us_per_edge, ("infer", "train")),
         ("edges", "memory per edge, training", "edges", "kB", _kb_per_edge, ("train",)),
@@ -172,7 +173,11 @@ def _curves(
         ]
         line.sort(key=_along)
         style, marker = STYLES[name]
-        look = {"color": COLOURS.get(variant, BLACK), "linestyle": style, "marker": marker}
+        look: dict[str, Any] = {
+            "color": COLOURS.get(variant, BLACK),
+            "linestyle": style,
+            "marker": marker,
+        }
         axes.plot([_along(r) for r in line], [value(r) for r in line], markersize=4, **look)
         floors = [r | {"ms_median": r["floor_ms"]} for r in line if r["floor_ms"]]
         if variant == "ours" and not compiled and value is not _kb_per_edge:
