@@ -82,8 +82,8 @@ def _panels(rows: Sequence[Row]) -> list[Callable[[Axes], None]]:
             panels.append(lambda axes, found=found: _bars(axes, found))
     curves: tuple[tuple[str, str, str, str, Callable[[Row], float], tuple[str, ...]], ...] = (
         ("edges", "time per edge", "edges", "µs", _us_per_edge, ("infer", "train")),
-        ("edges", "training memory", "edges", "kB per edge", _kb_per_edge, ("train",)),
-        ("depth", "training memory", "layers", "kB per edge", _kb_per_edge, ("train",)),
+        ("edges", "memory", "edges", "kB per edge", _kb_per_edge, ("train",)),
+        ("depth", "memory", "layers", "kB per edge", _kb_per_edge, ("train",)),
         ("width", "time", "hidden width", "ms", _ms, ("infer", "train")),
         (
             "batch",
