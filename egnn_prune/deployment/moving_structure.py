@@ -218,6 +218,6 @@ def _follows(record: RecordedPass, function: Any, inputs: list[Tensor]) -> bool:
     steps = torch.arange(pos.numel(), dtype=pos.dtype, device=pos.device).sin().view_as(pos)
     moved = [pos + 0.01 * steps, *inputs[1:]]
     return all(
-        bool(((new - old).abs().max() <= 1e-3 * old.abs().max() + 1e-12) | ~old.isfinite().all())
+        bool(((new - old).abs().max() <= 1e-4 * old.abs().max() + 1e-12) | ~old.isfinite().all())
         for new, old in zip(record(*moved), function(*moved), strict=True)
     )

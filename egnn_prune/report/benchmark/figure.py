@@ -83,8 +83,8 @@ def _panels(rows: Sequence[Row]) -> list[Callable[[Axes], None]]:
             panels.append(partial(_bars, rows=found))
     curves: tuple[tuple[str, str, str, str, Callable[[Row], float], tuple[str, ...]], ...] = (
         ("edges", "time per edge", "edges", "µs", _us_per_edge, ("infer", "train")),
-        ("edges", "memory per edge, training", "edges", "kB", _kb_per_edge, ("train",)),
-        ("depth", "memory per edge, training", "layers", "kB", _kb_per_edge, ("train",)),
+        ("edges", "memory", "edges", "kB per edge", _kb_per_edge, ("train",)),
+        ("depth", "memory", "layers", "kB per edge", _kb_per_edge, ("train",)),
         ("width", "time", "hidden width", "ms", _ms, ("infer", "train")),
         (
             "batch",
