@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from egnn_prune.api import compact
 from egnn_prune.bench.cases import FEATURES, RECOMPUTE, Case
+from egnn_prune.bench.contender import Contender, Unavailable, program
 from egnn_prune.bench.inputs import Inputs
 from egnn_prune.channels import Prunable
 from egnn_prune.models import EGNN, IrrepsNet
@@ -19,33 +19,6 @@ from egnn_prune.testing.textbook import TextbookEGNN
 
 REMOVED = {"ours": 0, "ours-50": 50, "ours-75": 75, "ours-90": 90}
 """Percent of all channels that each of ours lacks."""
-
-
-class Unavailable(Exception):
-    """A network that cannot be measured here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A network on graphs.
-
-    Attributes:
-        outputs: node features first, and new positions where the network moves nodes; or energies.
-        parameters: what a training step changes.
-        first_weight: of the embedding, whose gradient is compared.
-        module: the network, to be told whether it is trained.
-        expected: the textbook with the same weights, where there is one.
-        columns: the node features of ``expected`` that this network still has.
-        twin: ours that computes the same function, for what it takes at least.
-    """
-
-    outputs: Callable[[Inputs], Sequence[Tensor]]
-    parameters: list[nn.Parameter]
-    first_weight: Tensor
-    module: nn.Module
-    expected: Contender | None = field(default=None, repr=False)
-    columns: Tensor | None = field(default=None, repr=False)
-    twin: EGNN | None = field(default=None, repr=False)
 
 
 def contender(variant: str, case: Case, device: str, compiled: bool = False) -> Contender:
@@ -68,11 +41,6 @@ def contender(variant: str, case: Case, device: str, compiled: bool = False) -> 
     if case.network == "irreps":
         return _irreps(REMOVED[variant], case, device, compiled)
     return _ours(variant, case, device, compiled)
-
-
-def program(function: Callable[..., Any], compiled: bool) -> Callable[..., Any]:
-    """The function, compiled for the one shape that it will see."""
-    return torch.compile(function, dynamic=False) if compiled else function
 
 
 def _dense_egnn(case: Case) -> EGNN:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from egnn_prune.bench.cases import FEATURES, Case
-from egnn_prune.bench.contenders import Contender, Unavailable, program
+from egnn_prune.bench.contender import Contender, Unavailable, program
 from egnn_prune.bench.inputs import Inputs
 
 

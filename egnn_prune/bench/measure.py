@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from egnn_prune.bench.ceilings import Ceilings
-from egnn_prune.bench.contenders import Contender, Unavailable, contender, difference
+from egnn_prune.bench.contender import Contender, Unavailable
+from egnn_prune.bench.contenders import contender, difference
 from egnn_prune.bench.fresh import fresh_ms
 from egnn_prune.bench.inputs import Inputs, inputs_of
 from egnn_prune.bench.memory import allocated_peak

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from egnn_prune.adapters.nequip_own import nequip_defaults
 from egnn_prune.bench.cases import NEIGHBOURS, Case
-from egnn_prune.bench.contenders import Contender, Unavailable
+from egnn_prune.bench.contender import Contender, Unavailable
 from egnn_prune.bench.inputs import Inputs
 
 ELEMENTS = ["H", "C", "O"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from egnn_prune.bench.contenders import Contender
+from egnn_prune.bench.contender import Contender
 from egnn_prune.bench.inputs import Inputs
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from tqdm import tqdm
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.graphs import tracing
 
 aten: Any = torch.ops.aten
 #: Tensors of one number, whatever is in the tensor that they are made like.
@@ -69,7 +70,7 @@ class RecordedPass:
         self._weights = list(weights)
         self._state = self._versions()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), tracing():  # what is arranged by values would stay as it is
                 graph = make_fx(function, WHOLE, "real", _allow_non_fake_inputs=True)(*inputs)
             self._constants, self._live = folded(graph)
             self._run: Any = (

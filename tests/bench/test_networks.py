@@ -10,7 +10,8 @@ import torch
 from egnn_prune.bench import contenders, fresh, measure
 from egnn_prune.bench.cases import CASES, NETWORKS, PASSES
 from egnn_prune.bench.ceilings import Ceilings
-from egnn_prune.bench.contenders import Unavailable, contender, difference, uniform_masks
+from egnn_prune.bench.contender import Unavailable
+from egnn_prune.bench.contenders import contender, difference, uniform_masks
 from egnn_prune.bench.inputs import inputs_of, tiny_inputs
 from egnn_prune.bench.memory import allocated_peak
 from egnn_prune.bench.passes import call, results
