@@ -103,7 +103,7 @@ def script(monkeypatch, capsys, tmp_path):
         (["pruning.freeze=all"], "pruning.freeze must be one of"),
         (["pruning.scope=atom"], "pruning.scope must be one of global, layer, kind, group"),
         (["pruning.schedule=quartic"], "pruning.schedule must be one of one_shot, iterative"),
-        (["pruning.round_to=-1"], "pruning.round_to must be at least 1"),
+        (["pruning.round_to=-1"], "pruning.round_to must be at least 0"),
         (["model.network=cnn"], "model.network must be one of egnn, irreps"),
         (["model.network=irreps", "model.cutoff=null"], "needs a model.cutoff"),
         (
