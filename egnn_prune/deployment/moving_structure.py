@@ -34,6 +34,10 @@ GROWTH = 1.25
 PARTS = [field.name for field in fields(AtomPass)][1:]
 
 
+#: What a pass was asked for, by name.
+Asked = tuple[tuple[str, bool], ...]
+
+
 class MovingStructure:
     """A structure, checked and encoded once, of which positions and cell change.
 
@@ -73,9 +77,9 @@ class MovingStructure:
         self.cutoff = _cutoff(method.network)
         self.edges = SkinList(self.cutoff)
         self._periodic = "cell" in graph
-        self._weights: list[Tensor] = [*method.parameters(), *method.buffers()]
-        self._records: dict[tuple[bool, ...], RecordedPass] = {}
-        self._names: dict[tuple[bool, ...], list[str]] = {}
+        self._records: dict[Asked, RecordedPass] = {}
+        self._names: dict[Asked, list[str]] = {}
+        self._states: dict[Asked, Any] = {}
         self._calls, self._recordable = 0, True
 
     def is_of(self, numbers: NDArray[np.int64], pbc: NDArray[np.bool_]) -> bool:
@@ -115,13 +119,14 @@ class MovingStructure:
         self._calls += 1
         if not self._recordable or not (self._compile or self._calls > RECORD_AFTER):
             return self._plain(index, shift if self._periodic else None, asked)
-        key = tuple(asked.values())
+        key, state = tuple(sorted(asked.items())), self._state()
         record = self._records.get(key)
-        if record is None or not record.is_current() or record.shapes[1][1] < index.shape[1]:
+        same = record is not None and self._states[key] == state and record.is_current()
+        if record is None or not same or record.shapes[1][1] < index.shape[1]:
             record = self._record(index, shift, asked)
             if record is None:
                 return self._plain(index, shift if self._periodic else None, asked)
-            self._records[key] = record
+            self._records[key], self._states[key] = record, state
         names, inputs = self._names[key], self._inputs(index, shift, record.shapes[1][1])
         values = record(*inputs)
         first = len(fields(Prediction))
@@ -154,6 +159,15 @@ class MovingStructure:
 
     # ------------------------------------------------------------------ recorded
 
+    def _tensors(self) -> list[Tensor]:
+        return [*self.method.parameters(), *self.method.buffers()]
+
+    def _state(self) -> Any:
+        """What a record rests on: which tensors, modes and hooks the model has now."""
+        modules = self.method.modules()
+        how = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in modules]
+        return [id(tensor) for tensor in self._tensors()], how
+
     def _record(self, index: Tensor, shift: Tensor, asked: dict[str, bool]) -> RecordedPass | None:
         """The pass, recorded with room for some more edges; ``None`` where it cannot be."""
         edges = index.shape[1]
@@ -165,11 +179,11 @@ class MovingStructure:
             found = self._passed(asked, *inputs)
             there = {name: getattr(found, name) for name in PARTS}
             there = {name: value for name, value in there.items() if value is not None}
-            self._names[tuple(asked.values())] = list(there)
+            self._names[tuple(sorted(asked.items()))] = list(there)
             return [*vars(found.prediction).values(), *there.values()]
 
         try:
-            record = RecordedPass(function, inputs, self._weights, self._compile)
+            record = RecordedPass(function, inputs, self._tensors(), self._compile)
             if not _follows(record, function, inputs):
                 raise ConfigError("the model's pass cannot be recorded: it reads values")
         except ConfigError as error:
@@ -213,11 +227,12 @@ def _cutoff(network: nn.Module) -> float | None:
 
 
 def _follows(record: RecordedPass, function: Any, inputs: list[Tensor]) -> bool:
-    """Whether a record says what the function does for other positions, too."""
+    """Whether a record says what the function does for other positions and cells, too."""
     pos = inputs[0]
     steps = torch.arange(pos.numel(), dtype=pos.dtype, device=pos.device).sin().view_as(pos)
-    moved = [pos + 0.01 * steps, *inputs[1:]]
+    index, *lattice = inputs[1:]
+    moved = [pos + 0.01 * steps, index, *(1.003 * tensor for tensor in lattice)]
     return all(
-        bool(((new - old).abs().max() <= 1e-4 * old.abs().max() + 1e-12) | ~old.isfinite().all())
+        bool((new - old).abs().max() <= 1e-4 * old.abs().max() + 1e-12)
         for new, old in zip(record(*moved), function(*moved), strict=True)
     )

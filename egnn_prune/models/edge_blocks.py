@@ -326,7 +326,8 @@ def _plain_gradients(
     copies = [None if t is None else t.view_as(t) for t in tensors]
     outputs = message_sums(*_split(copies), source, target)
     asked = [t for t, want in zip(copies, wanted, strict=True) if want and t is not None]
-    pairs = [(o, g) for o, g in zip(outputs, (received, moved), strict=True) if o is not None]
+    both = zip(outputs, (received, moved), strict=True)
+    pairs = [(o, g) for o, g in both if o is not None and o.requires_grad]
     results, slopes = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(results, asked, slopes, create_graph=True, allow_unused=True))
     return [next(found) if want else None for want in wanted]

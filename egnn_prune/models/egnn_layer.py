@@ -264,7 +264,8 @@ class EGNNLayer(nn.Module):
         """Whether no gate does anything now, and nobody watches a module."""
         parts = list(self.children())
         return all(p.idle for p in parts if isinstance(p, ChannelGate)) and not any(
-            p._forward_hooks or p._forward_pre_hooks or p._backward_hooks for p in parts
+            p._forward_hooks or p._forward_pre_hooks or p._backward_hooks or p._backward_pre_hooks
+            for p in parts
         )
 
     def _edge_weights(self) -> EdgeWeights:

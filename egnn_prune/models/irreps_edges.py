@@ -87,7 +87,8 @@ class IrrepsEdges:
         if not has_values():
             return cls(*shared, couplings(harmonics))
         lazy = LazyMatrices(couplings.orders, partial(couplings.matrices, harmonics))
-        if harmonics.device.type != "cpu":
+        hidden = torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active()
+        if harmonics.device.type != "cpu" or hidden:  # of types and transforms blocks know nothing
             return cls(*shared, lazy)
         rows = neighbour_rows(source, target, graph.shape[0])
         spread = rows.spread(harmonics)

@@ -144,8 +144,15 @@ class _BlockSums(torch.autograd.Function):
         if torch.is_grad_enabled():
             wanted = [x for x, n in zip(saved, needed, strict=True) if n]
             out = _plainly(ctx.product, hidden, weight, matrices, features)
+            pairs = [(o, g) for o, g in zip(out, slopes, strict=True) if o.requires_grad]
             found = iter(
-                torch.autograd.grad(out, wanted, slopes, create_graph=True, materialize_grads=True)
+                torch.autograd.grad(
+                    [o for o, _ in pairs],
+                    wanted,
+                    [g for _, g in pairs],
+                    create_graph=True,
+                    materialize_grads=True,
+                )
             )
             return None, *(next(found) if n else None for n in needed)
         asked = [n and _is_asked(ctx, i) for i, n in enumerate(needed)]

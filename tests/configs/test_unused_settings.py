@@ -75,6 +75,7 @@ OTHER: dict[str, Any] = {
     "selection.threshold": 1e-3,
     "selection.replay": 0.1,
     "pruning.sparsity": 0.2,
+    "pruning.latency": 0.9,
     "pruning.criterion": "magnitude",
     "pruning.scope": "layer",
     "pruning.schedule": "linear",

@@ -241,3 +241,13 @@ def test_compiled_says_what_the_model_says():
     calculator = PrunedCalculator(trained(), unit="eV", compiled=True, on_uncertain="ignore")
     checked_walk(calculator, ethanol())
     assert len(records(calculator)) == 1  # forces bring the energy along
+
+
+def test_replaced_weights_are_noticed():
+    calculator = PrunedCalculator(trained(), unit="eV", on_uncertain="ignore")
+    checked_walk(calculator, ethanol())
+    assert records(calculator)
+    method = calculator.model.method
+    larger = {k: 1.2 * v if v.is_floating_point() else v for k, v in method.state_dict().items()}
+    method.load_state_dict(larger, assign=True)  # other tensors, of which no version tells
+    checked_walk(calculator, ethanol())

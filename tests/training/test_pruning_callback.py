@@ -297,7 +297,7 @@ def test_what_was_frozen_before_is_not_thawed(loader):
         ({"scope": "atom"}, "scope must be one of"),
         ({"freezing": "all"}, "freezing must be one of"),
         ({"until": 5.0}, "shares in"),
-        ({"round_to": 0}, "round_to is at least 1"),
+        ({"round_to": -1}, "round_to is at least 0"),
     ],
 )
 def test_bad_settings_are_refused_before_the_fit(keywords, words):
