@@ -51,7 +51,7 @@ def small_data():
 
 def study(schema: type, out: Path, **changes: Any) -> Any:
     """Tiny settings of a study; ``changes`` are its own."""
-    job = tiny(out, data__limit=None, training__batch_size=8)
+    job = tiny(out, data__limit=None, training__batch_size=8, uncertainty__method="dropout")
     return used_only(schema(**(vars(main_job(job)) | {"seeds": [0, 1]} | changes)), *changes)
 
 
