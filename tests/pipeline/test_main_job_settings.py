@@ -277,7 +277,10 @@ def test_too_few_validation_graphs_are_refused_before_training(tmp_path, monkeyp
         ({"selection__rounds": 9}, r"selection.rounds \(9\) cannot exceed"),
         ({"selection__band": [0.9, 0.5]}, "selection.band needs two quantiles"),
         ({"uncertainty__calibration": "temperature"}, "uncertainty.calibration must be one of"),
-        ({"training__loss": "mae"}, "training.loss must be one of null, faithful, squared, nll, crps"),
+        (
+            {"training__loss": "mae"},
+            "training.loss must be one of null, faithful, squared, nll, crps",
+        ),
         ({"training__monitor": "loss"}, "training.monitor must be one of null, val_mae, val_mse"),
         ({"training__monitor": "val_force_mae"}, "monitor=val_force_mae needs forces"),
     ],
