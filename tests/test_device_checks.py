@@ -13,8 +13,9 @@ from egnn_prune.cli.hydra_app import command
 from egnn_prune.cli.script import run_script
 from egnn_prune.configs.settings import Settings
 from egnn_prune.device_checks import CHECKS, Check, CheckContext, DeviceLost, table, work_through
-from egnn_prune.device_checks.checking import Skipped, answers, at_most
+from egnn_prune.device_checks.checking import Skipped, answers
 from egnn_prune.errors import InputError, out_of_memory_sentence
+from egnn_prune.system.time_limit import time_limit
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_the_alarm_is_put_back():
     import signal
 
     before = signal.getsignal(signal.SIGALRM)
-    with at_most(100):
+    with time_limit(100):
         assert signal.getsignal(signal.SIGALRM) is not before
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

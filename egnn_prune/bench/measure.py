@@ -20,9 +20,10 @@ from egnn_prune.bench.inputs import Inputs, inputs_of
 from egnn_prune.bench.memory import allocated_peak
 from egnn_prune.bench.passes import call, results
 from egnn_prune.bench.plan import USUAL, Entry, Turns, Unit
-from egnn_prune.bench.turns import OutOfTime, free_megabytes, take_turns, time_limit
+from egnn_prune.bench.turns import free_megabytes, take_turns
 from egnn_prune.bench.work import egnn_work, recorded_work
 from egnn_prune.errors import InputError
+from egnn_prune.system.time_limit import OutOfTime, time_limit
 
 EAGER_LIMIT = 600.0
 """Seconds that the first calls of an eager network may take."""

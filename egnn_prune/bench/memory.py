@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from egnn_prune.system.memory import gpu_peak_megabytes
+
 
 @contextmanager
 def _silent_libraries() -> Iterator[None]:
@@ -42,12 +44,7 @@ def allocated_peak(run: Callable[[], object], device: str) -> float:
         device: where it runs.
     """
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        start = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        torch.cuda.synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - start) / 1e6
+        return gpu_peak_megabytes(run, device)
     activities = [ProfilerActivity.CPU]
     with _silent_libraries(), profile(activities=activities, profile_memory=True) as profiled:
         run()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 import torch
@@ -49,26 +47,6 @@ def take_turns(
         if turn == 1:
             last = turns(sum(map(sum, times.values())) / 1e3)
     return {key: t for key, t in times.items() if key not in failed}, failed
-
-
-class OutOfTime(BaseException):
-    """Not an ``Exception``: compilers catch those and go on."""
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raises :class:`OutOfTime` inside the block when it takes longer; on Unix's main thread."""
-
-    def ring(*_: object) -> None:
-        raise OutOfTime
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def free_megabytes(device: str) -> float:

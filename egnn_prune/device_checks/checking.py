@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,15 +13,12 @@ import torch
 
 from egnn_prune.system.files import write_json
 from egnn_prune.system.git import git_commit
+from egnn_prune.system.time_limit import OutOfTime, time_limit
 
 SCHEMA = 1
 OK, FAILED, LATE, SKIPPED = "ok", "FAILED", "out of time", "skipped"
 T = TypeVar("T")
 Found = dict[str, Any]
-
-
-class OutOfTime(BaseException):
-    """A check's time is over; no ``except Exception`` below may swallow it."""
 
 
 class Skipped(Exception):
@@ -133,7 +127,7 @@ def outcome(check: Check, context: CheckContext, seconds: float) -> Outcome:
     result, sentence = OK, ""
     try:
         torch.manual_seed(0)
-        with at_most(seconds):
+        with time_limit(seconds):
             check.work(context, found)
     except OutOfTime:
         result, sentence = LATE, f"stopped after {seconds:.0f} s"
@@ -150,29 +144,6 @@ def outcome(check: Check, context: CheckContext, seconds: float) -> Outcome:
         except RuntimeError:
             pass  # answers() finds out
     return Outcome(check.name, result, round(time.perf_counter() - start, 2), sentence, found)
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Raise :class:`OutOfTime` in the block when its time is over, where signals allow it.
-
-    A kernel that never ends cannot be interrupted from here; that is the caller's time limit.
-    """
-    possible = hasattr(signal, "setitimer")
-    if not possible or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def over(*_: object) -> None:
-        raise OutOfTime
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def answers(device: torch.device) -> bool:

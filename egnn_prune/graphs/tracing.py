@@ -21,6 +21,12 @@ def must_check() -> bool:
     return has_values() and not getattr(_STATE, "checked", False)
 
 
+def is_transformed() -> bool:
+    """Whether autocast or functorch are at work, which the blocks' own ways back cannot follow."""
+    autocast = torch.is_autocast_enabled("cpu")
+    return autocast or bool(torch._C._are_functorch_transforms_active())
+
+
 @contextmanager
 def _set(name: str) -> Iterator[None]:
     before = getattr(_STATE, name, False)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from egnn_prune.graphs.tracing import is_transformed
 from egnn_prune.models.edge_sums import (
     EdgeFeatures,
     EdgeInputs,
@@ -45,8 +46,7 @@ def pays(inputs: EdgeInputs, weights: EdgeWeights, source: Tensor) -> bool:
         first.device.type == "cpu"
         and first.dtype in (torch.float32, torch.float64)
         and source.shape[0] >= 2 * block_edges(weights)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()  # they cannot look inside
+        and not is_transformed()
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from egnn_prune.graphs import has_values
+from egnn_prune.graphs.tracing import is_transformed
 from egnn_prune.models.irreps_paths import Couplings, Orders, Path
 from egnn_prune.models.irreps_product import Product, summed
 from egnn_prune.models.irreps_terms import Terms
@@ -87,8 +88,7 @@ class IrrepsEdges:
         if not has_values():
             return cls(*shared, couplings(harmonics))
         lazy = LazyMatrices(couplings.orders, partial(couplings.matrices, harmonics))
-        hidden = torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active()
-        if harmonics.device.type != "cpu" or hidden:  # of types and transforms blocks know nothing
+        if harmonics.device.type != "cpu" or is_transformed():
             return cls(*shared, lazy)
         rows = neighbour_rows(source, target, graph.shape[0])
         spread = rows.spread(harmonics)

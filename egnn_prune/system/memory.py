@@ -63,12 +63,17 @@ def peak_megabytes(run: Callable[[], object], device: str | torch.device) -> flo
     """
     run()  # what is allocated once and for all
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        start = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        torch.cuda.synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - start) / 1e6
+        return gpu_peak_megabytes(run, device)
     with _LiveTensors() as tensors:
         run()
     return tensors.peak / 1e6
+
+
+def gpu_peak_megabytes(run: Callable[[], object], device: str | torch.device) -> float:
+    """What torch's allocator hands out on a GPU at its peak during a call, in MB (10^6 bytes)."""
+    torch.cuda.synchronize(device)
+    start = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - start) / 1e6

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from egnn_prune.bench.turns import OutOfTime, free_megabytes, take_turns, time_limit
+from egnn_prune.bench.turns import free_megabytes, take_turns
+from egnn_prune.system.time_limit import OutOfTime, time_limit
 
 
 def test_runs_take_turns_and_the_first_turn_says_how_many():
