@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=FLAGS_HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # what is an abbreviation today is ambiguous after a new option
         )
 
     def options(self) -> list[str]:

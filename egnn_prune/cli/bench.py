@@ -76,6 +76,9 @@ def parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do it; exit code 1 where an estimator's cost is above its limit."""
+    given = (arguments.threads, arguments.seconds, arguments.compile_limit)
+    if any(value is not None and value <= 0 for value in given):
+        raise ConfigError("--threads, --compile-limit and --seconds must be positive")
     if arguments.uncertainty:
         from egnn_prune.bench.uncertainty import cost_of_uncertainty
 
@@ -87,8 +90,6 @@ def work(arguments: argparse.Namespace) -> None:
         "variants": chosen("variants", arguments.variants, VARIANTS),
         "passes": chosen("passes", arguments.passes, PASSES),
     }
-    if (arguments.threads or 1) < 1 or min(arguments.compile_limit, arguments.seconds or 1) <= 0:
-        raise ConfigError("--threads, --compile-limit and --seconds must be positive")
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library, not torch's warnings
     import torch
 

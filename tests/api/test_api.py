@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 import egnn_prune
 from egnn_prune.api.pruning import compact, fine_tune, prune
 from egnn_prune.errors import ConfigError, DataError
-from egnn_prune.pruning import count_macs, keep_masks, macs_of
+from egnn_prune.pruning import count_macs, keep_masks
 from egnn_prune.training.batch_losses import tuple_losses
 
 
@@ -81,17 +81,12 @@ def test_again_with_more(make_property_model, loader):
     assert sum(int(m.sum()) for m in b.values()) < sum(int(m.sum()) for m in a.values())
 
 
-def test_a_budget_instead_of_a_sparsity(make_property_model, loader, monkeypatch):
+def test_a_budget_instead_of_a_sparsity(make_property_model, loader):
     model = make_property_model(hidden=24)
     pruned = prune(model, "magnitude", data=loader, macs=0.3)
     run = lambda m: m(loader[0])  # noqa: E731
     left = count_macs(compact(pruned), run)[""] / count_macs(model, run)[""]
     assert 0.25 < left <= 0.3
-    monkeypatch.setattr(
-        "egnn_prune.api.pruning.latency_of", macs_of
-    )  # a clock would make this flaky
-    timed = prune(model, "magnitude", data=loader, latency=0.3)
-    assert count_macs(compact(timed), run) == count_macs(compact(pruned), run)
 
 
 def test_round_to(make_property_model):
