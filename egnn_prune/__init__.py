@@ -25,6 +25,7 @@ from egnn_prune.system.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from egnn_prune.api.pruning import channel_groups, compact, fine_tune, prune
     from egnn_prune.api.sparsity_sweep import sparsity_sweep
+    from egnn_prune.api.speed import break_even
     from egnn_prune.deployment.checkpoint import load, load_estimator, save
     from egnn_prune.models import EGNN, IrrepsNet, PropertyModel, forces
     from egnn_prune.prediction import Prediction
@@ -34,6 +35,7 @@ else:  # importing torch takes seconds, and ``--help`` should not
         {
             "api.pruning": ("channel_groups", "compact", "fine_tune", "prune"),
             "api.sparsity_sweep": ("sparsity_sweep",),
+            "api.speed": ("break_even",),
             "deployment.checkpoint": ("load", "load_estimator", "save"),
             "models": ("EGNN", "IrrepsNet", "PropertyModel", "forces"),
             "prediction": ("Prediction",),
@@ -47,6 +49,7 @@ __all__ = [
     "IrrepsNet",
     "Prediction",
     "PropertyModel",
+    "break_even",
     "channel_groups",
     "compact",
     "fine_tune",

@@ -64,8 +64,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_jobs() -> Iterator[None]:
-    """Jobs in the tests measure latencies briefly and draw few molecules."""
+    """Jobs in the tests measure latencies briefly, and draw few molecules in few pixels."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egnn_prune.report.common.style.DPI", 40)
         patch.setattr("egnn_prune.evaluation.model_comparison.LATENCY_REPEATS", 2)
         patch.setattr("egnn_prune.evaluation.uncertainty_scores.GALLERY", 2)
         yield

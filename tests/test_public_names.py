@@ -15,8 +15,8 @@ from egnn_prune.deployment import TrainedModel
 from egnn_prune.report.common.files import load_metrics, load_predictions
 
 PUBLIC = {
-    "egnn_prune": "EGNN IrrepsNet Prediction PropertyModel channel_groups compact fine_tune forces "
-    "load load_estimator prune save sparsity_sweep",
+    "egnn_prune": "EGNN IrrepsNet Prediction PropertyModel break_even channel_groups compact "
+    "fine_tune forces load load_estimator prune save sparsity_sweep",
     "egnn_prune.ase": "Collection PrunedCalculator SpecialistCalculator Teacher "
     "UncertaintyExceeded UncertaintyGuard UncertaintyWarning",
     "egnn_prune.checkpoint": "load load_estimator read_header save",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,14 @@ from torch import nn
 from tqdm import tqdm
 
 from egnn_prune.api.pruning import BATCHES, compact, fine_tune, prune
+from egnn_prune.api.speed import REPEATS
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning import count_macs, effective_sparsity, latency_of
+from egnn_prune.pruning import count_macs, effective_sparsity
 from egnn_prune.pruning.calling import call
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.memory import peak_memory
+from egnn_prune.pruning.stopwatch import TakingTurns
+from egnn_prune.system.break_even import BreakEven
 from egnn_prune.system.files import read_json, write_json
 from egnn_prune.training.batch_losses import Losses
 
@@ -68,9 +72,10 @@ def sparsity_sweep(
 
     Returns:
         One row a cell: ``seed, criterion, sparsity`` (asked for), ``effective_sparsity``,
-        ``params, macs`` (of a batch), ``macs_share, latency_ms, peak_memory`` (bytes), everything
-        that ``evaluate`` returns, and the same before fine-tuning as ``before_...``. A row whose
-        criterion is ``"dense"`` has the dense model after the same extra steps.
+        ``params, macs`` (of a batch), ``macs_share, latency_ms, latency_share`` (of the dense
+        model's, both taking turns), ``peak_memory`` (bytes), everything that ``evaluate`` returns,
+        and the same before fine-tuning as ``before_...``. A row whose criterion is ``"dense"`` has
+        the dense model after the same extra steps.
 
     Raises:
         ConfigError: a cell cannot be pruned, or ``save`` belongs to another sweep.
@@ -98,6 +103,7 @@ def sparsity_sweep(
         if steps:
             fine_tune(pruned, data, steps=steps, loss=loss, device=device, **how)
         small = compact(pruned)
+        times = TakingTurns(lambda m: call(m, inputs), REPEATS)({"dense": model, "small": small})
         count = count_macs(small, lambda m: call(m, inputs))[""]
         rows.append(
             {
@@ -108,7 +114,8 @@ def sparsity_sweep(
                 "params": sum(p.numel() for p in small.parameters()),
                 "macs": count,
                 "macs_share": count / macs,
-                "latency_ms": 1e3 * latency_of(lambda m: call(m, inputs))(small),
+                "latency_ms": statistics.median(times["small"]),
+                "latency_share": BreakEven.of(times["dense"], times["small"]).share,
                 "peak_memory": peak_memory(small, lambda m: call(m, inputs)),
                 **evaluate(small),
                 **{f"before_{k}": v for k, v in before.items()},

@@ -50,6 +50,11 @@ class BreakEven:
         """From times that were taken in turns: a busy machine slows both of a pair alike."""
         return cls(*median_interval([new / old for old, new in zip(dense, small, strict=True)]))
 
+    def __str__(self) -> str:
+        """One sentence, whatever was found."""
+        ends = f"[{1 / self.high:.2f}, {1 / self.low:.2f}]"
+        return self.sentence() or f"{1 / self.share:.2f}x faster, 95 % interval {ends}."
+
     @property
     def pays(self) -> bool:
         """Whether the smaller network is certainly faster."""

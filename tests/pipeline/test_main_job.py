@@ -214,6 +214,10 @@ def test_the_same_seed_gives_the_same_numbers(finished, tmp_path):
     for name in ("dense", "pruned"):
         mine, theirs = (f / f"{name}.safetensors" for f in (again, finished))
         assert mine.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_numbers(finished, tmp_path):
     other = run(tiny(tmp_path / "other", seed=1))
     assert (
         metrics(other)["models"]["dense"]["test_mae"]
@@ -292,6 +296,12 @@ def test_equal_stages_are_copied(finished, tmp_path, monkeypatch):
     assert labels == ["pruned", "scratch", "scratch_continued"]
     for name in ("dense.safetensors", "stages/trained.safetensors", "stages/selection.npz"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_with_copied_stages_is_the_run_without(finished, tmp_path):
+    settings = tiny(tmp_path / "run", reuse=[str(finished)], pruning__sparsity=0.25)
+    run(settings)
     alone = run(tiny(tmp_path / "alone", pruning__sparsity=0.25))
     assert without_times(metrics(tmp_path / "run")) == without_times(metrics(alone))
 

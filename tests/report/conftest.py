@@ -11,8 +11,6 @@ import pytest
 from molecules import MOLECULES
 from numpy.typing import NDArray
 
-from egnn_prune.report.common import style
-
 SIZES = {"test": 600, "ood": 700}
 
 
@@ -32,12 +30,6 @@ def _model(scale: float, cost: float) -> dict[str, Any]:
         "train_seconds": 612.0 * cost,
         "checkpoint_bytes": int(1_270_000 * cost),
     }
-
-
-@pytest.fixture(autouse=True)
-def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of the time goes into pixels that no test looks at."""
-    monkeypatch.setattr(style, "DPI", 50)
 
 
 @pytest.fixture

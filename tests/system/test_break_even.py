@@ -24,7 +24,7 @@ def test_pairs_are_compared_and_not_medians():
     busy = [1.0, 10.0, 1.0, 10.0, 1.0, 10.0]
     found = BreakEven.of(busy, [0.5 * t for t in busy])
     assert (found.share, found.low, found.high) == (0.5, 0.5, 0.5) and found.pays
-    assert found.sentence() == ""
+    assert found.sentence() == "" and str(found) == "2.00x faster, 95 % interval [2.00, 2.00]."
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Error against sparsity, one curve per criterion: figure and tables of a sparsity sweep.
 
 A row describes one pruned model: ``seed``, ``criterion`` (``dense`` for the model that was not
-pruned), ``sparsity``, ``macs_share``, ``test_mae`` and, before fine-tuning, ``before_test_mae``.
+pruned), ``sparsity``, ``macs_share``, ``latency_share`` (absent from older sweeps), ``test_mae``
+and, before fine-tuning, ``before_test_mae``.
 """
 
 from __future__ import annotations
@@ -91,11 +92,12 @@ def sweep_plot(rows: Rows, unit: str = "", steps: int | None = None) -> Figure:
     first.set_ylabel(f"test MAE ({unit})" if unit else "test MAE")
     _curves(second, rows, "test_mae")
     second.set_title(after)
-    _curves(third, rows, "test_mae", "macs_share")
+    timed = all(row.get("latency_share") for row in rows)  # older sweeps counted only
+    _curves(third, rows, "test_mae", "latency_share" if timed else "macs_share")
     third.set_title(f"{after}, by cost")
     third.invert_xaxis()
     third.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
-    third.set_xlabel("MACs left")
+    third.set_xlabel("time left" if timed else "MACs left")
     legend_below(figure, second)
     figure.suptitle(f"Which channels to remove?  ({interval_note(rows, 'bars')})")
     return figure
