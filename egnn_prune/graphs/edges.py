@@ -21,7 +21,7 @@ from egnn_prune.graphs.batch_record import (
 )
 from egnn_prune.graphs.batches import graph_of_node, graph_pointer, is_periodic, per_graph
 from egnn_prune.graphs.edge_checks import check_indices, check_pairs, images_of
-from egnn_prune.graphs.pairs import complete_edges, neighbours
+from egnn_prune.graphs.pairs import complete_edges, molecules_edges, neighbours
 from egnn_prune.graphs.search_limits import MAX_PAIRS
 from egnn_prune.graphs.tracing import must_check
 
@@ -62,24 +62,43 @@ def with_edges(batch: Batch | Data, cutoff: float | None) -> Batch | Data:
         if must_check():
             mark_checked(batch)  # right for any positions
         return batch
+    edge_index = None
+    if batch.get("cell") is None and batch.get("pbc") is None:
+        edge_index = molecules_edges(batch.pos, ptr, cutoff)
+    if edge_index is None:
+        batch.edge_index, shift, found = _searched(batch, ptr, cutoff)
+        if shift is not None:
+            batch.edge_shift = shift
+    else:
+        batch.edge_index = edge_index
+        ends = torch.searchsorted(edge_index[1].contiguous(), ptr)
+        found = ends.diff().tolist()
+    for name, value in record(batch.pos, cutoff, 0, batch.get("cell"), batch.get("pbc")).items():
+        batch[name] = value
+    batch.listed_for = batch.listed_for.new_tensor([[cutoff, n] for n in found])
+    return batch
+
+
+def _searched(
+    batch: Batch | Data, ptr: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor | None, list[int]]:
+    """Edges, their shifts, and how many each graph has, searched graph by graph.
+
+    Raises:
+        DataError: a graph cannot be searched; names it.
+    """
     starts = ptr.tolist()
     cells, pbcs = (per_graph(batch, name, len(starts) - 1) for name in ("cell", "pbc"))
-    parts, shifts, records = [], [], []
+    parts, shifts, found = [], [], []
     for graph, (a, b) in enumerate(pairwise(starts)):
         try:
             edges, shift = neighbours(batch.pos[a:b], cutoff, cells[graph], pbcs[graph])
         except DataError as error:
             raise DataError(f"graph {graph} of the batch: {error}") from None
         parts.append(edges + a)
-        records.append(edges.shape[1])
+        found.append(edges.shape[1])
         shifts += [] if shift is None else [shift]
-    batch.edge_index = torch.cat(parts, dim=1)
-    if shifts:
-        batch.edge_shift = torch.cat(shifts)
-    for name, value in record(batch.pos, cutoff, 0, batch.get("cell"), batch.get("pbc")).items():
-        batch[name] = value
-    batch.listed_for = batch.listed_for.new_tensor([[cutoff, n] for n in records])
-    return batch
+    return torch.cat(parts, dim=1), torch.cat(shifts) if shifts else None, found
 
 
 def _is_usable(batch: Batch | Data, cutoff: float | None) -> bool:

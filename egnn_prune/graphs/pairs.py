@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import vesin
@@ -9,7 +11,10 @@ from ase.geometry import complete_cell
 from torch import Tensor
 
 from egnn_prune.errors import DataError
-from egnn_prune.graphs.search_limits import search_cutoff
+from egnn_prune.graphs.search_limits import MAX_SPREAD, MIN_CUTOFF, search_cutoff
+
+#: Largest graphs, and most pairs of a batch, that are compared all with all.
+SMALL, MANY = 200, 2_000_000
 
 
 def complete_edges(ptr: Tensor) -> Tensor:
@@ -49,8 +54,9 @@ def neighbours(
         pbc: ``[3]`` or ``[1, 3]``, which directions are periodic; all, unless given.
 
     Returns:
-        ``edge_index [2, E]``, source above target, sorted by target, and ``edge_shift [E, 3]``
-        (all zero where no direction is periodic), or ``None`` without a cell and ``pbc``.
+        ``edge_index [2, E]``, source above target, sorted by target and then by source, and
+        ``edge_shift [E, 3]`` (all zero where no direction is periodic), or ``None`` without a cell
+        and ``pbc``.
 
     Raises:
         DataError: positions of more than 3 dimensions, which cell lists do not cover, periodic
@@ -76,13 +82,41 @@ def neighbours(
         vectors = points.numpy()[target] - points.numpy()[source] - images @ box
         near = (vectors**2).sum(1) < cutoff**2
         target, source, images = target[near], source[near], images[near]
-    order = np.argsort(target, kind="stable")
+    order = np.lexsort((source, target))
     pairs = np.stack([source[order], target[order]]).astype(np.int64)
     edge_index = torch.from_numpy(pairs).to(pos.device)
     if cell is None and pbc is None:
         return edge_index, None
     shift = torch.from_numpy(images[order].reshape(-1, 3) @ box)  # vesin: x_j - x_i + S C
     return edge_index, shift.to(pos)[:, :dimension]
+
+
+def molecules_edges(pos: Tensor, ptr: Tensor, cutoff: float) -> Tensor | None:
+    """The edges of many small graphs that are not periodic, all at once.
+
+    What :func:`neighbours` finds graph by graph, in the same order. For small graphs all pairs are
+    quickly compared, and a search of its own for each takes far longer than a network's layer.
+
+    Args:
+        pos: ``[N, n]``.
+        ptr: ``[graphs + 1]``, see :func:`complete_edges`.
+        cutoff: the largest distance that makes an edge.
+
+    Returns:
+        ``edge_index [2, E]``; ``None`` where that is not the way: graphs are large, or something
+        is to be refused, which :func:`neighbours` puts into words.
+    """
+    sizes = ptr.diff()
+    few = int(sizes.max()) <= SMALL and int((sizes * sizes).sum()) <= MANY
+    if not few or pos.shape[1] > 3 or not (MIN_CUTOFF <= cutoff < math.inf):
+        return None
+    pairs = complete_edges(ptr)
+    squares = edge_vectors(pos.detach().double(), pairs).square().sum(1)
+    # a bounding box is at most sqrt(3) times as long as its farthest pair; NaN is not close, either
+    close = squares <= (MAX_SPREAD * max(cutoff, 1.0)) ** 2 / 3
+    if not bool(close.all()) or not bool(pos.isfinite().all()):
+        return None
+    return pairs[:, squares < cutoff**2]
 
 
 def cutoff_edges(pos: Tensor, cutoff: float) -> Tensor:
