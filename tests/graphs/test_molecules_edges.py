@@ -63,18 +63,19 @@ def test_periodic_graphs_are_searched(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "cutoff", "message"),
+    ("node", "change", "cutoff", "message"),
     [
-        (torch.nan, 2.0, "graph 3 of the batch: a node has a NaN or infinite position"),
-        (torch.inf, 2.0, "graph 3 of the batch: a node has a NaN or infinite position"),
-        (1e9, 2.0, r"graph 3 of the batch: the positions spread over 1e\+09"),
-        (0.0, 0.0, "the cutoff must be a length of at least"),
-        (0.0, float("inf"), "the cutoff must be a length of at least"),
+        (0, torch.nan, 2.0, "graph 0 of the batch: a node has a NaN or infinite position"),
+        (15, torch.nan, 2.0, "graph 3 of the batch: a node has a NaN or infinite position"),
+        (15, torch.inf, 2.0, "graph 3 of the batch: a node has a NaN or infinite position"),
+        (15, 1e9, 2.0, r"graph 3 of the batch: the positions spread over 1e\+09"),
+        (15, 0.0, 0.0, "the cutoff must be a length of at least"),
+        (15, 0.0, float("inf"), "the cutoff must be a length of at least"),
     ],
 )
-def test_what_is_refused_keeps_its_words(change, cutoff, message):
+def test_what_is_refused_keeps_its_words(node, change, cutoff, message):
     batch = batch_of(*SIZES)
-    batch.pos[15, 0] += change
+    batch.pos[node, 0] += change
     with pytest.raises(DataError, match=message):
         with_edges(batch, cutoff)
 
