@@ -13,7 +13,7 @@ from egnn_prune.channels import ChannelGate, ChannelGroup, gate_members, linear_
 from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import check_graphs, edge_vectors, graph_of_node
 from egnn_prune.models.basis import smooth_cutoff
-from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths
+from egnn_prune.models.egnn_layer import Edges, EGNNLayer, EGNNOptions, LayerWidths, edge_count
 from egnn_prune.models.trunk import Trunk, check_field
 
 
@@ -116,6 +116,9 @@ class EGNN(Trunk):
                 edge_vectors(pos, edge_index, edge_shift).to(h.dtype).square().sum(-1, keepdim=True)
             )
             envelope = smooth_cutoff(r2, self.options.cutoff)
+        count = None
+        if "mean" in (self.options.aggregation, self.options.position_aggregation):
+            count = edge_count(h.shape[0], target, envelope, h)
         edges = Edges(
             source,
             target,
@@ -123,6 +126,7 @@ class EGNN(Trunk):
             edge_attr,
             envelope,
             edge_shift,
+            count,
             twice=self.training and pos.requires_grad,
         )
         for layer in self.layers:

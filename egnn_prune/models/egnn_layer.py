@@ -107,6 +107,7 @@ class Edges:
             belongs to the *input* positions, as the list of edges does: measured after a move, a
             pair that enters the list could enter with a jump in the energy.
         shift: ``[E, n]`` of periodic graphs, or ``None``; nodes move, their lattice does not.
+        count: ``[N, 1]``, what a mean over incoming edges divides by, where one is asked for.
         twice: whether gradients will be differentiated again, as in training on forces.
     """
 
@@ -116,7 +117,29 @@ class Edges:
     attr: Tensor | None
     envelope: Tensor | None = None
     shift: Tensor | None = None
+    count: Tensor | None = None
     twice: bool = False
+
+    def mean(self, total: Tensor) -> Tensor:
+        """The mean of which there is the sum ``[N, C]``."""
+        assert self.count is not None
+        return total / self.count
+
+
+def edge_count(nodes: int, target: Tensor, envelope: Tensor | None, like: Tensor) -> Tensor:
+    """What a mean over the incoming edges of every node divides by, ``[nodes, 1]``.
+
+    With a cutoff 1 + the sum of envelopes: no jump when a neighbour leaves, and never zero.
+
+    Args:
+        nodes: how many.
+        target: ``[E]``.
+        envelope: ``[E, 1]``, of a cutoff.
+        like: whose precision and device the count has.
+    """
+    if envelope is not None:
+        return 1.0 + sum_into(nodes, target, envelope)
+    return sum_into(nodes, target, like.new_ones(target.shape[0], 1)).clamp(min=1.0)
 
 
 @dataclass(frozen=True)
@@ -229,12 +252,15 @@ class EGNNLayer(nn.Module):
         options = self.options
         received, shift = self._edge_sums(h, pos, edges)
         if shift is not None:
-            shift = self._mean(shift, edges, options.position_aggregation).to(pos.dtype)
+            if options.position_aggregation == "mean":
+                shift = edges.mean(shift)
+            shift = shift.to(pos.dtype)
             if vel is not None and self.drifts:
                 hidden = self.velocity_gate(F.silu(self.velocity_in(h)), graph)
                 vel = shift = self.velocity_out(hidden) * vel + shift
             pos = pos + shift
-        received = self._mean(received, edges, options.aggregation)
+        if options.aggregation == "mean":
+            received = edges.mean(received)
         hidden = F.silu(self.node_in(torch.cat([h, received], dim=-1)))
         update = stream_gate(self.node_out(self.node_gate(hidden, graph)), graph)
         return (h + update if options.residual else update), pos, vel
@@ -279,17 +305,6 @@ class EGNNLayer(nn.Module):
             inner = self.position_in
             position = (inner.weight, inner.bias, self.position_out.weight)
         return EdgeWeights(radial, self.edge_out.weight, self.edge_out.bias, *gate, *position)
-
-    def _mean(self, total: Tensor, edges: Edges, how: str) -> Tensor:
-        """The sums over edges as they are, or their means, where those are asked for."""
-        if how == "sum":
-            return total
-        weight = edges.envelope
-        if weight is None:
-            weight = total.new_ones(edges.target.shape[0], 1)
-        count = sum_into(total.shape[0], edges.target, weight)
-        # with a cutoff, 1 + sum of envelopes: no jump when a neighbour leaves, never zero
-        return total / (count.clamp(min=1.0) if edges.envelope is None else 1.0 + count)
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The groups that live inside this layer."""
