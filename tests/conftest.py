@@ -72,6 +72,12 @@ def short_jobs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Main jobs without their figures, which take a third of the time and are drawn elsewhere."""
+    monkeypatch.setattr("egnn_prune.pipeline.main_job.write_report", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def load_script() -> Callable[[str], ModuleType]:
     """``load_script(name)``: a file of scripts/ as a module, without the seconds of a process."""

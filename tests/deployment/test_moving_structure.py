@@ -60,12 +60,22 @@ def checked_walk(calculator: PrunedCalculator, atoms: Atoms, steps: int = 6, **m
             assert xy == pytest.approx(new.stress[0, 1], rel=1e-7, abs=1e-9)
 
 
+#: Methods of several networks or passes: a record for each takes seconds.
+SLOW = ("dropout", "shallow", "deep")
+
+
 def records(calculator: PrunedCalculator) -> list[RecordedPass]:
     assert calculator._moving is not None
     return list(calculator._moving[1]._records.values())
 
 
-@pytest.mark.parametrize(("number", "kind"), list(enumerate(METHODS)))
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        pytest.param(k, kind, marks=pytest.mark.slow if kind in SLOW else ())
+        for k, kind in enumerate(METHODS)
+    ],
+)
 def test_a_recorded_pass_says_what_the_model_says(number, kind):
     build = (ethanol, crystal)[number % 2]
     calculator = PrunedCalculator(trained(kind), unit="eV", on_uncertain="ignore")
@@ -86,6 +96,7 @@ def test_without_a_cutoff():
     assert records(calculator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cutoffs", [(2.0, 3.5), (None, 2.5)])
 def test_networks_with_different_cutoffs(cutoffs):
     members = [network(options=EGNNOptions(radial=8, cutoff=cutoff)) for cutoff in cutoffs]

@@ -208,7 +208,7 @@ def test_the_ledger_adds_up(finished):
         assert row["pruned"] + row["frozen"] + row["trainable"] == row["total"]
 
 
-def test_the_same_seed_gives_the_same_numbers(finished, tmp_path):
+def test_the_same_seed_gives_the_same_numbers(finished, tmp_path, no_report):
     again = run(tiny(tmp_path / "again"))
     assert without_times(metrics(again)) == without_times(metrics(finished))
     for name in ("dense", "pruned"):
@@ -237,7 +237,7 @@ class Interrupted(Exception):
         pytest.param("evaluate", marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_run_continues(finished, tmp_path, monkeypatch, stage):
+def test_an_interrupted_run_continues(finished, tmp_path, monkeypatch, no_report, stage):
     settings = tiny(tmp_path / "run")
     with monkeypatch.context() as patch:
 
@@ -285,7 +285,7 @@ def test_another_configuration_is_refused(finished):
     assert snapshot(finished) == before
 
 
-def test_equal_stages_are_copied(finished, tmp_path, monkeypatch):
+def test_equal_stages_are_copied(finished, tmp_path, monkeypatch, no_report):
     labels = []
     original = run_context.fit
     monkeypatch.setattr(

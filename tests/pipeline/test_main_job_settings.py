@@ -52,12 +52,6 @@ def quick():
         yield
 
 
-@pytest.fixture
-def no_report(monkeypatch):
-    """The report is drawn in other tests."""
-    monkeypatch.setattr("egnn_prune.pipeline.main_job.write_report", lambda *_: None)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """A run whose dense model the others share."""

@@ -53,6 +53,10 @@ def scores_of(model, batch, criterion, loss, variance):
     return groups, score_channels(criterion, context)
 
 
+#: Criteria that networks of others are tried with by default.
+USUAL = ("taylor", "fisher", "magnitude", "random")
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize(
     "build",
@@ -85,7 +89,10 @@ def test_graph_networks(build, criterion, make_batch, dtype, assert_close):
     assert_equivariant(small, batch, scale=1.0)  # the target has unit scale
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize(
+    "criterion",
+    [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in CRITERIA],
+)
 @pytest.mark.parametrize(
     "name", ["resnet10", *(pytest.param(f"resnet{n}", marks=pytest.mark.slow) for n in (18, 50))]
 )

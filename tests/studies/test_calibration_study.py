@@ -97,6 +97,7 @@ def test_bad_settings_are_refused_before_any_training(tmp_path, changes, message
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_other_steps_or_nearby_sparsities_are_other_networks(tmp_path, capsys):
     settings = small(tmp_path, seeds=[0], recipes=["single"], sparsities=[0.5, 0.504])
     out = run_calibration_study(settings)

@@ -32,9 +32,9 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_latency():
+def no_reports():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("egnn_prune.evaluation.model_comparison.LATENCY_REPEATS", 2)
+        patch.setattr("egnn_prune.pipeline.main_job.write_report", lambda *_: None)
         yield
 
 
