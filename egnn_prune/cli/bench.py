@@ -76,9 +76,7 @@ def parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do it; exit code 1 where an estimator's cost is above its limit."""
-    given = (arguments.threads, arguments.seconds, arguments.compile_limit)
-    if any(value is not None and value <= 0 for value in given):
-        raise ConfigError("--threads, --compile-limit and --seconds must be positive")
+    refuse_nothing(arguments)
     if arguments.uncertainty:
         from egnn_prune.bench.uncertainty import cost_of_uncertainty
 
@@ -115,6 +113,21 @@ def work(arguments: argparse.Namespace) -> None:
         ),
         arguments.out,
     )
+
+
+def refuse_nothing(arguments: argparse.Namespace) -> None:
+    """Refuse numbers of which there must be some.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    names = ("threads", "seconds", "compile_limit", "repeats", "graphs", "hidden", "layers")
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} must be positive, not {value:g}")
+    if arguments.warmup < 0:
+        raise ConfigError(f"--warmup must be at least 0, not {arguments.warmup}")
 
 
 def chosen(kind: str, names: str | None, known: Iterable[str]) -> tuple[str, ...] | None:

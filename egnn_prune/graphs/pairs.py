@@ -13,8 +13,9 @@ from torch import Tensor
 from egnn_prune.errors import DataError
 from egnn_prune.graphs.search_limits import MAX_SPREAD, MIN_CUTOFF, search_cutoff
 
-#: Largest graphs, and most pairs of a batch, that are compared all with all.
-SMALL, MANY = 200, 2_000_000
+#: Largest graphs, and most pairs of a batch, that are compared all with all. From 60 atoms on a
+#: search of its own for each graph is faster.
+SMALL, MANY = 50, 500_000
 
 
 def complete_edges(ptr: Tensor) -> Tensor:
@@ -108,7 +109,8 @@ def molecules_edges(pos: Tensor, ptr: Tensor, cutoff: float) -> Tensor | None:
     """
     sizes = ptr.diff()
     few = int(sizes.max()) <= SMALL and int((sizes * sizes).sum()) <= MANY
-    if not few or pos.shape[1] > 3 or not (MIN_CUTOFF <= cutoff < math.inf):
+    usable = isinstance(cutoff, int | float) and MIN_CUTOFF <= cutoff < math.inf
+    if not few or pos.shape[1] > 3 or not usable:
         return None
     pairs = complete_edges(ptr)
     squares = edge_vectors(pos.detach().double(), pairs).square().sum(1)

@@ -58,6 +58,8 @@ class TakingTurns:
                 # every shape is a program of its own; by default the ninth would run uncompiled
                 stack.enter_context(config.patch(recompile_limit=1 << 16))
                 for model in models.values():
+                    before = model._compiled_call_impl  # a caller's network stays what it is
+                    stack.callback(setattr, model, "_compiled_call_impl", before)
                     model.compile(dynamic=False)
             runs = {name: self._call(model) for name, model in models.items()}
             return alternating_times(runs, self.repeats, self.warmup, first.device, self.clock)

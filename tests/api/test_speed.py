@@ -46,6 +46,21 @@ def test_both_networks_are_run_on_the_batch(make_property_model, loader):
     assert 0 < found.low <= found.share <= found.high
 
 
+def test_compiling_for_the_clock_leaves_the_networks_as_they_were(
+    make_property_model, loader, monkeypatch
+):
+    model, small = make_property_model(hidden=16), make_property_model(hidden=8)
+    seen = []
+
+    def pretend(self, **_):
+        self._compiled_call_impl = lambda *a: seen.append(self) or self._call_impl(*a)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", pretend)
+    break_even(model, small, loader[0], compiled=True)
+    assert seen.count(model) == seen.count(small) == 17
+    assert model._compiled_call_impl is None and small._compiled_call_impl is None
+
+
 def test_what_is_no_network_is_refused(loader):
     with pytest.raises(ConfigError, match="has no parameters"):
         break_even(torch.nn.Identity(), torch.nn.Identity(), loader[0])

@@ -77,8 +77,11 @@ def test_a_unit_is_done_when_all_of_its_rows_are_there(tmp_path):
         (("--passes", "infer,training"), "--passes has no 'training'"),
         (("--passes", ","), "--passes names nothing; there are infer, train, forces"),
         (("--cases", "irreps-32", "--variants", "textbook"), "no case has these variants"),
-        (("--threads", "0"), "must be positive"),
-        (("--seconds", "-1"), "must be positive"),
+        (("--threads", "0"), "--threads must be positive, not 0"),
+        (("--seconds", "-1"), "--seconds must be positive, not -1"),
+        (("--seconds", "nan"), "--seconds must be positive, not nan"),
+        (("--uncertainty", "--repeats", "0"), "--repeats must be positive, not 0"),
+        (("--uncertainty", "--warmup", "-1"), "--warmup must be at least 0, not -1"),
         (("--case", "n-body"), "(did you mean --cases?)"),
     ],
 )

@@ -80,6 +80,12 @@ def test_what_is_refused_keeps_its_words(node, change, cutoff, message):
         with_edges(batch, cutoff)
 
 
+@pytest.mark.parametrize("cutoff", ["2", None, torch.tensor(2.0)])
+def test_a_cutoff_that_is_no_number_is_refused_alike(cutoff):
+    batch = batch_of(*SIZES)
+    assert pairs.molecules_edges(batch.pos, batch.ptr, cutoff) is None
+
+
 def test_more_than_three_dimensions_are_refused():
     with pytest.raises(DataError, match="up to 3 dimensions, not 4"):
         with_edges(batch_of(3, 4, n=4), 2.0)

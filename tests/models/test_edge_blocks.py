@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from egnn_prune.models import edge_blocks, recompute_messages
+from egnn_prune.models import EGNN, edge_blocks, recompute_messages
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
 from egnn_prune.models.edge_blocks import block_edges, blocked_sums, pays
 from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums
@@ -239,3 +239,13 @@ def test_blocks_do_not_pay_for_few_edges():
     assert not pays(half, weights, source)
     with torch.autocast("cpu"):
         assert not pays(inputs, weights, source)
+
+
+def test_many_edge_lists_at_once():
+    """Under vmap over the edges, of nodes that are not batched."""
+    model = EGNN(3, 4, 1, aggregation="mean")
+    x, pos, graph = torch.rand(4, 3), torch.rand(4, 3), torch.zeros(4, dtype=torch.long)
+    lists = torch.tensor([[[1, 0, 3], [0, 1, 2]], [[2, 3, 0], [1, 2, 3]]])
+    together = torch.vmap(lambda edges: model.features(x, pos, edges, graph)[0])(lists)
+    for found, edges in zip(together, lists, strict=True):
+        torch.testing.assert_close(found, model.features(x, pos, edges, graph)[0])
