@@ -69,3 +69,13 @@ def test_plot(rows):
     assert line.get_ydata() == pytest.approx([0.1 * 1.5 * g, 0.1 * 1.9 * g])
     assert png_bytes(figure).startswith(b"\x89PNG")
     assert sweep_plot(rows[:7]) is not None  # one seed: no intervals
+
+
+def test_cost_is_measured_time_where_all_rows_have_it(rows):
+    assert sweep_plot(rows).axes[2].get_xlabel() == "MACs left"
+    timed = [{**row, "latency_share": 0.1 + 0.9 * row["macs_share"]} for row in rows]
+    axes = sweep_plot(timed).axes[2]
+    assert axes.get_xlabel() == "time left"
+    (line, *_) = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert sorted(line.get_xdata()) == pytest.approx([0.1 + 0.9 * 0.01, 0.1 + 0.9 * 0.25])
+    assert sweep_plot([*timed[:-1], rows[-1]]).axes[2].get_xlabel() == "MACs left"
