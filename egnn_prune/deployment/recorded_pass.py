@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, library
 from tqdm import tqdm
 
 from egnn_prune.errors import ConfigError
@@ -26,9 +26,9 @@ aten: Any = torch.ops.aten
 FILLED = {aten.new_zeros.default: 0, aten.new_ones.default: 1, aten.ones_like.default: 1}
 FILLED[aten.zeros_like.default] = 0
 # the tracer takes SiLU's derivative apart, into eight operations; under another name it does not
-_LIBRARY = torch.library.Library("egnn_prune", "FRAGMENT")
-_LIBRARY.define("silu_backward(Tensor slope, Tensor x) -> Tensor")
-_LIBRARY.impl(
+_OPERATIONS = library.Library("egnn_prune", "FRAGMENT")
+_OPERATIONS.define("silu_backward(Tensor slope, Tensor x) -> Tensor")
+_OPERATIONS.impl(
     "silu_backward",
     lambda slope, x: aten.silu_backward.default(slope, x),
     "CompositeExplicitAutograd",

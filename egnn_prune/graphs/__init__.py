@@ -5,7 +5,7 @@ from egnn_prune.graphs.checks import check_graphs, warn_of_coincident_points
 from egnn_prune.graphs.edges import with_edges
 from egnn_prune.graphs.pairs import complete_edges, cutoff_edges, edge_vectors, neighbours
 from egnn_prune.graphs.skin_list import SkinList
-from egnn_prune.graphs.tracing import checked, has_values, must_check, tracing
+from egnn_prune.graphs.tracing import checked, has_values, is_transformed, must_check, tracing
 
 __all__ = [
     "SkinList",
@@ -18,6 +18,7 @@ __all__ = [
     "graph_pointer",
     "has_values",
     "is_periodic",
+    "is_transformed",
     "must_check",
     "neighbours",
     "replicate",

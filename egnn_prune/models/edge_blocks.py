@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from egnn_prune.graphs.tracing import is_transformed
+from egnn_prune.graphs import is_transformed
 from egnn_prune.models.edge_sums import (
     EdgeFeatures,
     EdgeInputs,

@@ -195,4 +195,4 @@ def message_sums(
 def sum_into(nodes: int, target: Tensor, x: Tensor) -> Tensor:
     """Sum over the incoming edges, ``[E, C] -> [nodes, C]``."""
     # index_add: its backward reads rows, a scatter's gathers single numbers (5 % of a step)
-    return x.new_zeros(nodes, x.shape[1]).index_add_(0, target, x)
+    return x.new_zeros(nodes, x.shape[1]).index_add(0, target, x)

@@ -15,7 +15,7 @@ from egnn_prune.graphs import has_values
 from egnn_prune.models import kernels
 from egnn_prune.models.basis import GaussianBasis, SquaredDistance
 from egnn_prune.models.edge_blocks import blocked_sums, pays
-from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums
+from egnn_prune.models.edge_sums import EdgeInputs, EdgeWeights, Geometry, edge_sums, sum_into
 
 #: Initial size of the weights on Gaussian radial functions.
 RADIAL_STD = 0.6
@@ -137,10 +137,9 @@ def edge_count(nodes: int, target: Tensor, envelope: Tensor | None, like: Tensor
         envelope: ``[E, 1]``, of a cutoff.
         like: whose precision and device the count has.
     """
-    weight = like.new_ones(target.shape[0], 1) if envelope is None else envelope
-    # out of place: under vmap over edges the zeros are not batched, and the targets are
-    count = like.new_zeros(nodes, 1).index_add(0, target, weight)
-    return count.clamp(min=1.0) if envelope is None else 1.0 + count
+    if envelope is not None:
+        return 1.0 + sum_into(nodes, target, envelope)
+    return sum_into(nodes, target, like.new_ones(target.shape[0], 1)).clamp(min=1.0)
 
 
 @dataclass(frozen=True)

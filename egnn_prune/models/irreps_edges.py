@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from egnn_prune.graphs import has_values
-from egnn_prune.graphs.tracing import is_transformed
+from egnn_prune.graphs import has_values, is_transformed
 from egnn_prune.models.irreps_paths import Couplings, Orders, Path
 from egnn_prune.models.irreps_product import Product, summed
 from egnn_prune.models.irreps_terms import Terms
