@@ -25,16 +25,25 @@ class LearningCurve(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._start = time.perf_counter()
+        self._before = 0.0
 
     def on_train_start(self, *_: Any) -> None:
         """Start the clock."""
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - self._before
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Remember what was logged."""
         found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         seconds = round(time.perf_counter() - self._start, 2)
         self.rows.append({"step": trainer.global_step, "seconds": seconds, **found})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs; Lightning calls this."""
+        return {"rows": self.rows, "seconds": time.perf_counter() - self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The opposite of :meth:`state_dict`; Lightning calls this."""
+        self.rows, self._before = state_dict["rows"], state_dict["seconds"]
 
     def write(self, path: Path) -> None:
         """Write the rows; nothing where there are none."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import WeightedRandomSampler
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.training.resumable import ResumableSampler
 
 
 class Reselection(Callback):
@@ -34,6 +34,6 @@ class Reselection(Callback):
         if trainer.current_epoch + 1 not in self.epochs:
             return
         sampler = getattr(trainer.train_dataloader, "sampler", None)
-        if not isinstance(sampler, WeightedRandomSampler):
+        if not isinstance(sampler, ResumableSampler) or sampler.weights is None:
             raise ConfigError("a selection in rounds needs a fit with weights")
-        sampler.weights = self.weights(module.model).to(sampler.weights)  # type: ignore[arg-type]
+        sampler.weights = self.weights(module.model).to(sampler.weights)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 from torch_geometric.data import Data
 
 from egnn_prune.data.collation import draw_as_a_loader, loader
@@ -20,10 +22,12 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.models import energy_and_forces
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.divergence import FiniteLosses
+from egnn_prune.training.fit_checkpoint import FitCheckpoint
 from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.looks import passes_between_looks
 from egnn_prune.training.loss import graph_losses
 from egnn_prune.training.progress import StepBar
+from egnn_prune.training.resumable import ResumableSampler
 
 # Lightning greets and advises on every fit; what went wrong still comes through
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -189,9 +193,11 @@ def graph_batches(
         batch_size: graphs per step.
         weights: ``[len(graphs)]``; graphs are drawn with these probabilities, with replacement.
     """
-    sampler = None if weights is None else WeightedRandomSampler(weights.tolist(), len(graphs))
+    sampler: Any = RandomSampler(graphs)  # type: ignore[arg-type]  # any sequence will do
+    if weights is not None:
+        sampler = WeightedRandomSampler(weights.tolist(), len(graphs))
     size = min(batch_size, len(graphs))
-    return loader(graphs, size, shuffle=sampler is None, sampler=sampler, drop_last=True)
+    return loader(graphs, size, sampler=ResumableSampler(sampler), drop_last=True)
 
 
 def fit(
@@ -202,6 +208,7 @@ def fit(
     device: torch.device,
     label: str = "training",
     callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
 ) -> float:
     """Train a task's model in place by Lightning, without its logs, files and exit codes.
 
@@ -214,9 +221,12 @@ def fit(
         device: where to train.
         label: for the progress bar.
         callbacks: Lightning callbacks.
+        checkpoint: a file with the fit's state, for batches of :func:`graph_batches`. Where it is
+            there the fit goes on from it; it is left behind, so that whoever is killed between this
+            fit and the next need not repeat it.
 
     Returns:
-        Wall time of the fit, in seconds.
+        Wall time of the fit, in seconds, in all processes that worked on it.
 
     Raises:
         ConfigError: there is nothing to train on, or the loss or a weight became NaN or infinite.
@@ -225,10 +235,16 @@ def fit(
     if batches == 0:
         raise ConfigError("there is not a single batch to train on; lower the batch size")
     start = time.perf_counter()
+    saving: list[FitCheckpoint] = []
+    if checkpoint is not None:
+        sampler = getattr(train, "sampler", None)
+        if not isinstance(sampler, ResumableSampler):
+            raise ConfigError("only a fit on graph_batches(...) can be saved and continued")
+        saving = [FitCheckpoint(checkpoint, sampler)]
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
-        callbacks=[StepBar(label), *callbacks],
+        callbacks=[*saving, StepBar(label), *callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -238,12 +254,20 @@ def fit(
     )
     task.model.train()  # lightning keeps the mode: a loaded model would learn without dropout
     try:
-        trainer.fit(task, train, val if val is not None else [])
+        with warnings.catch_warnings():  # Lightning does not know that these batches go on
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+            begun = checkpoint if checkpoint is not None and checkpoint.exists() else None
+            trainer.fit(
+                task, train, val if val is not None else [], ckpt_path=begun, weights_only=True
+            )
     except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
         raise KeyboardInterrupt from None
     task.model.to("cpu").eval()
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):
         raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
+    for saver in saving:
+        saver.save(trainer, ended=True)
+        return saver.seconds
     return time.perf_counter() - start
 
 

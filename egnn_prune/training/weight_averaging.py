@@ -42,6 +42,16 @@ class AveragedWeights(Callback):
         self._average: Any = None
         self._steps = 0
         self._trained: list[Tensor] = []
+        self._saved: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs; Lightning calls this."""
+        average = [] if self._average is None else list(self._average.module.parameters())
+        return {"average": [w.detach() for w in average], "trained": self._trained}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The opposite of :meth:`state_dict`; Lightning calls this."""
+        self._saved, self._trained = state_dict["average"], state_dict["trained"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The average begins with the weights as they are, on their device."""
@@ -52,6 +62,10 @@ class AveragedWeights(Callback):
 
         self._average = AveragedModel(pl_module.model, avg_fn=moved)
         self._average.update_parameters(pl_module.model)  # the first of these copies
+        if self._saved:
+            for weight, value in zip(self._average.module.parameters(), self._saved, strict=True):
+                weight.data.copy_(value)
+            self._saved = []
         self._steps = trainer.global_step
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:

@@ -1,0 +1,123 @@
+"""A fit that survives: its whole state in a file, at most some minutes old."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from egnn_prune.system.files import atomic
+from egnn_prune.training.resumable import ResumableSampler
+
+#: The entry of Lightning's checkpoint with what Lightning does not keep.
+KEY = "egnn_prune_fit"
+
+
+class FitCheckpoint(Callback):
+    """Saves a fit between two steps: weights, masks, optimiser, rate, callbacks, draws.
+
+    Who fits with the same file again goes on from there and finds the numbers of an undisturbed
+    fit. Put this first in the list of callbacks: what others do at the beginning of a step then
+    happens after the save, and again after the restart. Lightning reads the file with
+    ``weights_only``, so nothing in it is run.
+
+    Args:
+        path: the file.
+        sampler: draws the training graphs.
+        minutes: from one save to the next; a fit that is asked to end (SIGTERM) saves before.
+        clock: tells the time, in seconds.
+
+    Attributes:
+        seconds: wall time of the fit up to its last save, in all processes that worked on it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sampler: ResumableSampler,
+        minutes: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path, self.sampler, self.minutes, self.clock = path, sampler, minutes, clock
+        self.seconds = 0.0
+        self._since = self._saved = clock()
+        self._rng: dict[str, Any] = {}
+        self._ended = False
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """Go on with the saved draws; save where it is time."""
+        if self._rng:
+            _set_rng(self._rng)
+            self._rng = {}
+        if self.clock() - self._saved >= 60 * self.minutes:
+            self.save(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Save where the system ends the fit, which Lightning tells between two steps."""
+        if isinstance(exception, SIGTERMException):
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer, ended: bool = False) -> None:
+        """Write the file now.
+
+        Args:
+            trainer: of the fit.
+            ended: the fit has made all its steps; who continues takes its result.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        now = self.clock()
+        self.seconds += now - self._since
+        self._since = self._saved = now
+        self._ended = ended
+        with atomic(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """What Lightning does not keep: draws, time, and whether all is done."""
+        checkpoint[KEY] = {
+            "rng": _rng(),
+            "begun": self.sampler.begun,
+            "used": trainer.fit_loop.epoch_loop.batch_progress.current.completed,
+            "weights": self.sampler.weights,
+            "seconds": self.seconds,
+            "ended": self._ended,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """The opposite of :meth:`on_save_checkpoint`."""
+        found = checkpoint[KEY]
+        self._rng, self.seconds = found["rng"], found["seconds"]
+        if found["ended"]:
+            trainer.should_stop = True
+        size = trainer.fit_loop._data_source.instance.batch_size
+        self.sampler.resume(found["begun"], found["used"] * size)
+        if found["weights"] is not None:
+            self.sampler.weights = found["weights"]
+        self._since = self._saved = self.clock()
+
+
+def _rng() -> dict[str, Any]:
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def _set_rng(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    cuda: list[Tensor] = state.get("cuda", [])
+    if cuda and len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
