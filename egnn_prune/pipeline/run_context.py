@@ -36,6 +36,7 @@ from egnn_prune.selection import SampleScores, replay_weights, rounds, score_sam
 from egnn_prune.system.files import read_json
 from egnn_prune.training import (
     LOSSES,
+    FitCheckpoint,
     FitSettings,
     ForceLosses,
     KeepBest,
@@ -99,6 +100,12 @@ def stage(
         return done_once
 
     return decorated
+
+
+def saved_fit(folder: RunFolder, label: str, minutes: float) -> FitCheckpoint | None:
+    """What keeps the state of a stage's fit; nothing outside of stages, or where none is asked."""
+    path = folder.unfinished(label)
+    return FitCheckpoint(path, minutes) if path is not None and minutes else None
 
 
 class RunContext:
@@ -200,6 +207,7 @@ class RunContext:
             device=self.device,
             label=label,
             callbacks=[*callbacks, *best, curve],
+            checkpoint=saved_fit(self.folder, label, self.settings.save_minutes),
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds

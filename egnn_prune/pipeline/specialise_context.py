@@ -17,7 +17,7 @@ from egnn_prune.data.summary import summary
 from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.pipeline import specialise_data as structures
-from egnn_prune.pipeline.run_context import Outputs, say
+from egnn_prune.pipeline.run_context import Outputs, saved_fit, say
 from egnn_prune.pipeline.specialise_bars import epistemic_quantiles
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
@@ -137,6 +137,7 @@ class SpecialiseContext:
             device=self.device,
             seed=self.settings.seed + draw,
             label=name,
+            checkpoint=saved_fit(self.folder, name, self.settings.save_minutes),
         )
         refit_shifts(model, train)
         return found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,7 +24,9 @@ from egnn_prune.runs.folder_lock import NAME, lock_folder
 from egnn_prune.system.files import atomic, read_json, remove_unfinished, write_json
 
 #: Settings that say where and how the job runs, not what it computes.
-NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers")
+NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "save_minutes")
+#: The folder of what a stage has done so far, below it one for each stage.
+UNFINISHED = "unfinished"
 #: Where runs without an ``out`` go.
 DEFAULT = Path("runs")
 
@@ -39,6 +43,11 @@ def digest(content: Any) -> str:
     """Twelve hexadecimal digits that name a piece of configuration."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def slug(label: str) -> str:
+    """A label as part of a file's name."""
+    return re.sub(r"[^\w.]+", "-", label).strip("-")
 
 
 class RunFolder:
@@ -72,6 +81,7 @@ class RunFolder:
         if later:
             content["later"] = later
         self.content, self.hash = content, digest(content)
+        self._working: list[tuple[str, Counter[str]]] = []
         self.reuse = [Path(other) for other in getattr(settings, "reuse", [])]
         for other in self.reuse:
             if not other.is_dir():
@@ -200,11 +210,33 @@ class RunFolder:
                 self._copy(other, (*files, f"stages/{name}.json"))
                 return read_json(marker)
         start = time.perf_counter()
-        outputs = work()
+        self._working.append((name, Counter()))
+        try:
+            outputs = work()
+        finally:
+            self._working.pop()
         self._hold()
         outputs = {"key": key, "seconds": time.perf_counter() - start, **outputs}
         write_json(marker, outputs)
+        shutil.rmtree(self.path / UNFINISHED / name, ignore_errors=True)
+        with suppress(OSError):  # another stage is not done
+            (self.path / UNFINISHED).rmdir()
         return outputs
+
+    def unfinished(self, label: str) -> Path | None:
+        """A file for what the present stage has done of a part of its work; gone when it is done.
+
+        A stage does the same parts in the same order whenever it is begun, so a part that comes
+        several times gets a file each time. Outside of a stage there is none.
+
+        Args:
+            label: of the part.
+        """
+        if not self._working:
+            return None
+        stage, parts = self._working[-1]
+        parts[label] += 1
+        return self.path / UNFINISHED / stage / f"{slug(label)}-{parts[label]}.ckpt"
 
     def _copy(self, other: Path, files: tuple[str, ...]) -> None:
         for name in files:

@@ -21,6 +21,7 @@ from egnn_prune.training.variance import predictive_variance
 
 if TYPE_CHECKING:
     from egnn_prune.training.curve import LearningCurve
+    from egnn_prune.training.fit_checkpoint import FitCheckpoint
     from egnn_prune.training.keep_best import KeepBest
     from egnn_prune.training.potential_task import (
         FitResult,
@@ -39,6 +40,7 @@ else:  # Lightning, which scoring channels by a loss does not need
         __name__,
         {
             "curve": ("LearningCurve",),
+            "fit_checkpoint": ("FitCheckpoint",),
             "keep_best": ("KeepBest",),
             "potential_task": (
                 "FitResult",
@@ -59,6 +61,7 @@ __all__ = [
     "LOSSES",
     "AveragedWeights",
     "FeatureLosses",
+    "FitCheckpoint",
     "FitResult",
     "FitSettings",
     "ForceLosses",

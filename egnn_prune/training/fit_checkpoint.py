@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from egnn_prune.errors import ConfigError
 from egnn_prune.system.files import atomic
 from egnn_prune.training.resumable import ResumableSampler
 
@@ -30,26 +32,56 @@ class FitCheckpoint(Callback):
 
     Args:
         path: the file.
-        sampler: draws the training graphs.
         minutes: from one save to the next; a fit that is asked to end (SIGTERM) saves before.
         clock: tells the time, in seconds.
 
     Attributes:
         seconds: wall time of the fit up to its last save, in all processes that worked on it.
+        started: whether the fit began, or went on.
+
+    Example:
+        >>> fit(task, graph_batches(graphs, 32), device=device, checkpoint=FitCheckpoint(path))
     """
 
     def __init__(
-        self,
-        path: Path,
-        sampler: ResumableSampler,
-        minutes: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
+        self, path: Path, minutes: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.path, self.sampler, self.minutes, self.clock = path, sampler, minutes, clock
-        self.seconds = 0.0
+        self.path, self.minutes, self.clock = path, minutes, clock
+        self.seconds, self.started = 0.0, False
+        self._sampler: ResumableSampler | None = None
+        self._batch_size = 1
         self._since = self._saved = clock()
         self._rng: dict[str, Any] = {}
         self._ended = False
+
+    def prepare(self, train: Any) -> Path | None:
+        """Look at what draws the training graphs, and say what the fit goes on from, if anything.
+
+        A damaged file is work that is lost, and no reason to stop: the fit begins anew.
+
+        Raises:
+            ConfigError: these batches cannot be begun in the middle.
+        """
+        sampler = getattr(train, "sampler", None)
+        if not isinstance(sampler, ResumableSampler):
+            raise ConfigError("only a fit on graph_batches(...) can be saved and continued")
+        self._sampler, self._batch_size = sampler, train.batch_size
+        self._since = self._saved = self.clock()
+        if not self.path.exists():
+            return None
+        try:
+            torch.load(self.path, map_location="cpu", weights_only=True)[KEY]
+        except Exception as error:  # torch, zip files and pickles raise some ten different ones
+            warnings.warn(
+                f"{self.path} is damaged ({type(error).__name__}); the fit begins anew",
+                stacklevel=3,
+            )
+            return None
+        return self.path
+
+    def on_train_start(self, *_: Any) -> None:
+        """All that was saved fits."""
+        self.started = True
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Go on with the saved draws; save where it is time."""
@@ -85,11 +117,12 @@ class FitCheckpoint(Callback):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """What Lightning does not keep: draws, time, and whether all is done."""
+        assert self._sampler is not None
         checkpoint[KEY] = {
             "rng": _rng(),
-            "begun": self.sampler.begun,
+            "begun": self._sampler.begun,
             "used": trainer.fit_loop.epoch_loop.batch_progress.current.completed,
-            "weights": self.sampler.weights,
+            "weights": self._sampler.weights,
             "seconds": self.seconds,
             "ended": self._ended,
         }
@@ -98,14 +131,14 @@ class FitCheckpoint(Callback):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """The opposite of :meth:`on_save_checkpoint`."""
+        assert self._sampler is not None
         found = checkpoint[KEY]
         self._rng, self.seconds = found["rng"], found["seconds"]
         if found["ended"]:
             trainer.should_stop = True
-        size = trainer.fit_loop._data_source.instance.batch_size
-        self.sampler.resume(found["begun"], found["used"] * size)
+        self._sampler.resume(found["begun"], found["used"] * self._batch_size)
         if found["weights"] is not None:
-            self.sampler.weights = found["weights"]
+            self._sampler.weights = found["weights"]
         self._since = self._saved = self.clock()
 
 

@@ -20,6 +20,7 @@ from egnn_prune.graphs import graph_pointer
 from egnn_prune.models import energy_and_forces
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.curve import LearningCurve
+from egnn_prune.training.fit_checkpoint import FitCheckpoint
 from egnn_prune.training.keep_best import KeepBest
 from egnn_prune.training.potential_loss import (
     PotentialLosses,
@@ -167,6 +168,7 @@ def fit_potential(
     label: str = "fine-tuning",
     callbacks: Sequence[Callback] = (),
     weights: Tensor | None = None,
+    checkpoint: FitCheckpoint | None = None,
 ) -> FitResult:
     """Train a potential in place; it ends with the weights that had the lowest force error on val.
 
@@ -187,6 +189,7 @@ def fit_potential(
         label: for the progress bar.
         callbacks: more Lightning callbacks, such as one that prunes.
         weights: ``[len(train)]``; structures are drawn with these probabilities, with replacement.
+        checkpoint: keeps the state of the fit in a file, from which it goes on.
 
     Raises:
         ConfigError: nothing is left to train, a name of frozen modules is unknown, or the fit
@@ -219,6 +222,7 @@ def fit_potential(
             device=device,
             label=label,
             callbacks=[*callbacks, *watching, best, curve],
+            checkpoint=checkpoint,
         )
     steps = int(curve.rows[-1]["step"])  # the last step is always looked at
     return FitResult(seconds, steps, best.step, best.value, curve.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -36,4 +37,5 @@ class Reselection(Callback):
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if not isinstance(sampler, ResumableSampler) or sampler.weights is None:
             raise ConfigError("a selection in rounds needs a fit with weights")
-        sampler.weights = self.weights(module.model).to(sampler.weights)
+        model: Any = module.model
+        sampler.weights = self.weights(model).to(sampler.weights)

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 from torch_geometric.data import Data
 
 from egnn_prune.data.collation import draw_as_a_loader, loader
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.models import energy_and_forces
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.divergence import FiniteLosses
@@ -193,7 +192,7 @@ def graph_batches(
         batch_size: graphs per step.
         weights: ``[len(graphs)]``; graphs are drawn with these probabilities, with replacement.
     """
-    sampler: Any = RandomSampler(graphs)  # type: ignore[arg-type]  # any sequence will do
+    sampler: Any = RandomSampler(graphs)
     if weights is not None:
         sampler = WeightedRandomSampler(weights.tolist(), len(graphs))
     size = min(batch_size, len(graphs))
@@ -208,7 +207,7 @@ def fit(
     device: torch.device,
     label: str = "training",
     callbacks: Sequence[Callback] = (),
-    checkpoint: Path | None = None,
+    checkpoint: FitCheckpoint | None = None,
 ) -> float:
     """Train a task's model in place by Lightning, without its logs, files and exit codes.
 
@@ -221,9 +220,9 @@ def fit(
         device: where to train.
         label: for the progress bar.
         callbacks: Lightning callbacks.
-        checkpoint: a file with the fit's state, for batches of :func:`graph_batches`. Where it is
-            there the fit goes on from it; it is left behind, so that whoever is killed between this
-            fit and the next need not repeat it.
+        checkpoint: keeps the state of a fit on :func:`graph_batches` in a file. Where that is there
+            the fit goes on from it; it is left behind, so that whoever is killed between this fit
+            and the next need not repeat it.
 
     Returns:
         Wall time of the fit, in seconds, in all processes that worked on it.
@@ -235,12 +234,8 @@ def fit(
     if batches == 0:
         raise ConfigError("there is not a single batch to train on; lower the batch size")
     start = time.perf_counter()
-    saving: list[FitCheckpoint] = []
-    if checkpoint is not None:
-        sampler = getattr(train, "sampler", None)
-        if not isinstance(sampler, ResumableSampler):
-            raise ConfigError("only a fit on graph_batches(...) can be saved and continued")
-        saving = [FitCheckpoint(checkpoint, sampler)]
+    begun = None if checkpoint is None else checkpoint.prepare(train)
+    saving = [] if checkpoint is None else [checkpoint]
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
@@ -256,18 +251,24 @@ def fit(
     try:
         with warnings.catch_warnings():  # Lightning does not know that these batches go on
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
-            begun = checkpoint if checkpoint is not None and checkpoint.exists() else None
             trainer.fit(
                 task, train, val if val is not None else [], ckpt_path=begun, weights_only=True
             )
     except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
         raise KeyboardInterrupt from None
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        if begun is None or isinstance(error, InputError) or (checkpoint and checkpoint.started):
+            raise
+        raise InputError(
+            f"{begun} is of another fit or another version ({str(error).splitlines()[:1]}); "
+            "delete it to begin this fit anew"
+        ) from error
     task.model.to("cpu").eval()
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):
         raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
-    for saver in saving:
-        saver.save(trainer, ended=True)
-        return saver.seconds
+    if checkpoint is not None:
+        checkpoint.save(trainer, ended=True)
+        return checkpoint.seconds
     return time.perf_counter() - start
 
 
