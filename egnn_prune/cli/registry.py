@@ -45,6 +45,8 @@ COMMANDS = {
     "sweep": Entry("jobs:CRITERIA", "short for study criteria"),
     "bench": Entry("bench:main", "time our networks against others, beside a floor"),
     "export": Entry("export:main", "write a model as a torch.export program or as ONNX"),
+    "status": Entry("status:main", "what the runs in a folder are doing, and how far they are"),
+    "clean": Entry("clean:main", "what can be removed from a folder of runs, and remove it"),
     "report": Entry("report:main", "draw a run's tables, figures and page again, without torch"),
 }
 SHELLS = ("bash", "zsh", "fish")

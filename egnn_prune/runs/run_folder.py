@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 import shutil
 import time
@@ -27,6 +29,10 @@ from egnn_prune.system.files import atomic, read_json, remove_unfinished, write_
 NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "save_minutes")
 #: The folder of what a stage has done so far, below it one for each stage.
 UNFINISHED = "unfinished"
+#: Beside the files of finished stages: which one is being worked on, and how the last one failed.
+NOW, FAILED = "now.json", "failed.json"
+#: Files that say which run it is and what it does, and hold no result.
+OWN = tuple(f"stages/{name}" for name in ("run.json", NOW, FAILED))
 #: Where runs without an ``out`` go.
 DEFAULT = Path("runs")
 
@@ -146,7 +152,7 @@ class RunFolder:
         """What a run has left, but for what says which run it is and curves of a started fit."""
         for path in self.path.rglob("*"):
             place = path.relative_to(self.path).as_posix()
-            own = place in ("config.yaml", NAME, "stages/run.json") or place.startswith("curves/")
+            own = place in ("config.yaml", NAME, *OWN) or place.startswith("curves/")
             if path.is_file() and not own:
                 yield path
 
@@ -210,18 +216,31 @@ class RunFolder:
                 self._copy(other, (*files, f"stages/{name}.json"))
                 return read_json(marker)
         start = time.perf_counter()
-        self._working.append((name, Counter()))
-        try:
-            outputs = work()
-        finally:
-            self._working.pop()
+        outputs = self._worked(name, work)
         self._hold()
         outputs = {"key": key, "seconds": time.perf_counter() - start, **outputs}
         write_json(marker, outputs)
+        (self.path / "stages" / NOW).unlink(missing_ok=True)
         shutil.rmtree(self.path / UNFINISHED / name, ignore_errors=True)
         with suppress(OSError):  # another stage is not done
             (self.path / UNFINISHED).rmdir()
         return outputs
+
+    def _worked(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the work returns; the folder says what is being done, and how it failed."""
+        now, failed = (self.path / "stages" / place for place in (NOW, FAILED))
+        failed.unlink(missing_ok=True)
+        write_json(now, {"stage": name, "process": os.getpid(), "host": platform.node()})
+        self._working.append((name, Counter()))
+        try:
+            return work()
+        except Exception as error:
+            with suppress(InputError):  # the disk may be full
+                first = (str(error).splitlines() or [type(error).__name__])[0]
+                write_json(failed, {"stage": name, "error": first})
+            raise
+        finally:
+            self._working.pop()
 
     def unfinished(self, label: str) -> Path | None:
         """A file for what the present stage has done of a part of its work; gone when it is done.

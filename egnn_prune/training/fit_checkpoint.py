@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.system.files import atomic
+from egnn_prune.system.files import atomic, write_json
 from egnn_prune.training.resumable import ResumableSampler
 
 #: The entry of Lightning's checkpoint with what Lightning does not keep.
@@ -112,6 +112,9 @@ class FitCheckpoint(Callback):
         self._ended = ended
         with atomic(self.path) as temporary:
             trainer.save_checkpoint(temporary)
+        steps = trainer.estimated_stepping_batches
+        far = {"step": trainer.global_step, "steps": steps, "seconds": round(self.seconds, 3)}
+        write_json(self.path.with_suffix(".json"), far)  # for who looks from outside
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
