@@ -42,6 +42,8 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
+    if path.exists() and not path.is_file():  # a folder; a device, which would be gone afterwards
+        raise InputError(f"{path} is no ordinary file; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)

@@ -116,3 +116,12 @@ def test_malformed_rows(comparison: Rows) -> None:
         comparison_plot([{"seed": 0, "arm": "dense", "macs_per_graph": 1}])
     with pytest.raises(ValueError, match="finite sparsity"):
         comparison_plot([comparison[1] | {"sparsity": None}])
+
+
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    rows = [{"name": f"{sign}1+cmd", "value": -1.5} for sign in "=+-@\t"] + [{"name": "a=b\r1"}]
+    path = write_rows(rows, tmp_path / "rows.csv")
+    with path.open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["name"] for row in read] == [*(f"'{row['name']}" for row in rows[:-1]), "a=b 1"]
+    assert [row["value"] for row in read] == ["-1.5"] * 5 + [""]

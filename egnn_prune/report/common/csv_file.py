@@ -10,9 +10,23 @@ from typing import Any
 
 from egnn_prune.report.common.files import write_atomic
 
+#: What makes a spreadsheet take a text for a formula, and run it.
+FORMULA = ("=", "+", "-", "@", "\t")
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell: text that a spreadsheet would run as a formula begins with a ``'``.
+
+    Source: OWASP, CSV Injection. Names of structures and files come from strangers.
+    """
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", " ")  # Python's writer leaves it bare, and it ends a row
+    return f"'{value}" if value.startswith(FORMULA) else value
+
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> Path:
-    """Writes rows as CSV, atomically; missing and NaN values become empty cells.
+    """Writes rows as CSV, atomically; missing and NaN values become empty cells, see :func:`cell`.
 
     Args:
         rows: One mapping per row. Keys beyond `columns` become further columns.
@@ -27,5 +41,5 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: value for key, value in row.items() if value == value})
+        writer.writerow({key: cell(value) for key, value in row.items() if value == value})
     return write_atomic(Path(path), buffer.getvalue().encode("utf-8"))

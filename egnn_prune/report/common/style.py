@@ -58,6 +58,7 @@ WIDTH = 9.0
 DPI = 200
 
 RC: dict[str, Any] = {
+    "text.parse_math": False,  # names come from strangers: a $ is a $, and never a program
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
