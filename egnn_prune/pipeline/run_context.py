@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, wraps
@@ -230,18 +230,21 @@ class RunContext:
         """A fresh dense network (or ensemble) after its training, and the wall time."""
         u = self.settings.uncertainty
         steps = self.settings.training.max_epochs * self.steps_per_epoch
-        start = time.perf_counter()
+        seconds: list[float] = []
         if u.method == "snapshot":
             model: nn.Module = snapshot_ensemble(
                 build_model(self.settings, self.dataset),
-                lambda network, share: self.fit("dense", network, self.train, steps=share),
+                lambda network, share: seconds.append(
+                    self.fit("dense", network, self.train, steps=share)
+                ),
                 steps=steps,
                 cycles=u.members,
             )
         elif u.method == "bootstrap":
 
             def fit_member(network: nn.Module, rows: Tensor) -> None:
-                self.fit("dense", network, [self.train[i] for i in rows.tolist()], steps=steps)
+                some = [self.train[i] for i in rows.tolist()]
+                seconds.append(self.fit("dense", network, some, steps=steps))
 
             model = bootstrap_ensemble(
                 lambda: build_model(self.settings, self.dataset),
@@ -252,8 +255,8 @@ class RunContext:
             )
         else:
             model = build_model(self.settings, self.dataset)
-            self.fit("dense", model, self.train, steps=steps)
-        return model, time.perf_counter() - start
+            seconds.append(self.fit("dense", model, self.train, steps=steps))
+        return model, math.fsum(seconds)
 
     def sample_scores(self, model: nn.Module) -> SampleScores:
         """What the selection may look at: uncertainty, loss and embedding of every graph."""

@@ -29,7 +29,7 @@ class LearningCurve(Callback):
 
     def on_train_start(self, *_: Any) -> None:
         """Start the clock."""
-        self._start = time.perf_counter() - self._before
+        self._start, self._before = time.perf_counter() - self._before, 0.0
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Remember what was logged."""
@@ -37,13 +37,13 @@ class LearningCurve(Callback):
         seconds = round(time.perf_counter() - self._start, 2)
         self.rows.append({"step": trainer.global_step, "seconds": seconds, **found})
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs; Lightning calls this."""
+    def fit_state(self) -> dict[str, Any]:
+        """What a resumed fit needs; a :class:`FitCheckpoint` calls this."""
         return {"rows": self.rows, "seconds": time.perf_counter() - self._start}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The opposite of :meth:`state_dict`; Lightning calls this."""
-        self.rows, self._before = state_dict["rows"], state_dict["seconds"]
+    def set_fit_state(self, state: dict[str, Any]) -> None:
+        """The opposite of :meth:`fit_state`."""
+        self.rows, self._before = state["rows"], state["seconds"]
 
     def write(self, path: Path) -> None:
         """Write the rows; nothing where there are none."""

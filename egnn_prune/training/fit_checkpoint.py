@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.system.files import atomic, write_json
 from egnn_prune.training.resumable import ResumableSampler
 
+#: What systems send before they end a process: SLURM, a closed terminal.
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 #: The entry of Lightning's checkpoint with what Lightning does not keep.
 KEY = "egnn_prune_fit"
 
@@ -38,6 +42,8 @@ class FitCheckpoint(Callback):
     Attributes:
         seconds: wall time of the fit up to its last save, in all processes that worked on it.
         started: whether the fit began, or went on.
+        asked: whether the system asked for the end (SIGTERM, SIGHUP): it comes before the next
+            step, where all state is known, and after a save.
 
     Example:
         >>> fit(task, graph_batches(graphs, 32), device=device, checkpoint=FitCheckpoint(path))
@@ -47,7 +53,8 @@ class FitCheckpoint(Callback):
         self, path: Path, minutes: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.path, self.minutes, self.clock = path, minutes, clock
-        self.seconds, self.started = 0.0, False
+        self.seconds, self.started, self.asked = 0.0, False, False
+        self._handlers: dict[int, Any] = {}
         self._sampler: ResumableSampler | None = None
         self._batch_size = 1
         self._since = self._saved = clock()
@@ -79,22 +86,38 @@ class FitCheckpoint(Callback):
             return None
         return self.path
 
-    def on_train_start(self, *_: Any) -> None:
-        """All that was saved fits."""
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """All that was saved fits; from here on the system may ask for the end."""
         self.started = True
+        if self._rng:  # saved when a batch was ready and not begun: it is counted again
+            counted = trainer.fit_loop.epoch_loop.batch_progress.total
+            counted.ready = counted.completed
+        if threading.current_thread() is threading.main_thread():
+            # Lightning's own handler would end the fit within a validation, too
+            self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def teardown(self, *_: Any) -> None:
+        """Signals are somebody else's again."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Go on with the saved draws; save where it is time."""
+        self.draw_on()
+        if self.asked or self.clock() - self._saved >= 60 * self.minutes:
+            self.save(trainer)
+        if self.asked:
+            raise SIGTERMException
+
+    def draw_on(self) -> None:
+        """Give the generators the state that was saved, if that was not done yet."""
         if self._rng:
             _set_rng(self._rng)
             self._rng = {}
-        if self.clock() - self._saved >= 60 * self.minutes:
-            self.save(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Save where the system ends the fit, which Lightning tells between two steps."""
-        if isinstance(exception, SIGTERMException):
-            self.save(trainer)
 
     def save(self, trainer: L.Trainer, ended: bool = False) -> None:
         """Write the file now.
@@ -122,6 +145,7 @@ class FitCheckpoint(Callback):
         """What Lightning does not keep: draws, time, and whether all is done."""
         assert self._sampler is not None
         checkpoint[KEY] = {
+            "rest": [part.fit_state() for part in _parts(trainer)],
             "rng": _rng(),
             "begun": self._sampler.begun,
             "used": trainer.fit_loop.epoch_loop.batch_progress.current.completed,
@@ -136,6 +160,8 @@ class FitCheckpoint(Callback):
         """The opposite of :meth:`on_save_checkpoint`."""
         assert self._sampler is not None
         found = checkpoint[KEY]
+        for part, state in zip(_parts(trainer), found["rest"], strict=True):
+            part.set_fit_state(state)
         self._rng, self.seconds = found["rng"], found["seconds"]
         if found["ended"]:
             trainer.should_stop = True
@@ -143,6 +169,11 @@ class FitCheckpoint(Callback):
         if found["weights"] is not None:
             self._sampler.weights = found["weights"]
         self._since = self._saved = self.clock()
+
+
+def _parts(trainer: L.Trainer) -> list[Any]:
+    """Callbacks of ours with a state; of Lightning's kind there could be one a class."""
+    return [part for part in trainer.callbacks if hasattr(part, "fit_state")]
 
 
 def _rng() -> dict[str, Any]:

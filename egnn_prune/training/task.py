@@ -267,7 +267,10 @@ def fit(
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):
         raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
     if checkpoint is not None:
+        checkpoint.draw_on()
         checkpoint.save(trainer, ended=True)
+        if checkpoint.asked:
+            raise KeyboardInterrupt
         return checkpoint.seconds
     return time.perf_counter() - start
 

@@ -44,14 +44,14 @@ class AveragedWeights(Callback):
         self._trained: list[Tensor] = []
         self._saved: list[Tensor] = []
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs; Lightning calls this."""
+    def fit_state(self) -> dict[str, Any]:
+        """What a resumed fit needs; a :class:`FitCheckpoint` calls this."""
         average = [] if self._average is None else list(self._average.module.parameters())
         return {"average": [w.detach() for w in average], "trained": self._trained}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The opposite of :meth:`state_dict`; Lightning calls this."""
-        self._saved, self._trained = state_dict["average"], state_dict["trained"]
+    def set_fit_state(self, state: dict[str, Any]) -> None:
+        """The opposite of :meth:`fit_state`."""
+        self._saved, self._trained = state["average"], state["trained"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The average begins with the weights as they are, on their device."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch_geometric.data import Data
 
 from egnn_prune.data.collation import held
 from egnn_prune.errors import ConfigError, InputError
@@ -18,10 +21,12 @@ from egnn_prune.training import (
     FitSettings,
     KeepBest,
     LearningCurve,
+    PotentialSettings,
     Pruning,
     PruningCallback,
     RegressionTask,
     fit,
+    fit_potential,
     graph_batches,
 )
 from egnn_prune.training.fit_checkpoint import FitCheckpoint
@@ -36,14 +41,18 @@ class Killed(BaseException):
     """Nobody catches it."""
 
 
-class KilledAt(Callback):
-    def __init__(self, step: int, hook: str) -> None:
-        self.step = step
-        setattr(self, hook, self._kill)
+def killed() -> None:
+    raise Killed
 
-    def _kill(self, trainer, *_) -> None:
+
+class KilledAt(Callback):
+    def __init__(self, step: int, hook: str, kill: Callable[[], None] = killed) -> None:
+        self.step, self.kill = step, kill
+        setattr(self, hook, self._look)
+
+    def _look(self, trainer, *_) -> None:
         if trainer.global_step == self.step:
-            raise Killed
+            self.kill()
 
 
 def setting(model, graphs, pruning=True):
@@ -92,10 +101,13 @@ def test_killed_anywhere(dropping, graphs, tmp_path, step, hook):
     torch.manual_seed(99)
     parts = setting(dropping, graphs)
     found = fitted(parts, saving())
-    assert found[1] == expected[1]
+    assert found[1] == expected[1] and torch.equal(found[2], expected[2])
     assert all(torch.equal(v, expected[0][k]) for k, v in found[0].items())
     again = setting(dropping, graphs)
-    assert all(torch.equal(v, expected[0][k]) for k, v in fitted(again, saving())[0].items())
+    torch.manual_seed(98)
+    taken = fitted(again, saving())
+    assert all(torch.equal(v, expected[0][k]) for k, v in taken[0].items())
+    assert torch.equal(taken[2], expected[2])
     assert again[3][-1].rows == parts[3][-1].rows
 
 
@@ -127,29 +139,73 @@ def test_batches_that_cannot_go_on_are_refused(dropping, graphs, tmp_path):
         fitted((network, held(graphs[0], 5), val, callbacks), FitCheckpoint(tmp_path / "fit.ckpt"))
 
 
-def test_a_fit_that_the_system_ends_saves_first(dropping, graphs, tmp_path):
+@pytest.mark.parametrize("step", [3, 5, 9, 10])
+@pytest.mark.parametrize(
+    "hook",
+    [*HOOKS, "on_validation_start", "on_validation_batch_end", "on_train_epoch_end"],
+)
+def test_a_fit_that_the_system_ends_saves_first(dropping, graphs, tmp_path, step, hook):
     path = tmp_path / "fit.ckpt"
     torch.manual_seed(3)
     expected = fitted(setting(dropping, graphs))
-
-    class Ended(Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
-
     torch.manual_seed(3)
-    with pytest.raises(KeyboardInterrupt):
-        fitted(setting(dropping, graphs), FitCheckpoint(path, minutes=1e6), [Ended()])
+    with contextlib.suppress(KeyboardInterrupt):
+        told = KilledAt(step, hook, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        fitted(setting(dropping, graphs), FitCheckpoint(path, minutes=1e6), [told])
     torch.manual_seed(99)
-    steps = []
+    found = fitted(setting(dropping, graphs), FitCheckpoint(path))
+    assert found[1] == expected[1] and torch.equal(found[2], expected[2])
+    assert all(torch.equal(v, expected[0][k]) for k, v in found[0].items())
+
+
+def test_the_end_comes_before_the_next_step(dropping, graphs, tmp_path):
+    path, steps = tmp_path / "fit.ckpt", []
+    handler = signal.getsignal(signal.SIGTERM)
 
     class Counts(Callback):
         def on_train_batch_end(self, trainer, *_):
             steps.append(trainer.global_step)
+            if trainer.global_step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
 
-    found = fitted(setting(dropping, graphs), FitCheckpoint(path), [Counts()])
-    assert steps == [6, 7, 8, 9, 10]
-    assert all(torch.equal(v, expected[0][k]) for k, v in found[0].items())
+    with pytest.raises(KeyboardInterrupt):
+        fitted(setting(dropping, graphs), FitCheckpoint(path, minutes=1e6), [Counts()])
+    assert steps == [1, 2, 3, 4, 5] and signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_a_potential_is_validated_where_it_would_have_been(tmp_path, step):
+    """Its validations come every so many steps, whatever the passes."""
+    model, graphs = potential()
+    how = PotentialSettings(10, validations=5, batch_size=2)
+
+    def run(saving, more=()):
+        network = copy.deepcopy(model)
+        found = fit_potential(network, graphs, graphs[:3], how, checkpoint=saving, callbacks=more)
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in found.curve]
+        return rows, network.state_dict(), found.best_step
+
+    expected = run(None)
+    path = tmp_path / "fit.ckpt"
+    with pytest.raises(Killed):
+        run(FitCheckpoint(path, 0.0), [KilledAt(step, "on_train_batch_end")])
+    found = run(FitCheckpoint(path, 0.0))
+    assert [row["step"] for row in found[0]] == [0, 2, 4, 6, 8, 10]
+    assert found[0] == expected[0] and found[2] == expected[2]
+    assert all(torch.equal(v, expected[1][k]) for k, v in found[1].items())
+
+
+def potential():
+    generator = torch.Generator().manual_seed(0)
+    model = PropertyModel.build((1, 6), hidden=8, layers=1, options=EGNNOptions(cutoff=4.0))
+    graphs = []
+    for _ in range(7):
+        pos = 2 * torch.rand(4, 3, generator=generator)
+        graphs.append(Data(z=torch.tensor([6, 1, 1, 1]), pos=pos))
+    for graph in graphs:
+        graph.y = graph.pos.square().sum().reshape(1).double()
+        graph.forces = -2 * graph.pos
+    return model, graphs
 
 
 def test_time_goes_by_between_saves(dropping, graphs, tmp_path):
