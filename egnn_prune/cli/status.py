@@ -4,7 +4,7 @@
     egnn-prune status runs/demo  one of them
 
 A stopped run goes on when its command is given again. The time left is that of the fit it works
-on, from the last time that it was saved (save_minutes).
+on, from the last time that it was saved (trainer.save_minutes).
 """
 
 from __future__ import annotations

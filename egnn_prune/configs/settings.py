@@ -40,7 +40,6 @@ SEED: dict[str, float] = {
 THREADS: dict[str, float] = {"low": 1, "high": 4 * (os.cpu_count() or 1)}
 #: What the main job removes where neither pruning.sparsity nor pruning.latency says.
 DEFAULT_SPARSITY = 0.54
-SAVE_MINUTES = "minutes between saves of a fit, from which the same command goes on; 0: none"
 WORKERS = "processes that work at the same time, one seed each"
 STEPS = "optimiser steps of every fine-tuning"
 
@@ -216,6 +215,17 @@ class TrainingSettings:
 
 
 @dataclass
+class TrainerSettings:
+    """How fits are run; they learn the same whatever this says."""
+
+    save_minutes: float = setting(
+        10.0,
+        "minutes between saves of a fit, from which the same command goes on; 0: none",
+        low=0.0,
+    )
+
+
+@dataclass
 class Settings:
     """The whole job."""
 
@@ -225,7 +235,7 @@ class Settings:
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
     precision: str = setting("float32", "of weights and data", choices=("float32", "float64"))
     threads: int | None = setting(None, "CPU threads; null: torch's default", **THREADS)
-    save_minutes: float = setting(10.0, SAVE_MINUTES, low=0.0)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
     reuse: list[str] = setting([], "other output folders whose equal stages may be copied")
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from egnn_prune.configs.settings import COUNT, POSITIVE, SAVE_MINUTES, SEED, THREADS, setting
+from egnn_prune.configs.settings import COUNT, POSITIVE, SEED, THREADS, TrainerSettings, setting
 
 #: A share of the teacher's time, or of its forces.
 PART: dict[str, float] = {"above": 0, "below": 1}
@@ -96,7 +96,7 @@ class SpecialiseSettings:
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
     precision: str = setting("float32", "of weights", choices=("float32", "float64"))
     threads: int | None = setting(None, "CPU threads; null: torch's default", **THREADS)
-    save_minutes: float = setting(10.0, SAVE_MINUTES, low=0.0)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
     teacher: str = setting("7net-0", "pretrained potential: a name (7net-0, 7net-l3i5) or a file")
     modal: str | None = setting(
         None, "level of theory of a teacher that has several, such as PBE of 7net-mf-0"

@@ -207,7 +207,7 @@ class RunContext:
             device=self.device,
             label=label,
             callbacks=[*callbacks, *best, curve],
-            checkpoint=saved_fit(self.folder, label, self.settings.save_minutes),
+            checkpoint=saved_fit(self.folder, label, self.settings.trainer.save_minutes),
         )
         curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds

@@ -137,7 +137,7 @@ class SpecialiseContext:
             device=self.device,
             seed=self.settings.seed + draw,
             label=name,
-            checkpoint=saved_fit(self.folder, name, self.settings.save_minutes),
+            checkpoint=saved_fit(self.folder, name, self.settings.trainer.save_minutes),
         )
         refit_shifts(model, train)
         return found

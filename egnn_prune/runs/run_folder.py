@@ -26,7 +26,7 @@ from egnn_prune.runs.folder_lock import NAME, lock_folder
 from egnn_prune.system.files import atomic, read_json, remove_unfinished, write_json
 
 #: Settings that say where and how the job runs, not what it computes.
-NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "save_minutes")
+NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "trainer")
 #: The folder of what a stage has done so far, below it one for each stage.
 UNFINISHED = "unfinished"
 #: Beside the files of finished stages: which one is being worked on, and how the last one failed.

@@ -99,7 +99,7 @@ class FitCheckpoint(Callback):
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         """Signals are somebody else's again."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -173,7 +173,7 @@ class FitCheckpoint(Callback):
 
 def _parts(trainer: L.Trainer) -> list[Any]:
     """Callbacks of ours with a state; of Lightning's kind there could be one a class."""
-    return [part for part in trainer.callbacks if hasattr(part, "fit_state")]
+    return [part for part in getattr(trainer, "callbacks", []) if hasattr(part, "fit_state")]
 
 
 def _rng() -> dict[str, Any]:

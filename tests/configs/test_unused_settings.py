@@ -44,7 +44,7 @@ from egnn_prune.vision.unused import unused_by as unused_by_images
 #: Where and how a job runs; what a folder is called; which of many files are read.
 PLACES = {
     *("out", "name", "title", "threads", "workers", "reuse", "networks", "device", "seeds"),
-    "save_minutes",
+    "trainer.save_minutes",
 }
 DATA = {f"data.{n}" for n in ("name", "path", "test", "ood", "subset", "target")}
 #: Settings whose effect depends on luck, or is another file: other tests have them.

@@ -17,7 +17,11 @@ from egnn_prune.runs.status import status_of
 
 KILLS = 20
 #: Long enough that most kills come in the middle of a fit; saved after every step.
-CHANGES = {"training__max_epochs": 30, "training__finetune_epochs": 20, "save_minutes": 1e-4}
+CHANGES = {
+    "training__max_epochs": 30,
+    "training__finetune_epochs": 20,
+    "trainer__save_minutes": 1e-4,
+}
 WORK = """
 import sys
 from pathlib import Path
