@@ -26,6 +26,10 @@ class SuspiciousDataWarning(UserWarning):
     """Legal for the network, but probably not what the user meant."""
 
 
+class UncheckedFileWarning(UserWarning):
+    """A file of an earlier version has no checksum: whether it is intact, nobody knows."""
+
+
 def out_of_memory_sentence(error: BaseException) -> str | None:
     """What to tell a user where a GPU's memory was full; ``None`` for other errors.
 

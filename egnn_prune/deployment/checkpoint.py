@@ -14,17 +14,27 @@ from torch import Tensor, nn
 
 from egnn_prune.adapters import TracedNetwork
 from egnn_prune.channels import Prunable
-from egnn_prune.deployment.model_header import CHECKSUM, Bounded, checksum, complaint, parts
+from egnn_prune.deployment.file_format import FORMAT, is_known, migrated, verify
+from egnn_prune.deployment.model_header import (
+    CHECKSUM,
+    MOST_TENSORS,
+    TENSOR_KINDS,
+    AsksForTooMuch,
+    Bounded,
+    checksum,
+    complaint,
+    parts,
+)
 from egnn_prune.deployment.traced_checkpoint import TRACED, described, refilled, state
 from egnn_prune.errors import InputError
 from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
 from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.system.files import atomic
+from egnn_prune.system.memory import refuse_beyond_memory
 from egnn_prune.uncertainty import DeepEnsemble, Estimator, SinglePass
 from egnn_prune.uncertainty.saved_form import describe, fitted, load_fitted, restored
 
-FORMAT = 1
 #: Begins the names of an estimator's own tensors; no module's name can hold a colon.
 FITTED = "estimator:"
 
@@ -118,11 +128,18 @@ def save(model: nn.Module, path: str | Path, **metadata: Any) -> None:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """Class, architecture and metadata of a saved model.
+    """Class, architecture and metadata of a saved model, of a file of any version.
+
+    The checksum is compared by :func:`load`, which reads all of the file.
 
     Raises:
         InputError: the file is missing, damaged, or not a model of this package.
     """
+    return migrated(_stored_header(path))
+
+
+def _stored_header(path: str | Path) -> dict[str, Any]:
+    """The header as it is in the file."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no model file {path}")
@@ -130,14 +147,31 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with safe_open(path, "pt") as archive:
             header = dict(json.loads((archive.metadata() or {})["egnn_prune"]))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged or was not written by egnn_prune ({error})") from None
+        raise InputError(
+            f"{path} is damaged or was not written by egnn_prune ({_line(error)})"
+        ) from None
     kind = header.get("class")
     known = isinstance(kind, str) and kind in {*BUILDERS, TRACED}
-    if header.get("format") != FORMAT or not known:
+    if not is_known(header.get("format")) or not known:
         raise InputError(f"{path} was written by another version of egnn_prune; update the package")
     if wrong := complaint(header):
         raise InputError(f"{path} is damaged: {wrong}; get a fresh copy")
     return header
+
+
+def _content(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The present form of the header, and the tensors: what was written, or nothing.
+
+    Raises:
+        InputError: see :func:`load`.
+    """
+    header, tensors = _stored_header(path), _tensors(path)
+    verify(header, tensors, path)
+    return migrated(header), tensors
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def from_config(model: nn.Module) -> Prunable:
@@ -166,7 +200,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> Prunable:
         InputError: the file is missing, damaged (new files have a checksum), not a model of this
             package, not one of ``into``, or holds NaN or infinite weights.
     """
-    return _network(path, read_header(path), _tensors(path), into)
+    return _network(path, *_content(path), into)
 
 
 def _network(
@@ -191,12 +225,12 @@ def _network(
             model: Prunable = refilled(into, header["architecture"] | header, weights, path)
         else:
             model = _built(header, weights)
+    except AsksForTooMuch as error:
+        raise InputError(f"{path} is damaged: {error}") from None
     except Exception as error:  # torch, e3nn and our own classes raise some ten different ones
         if into is not None and isinstance(error, InputError):  # another network than the file's
             raise
         raise InputError(f"{path} is damaged: its weights do not fit its architecture") from error
-    if header.get(CHECKSUM, "") not in ("", checksum(header, tensors)):
-        raise InputError(f"{path} is damaged: its content has another checksum; get a fresh copy")
     for name, value in weights.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise InputError(f"{path} holds a NaN or infinite weight ({name}); train it again")
@@ -226,11 +260,18 @@ def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 
 
 def _tensors(path: str | Path) -> dict[str, Tensor]:
+    refuse_beyond_memory(Path(path).stat().st_size, f"{path}")
     try:
         with safe_open(path, "pt") as archive:
-            return {name: archive.get_tensor(name) for name in archive.keys()}
+            names = list(archive.keys())
+            if len(names) > MOST_TENSORS:
+                raise ValueError(f"it has {len(names):,} tensors, more than {MOST_TENSORS:,}")
+            kinds = {name: archive.get_slice(name).get_dtype() for name in names}
+            if strange := [name for name in names if kinds[name] not in TENSOR_KINDS]:
+                raise ValueError(f"{strange[0]} is of {kinds[strange[0]]}, as no model has it")
+            return {name: archive.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}); get a fresh copy") from None
+        raise InputError(f"{path} is damaged ({_line(error)}); get a fresh copy") from None
 
 
 def load_estimator(path: str | Path) -> Estimator:
@@ -249,7 +290,7 @@ def load_estimator(path: str | Path) -> Estimator:
 
 def read_estimator(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
     """What :func:`load_estimator` loads, and the metadata that :func:`save` was given."""
-    header, tensors = read_header(path), _tensors(path)
+    header, tensors = _content(path)
     network, spec = _network(path, header, tensors), header.get("estimator")
     if spec is None and not getattr(network, "states_noise", True):  # no error bars are lost
         return SinglePass(network).eval(), header["metadata"]
@@ -259,11 +300,14 @@ def read_estimator(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
             "it in one of egnn_prune.uncertainty, such as SinglePass(network)"
         )
     try:
-        estimator = restored(spec, network)
+        with Bounded(sum(v.numel() for v in tensors.values())):
+            estimator = restored(spec, network)
         numbers = {k.removeprefix(FITTED): v for k, v in tensors.items() if k.startswith(FITTED)}
         if any(v.is_floating_point() and bool(v.isnan().any()) for v in numbers.values()):
             raise ValueError("a fitted number is NaN")
         load_fitted(estimator, numbers)
+    except AsksForTooMuch as error:
+        raise InputError(f"{path} is damaged: {error}") from None
     except Exception as error:  # as in load(); the settings of a file may be anything
         raise InputError(f"{path} is damaged: its error bars do not fit its network") from error
     return estimator.eval(), header["metadata"]

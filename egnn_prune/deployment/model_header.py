@@ -16,6 +16,14 @@ from torch.overrides import TorchFunctionMode
 CHECKSUM = "sha256"
 #: Of weights.
 PRECISIONS = ("float64", "float32", "bfloat16", "float16")
+#: Names that safetensors has for what the tensors of our models hold.
+TENSOR_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
+#: Of one file. The largest potential that we know has 1,500.
+MOST_TENSORS = 100_000
+#: Levels of the JSON. Ours has fifteen: members of a committee, layers, widths and their lists.
+DEEPEST = 64
+#: MC-dropout samples that a file may ask of every prediction, and members of one read-out.
+MOST_SAMPLES = 10_000
 #: Numbers that building a model may ask for: some for its constants, and these for every weight.
 ALLOWANCE, NUMBERS_PER_WEIGHT = 50_000_000, 16
 #: Functions of torch that make tensors of a size that they are told.
@@ -41,6 +49,8 @@ def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 def complaint(header: Mapping[str, Any]) -> str:
     """Why a header is not one of this package's models; empty where it is."""
+    if _depth(header) > DEEPEST:
+        return f"it is nested more than {DEEPEST} levels deep"
     for entry, kind in (("architecture", dict), ("held", list), ("metadata", dict)):
         if not isinstance(header.get(entry), kind):
             return f"{entry} is missing or has the wrong form"
@@ -62,7 +72,18 @@ def complaint(header: Mapping[str, Any]) -> str:
     for place, value in _nodes(header.get("estimator", {}), "estimator"):
         if _is_number(value) and value != value:
             return f"{place} is {value}"
+        if place.endswith(".samples") and _is_number(value) and value > MOST_SAMPLES:
+            return f"{place} is {value:g}, more than {MOST_SAMPLES:,}"
     return ""
+
+
+def _depth(node: Any) -> int:
+    """Levels of lists and dicts within each other; counted level by level, for JSON may be deep."""
+    level, depth = [node], 0
+    while level := [x for x in level if isinstance(x, dict | list | tuple)]:
+        level = [y for x in level for y in (x.values() if isinstance(x, dict) else x)]
+        depth += 1
+    return depth
 
 
 def parts(node: Any) -> int:
@@ -85,6 +106,10 @@ def _nodes(node: Any, place: str) -> Iterator[tuple[str, Any]]:
             yield from _nodes(value, place)
 
 
+class AsksForTooMuch(ValueError):
+    """A header describes a model that is larger than its weights can be."""
+
+
 class Bounded(TorchFunctionMode):
     """Within this context no more numbers are made anew than a file can account for.
 
@@ -96,7 +121,8 @@ class Bounded(TorchFunctionMode):
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
-        self.left: float = ALLOWANCE + NUMBERS_PER_WEIGHT * numbers
+        self.numbers, self.asked = numbers, 0.0
+        self.limit = ALLOWANCE + NUMBERS_PER_WEIGHT * numbers
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -104,16 +130,19 @@ class Bounded(TorchFunctionMode):
         """Count what functions that make tensors are asked for.
 
         Raises:
-            ValueError: it is too much.
+            AsksForTooMuch: see there.
         """
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in FACTORIES:
             given = [*args, *(kwargs[k] for k in ("size", "end", "steps", "n") if k in kwargs)]
             sizes = [v for v in given if not isinstance(v, Tensor | str | torch.Generator)]
-            self.left -= _numel(sizes)
-            if self.left < 0:
-                raise ValueError("it asks for more memory than its weights can need")
+            self.asked += _numel(sizes)
+            if self.asked > self.limit:
+                raise AsksForTooMuch(
+                    f"what its header describes would take at least {4e-9 * self.asked:,.3g} GB of "
+                    f"memory (float32), but its weights are {self.numbers:,} numbers"
+                )
         return func(*args, **kwargs)
 
 

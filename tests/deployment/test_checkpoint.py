@@ -12,7 +12,8 @@ from torch import nn
 
 from egnn_prune import EGNN, compact, load, save
 from egnn_prune.deployment.checkpoint import from_config, read_header
-from egnn_prune.errors import InputError
+from egnn_prune.deployment.model_header import CHECKSUM
+from egnn_prune.errors import InputError, UncheckedFileWarning
 from egnn_prune.models import TargetScale
 from egnn_prune.pruning import apply_masks, freeze, keep_masks, register_masks
 from egnn_prune.pruning.tensors import parameter_names
@@ -168,7 +169,11 @@ def test_weights_of_another_shape(saved):
     header = read_header(saved)
     tensors = {k: v[..., :1].contiguous() if v.dim() else v for k, v in load_file(saved).items()}
     save_file(tensors, saved, metadata={"egnn_prune": json.dumps(header)})
-    assert "weights do not fit its architecture" in refused(saved)
+    assert "another checksum" in refused(saved)
+    header = {k: v for k, v in header.items() if k != CHECKSUM} | {"format": 1}
+    save_file(tensors, saved, metadata={"egnn_prune": json.dumps(header)})
+    with pytest.warns(UncheckedFileWarning):
+        assert "weights do not fit its architecture" in refused(saved)
 
 
 class Bomb:

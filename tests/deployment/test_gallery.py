@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch_geometric.data import Batch, Data
 
 from egnn_prune import forces, load, load_estimator
 from egnn_prune.deployment.checkpoint import read_header
+from egnn_prune.deployment.file_format import FORMAT, MIGRATIONS
+from egnn_prune.deployment.trained_model import TrainedModel
+from egnn_prune.errors import UncheckedFileWarning
 
 GALLERY = Path(__file__).parent / "gallery"
 FILES = sorted(GALLERY.glob("*/*.safetensors"))
@@ -41,19 +48,36 @@ def test_the_gallery_is_there():
     assert {read_header(path)["class"] for path in FILES} >= {"PropertyModel", "DeepEnsemble"}
 
 
+def test_every_version_is_in_the_gallery_and_read_as_the_newest():
+    stored = set()
+    for path in FILES:
+        with safe_open(path, "pt") as archive:
+            stored.add(json.loads(archive.metadata()["egnn_prune"])["format"])
+        assert read_header(path)["format"] == FORMAT
+    assert stored == {*MIGRATIONS, FORMAT}
+
+
+def test_the_quantile_of_validation_under_its_earlier_name():
+    path = GALLERY / "format1-checked/rigidity_robust.safetensors"
+    assert TrainedModel.load(path).ood_threshold == 0.25
+    assert "validation_doubt" not in read_header(path)["metadata"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_saved_model_predicts_what_it_predicted(path: Path, agrees: Callable[..., None]):
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     precision = read_header(path)["dtype"]
-    estimator = load_estimator(path)
+    with pytest.warns(UncheckedFileWarning) if path.parent.name == "v0.1" else nullcontext():
+        estimator = load_estimator(path)
     batch = graphs(arrays, getattr(torch, precision))
     prediction = estimator.predict(batch)
     found = {"mean": prediction.mean, "variance": prediction.variance}
     if "low" in arrays:
         found["low"], found["high"] = estimator.interval(batch, 0.9)
     if "forces" in arrays:
-        found["forces"] = forces(load(path), batch)
+        with warnings.catch_warnings(action="ignore", category=UncheckedFileWarning):
+            found["forces"] = forces(load(path), batch)
     for name, value in found.items():
         agrees(name, value, arrays[name], TOLERANCE[precision])
 
