@@ -113,6 +113,12 @@ def _refusing(schema: type, given: Sequence[str]) -> Iterator[None]:
 
 
 def _composed(config_name: str, overrides: list[str]) -> DictConfig:
+    groups = choices(config_name)
+    for name, _, value in (override.partition("=") for override in overrides):
+        # Hydra would look for a file of any name, and break off at numbers and lists
+        if name in groups and value.strip("'\"") not in (*groups[name], "null"):
+            shown = value if len(value) <= 40 else f"{value[:40]}..."
+            raise ConfigError(f"{name} must be one of {', '.join(groups[name])}, not {shown!r}")
     with initialize_config_module("egnn_prune.configs", version_base="1.3"):
         return compose(config_name, overrides)
 

@@ -20,7 +20,7 @@ from egnn_prune.data.array_files import ColumnWriter, joined
 from egnn_prune.errors import DataError
 
 VARIABLE = "EGNN_PRUNE_CACHE"
-INDEX = "arrays.json"
+INDEX, SUMS = "arrays.json", "sha256"
 BLOCK = 1 << 22
 ABANDONED_AFTER_S = 24 * 3600.0
 
@@ -30,6 +30,8 @@ Arrays = dict[str, np.ndarray]
 Parser = Callable[[Path], Arrays | Iterable[Arrays]]
 
 log = logging.getLogger(__name__)
+#: Entries that this process has compared with their checksums, and their files' states then.
+_intact: dict[Path, list[tuple[int, int]]] = {}
 
 
 class CannotKeep(Exception):
@@ -60,7 +62,8 @@ def cached(
     The key is the SHA-256 of the content of the file and of ``others`` with the parser's name,
     ``version`` and ``variant``, so a file that changes is parsed again and a copy is not. The
     arrays appear in the cache at once and complete: they are written into a temporary folder,
-    checked, and renamed. A parser that yields pieces never holds more than one of them, so that
+    checked, and renamed. What lies in the cache has a checksum of its own: where it is damaged, the
+    file is parsed again. A parser that yields pieces never holds more than one of them, so that
     files larger than memory work. Where the cache cannot be written to (a full or read-only disk),
     the arrays are in memory.
 
@@ -154,7 +157,8 @@ def _write(folder: Path, pieces: Iterator[Arrays]) -> None:
         with _writing(folder):
             for writer in writers.values():
                 writer.close()
-            (folder / INDEX).write_text(json.dumps(list(writers)))
+            sums = [sha256(folder / f"{k}.npy") for k in range(len(writers))]
+            (folder / INDEX).write_text(json.dumps({"names": list(writers), SUMS: sums}))
     finally:
         for writer in writers.values():
             writer.abandon()
@@ -206,12 +210,28 @@ def _opened(folder: Path) -> Arrays | None:
     if not folder.is_dir():  # one that appears from now on is complete, and is not removed below
         return None
     try:
-        names = json.loads((folder / INDEX).read_text())
-        return {name: _mapped(folder / f"{k}.npy") for k, name in enumerate(names)}
-    except (OSError, ValueError, EOFError) as error:
+        index = json.loads((folder / INDEX).read_text())
+        files = [folder / f"{k}.npy" for k in range(len(index["names"]))]
+        _compare(folder, files, index[SUMS])
+        return {str(name): _mapped(k) for name, k in zip(index["names"], files, strict=True)}
+    except Exception as error:  # JSON of another kind, arrays of another kind, a disk that fails
         log.info("the cached arrays in %s are damaged (%s) and made again", folder, error)
     shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def _compare(folder: Path, files: Sequence[Path], sums: Sequence[str]) -> None:
+    """Compare files with their checksums, once in a process while nobody writes to them.
+
+    Raises:
+        ValueError: one is another.
+    """
+    if _intact.get(folder) == (states := _states(*files)):
+        return
+    for file, stated in zip(files, sums, strict=True):
+        if sha256(file) != stated:
+            raise ValueError(f"{file.name} has another checksum")
+    _intact[folder] = states
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -58,6 +58,9 @@ def complaint(header: Mapping[str, Any]) -> str:
         place = header if key == "estimator" else header["metadata"]
         if not isinstance(place.get(key, {}), dict):
             return f"{key} has the wrong form"
+        limit = place.get(key, {}).get("q99")
+        if key.startswith("validation") and limit is not None and not _is_number(limit):
+            return f"{key}.q99 is no number"
     if header.get("dtype") not in PRECISIONS:
         return f"its precision is {header.get('dtype')!r}, none of {', '.join(PRECISIONS)}"
     for place, value in _nodes(header["architecture"], "architecture"):
@@ -72,8 +75,12 @@ def complaint(header: Mapping[str, Any]) -> str:
     for place, value in _nodes(header.get("estimator", {}), "estimator"):
         if _is_number(value) and value != value:
             return f"{place} is {value}"
-        if place.endswith(".samples") and _is_number(value) and value > MOST_SAMPLES:
-            return f"{place} is {value:g}, more than {MOST_SAMPLES:,}"
+        if place.endswith((".seed", ".samples")) and type(value) is not int:
+            return f"{place} is no whole number"
+        if place.endswith(".samples") and value > MOST_SAMPLES:
+            return f"{place} is {value:,}, more than {MOST_SAMPLES:,}"
+        if place.endswith(".seed") and not -(2**63) <= value < 2**63:
+            return f"{place} is {value:.3g}"
     return ""
 
 

@@ -29,6 +29,7 @@ from egnn_prune.report.run.tables import headline
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.selection import replay_weights
 from egnn_prune.system import files
+from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.git import git_commit
 from egnn_prune.training import PruningCallback
@@ -133,8 +134,8 @@ class Job(RunContext):
     def prune_and_finetune(self) -> Outputs:
         """Prune in rounds while fine-tuning on the selected graphs, then compact."""
         model = self.load(TRAINED)
-        with np.load(self.folder.path / CHOSEN, allow_pickle=False) as archive:
-            selected, weights = archive["selected"].tolist(), archive["weights"]
+        arrays = read_arrays(self.folder.path / CHOSEN, ("selected", "weights"), MADE_AGAIN)
+        selected, weights = arrays["selected"].tolist(), arrays["weights"]
         # a run that is continued in the middle of this sees the same times, and so the same masks
         measure = Remembered(stopwatch(self), self.folder.path / TIMES)
         rounds = PruningCallback(

@@ -25,6 +25,7 @@ from egnn_prune.data.labels import energies_of
 from egnn_prune.data.store import HEAVIEST, GraphStore, not_an_element
 from egnn_prune.errors import DataError
 from egnn_prune.system import files
+from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 
 #: Structures of which a specialist can be made: one each to validate and test on.
 FEWEST = 10
@@ -155,8 +156,7 @@ def write_dataset(path: Path, dataset: GraphDataset) -> None:
 
 def read_dataset(path: Path) -> GraphDataset:
     """What :func:`write_dataset` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = dict(archive)
+    arrays = read_arrays(path, advice=MADE_AGAIN)
     nodes = {k: arrays[k] for k in PER_ATOM if k in arrays}
     graphs = {k: arrays[k] for k in PER_STRUCTURE if k in arrays}
     splits = {

@@ -31,6 +31,7 @@ from egnn_prune.pipeline.specialise_context import (
 from egnn_prune.pipeline.specialise_pool_file import Pool, read_pool
 from egnn_prune.prediction import members_of
 from egnn_prune.system import files
+from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.training import PotentialLosses
 from egnn_prune.training.distillation import bare, label
 from egnn_prune.uncertainty import Calibrated, Estimator
@@ -230,8 +231,8 @@ def write_labels(path: Path, graphs: Sequence[Data]) -> None:
 
 def read_labels(path: Path, graphs: Sequence[Data]) -> list[Data]:
     """Structures with the labels that :func:`write_labels` kept."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: torch.from_numpy(value) for name, value in archive.items()}
+    kept = read_arrays(path, advice=MADE_AGAIN)
+    arrays = {name: torch.from_numpy(value) for name, value in kept.items()}
     sizes = [len(graph.pos) for graph in graphs]
     parts = {name: value.split(sizes if name == "forces" else 1) for name, value in arrays.items()}
     found = []

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from egnn_prune.report.studies.calibration_study import answer_table, study_plot
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import Results, Study
 from egnn_prune.studies.networks import network_job, train_networks
+from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.system.files import write_arrays
 from egnn_prune.uncertainty import (
     CALIBRATIONS,
@@ -133,8 +133,8 @@ class Cell:
         """Of every split, members pooled; made where they are not kept already."""
         if not self.path.exists():
             self.predict(build())
-        with np.load(self.path, allow_pickle=False) as archive:
-            parts = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        arrays = read_arrays(self.path, advice=MADE_AGAIN)
+        parts = {name: torch.from_numpy(values) for name, values in arrays.items()}
         found = {}
         for split in SPLITS:
             if f"{split}_mean" in parts:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch_geometric.data import Data
@@ -24,6 +23,7 @@ from egnn_prune.evaluation.predict import point_predictions, targets
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import open_job, seed_settings, study_folder
+from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.system.files import read_json, write_json
 
 #: The dense network that a job trained.
@@ -102,8 +102,9 @@ def selected(job: Job) -> tuple[list[Data], list[float]]:
     """The graphs that the dense network of a job selects, and how often every graph is drawn."""
     job.train_dense()
     job.select_uncertain_graphs()
-    with np.load(job.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
-        rows, weights = archive["selected"].tolist(), archive["weights"].tolist()
+    path = job.folder.path / "stages/selection.npz"
+    arrays = read_arrays(path, ("selected", "weights"), MADE_AGAIN)
+    rows, weights = arrays["selected"].tolist(), arrays["weights"].tolist()
     return [job.train[i] for i in rows], weights
 
 

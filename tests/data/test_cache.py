@@ -189,7 +189,7 @@ def test_a_read_only_folder(file, folder):
     assert cached(file, whole)["values"].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "no index", "nonsense"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "no index", "nonsense", "bit", "null"])
 def test_damaged_arrays_are_made_again(file, folder, damage):
     cached(file, whole)
     array = next(path for path in files(folder) if path.name == "0.npy")
@@ -197,6 +197,12 @@ def test_damaged_arrays_are_made_again(file, folder, damage):
         array.write_bytes(array.read_bytes()[:-8])
     elif damage == "gone":
         array.unlink()
+    elif damage == "bit":  # in a number, which looks like any other
+        content = bytearray(array.read_bytes())
+        content[-3] ^= 4
+        array.write_bytes(content)
+    elif damage == "null":
+        array.with_name("arrays.json").write_text("null")
     else:
         index = array.with_name("arrays.json")
         index.unlink() if damage == "no index" else index.write_text("{")

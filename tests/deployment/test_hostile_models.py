@@ -147,6 +147,9 @@ def test_absurdly_many_members(make_property_model, tmp_path):
         (("metadata",), None),
         (("metadata", "units"), "x"),
         (("metadata", "validation_epistemic_std"), 5),
+        (("metadata", "validation_epistemic_std"), {"q99": [1]}),
+        (("estimator", "settings", "seed"), 0.5),
+        (("estimator", "settings", "seed"), 10**40),
         (("architecture", "scale", "scale"), float("nan")),
         (("architecture", "scale", "scale"), "x"),
         (("architecture", "scale", "scale"), 0.0),
@@ -179,7 +182,8 @@ def test_a_deeply_nested_header(saved):
 
 def test_absurdly_many_samples(saved):
     rewritten(saved, "estimator", "settings", "samples", value=10**8)
-    assert "estimator.settings.samples is 1e+08, more than 10,000" in refused(saved, load_estimator)
+    said = refused(saved, load_estimator)
+    assert "estimator.settings.samples is 100,000,000, more than 10,000" in said
 
 
 def test_what_a_model_cannot_hold(saved, monkeypatch):

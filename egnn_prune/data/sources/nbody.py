@@ -7,7 +7,6 @@ import logging
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.data.sources.particles import Array, ChargedParticles, simulate
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.graphs import complete_edges
+from egnn_prune.system.array_reading import read_arrays
 from egnn_prune.system.files import write_arrays
 
 #: Steps from one frame to the next; frame 0 is taken after the first so many.
@@ -124,7 +124,7 @@ def systems(system: ChargedParticles, counts: tuple[int, ...], seed: int) -> dic
     asked = {**asdict(system), "counts": counts, "seed": seed, "steps": steps, "version": VERSION}
     key = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / f"nbody-{system.particles}-{key}.npz"
-    if (kept := _kept(path)) is not None:
+    if path.is_file() and (kept := _kept(path)) is not None:
         return kept
     drawn = [system.draw(n, np.random.default_rng([seed, k])) for k, n in enumerate(counts)]
     pos, vel, charge = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
@@ -140,10 +140,7 @@ def systems(system: ChargedParticles, counts: tuple[int, ...], seed: int) -> dic
 def _kept(path: Path) -> dict[str, Array] | None:
     """What an earlier call kept; ``None`` where there is nothing, or nothing readable."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("pos", "vel", "y", "charge")}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        log.info("%s is damaged (%s); its systems are simulated again", path, error)
+        return read_arrays(path, ("pos", "vel", "y", "charge"))  # an archive has checksums
+    except InputError as error:
+        log.info("%s; its systems are simulated again", error)
         return None

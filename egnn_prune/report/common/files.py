@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egnn_prune.errors import DataError
+from egnn_prune.system.array_reading import read_arrays
 from egnn_prune.system.files import atomic
 
 Metrics = Mapping[str, Any]
@@ -111,11 +111,10 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
 
 def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
     """Reads ``predictions.npz`` without unpickling; every array but text becomes float64."""
+    arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key.replace(_OLD, CALIBRATED): _plain(archive[key]) for key in archive}
-    except (ValueError, AttributeError, zipfile.BadZipFile) as error:
-        # np.load hands back a bare array (AttributeError) for an .npy file.
+        return {key.replace(_OLD, CALIBRATED): _plain(value) for key, value in arrays.items()}
+    except (TypeError, ValueError) as error:
         raise DataError(f"{path}: not a readable .npz of plain numbers: {error}") from error
 
 
