@@ -8,6 +8,7 @@ the network of :mod:`egnn_prune.models` and calibrates, and each result is a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -26,6 +27,8 @@ from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.system.files import atomic
 
 COVERAGE = 0.9
+#: Of the structures that are predicted together: a few GB with most networks.
+ATOMS_AT_ONCE = 20_000
 COLUMNS = (
     "structure",
     "formula",
@@ -117,8 +120,7 @@ def predict_structures(
         raise DataError(f"no structure of {path} can be predicted: structure 0 {rows[0]['reason']}")
     results: list[Atoms] = []
     with tqdm(total=len(good), desc="predicting", leave=False) as bar:
-        for start in range(0, len(good), batch_size):
-            part = good[start : start + batch_size]
+        for part in at_once(good, [len(structures[k]) for k in good], batch_size):
             predictions = model.predict(
                 [graph_of(structures[k]) for k in part],
                 forces=model.is_potential,
@@ -131,6 +133,19 @@ def predict_structures(
                 results.append(with_results(structures[k], k, found, model))
             bar.update(len(part))
     return Predicted(rows, results, limit)
+
+
+def at_once(rows: list[int], atoms: list[int], most: int) -> Iterator[list[int]]:
+    """Consecutive rows, at most so many and :data:`ATOMS_AT_ONCE` atoms; a larger one is alone."""
+    part: list[int] = []
+    total = 0
+    for row, size in zip(rows, atoms, strict=True):
+        if part and (len(part) == most or total + size > ATOMS_AT_ONCE):
+            yield part
+            part, total = [], 0
+        part.append(row)
+        total += size
+    yield part
 
 
 def columns(found: StructurePrediction) -> dict[str, Any]:

@@ -31,6 +31,8 @@ METHODS = (
 # Ranges that several settings share.
 COUNT: dict[str, float] = {"low": 1}
 SHARE: dict[str, float] = {"low": 0, "high": 1}
+#: Beyond these a number is a slip of the finger: a day of computing where a minute is meant.
+MOST_LAYERS, MOST_MEMBERS, MOST_SAMPLES = 200, 1_000, 10_000
 SPARSITY: dict[str, float] = {"low": 0, "below": 1}
 POSITIVE: dict[str, float] = {"above": 0}
 SEED: dict[str, float] = {
@@ -73,7 +75,7 @@ class ModelSettings:
     hidden: int = setting(
         64, "width of every part of the dense network (irreps: radial, read-out)", **COUNT
     )
-    layers: int = setting(4, "message-passing layers", **COUNT)
+    layers: int = setting(4, "message-passing layers", low=1, high=MOST_LAYERS)
     update_positions: bool = setting(True, "let nodes move between layers (EGNN Eq. 4)")
     attention: bool = setting(True, "gate every message (EGNN Eq. 8)")
     radial: int = setting(20, "Gaussian radial functions; 0: the squared distance", low=0)
@@ -108,8 +110,10 @@ class UncertaintySettings:
         "share the trunk), deep, snapshot and bootstrap: ensembles",
         choices=METHODS,
     )
-    samples: int = setting(20, "MC-dropout samples per prediction, for dropout", low=2)
-    members: int = setting(5, "members of an ensemble", low=2)
+    samples: int = setting(
+        20, "MC-dropout samples per prediction, for dropout", low=2, high=MOST_SAMPLES
+    )
+    members: int = setting(5, "members of an ensemble", low=2, high=MOST_MEMBERS)
     calibration: str = setting(
         "robust",
         "fitted on validation; variance, robust: one factor, monotone, power: a map",

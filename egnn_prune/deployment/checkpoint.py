@@ -19,8 +19,7 @@ from egnn_prune.deployment.model_header import (
     CHECKSUM,
     MOST_TENSORS,
     TENSOR_KINDS,
-    AsksForTooMuch,
-    Bounded,
+    as_large_as_its_weights,
     checksum,
     complaint,
     parts,
@@ -30,6 +29,7 @@ from egnn_prune.errors import InputError
 from egnn_prune.models import EGNN, IrrepsNet, PositionModel, PropertyModel
 from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.tensors import parameter_names
+from egnn_prune.system.bounded import AsksForTooMuch
 from egnn_prune.system.files import atomic
 from egnn_prune.system.memory import refuse_beyond_memory
 from egnn_prune.uncertainty import DeepEnsemble, Estimator, SinglePass
@@ -246,7 +246,7 @@ def _built(header: dict[str, Any], weights: Mapping[str, Tensor]) -> Prunable:
     """
     if parts(header["architecture"]) > len(weights) + 8:  # every layer and member has weights
         raise ValueError("more layers or members than weights")
-    with Bounded(sum(v.numel() for v in weights.values())):
+    with as_large_as_its_weights(sum(v.numel() for v in weights.values())):
         model = BUILDERS[header["class"]](header["architecture"])
     model.to(getattr(torch, header["dtype"]))
     register_masks(model, header["held"])
@@ -300,7 +300,7 @@ def read_estimator(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
             "it in one of egnn_prune.uncertainty, such as SinglePass(network)"
         )
     try:
-        with Bounded(sum(v.numel() for v in tensors.values())):
+        with as_large_as_its_weights(sum(v.numel() for v in tensors.values())):
             estimator = restored(spec, network)
         numbers = {k.removeprefix(FITTED): v for k, v in tensors.items() if k.startswith(FITTED)}
         if any(v.is_floating_point() and bool(v.isnan().any()) for v in numbers.values()):

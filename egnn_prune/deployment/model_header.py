@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from egnn_prune.system.bounded import AsksForTooMuch, Bounded
+from egnn_prune.system.memory import gigabytes
 
 #: The entry that holds :func:`checksum`; files written before there was one lack it.
 CHECKSUM = "sha256"
@@ -26,8 +29,6 @@ DEEPEST = 64
 MOST_SAMPLES = 10_000
 #: Numbers that building a model may ask for: some for its constants, and these for every weight.
 ALLOWANCE, NUMBERS_PER_WEIGHT = 50_000_000, 16
-#: Functions of torch that make tensors of a size that they are told.
-FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "eye", "arange", "linspace"}
 
 
 def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -113,51 +114,24 @@ def _nodes(node: Any, place: str) -> Iterator[tuple[str, Any]]:
             yield from _nodes(value, place)
 
 
-class AsksForTooMuch(ValueError):
-    """A header describes a model that is larger than its weights can be."""
-
-
-class Bounded(TorchFunctionMode):
+@contextmanager
+def as_large_as_its_weights(numbers: int) -> Iterator[None]:
     """Within this context no more numbers are made anew than a file can account for.
 
     A header may claim a width of a billion; what is asked for is counted before it is allocated.
 
     Args:
         numbers: that the file holds.
+
+    Raises:
+        AsksForTooMuch: the header describes a larger model.
     """
-
-    def __init__(self, numbers: int) -> None:
-        super().__init__()
-        self.numbers, self.asked = numbers, 0.0
-        self.limit = ALLOWANCE + NUMBERS_PER_WEIGHT * numbers
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Count what functions that make tensors are asked for.
-
-        Raises:
-            AsksForTooMuch: see there.
-        """
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in FACTORIES:
-            given = [*args, *(kwargs[k] for k in ("size", "end", "steps", "n") if k in kwargs)]
-            sizes = [v for v in given if not isinstance(v, Tensor | str | torch.Generator)]
-            self.asked += _numel(sizes)
-            if self.asked > self.limit:
-                raise AsksForTooMuch(
-                    f"what its header describes would take at least {4e-9 * self.asked:,.3g} GB of "
-                    f"memory (float32), but its weights are {self.numbers:,} numbers"
-                )
-        return func(*args, **kwargs)
-
-
-def _numel(sizes: Sequence[Any]) -> float:
-    """At most so many entries: the product of whole numbers, listed or not."""
-    entries = 1.0
-    for size in sizes:
-        for n in size if isinstance(size, list | tuple) else [size]:
-            if _is_number(n):
-                entries *= max(1.0, float(n))
-    return entries
+    try:
+        with Bounded(ALLOWANCE + NUMBERS_PER_WEIGHT * numbers):
+            yield
+    except AsksForTooMuch as error:
+        raise AsksForTooMuch(
+            error.asked,
+            f"what its header describes would take at least {gigabytes(4 * error.asked)} of "
+            f"memory (float32), but its weights are {numbers:,} numbers",
+        ) from None

@@ -17,6 +17,7 @@ from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.deployment.atom_pass import AtomPass, atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
+from egnn_prune.deployment.memory_needed import refuse_what_does_not_fit
 from egnn_prune.deployment.moving_structure import MovingStructure
 from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
@@ -158,6 +159,13 @@ class TrainedModel:
         return next(self.estimator.network.parameters()).device
 
     @property
+    def cutoff(self) -> float | None:
+        """Angstrom within which atoms see each other; ``None`` for all pairs."""
+        first = members_of(self.estimator.network)[0]
+        inner = getattr(first, "trunk", getattr(first, "network", None))
+        return getattr(getattr(inner, "options", None), "cutoff", None)
+
+    @property
     def names_an_energy(self) -> bool:
         """Whether the target's name is that of a potential energy (or nobody gave one)."""
         return not self.target or is_total_energy(self.target)
@@ -230,13 +238,17 @@ class TrainedModel:
         Raises:
             ConfigError: a threshold, of a model without error bars.
             DataError: the graphs cannot be used.
-            InputError: a prediction or a force is NaN or infinite.
+            InputError: a prediction or a force is NaN or infinite, or the structures are too large
+                for the memory that there is.
         """
         self.checked_threshold(threshold)
         if len({"cell" in graph for graph in graphs}) != 1:  # none, or both kinds
             asked: dict[str, Any] = {"forces": forces, "stress": stress, "coverage": coverage}
             asked["forces_std"] = forces_std
             return [self.predict([g], **asked, threshold=threshold)[0] for g in graphs]
+        refuse_what_does_not_fit(
+            graphs, lambda piece: self.predict([piece], forces=forces), self.cutoff, self.device
+        )
         # a copy: graphs are moved in place
         batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
         members = forces_std and self._reads_members

@@ -25,6 +25,7 @@ from egnn_prune.models import (
     PropertyModel,
     TargetScale,
 )
+from egnn_prune.pipeline.affordable import affordable
 from egnn_prune.prediction import Predictor
 from egnn_prune.uncertainty import (
     DeepEnsemble,
@@ -42,6 +43,9 @@ def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
     Args:
         settings: the model's and the uncertainty method's are read.
         dataset: its training split tells the elements and the scale of the target.
+
+    Raises:
+        ConfigError: it would not fit into memory, or the settings contradict the data.
     """
     s, u = settings.model, settings.uncertainty
     if dataset.outputs == "positions":
@@ -51,6 +55,10 @@ def build_model(settings: Settings, dataset: GraphDataset) -> Predictor:
         return DeepEnsemble(networks) if len(networks) > 1 else networks[0]
 
     def build(scale: TargetScale) -> PropertyModel:
+        with affordable(settings):
+            return build_any(scale)
+
+    def build_any(scale: TargetScale) -> PropertyModel:
         read_out: dict[str, Any] = {
             "hidden": s.hidden,
             "layers": s.layers,
@@ -162,14 +170,16 @@ def build_position_model(settings: Settings, dataset: GraphDataset) -> PositionM
         edge_features=0 if edges is None else edges.shape[1],
     )
     moved = torch.cat([(g.y - g.pos).flatten() for g in train])
-    return PositionModel.build(
-        first.x.shape[1],
-        hidden=s.hidden,
-        layers=s.layers,
-        readout_dropout=readout_dropout(settings),
-        options=options,
-        scale=float(moved.double().square().mean().sqrt()) or 1.0,
-    ).to(getattr(torch, settings.precision))
+    with affordable(settings):
+        model = PositionModel.build(
+            first.x.shape[1],
+            hidden=s.hidden,
+            layers=s.layers,
+            readout_dropout=readout_dropout(settings),
+            options=options,
+            scale=float(moved.double().square().mean().sqrt()) or 1.0,
+        )
+    return model.to(getattr(torch, settings.precision))
 
 
 def build_estimator(settings: UncertaintySettings, network: nn.Module) -> Estimator:

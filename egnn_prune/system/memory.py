@@ -114,6 +114,11 @@ def free_bytes() -> float:
     return min(left, default=math.inf)
 
 
+def gigabytes(number: float) -> str:
+    """Bytes as a user reads them: three digits, in GB (10^9 bytes)."""
+    return f"{number / 1e9:,.0f} GB" if number >= 1e11 else f"{number / 1e9:.3g} GB"
+
+
 def refuse_beyond_memory(needed: float, what: str, advice: str = "") -> None:
     """Refuse what cannot fit into memory, before any of it is taken.
 
@@ -128,7 +133,7 @@ def refuse_beyond_memory(needed: float, what: str, advice: str = "") -> None:
     if needed <= (free := free_bytes()):
         return
     raise InputError(
-        f"{what} would take some {needed / 1e9:,.3g} GB of memory, and {free / 1e9:,.3g} GB are "
+        f"{what} would take some {gigabytes(needed)} of memory, and {gigabytes(free)} are "
         f"free; {advice or 'free some, or use a larger machine'} ({LIMIT_GB}=N sets another limit)"
     )
 
