@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from importlib import resources
+from io import StringIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from egnn_prune.configs.settings import described
 from egnn_prune.errors import ConfigError
 
 OPTION = "--config"
+#: Bytes of a file of settings, and brackets within each other.
+LARGEST, DEEPEST = 1_000_000, 64
 #: Settings that files of earlier runs hold under another name.
 RENAMED = {f"{part}.best_by": f"{part}.monitor" for part in ("training", "finetuning")}
 
@@ -83,7 +87,14 @@ def set_by(group: str, choice: str) -> set[str]:
 
 def _read(path: Path) -> Any:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1).decode("utf-8-sig")
+        if len(text) > LARGEST or _nesting(text) > DEEPEST:  # YAML takes minutes for such files
+            raise ConfigError(
+                f"{path} is too long or nested too deeply for a file of settings (at most "
+                f"{LARGEST:,} bytes and {DEEPEST} brackets within each other)"
+            )
+        content = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
     except RecursionError:  # an anchor that holds itself, or brackets by the thousand
@@ -99,6 +110,12 @@ def _read(path: Path) -> Any:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings; they are written SETTING: VALUE")
     return content
+
+
+def _nesting(text: str) -> int:
+    """How many brackets are open at once at most; those in words count, too."""
+    steps = (1 if c in "[{" else -1 for c in text if c in "[]{}")
+    return max(accumulate(steps, initial=0))
 
 
 def _written(value: Any, name: str, path: Path) -> str:

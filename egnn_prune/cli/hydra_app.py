@@ -89,6 +89,7 @@ def check(schema: type, config_name: str, arguments: Sequence[str]) -> None:
     ConfigStore.instance().store(name=f"base_{config_name}", node=schema)
     _, given = split_config(arguments)
     stated = [a for a in given if not a.startswith("-")]
+    _refuse_what_is_no_setting([a for a in stated if "=" in a])
     with _refusing(schema, stated):
         OmegaConf.to_object(_composed(config_name, stated))
 

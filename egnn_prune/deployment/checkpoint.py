@@ -31,7 +31,7 @@ from egnn_prune.pruning.masks import mask_of, register_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.system.bounded import AsksForTooMuch
 from egnn_prune.system.files import atomic
-from egnn_prune.system.memory import refuse_beyond_memory
+from egnn_prune.system.memory_limit import refuse_beyond_memory
 from egnn_prune.uncertainty import DeepEnsemble, Estimator, SinglePass
 from egnn_prune.uncertainty.saved_form import describe, fitted, load_fitted, restored
 

@@ -10,7 +10,8 @@ from scipy.spatial import cKDTree
 from torch_geometric.data import Data
 
 from egnn_prune.errors import InputError
-from egnn_prune.system.memory import LIMIT_GB, free_bytes, gigabytes, peak_megabytes
+from egnn_prune.system.memory import peak_megabytes
+from egnn_prune.system.memory_limit import LIMIT_GB, free_bytes, gigabytes
 
 #: Atoms from which on memory is looked at: 10,000 take a few GB with most networks.
 LARGE = 20_000

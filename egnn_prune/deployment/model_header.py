@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from egnn_prune.system.bounded import AsksForTooMuch, Bounded
-from egnn_prune.system.memory import gigabytes
+from egnn_prune.system.memory_limit import gigabytes
 
 #: The entry that holds :func:`checksum`; files written before there was one lack it.
 CHECKSUM = "sha256"

@@ -10,7 +10,7 @@ import torch
 from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
 from egnn_prune.system.bounded import AsksForTooMuch, Bounded
-from egnn_prune.system.memory import LIMIT_GB, free_bytes, gigabytes
+from egnn_prune.system.memory_limit import LIMIT_GB, free_bytes, gigabytes
 
 #: What training keeps of every weight: itself, its gradient, and Adam's two moments.
 COPIES = 4

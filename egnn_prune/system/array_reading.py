@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egnn_prune.errors import DataError, InputError
-from egnn_prune.system.memory import refuse_beyond_memory
+from egnn_prune.system.memory_limit import refuse_beyond_memory
 
 #: What to do about a file that a stage of a run keeps.
 MADE_AGAIN = "delete it, and the same command makes it again"

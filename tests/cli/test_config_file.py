@@ -104,6 +104,8 @@ def test_help_shows_the_values_of_the_file(settings, capsys, tmp_path, monkeypat
         ("", ""),
         ("seed: 1\nseed: 2", "run.yaml is no YAML file of settings: "),
         ("seed: [", "run.yaml is no YAML file of settings: "),
+        ("[" * 100, "run.yaml is too long or nested too deeply for a file of settings"),
+        ("#" * 2_000_000, "run.yaml is too long or nested too deeply for a file of settings"),
         (b"\xff\xfe\x00", "run.yaml is no YAML file of settings: "),
         (
             "name: !!python/object/apply:os.system ['true']",

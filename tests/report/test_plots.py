@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from egnn_prune.report.common.plots import band, diagonal, line, square
 from egnn_prune.report.common.statistics import interval_text, over_seeds, spread_text, summarise
-from egnn_prune.report.common.style import LOOKS, looks, new_figure
+from egnn_prune.report.common.style import LOOKS, house_style, looks, new_figure
+
+
+@pytest.fixture(autouse=True)
+def styled() -> Iterator[None]:
+    """Figures begin in the house style only."""
+    with house_style():
+        yield
 
 
 def test_looks_keep_the_order_and_unknown_ones_take_a_free_colour():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,13 @@ from egnn_prune.report.common.style import house_style, new_figure
 from egnn_prune.report.run.molecule import bonds, draw_molecule, facing, formula
 
 DATA = Path(__file__).parents[2] / "datasets" / "xtb_molecules.npz"
+
+
+@pytest.fixture(autouse=True)
+def styled() -> Iterator[None]:
+    """Figures begin in the house style only."""
+    with house_style():
+        yield
 
 
 @pytest.mark.parametrize(("smiles", "expected"), [("O", 2), ("C", 4), ("C#N", 2)])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.system import memory
+from egnn_prune.system import memory_limit as memory
 from egnn_prune.system.bounded import AsksForTooMuch, Bounded
 
 

@@ -7,6 +7,7 @@ import logging
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,8 @@ def systems(system: ChargedParticles, counts: tuple[int, ...], seed: int) -> dic
 def _kept(path: Path) -> dict[str, Array] | None:
     """What an earlier call kept; ``None`` where there is nothing, or nothing readable."""
     try:
-        return read_arrays(path, ("pos", "vel", "y", "charge"))  # an archive has checksums
+        kept: Any = read_arrays(path, ("pos", "vel", "y", "charge"))  # archives have checksums
+        return dict(kept)
     except InputError as error:
         log.info("%s; its systems are simulated again", error)
         return None

@@ -105,7 +105,11 @@ def house_style() -> Iterator[None]:
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure `WIDTH` by `height` inches with an Agg canvas, outside of pyplot."""
+    """An empty figure `WIDTH` by `height` inches with an Agg canvas, outside of pyplot.
+
+    Called within :func:`house_style`: text made elsewhere may be parsed as mathematics.
+    """
+    assert not mpl.rcParams["text.parse_math"], "figures are drawn within house_style()"
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
