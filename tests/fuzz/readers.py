@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import json
+import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ase.io
@@ -14,14 +19,14 @@ from ase import Atoms
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from mutation import VALUES, WORDS, as_text, damaged_bytes, damaged_json, damaged_text
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
+from small_adopted import potential
 
-from egnn_prune import data
+from egnn_prune import data, save
 from egnn_prune.ase.predict_file import predict_structures
 from egnn_prune.cli import hydra_app
 from egnn_prune.cli.config_file import overrides_of
 from egnn_prune.configs.settings import Settings, described
-from egnn_prune.deployment.checkpoint import read_header
 from egnn_prune.deployment.model_header import CHECKSUM
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.report.common.files import load_metrics, load_predictions
@@ -38,12 +43,12 @@ class Reader:
     Attributes:
         inputs: what it is given.
         read: reads one; the folder is for its files.
-        cost: milliseconds of one input, which say how many a short test can have.
+        short: inputs of the short form.
     """
 
     inputs: SearchStrategy[Any]
     read: Callable[[Any, Path], object]
-    short: int = 100
+    short: int = 60
 
 
 def structures() -> list[Atoms]:
@@ -102,9 +107,7 @@ def archive(compressed: bool = False, **changed: Any) -> bytes:
         "split": np.array([0, 0, 1, 2]),
         "forces": np.zeros((12, 3)),
     } | changed
-    buffer = io.BytesIO()
-    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
-    return buffer.getvalue()
+    return zipped(arrays, compressed)
 
 
 ODD_ARRAYS = (
@@ -135,13 +138,23 @@ def archives() -> SearchStrategy[bytes]:
     return damaged_bytes(archive()) | damaged_bytes(archive(True)) | odd.map(lambda c: archive(**c))
 
 
-def model_files() -> SearchStrategy[bytes]:
+def adopted() -> bytes:
+    """Somebody else's potential in a file of ours."""
+    with TemporaryDirectory() as folder:
+        save(potential(), path := Path(folder) / "a.safetensors", target="energy", unit="eV")
+        return path.read_bytes()
+
+
+def model_files() -> SearchStrategy[Any]:
     """Damaged bytes; and headers that say something else, as of a version without checksums."""
-    headers = []
-    for path in (MODEL, *sorted(GALLERY.glob("v0.1/*.safetensors"))):
-        header = {k: v for k, v in read_header(path).items() if k != CHECKSUM} | {"format": 1}
-        headers.append(st.tuples(st.just(path), damaged_json(header)))
-    return st.one_of(damaged_bytes(MODEL.read_bytes()), *headers)
+    found = [damaged_bytes(MODEL.read_bytes())]
+    bases = [path.read_bytes() for path in (MODEL, *sorted(GALLERY.glob("v0.1/*.safetensors")))]
+    for base in (*bases, adopted()):
+        stored = json.loads(base[8 : 8 + int.from_bytes(base[:8], "little")])
+        header = json.loads(stored["__metadata__"]["egnn_prune"])
+        header = {k: v for k, v in header.items() if k != CHECKSUM} | {"format": 1}
+        found.append(st.tuples(st.just(base), damaged_json(header)))
+    return st.one_of(found)
 
 
 def read_model(content: Any, folder: Path) -> None:
@@ -149,12 +162,43 @@ def read_model(content: Any, folder: Path) -> None:
     path = folder / "m.safetensors"
     if isinstance(content, tuple):
         text = as_text(content[1]).decode("utf-8", "replace")
-        save_file(load_file(content[0]), path, metadata={"egnn_prune": text})
+        save_file(load(content[0]), path, metadata={"egnn_prune": text})
     else:
         path.write_bytes(content)
     model = TrainedModel.load(path, device="cpu")
     good = put(BOX.encode(), folder, "good.xyz")
     predict_structures(model, good, skip_bad=True)
+
+
+def packed() -> SearchStrategy[tuple[str, bytes]]:
+    """Structures in damaged archives."""
+    whole = XYZ.encode()
+    return st.one_of(
+        st.tuples(st.just("a.xyz.gz"), damaged_bytes(gzip.compress(whole, mtime=0))),
+        st.tuples(st.just("a.xyz.bz2"), damaged_bytes(bz2.compress(whole))),
+        st.tuples(st.just("a.xyz.xz"), damaged_bytes(lzma.compress(whole))),
+    )
+
+
+def trajectories() -> SearchStrategy[bytes]:
+    """Damaged files of (r)MD17."""
+    arrays = {
+        "nuclear_charges": np.array([8, 1, 1]),
+        "coords": np.stack([a.positions for a in structures()] * 3),
+        "energies": np.arange(12.0),
+        "forces": np.zeros((12, 3, 3)),
+    }
+    odd = st.dictionaries(
+        st.sampled_from(sorted(arrays)), st.sampled_from(ODD_ARRAYS), min_size=1, max_size=2
+    )
+    return damaged_bytes(zipped(arrays)) | odd.map(lambda changed: zipped(arrays | changed))
+
+
+def zipped(arrays: dict[str, Any], compressed: bool = False) -> bytes:
+    """An ``.npz``."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
+    return buffer.getvalue()
 
 
 OTHERS = {
@@ -251,6 +295,8 @@ READERS = {
     "model": Reader(model_files(), read_model),
     "predict": Reader(xyz(), lambda c, f: predict(put(c, f, "a.xyz"))),
     "formats": Reader(other_formats(), lambda c, f: predict(put(c[1], f, c[0]))),
+    "packed": Reader(packed(), lambda c, f: predict(put(c[1], f, c[0]))),
+    "rmd17": Reader(trajectories(), lambda c, f: data.load("rmd17", put(c, f, "rmd17_a.npz"))),
     "arrays": Reader(archives(), lambda c, f: load_predictions(put(c, f, "predictions.npz"))),
     "run": Reader(run_folders(), read_run),
     "settings": Reader(overrides(), read_overrides, 20),
