@@ -25,7 +25,7 @@ RUNNING = {
         "dill.load",
     ),
 }
-#: MACE's own files are pickles; they are read after ``trust_pickle=True`` only.
+#: MACE's own files are pickles, read only when their user names one; the manual warns of it.
 TRUSTED = {"adapters/mace.py"}
 
 

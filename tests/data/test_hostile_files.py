@@ -375,6 +375,7 @@ def test_claims_in_trajectories(pack):
 
 def test_arrays_that_nobody_asked_for(pack):
     odd = {"when": np.array(["2020-01-01"], dtype="M8[D]"), "../../../tmp/x": np.zeros(3)}
+    odd["pickled"] = np.array([{}], dtype=object)  # stays as it is
     assert len(data.load("npz", pack(**odd)).graphs) == 6
 
 

@@ -34,7 +34,6 @@ def settings(method: str = "rigidity", members: int = 5, **model: Any) -> Settin
         {"radial": 10**11},
         {"network": "irreps", "copies": 10**6},
         {"method": "shallow", "members": 10**12},
-        {"method": "deep", "members": 10**9},
     ],
     ids=str,
 )
