@@ -124,9 +124,9 @@ def damaged_json(draw: st.DrawFn, whole: Any) -> Any:
         elif how == "name" and isinstance(node, dict):
             node[draw(st.sampled_from(("", "x", "class", "scale")))] = node.pop(last)
         elif node == [whole]:
-            whole = draw(st.sampled_from(VALUES))
+            whole = copy.deepcopy(draw(st.sampled_from(VALUES)))
         else:
-            node[last] = draw(st.sampled_from(VALUES))
+            node[last] = copy.deepcopy(draw(st.sampled_from(VALUES)))  # it may be changed next
     return whole
 
 
