@@ -32,7 +32,7 @@ METHODS = (
 COUNT: dict[str, float] = {"low": 1}
 SHARE: dict[str, float] = {"low": 0, "high": 1}
 #: Beyond these a number is a slip of the finger: a day of computing where a minute is meant.
-MOST_LAYERS, MOST_MEMBERS, MOST_SAMPLES = 200, 1_000, 10_000
+MOST_LAYERS, MOST_MEMBERS, MOST_SAMPLES = 200, 1_000, 1_000
 SPARSITY: dict[str, float] = {"low": 0, "below": 1}
 POSITIVE: dict[str, float] = {"above": 0}
 SEED: dict[str, float] = {

@@ -26,7 +26,7 @@ MOST_TENSORS = 100_000
 #: Levels of the JSON. Ours has fifteen: members of a committee, layers, widths and their lists.
 DEEPEST = 64
 #: MC-dropout samples that a file may ask of every prediction, and members of one read-out.
-MOST_SAMPLES = 10_000
+MOST_SAMPLES = 1_000
 #: Numbers that building a model may ask for: some for its constants, and these for every weight.
 ALLOWANCE, NUMBERS_PER_WEIGHT = 50_000_000, 16
 

@@ -104,7 +104,9 @@ class TrainedModel:
                 _refuse_dense(which, f"the file {path}")
             estimator, metadata = read_estimator(path)
             domain = metadata.get("training_domain")
-            validation = metadata.get("validation_epistemic_std")
+            validation = metadata.get("validation_epistemic_std") or metadata.get(
+                "validation_doubt"
+            )
             stated = str(metadata.get("unit") or "")
             found = cls(
                 estimator.to(choose_device(device or "auto")).requires_grad_(False),

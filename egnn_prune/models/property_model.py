@@ -105,6 +105,10 @@ class TargetScale:
         return counts @ weights + self.shift
 
 
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, bool) or not isinstance(value, int | float)
+
+
 def _check_atoms(batch: Batch | Data) -> None:
     """Refuse atoms that are none: a mask for their numbers, a plane for their space."""
     if batch.z.dtype == torch.bool or batch.z.is_floating_point():
@@ -381,8 +385,15 @@ class PropertyModel(Predictor):
 
     @classmethod
     def from_config(cls, spec: dict) -> PropertyModel:
-        """Build the model that :meth:`config` described (weights not loaded)."""
-        scale = {**spec["scale"], "per_element": tuple(spec["scale"]["per_element"])}
+        """Build the model that :meth:`config` described (weights not loaded).
+
+        Raises:
+            ValueError: the energies of elements are not one number each.
+        """
+        energies = tuple(spec["scale"]["per_element"])
+        if len(energies) not in (0, len(spec["elements"])) or any(map(_is_no_number, energies)):
+            raise ValueError("the scale needs one energy per element, or none")
+        scale = {**spec["scale"], "per_element": energies}
         return cls(
             # files of version 0.1 do not say: there was one kind
             TRUNKS[spec.get("trunk_class", "EGNN")].from_config(spec["trunk"]),

@@ -154,6 +154,8 @@ def test_absurdly_many_members(make_property_model, tmp_path):
         (("architecture", "scale", "scale"), "x"),
         (("architecture", "scale", "scale"), 0.0),
         (("architecture", "scale", "per_element"), float("inf")),
+        (("architecture", "scale", "per_element"), [[]]),
+        (("architecture", "scale", "per_element"), [0.5]),
         (("architecture", "trunk", "widths", 0, "velocity"), -1),
         (("architecture", "head", "dropout"), 2.5),
         (("estimator", "settings", "seed"), float("nan")),
@@ -183,7 +185,7 @@ def test_a_deeply_nested_header(saved):
 def test_absurdly_many_samples(saved):
     rewritten(saved, "estimator", "settings", "samples", value=10**8)
     said = refused(saved, load_estimator)
-    assert "estimator.settings.samples is 100,000,000, more than 10,000" in said
+    assert "estimator.settings.samples is 100,000,000, more than 1,000" in said
 
 
 def test_what_a_model_cannot_hold(saved, monkeypatch):
