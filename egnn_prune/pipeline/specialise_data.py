@@ -155,8 +155,7 @@ def write_dataset(path: Path, dataset: GraphDataset) -> None:
 
 def read_dataset(path: Path) -> GraphDataset:
     """What :func:`write_dataset` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = dict(archive)
+    arrays = files.read_arrays(path)
     nodes = {k: arrays[k] for k in PER_ATOM if k in arrays}
     graphs = {k: arrays[k] for k in PER_STRUCTURE if k in arrays}
     splits = {

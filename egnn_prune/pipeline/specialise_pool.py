@@ -230,8 +230,7 @@ def write_labels(path: Path, graphs: Sequence[Data]) -> None:
 
 def read_labels(path: Path, graphs: Sequence[Data]) -> list[Data]:
     """Structures with the labels that :func:`write_labels` kept."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: torch.from_numpy(value) for name, value in archive.items()}
+    arrays = {name: torch.from_numpy(value) for name, value in files.read_arrays(path).items()}
     sizes = [len(graph.pos) for graph in graphs]
     parts = {name: value.split(sizes if name == "forces" else 1) for name, value in arrays.items()}
     found = []

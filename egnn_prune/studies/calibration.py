@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from egnn_prune.report.studies.calibration_study import answer_table, study_plot
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import Results, Study
 from egnn_prune.studies.networks import network_job, train_networks
-from egnn_prune.system.files import write_arrays
+from egnn_prune.system.files import read_arrays, write_arrays
 from egnn_prune.uncertainty import (
     CALIBRATIONS,
     DeepEnsemble,
@@ -133,8 +132,7 @@ class Cell:
         """Of every split, members pooled; made where they are not kept already."""
         if not self.path.exists():
             self.predict(build())
-        with np.load(self.path, allow_pickle=False) as archive:
-            parts = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        parts = {name: torch.from_numpy(array) for name, array in read_arrays(self.path).items()}
         found = {}
         for split in SPLITS:
             if f"{split}_mean" in parts:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch_geometric.data import Data
@@ -102,9 +101,8 @@ def selected(job: Job) -> tuple[list[Data], list[float]]:
     """The graphs that the dense network of a job selects, and how often every graph is drawn."""
     job.train_dense()
     job.select_uncertain_graphs()
-    with np.load(job.folder.path / "stages/selection.npz", allow_pickle=False) as archive:
-        rows, weights = archive["selected"].tolist(), archive["weights"].tolist()
-    return [job.train[i] for i in rows], weights
+    rows, weights = job.chosen()
+    return [job.train[i] for i in rows], weights.tolist()
 
 
 def pruned_on(graphs: Sequence[Data], dense: nn.Module, job: Job, batch: int = BATCH) -> Prunable:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egnn_prune.errors import DataError
-from egnn_prune.system.files import atomic
+from egnn_prune.system.files import atomic, parsed_json, read_text
 
 Metrics = Mapping[str, Any]
 Predictions = Mapping[str, NDArray[Any]]
@@ -95,12 +93,12 @@ def load_metrics(path: Path) -> Metrics:
     """Reads and checks ``metrics.json``.
 
     Raises:
-        DataError: If the file is not JSON or fails `check_metrics`; the message names the file.
+        InputError: If the file is not JSON or fails `check_metrics`; the message names the file.
     """
+    text = read_text(path).replace(_OLD, CALIBRATED)
     try:
-        text = path.read_text(encoding="utf-8").replace(_OLD, CALIBRATED)
-        return check_metrics(json.loads(text))
-    except ValueError as error:  # also json.JSONDecodeError
+        return check_metrics(parsed_json(text, path))
+    except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
@@ -114,8 +112,7 @@ def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key.replace(_OLD, CALIBRATED): _plain(archive[key]) for key in archive}
-    except (ValueError, AttributeError, zipfile.BadZipFile) as error:
-        # np.load hands back a bare array (AttributeError) for an .npy file.
+    except Exception as error:  # zipfile, zlib and numpy raise some ten different ones
         raise DataError(f"{path}: not a readable .npz of plain numbers: {error}") from error
 
 
