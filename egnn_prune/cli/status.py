@@ -93,7 +93,7 @@ def existing(folder: Path) -> Path:
     """
     from egnn_prune.errors import InputError
 
-    folder = folder.expanduser()
+    folder = Path(os.path.expanduser(folder))  # Path's own raises where there is no such user
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise InputError(
             f"there is no folder {printable(folder, WIDEST)}; give the folder that holds your runs"
@@ -112,17 +112,23 @@ def span(seconds: float) -> str:
 
 
 def numbers(metrics: dict) -> str:
-    """What a finished run found, in a few words."""
-    models = metrics.get("models")
-    if not isinstance(models, dict):
-        return ""
-    unit = str((metrics.get("dataset") or {}).get("unit") or "")
+    """What a finished run found, in a few words; of any file, whoever wrote it."""
+    if isinstance(experiment := metrics.get("experiment"), str):
+        return printable(f"experiment {experiment}", WIDEST)
+    about, models = metrics.get("dataset"), metrics.get("models")
+    if metrics.get("kind") == "specialise":
+        what, key, unit = "force RMSE", "force_rmse_mev_per_angstrom", "meV/Angstrom"
+        names = ("teacher", "specialised")
+    else:
+        what, key, names = "test MAE", "test_mae", ("dense", "pruned")
+        unit = str(about.get("unit") or "") if isinstance(about, dict) else ""
     parts = []
-    for name in ("dense", "pruned"):
-        error = (models.get(name) or {}).get("test_mae")
+    for name in names if isinstance(models, dict) else ():
+        model = models.get(name)
+        error = model.get(key) if isinstance(model, dict) else None
         if isinstance(error, float):
             parts.append(f"{name} {error:.4g}")
-    return f"test MAE {', '.join(parts)} {unit}".rstrip() if parts else ""
+    return printable(f"{what} {', '.join(parts)} {unit}".rstrip(), WIDEST) if parts else ""
 
 
 main = Tool(parser, work)

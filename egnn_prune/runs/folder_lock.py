@@ -77,14 +77,16 @@ def refuse_strange(folder: Path) -> None:
     """Refuse what cannot be the name of a folder.
 
     Raises:
-        ConfigError: the name holds a zero byte, or bytes that are no text.
+        ConfigError: the name holds a zero byte, bytes that are no text, or an unknown user.
         InputError: the name is too long, or its folder cannot be looked into.
     """
     name = str(folder)
     if "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
         raise ConfigError(f"out={name!r} is no valid text (UTF-8); choose another")
     try:
-        folder.exists()
+        folder.expanduser().exists()
+    except RuntimeError:
+        raise ConfigError(f"out={name} is below the home of nobody; choose another") from None
     except OSError as error:
         shown = name if len(name) < 200 else f"{name[:100]}..."
         raise InputError(f"cannot use out={shown}: {error.strerror}; choose another") from None

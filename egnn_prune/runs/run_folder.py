@@ -91,8 +91,8 @@ class RunFolder:
             if not os.path.isdir(other):  # Path.is_dir raises where a name is too long
                 raise ConfigError(f"reuse names {other}, but there is no such folder")
         if settings.out:
+            refuse_strange(Path(settings.out))
             self.path = Path(settings.out).expanduser()
-            refuse_strange(self.path)
             self._check_place()
             self._begin()
         else:

@@ -82,10 +82,10 @@ def runs_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def studies_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Folders of studies, sweeps and comparisons: held by one now, or with the table of one."""
+    """Folders of studies, sweeps and comparisons: held, with their seeds or with their table."""
     if os.path.isfile(folder / "stages" / "run.json"):
         return
-    if os.path.isfile(folder / NAME) and (is_held(folder) or _tables(folder)):
+    if os.path.isfile(folder / NAME) and (is_held(folder) or _tables(folder) or _seeds(folder)):
         yield folder
     if depth:
         for child in _folders_in(folder):
@@ -104,11 +104,16 @@ def _tables(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.glob("*.csv")) if os.path.isfile(p.with_suffix(".txt"))]
 
 
+def _seeds(folder: Path) -> list[Path]:
+    """What the seeds of a study have: folders, and files of rows."""
+    return [p for p in folder.glob("*seed*") if re.match(r"(.*-)?seed_?\d", p.name)]
+
+
 def study_of(folder: Path) -> RunStatus:
     """What a study is doing; its runs are listed by themselves."""
     tables = _tables(folder)
     changed = max((_mtime(p) for p in (*tables, folder / NAME)), default=0.0)
-    state = "working" if is_held(folder) else "finished"
+    state = "working" if is_held(folder) else "finished" if tables else "stopped"
     return RunStatus(folder, state, 0, " ".join(t.stem for t in tables) or "study", changed=changed)
 
 
@@ -127,7 +132,7 @@ def status_of(run: Path, held: bool | None = None) -> RunStatus:
         try:
             known += "key" in read_marker(path)
         except InputError as error:
-            wrong = wrong or str(error)
+            wrong = wrong or str(error).removeprefix(f"{run}/")
     now, failed = _read(stages / NOW), _read(stages / FAILED)
     stage = str(now.get("stage") or failed.get("stage") or "")
     if not re.fullmatch(r"\w[\w.-]*", stage):  # part of a path, and a file may say anything
@@ -144,7 +149,7 @@ def status_of(run: Path, held: bool | None = None) -> RunStatus:
         try:
             metrics = read_json(run / "metrics.json")
         except InputError as error:
-            wrong = str(error)
+            wrong = str(error).removeprefix(f"{run}/")
     if wrong:
         return RunStatus(run, "damaged", known, stage, wrong, changed=changed)
     if finished:
