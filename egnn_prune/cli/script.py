@@ -69,5 +69,6 @@ def fail(message: str, traces: bool = False) -> NoReturn:
     """Print one sentence, after the stack trace where that is asked for, and exit with code 2."""
     if traces:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    shown = message.encode(errors="backslashreplace").decode()  # names of files may be no text
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(USER_ERROR)

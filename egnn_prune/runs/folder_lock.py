@@ -120,6 +120,7 @@ def _this_process() -> str:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a job's output folder while the block runs; a refused job leaves nothing behind."""
+    refuse_strange(folder)
     there = folder.exists()
     lock = lock_folder(folder)
     try:
