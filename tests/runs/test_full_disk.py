@@ -138,6 +138,12 @@ def test_full_at_every_write_of_a_main_job(tmp_path, monkeypatch, call):
     assert fails_everywhere(tmp_path, Disk(monkeypatch, call), job, without_times) > 30
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The numbers of a job that found room for everything."""
+    return without_times(run(tiny(tmp_path_factory.mktemp("undisturbed") / "run")))
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -151,8 +157,8 @@ run_script(lambda: run(tiny(Path(sys.argv[2]))))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most", [0, 30, 1000, 4000, 10_000, 30_000])
-def test_the_system_itself_refuses_to_write(tmp_path, most):
+@pytest.mark.parametrize("most", [0, 30, 1000, 10_000])
+def test_the_system_itself_refuses_to_write(tmp_path, undisturbed, most):
     tests, out = Path(__file__).parents[1], tmp_path / "run"
     env = {**os.environ, "EGNN_PRUNE_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-W", "ignore", "-c", LIMITED, tests, out, str(most)]
@@ -161,5 +167,4 @@ def test_the_system_itself_refuses_to_write(tmp_path, most):
     assert found.returncode == 2 and len(errors) == 1, found.stderr[-3000:]
     assert "Traceback" not in found.stderr
     assert [p for p in out.rglob("*") if p.name.endswith(UNFINISHED)] == []
-    expected = run(tiny(tmp_path / "alone"))
-    assert without_times(run(tiny(out))) == without_times(expected)
+    assert without_times(run(tiny(out))) == undisturbed
