@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import InputError
+from egnn_prune.pipeline.main_job import CHOSEN, Job
+from egnn_prune.pruning.stopwatch import Remembered
 from egnn_prune.runs import default_folder as default_folder_module
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.runs.stage_marker import read_marker, write_marker
 from egnn_prune.runs.status import status_of
-from egnn_prune.system.files import write_json
+from egnn_prune.system.files import write_arrays, write_json
 
 BAD = (b"", b"{", b'{"config_hash": ', b"[]", b"null", b'"key"', bytes(range(256)), b"[" * 99_999)
 
@@ -165,3 +169,34 @@ def test_what_a_first_fit_had_begun_goes_with_its_settings(tmp_path):
     del run, again
     begun(tmp_path / "run", seed=7)
     assert not place.parent.exists() and not (tmp_path / "run" / "stages" / "failed.json").exists()
+
+
+def test_a_damaged_selection_is_one_sentence(tmp_path):
+    job = SimpleNamespace(folder=SimpleNamespace(path=tmp_path), train=[0] * 5)
+    path, rows, weights = tmp_path / CHOSEN, np.array([4, 0]), np.ones(5)
+    write_arrays(path, selected=rows, weights=weights)
+    assert Job.chosen(job)[0] == [4, 0]
+    whole = path.read_bytes()
+    for content in (b"", whole[:-9], whole[:200], whole[90:], bytes(range(256))):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"selection\.npz is missing or damaged: ."):
+            Job.chosen(job)
+    wrong = (
+        {"selected": rows},
+        {"weights": weights},
+        {"selected": rows + 1, "weights": weights},
+        {"selected": -rows, "weights": weights},
+        {"selected": rows / 2, "weights": weights},
+        {"selected": rows, "weights": weights[1:]},
+    )
+    for arrays in wrong:
+        write_arrays(path, **arrays)
+        with pytest.raises(InputError, match="the same command selects the graphs again"):
+            Job.chosen(job)
+
+
+@pytest.mark.parametrize("content", [*BAD, b"{}", b'{"times_ms": 1}', b'{"times_ms": {"a": [1]}}'])
+def test_damaged_times_are_one_sentence(tmp_path, content):
+    (tmp_path / "latency.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"latency\.json is .*damaged"):
+        Remembered(dict, tmp_path / "latency.json")
