@@ -143,6 +143,7 @@ class Job(RunContext):
             rows is None
             or weights is None
             or rows.dtype.kind not in "iu"
+            or rows.ndim != 1
             or weights.shape != (len(self.train),)
             or not all(0 <= row < len(self.train) for row in rows.ravel())
         ):

@@ -63,7 +63,7 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another folder") from None
     temporary = Path(name)
-    handle = _claim(handle)
+    claimed = _claim(handle)
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
@@ -81,8 +81,8 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the disk may have become one that can only be read
             temporary.unlink(missing_ok=True)
-        if handle is not None:
-            os.close(handle)
+        if claimed is not None:
+            os.close(claimed)
 
 
 def _why_not_written(error: Exception) -> str | None:
