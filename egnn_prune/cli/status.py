@@ -121,7 +121,7 @@ def numbers(metrics: dict) -> str:
         names = ("teacher", "specialised")
     else:
         what, key, names = "test MAE", "test_mae", ("dense", "pruned")
-        unit = str((about if isinstance(about, dict) else {}).get("unit") or "")
+        unit = str(about["unit"]) if isinstance(about, dict) and "unit" in about else ""
     parts = []
     for name in names if isinstance(models, dict) else ():
         model = models.get(name)
