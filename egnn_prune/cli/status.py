@@ -123,8 +123,8 @@ def numbers(metrics: dict) -> str:
         what, key, names = "test MAE", "test_mae", ("dense", "pruned")
         unit = str(about["unit"]) if isinstance(about, dict) and "unit" in about else ""
     parts = []
-    for name in names if isinstance(models, dict) else ():
-        model = models.get(name)
+    for name in names:
+        model = models.get(name) if isinstance(models, dict) else None
         error = model.get(key) if isinstance(model, dict) else None
         if isinstance(error, float):
             parts.append(f"{name} {error:.4g}")
