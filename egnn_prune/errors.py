@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class InputError(ValueError):
     """Something that the user handed us cannot be used; the message says what and what to do.
@@ -41,3 +43,17 @@ def out_of_memory_sentence(error: BaseException) -> str | None:
         "the GPU's memory is full; make batches smaller (training.batch_size, --batch-size), the "
         "model narrower, close other programs that use the GPU, or use device=cpu"
     )
+
+
+def file_sentence(error: OSError) -> str | None:
+    """What to tell a user where the system refuses a file; ``None`` for other errors.
+
+    A name that is too long, a folder that may not be read, a disk that is full or went away.
+    """
+    if error.filename is not None and error.strerror:
+        name = str(error.filename)
+        shown = name if len(name) < 200 else f"{name[:100]}..."
+        return f"cannot use {shown}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        return f"a file could not be written or read: {error.strerror}; free some space"
+    return None

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from egnn_prune.cli.arguments import Parser, Tool
-from egnn_prune.cli.status import existing
+from egnn_prune.cli.status import existing, printable
 
 
 def parser() -> Parser:
@@ -34,20 +34,34 @@ def parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do it."""
+    from tqdm import tqdm
+
+    from egnn_prune.errors import InputError
     from egnn_prune.report.common.formatting import si
     from egnn_prune.runs.leftovers import leftovers
 
     folder = existing(arguments.folder)
-    found = list(leftovers(folder))
+    found = list(tqdm(leftovers(folder), unit=" found", delay=2, leave=False))
     if not found:
-        print(f"There is nothing to remove from {folder}.")
+        print(f"There is nothing to remove from {printable(folder)}.")
         return
+    freed, kept = 0, 0
     for leftover in found:
-        print(f"{leftover.path}: {leftover.why}, {si(leftover.bytes, 'B')}")
-        if arguments.yes:
+        print(f"{printable(leftover.path)}: {leftover.why}, {si(leftover.bytes, 'B')}")
+        if not arguments.yes:
+            freed += leftover.bytes
+            continue
+        try:
             leftover.remove()
-    total = si(sum(leftover.bytes for leftover in found), "B")
+        except InputError as error:
+            kept += 1
+            print(f"  kept: {printable(error)}")
+        else:
+            freed += leftover.bytes
+    total = si(freed, "B")
     print(f"Removed {total}." if arguments.yes else f"--yes removes these {total}.")
+    if kept:
+        raise InputError(f"{kept} of {len(found)} could not be removed; the reasons are above")
 
 
 main = Tool(parser, work)

@@ -10,6 +10,7 @@ and figures of a study are drawn again by the study's own command, which compute
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def work(arguments: argparse.Namespace) -> None:
     from egnn_prune.errors import InputError
     from egnn_prune.system.files import read_json
 
-    folder = arguments.folder.expanduser()
+    folder = Path(os.path.expanduser(arguments.folder))
     if not (folder / "metrics.json").is_file():
         raise InputError(
             f"{folder} holds no metrics.json; give the folder of a finished run (its out=DIR)"

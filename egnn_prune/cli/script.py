@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from egnn_prune.cli.streams import NORMAL, TRACES, streams
-from egnn_prune.errors import InputError, out_of_memory_sentence
+from egnn_prune.errors import InputError, file_sentence, out_of_memory_sentence
 from egnn_prune.system.lazy_imports import naming_extras
 
 #: Exit codes. 1 is left to commands whose answer is no: dynamics exploded, a benchmark too slow.
@@ -53,6 +53,11 @@ def one_sentence(level: int = NORMAL, resumable: bool = False) -> Iterator[None]
     except BrokenPipeError:  # as of `... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+    except OSError as error:
+        sentence = file_sentence(error)
+        if sentence is None:
+            raise
+        fail(sentence, traces=level >= TRACES)
     except RuntimeError as error:
         sentence = out_of_memory_sentence(error)
         if sentence is None:
@@ -64,5 +69,6 @@ def fail(message: str, traces: bool = False) -> NoReturn:
     """Print one sentence, after the stack trace where that is asked for, and exit with code 2."""
     if traces:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    shown = message.encode(errors="backslashreplace").decode()  # names of files may be no text
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(USER_ERROR)

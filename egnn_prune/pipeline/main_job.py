@@ -15,7 +15,7 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.data.dataset import split_hash
 from egnn_prune.deployment import checkpoint
-from egnn_prune.errors import DataError
+from egnn_prune.errors import DataError, InputError
 from egnn_prune.evaluation.force_uncertainty import force_bars
 from egnn_prune.evaluation.model_comparison import evaluate
 from egnn_prune.pipeline.check_settings import validate
@@ -24,6 +24,7 @@ from egnn_prune.pipeline.timed_pruning import check_latency, latency_left, stopw
 from egnn_prune.pruning import apply_masks, compact, keep_masks, ledger
 from egnn_prune.pruning.stopwatch import Remembered
 from egnn_prune.report import comparison_table, write_report
+from egnn_prune.report.common.files import load_metrics
 from egnn_prune.report.common.intervals import change_intervals
 from egnn_prune.report.run.tables import headline
 from egnn_prune.runs.run_folder import RunFolder
@@ -68,7 +69,7 @@ def run(settings: Settings) -> Path:
     folder = RunFolder(settings)
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")
-        print(comparison_table(files.read_json(folder.path / "metrics.json")))
+        print(comparison_table(load_metrics(folder.path / "metrics.json")))
         return folder.path
     job = Job(settings, folder, device)
     job.check_validation()
@@ -130,12 +131,33 @@ class Job(RunContext):
             "mean_epistemic_std_selected": float(sample_scores.uncertainty[chosen].mean()),
         }
 
+    def chosen(self) -> tuple[list[int], np.ndarray]:
+        """The rows of the selected training graphs, and how often every one is drawn.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.folder.path / CHOSEN
+        found = read_arrays(path, advice=MADE_AGAIN)
+        rows, weights = found.get("selected"), found.get("weights")
+        if (
+            rows is None
+            or weights is None
+            or rows.dtype.kind not in "iu"
+            or rows.ndim != 1
+            or weights.shape != (len(self.train),)
+            or not all(0 <= row < len(self.train) for row in rows.ravel())
+        ):
+            raise InputError(
+                f"{path} is damaged; delete it, and the same command selects the graphs again"
+            )
+        return rows.tolist(), weights
+
     @stage(3, "pruned", "Pruning and fine-tuning", PRUNED, PRUNED_FILE)
     def prune_and_finetune(self) -> Outputs:
         """Prune in rounds while fine-tuning on the selected graphs, then compact."""
         model = self.load(TRAINED)
-        arrays = read_arrays(self.folder.path / CHOSEN, ("selected", "weights"), MADE_AGAIN)
-        selected, weights = arrays["selected"].tolist(), arrays["weights"]
+        selected, weights = self.chosen()
         # a run that is continued in the middle of this sees the same times, and so the same masks
         measure = Remembered(stopwatch(self), self.folder.path / TIMES)
         rounds = PruningCallback(

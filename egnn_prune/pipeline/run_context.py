@@ -33,7 +33,6 @@ from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pruning import choose
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.selection import SampleScores, replay_weights, rounds, score_samples, select
-from egnn_prune.system.files import read_json
 from egnn_prune.training import (
     LOSSES,
     FitCheckpoint,
@@ -172,7 +171,7 @@ class RunContext:
 
     def outputs(self, stage: str) -> Outputs:
         """What a finished stage wrote down."""
-        return read_json(self.folder.path / "stages" / f"{stage}.json")
+        return self.folder.outputs(stage)
 
     def fit(
         self,

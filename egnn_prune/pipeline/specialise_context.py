@@ -20,7 +20,6 @@ from egnn_prune.pipeline import specialise_data as structures
 from egnn_prune.pipeline.run_context import Outputs, saved_fit, say
 from egnn_prune.pipeline.specialise_bars import epistemic_quantiles
 from egnn_prune.runs.run_folder import RunFolder
-from egnn_prune.system import files
 from egnn_prune.training import (
     FitResult,
     PotentialLosses,
@@ -88,8 +87,7 @@ class SpecialiseContext:
 
     def outputs(self, name: str) -> Outputs:
         """What a finished stage wrote down."""
-        found: Outputs = files.read_json(self.folder.path / "stages" / f"{name}.json")
-        return found
+        return self.folder.outputs(name)
 
     def say_what_it_is(self, dataset: GraphDataset) -> None:
         """Print what a labelled data set holds."""

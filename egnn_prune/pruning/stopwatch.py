@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from egnn_prune.channels import evaluating
+from egnn_prune.errors import InputError
 from egnn_prune.system.files import read_json, write_json
 from egnn_prune.system.timing import Clock, alternating_times
 
@@ -87,7 +88,10 @@ class Remembered:
 
     def __post_init__(self) -> None:
         if self.path.exists():
-            self.rows = read_json(self.path)["times_ms"]
+            rows = read_json(self.path).get("times_ms")
+            if not isinstance(rows, dict) or not all(map(_are_times, rows.values())):
+                raise InputError(f"{self.path} is damaged; delete it, and times are measured again")
+            self.rows = rows
 
     def __call__(self, models: Mapping[str, nn.Module]) -> Times:
         """Times in ms of every model."""
@@ -105,6 +109,14 @@ def model_shapes(model: nn.Module) -> list[Any]:
     """What a model's time depends on: its class and the shapes of its tensors, as plain JSON."""
     tensors = (*model.parameters(), *model.buffers())
     return [type(model).__name__, [list(t.shape) for t in tensors]]
+
+
+def _are_times(row: Any) -> bool:
+    """Whether this is what :class:`Remembered` keeps of some models."""
+    return isinstance(row, dict) and all(
+        isinstance(times, list) and times and all(isinstance(t, (int, float)) for t in times)
+        for times in row.values()
+    )
 
 
 def _shapes(models: Mapping[str, nn.Module]) -> str:

@@ -15,6 +15,8 @@ from egnn_prune.errors import ConfigError, InputError
 
 #: Stays in the folder when the lock is gone: two processes must never lock two files of one name.
 NAME = "run.lock"
+#: How long a lock is waited for: others may look at it, or take it to clean up.
+MOMENT_S = 0.5
 
 
 class FolderLock:
@@ -33,7 +35,7 @@ class FolderLock:
 _held: weakref.WeakValueDictionary[Path, FolderLock] = weakref.WeakValueDictionary()
 
 
-def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
+def lock_folder(folder: Path, wait_s: float = MOMENT_S) -> FolderLock:
     """Hold a folder, which is made where it is missing; the thread that holds it may ask again.
 
     Args:
@@ -45,11 +47,14 @@ def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
         InputError: the folder cannot be written to.
     """
     place = folder / NAME
+    refuse_strange(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = folder.resolve()
         if (mine := _own(key)) is not None:
             return mine
+        if place.is_symlink() or (place.exists() and not place.is_file()):
+            raise InputError(f"{place} is no ordinary file; delete it, or choose another out")
         holder = _holder(place)  # before the attempt: old versions of filelock empty the file
         lock = FileLock(place, timeout=wait_s, thread_local=False)
         lock.acquire()
@@ -58,7 +63,7 @@ def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
             f"{holder} is working in {folder}; wait until it has ended, or choose another out=DIR"
         ) from None
     except FileExistsError:
-        raise ConfigError(f"out={folder} is a file, not a folder; choose another") from None
+        raise ConfigError(f"out={folder} is {what_is_there(folder)}; choose another") from None
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror}; choose another out") from None
     if holder != _this_process():
@@ -66,6 +71,30 @@ def lock_folder(folder: Path, wait_s: float = 0.0) -> FolderLock:
             place.write_text(f"{os.getpid()}\n")
     _held[key] = found = FolderLock(lock)
     return found
+
+
+def refuse_strange(folder: Path) -> None:
+    """Refuse what cannot be the name of a folder.
+
+    Raises:
+        ConfigError: the name holds a zero byte, bytes that are no text, or an unknown user.
+        InputError: the name is too long, or its folder cannot be looked into.
+    """
+    name = str(folder)
+    if "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
+        raise ConfigError(f"out={name!r} is no valid text (UTF-8); choose another")
+    try:
+        folder.expanduser().exists()
+    except RuntimeError:
+        raise ConfigError(f"out={name} is below the home of nobody; choose another") from None
+    except OSError as error:
+        shown = name if len(name) < 200 else f"{name[:100]}..."
+        raise InputError(f"cannot use out={shown}: {error.strerror}; choose another") from None
+
+
+def what_is_there(folder: Path) -> str:
+    """What stands in the place of a folder, in words."""
+    return "a link to nowhere" if folder.is_symlink() else "a file, not a folder"
 
 
 def _own(key: Path) -> FolderLock | None:
@@ -78,7 +107,8 @@ def _own(key: Path) -> FolderLock | None:
 
 def _holder(place: Path) -> str:
     with suppress(OSError, ValueError):
-        number = int(place.read_text())
+        with place.open(encoding="ascii") as file:
+            number = int(file.read(20))
         return _this_process() if number == os.getpid() else f"process {number}"
     return "another process"
 
@@ -90,6 +120,7 @@ def _this_process() -> str:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a job's output folder while the block runs; a refused job leaves nothing behind."""
+    refuse_strange(folder)
     there = folder.exists()
     lock = lock_folder(folder)
     try:

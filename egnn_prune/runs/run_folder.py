@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import re
@@ -13,8 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +18,16 @@ from omegaconf import OmegaConf
 
 from egnn_prune.data.inputs import graph_inputs
 from egnn_prune.errors import ConfigError, InputError
-from egnn_prune.runs.folder_lock import NAME, lock_folder
-from egnn_prune.system.files import atomic, read_json, remove_unfinished, write_json
+from egnn_prune.runs.default_folder import default_folder
+from egnn_prune.runs.folder_lock import NAME, lock_folder, refuse_strange, what_is_there
+from egnn_prune.runs.stage_marker import digest, read_marker, write_marker
+from egnn_prune.system.files import (
+    atomic,
+    is_half_written,
+    read_json,
+    remove_unfinished,
+    write_json,
+)
 
 #: Settings that say where and how the job runs, not what it computes.
 NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "trainer")
@@ -43,12 +47,6 @@ class Described(Protocol):
     name: str
     out: str | None
     data: Any
-
-
-def digest(content: Any) -> str:
-    """Twelve hexadecimal digits that name a piece of configuration."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def slug(label: str) -> str:
@@ -90,15 +88,16 @@ class RunFolder:
         self._working: list[tuple[str, Counter[str]]] = []
         self.reuse = [Path(other) for other in getattr(settings, "reuse", [])]
         for other in self.reuse:
-            if not other.is_dir():
+            if not os.path.isdir(other):  # Path.is_dir raises where a name is too long
                 raise ConfigError(f"reuse names {other}, but there is no such folder")
         if settings.out:
+            refuse_strange(Path(settings.out))
             self.path = Path(settings.out).expanduser()
             self._check_place()
             self._begin()
         else:
             held = lock_folder(DEFAULT, wait_s=60)  # one at a time looks for a folder and takes it
-            self.path = self._default_path()
+            self.path = default_folder(DEFAULT, settings.name, self.hash)
             self._begin()
             del held
 
@@ -116,9 +115,17 @@ class RunFolder:
                 raise self._another_run()
             if found == self.hash:
                 return
+            self._forget()
         write_json(run, {"config_hash": self.hash})
         with atomic(config) as temporary:  # last: where it stands, the folder is complete
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.settings)))
+            text = OmegaConf.to_yaml(OmegaConf.structured(self.settings))
+            temporary.write_text(text, encoding="utf-8")
+
+    def _forget(self) -> None:
+        """Delete what another run without results had begun."""
+        shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
+        for name in (NOW, FAILED):
+            _delete(self.path / "stages" / name)
 
     def _hold(self) -> None:
         """Make sure, before anything is written, that the folder is locked and is this run's."""
@@ -137,7 +144,14 @@ class RunFolder:
         """Refuse what cannot be the folder of a run."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out={self.path} is a file, not a folder; choose another")
-        names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        if self.path.is_symlink() and not self.path.exists():
+            raise ConfigError(f"out={self.path} is {what_is_there(self.path)}; choose another")
+        try:
+            names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        except OSError as error:
+            raise InputError(
+                f"cannot read out={self.path}: {error.strerror}; choose another"
+            ) from None
         begun = "config.yaml" in names or names <= {NAME, "stages"}
         if not begun and (NAME not in names or hasattr(self, "_lock")):
             raise ConfigError(
@@ -145,37 +159,44 @@ class RunFolder:
             )
 
     def _found_hash(self) -> Any:
-        found = read_json(self.path / "stages" / "run.json")
-        return found.get("config_hash") if isinstance(found, dict) else None
+        try:
+            return read_json(self.path / "stages" / "run.json").get("config_hash")
+        except InputError as wrong:
+            raise InputError(f"{wrong}; choose another out=DIR, or delete that folder") from None
 
     def _results(self) -> Iterator[Path]:
         """What a run has left, but for what says which run it is and curves of a started fit."""
         for path in self.path.rglob("*"):
             place = path.relative_to(self.path).as_posix()
-            own = place in ("config.yaml", NAME, *OWN) or place.startswith("curves/")
+            begun = place.startswith(("curves/", f"{UNFINISHED}/")) or is_half_written(path)
+            own = place in ("config.yaml", NAME, *OWN) or begun
             if path.is_file() and not own:
                 yield path
 
-    def _default_path(self) -> Path:
-        """The latest unfinished run of these settings, or a new folder named by the time."""
-        begun = DEFAULT.glob(f"*-{self.settings.name}/stages/run.json")
-        for config in sorted(begun, reverse=True):
-            unfinished = not (config.parent / "report.json").exists()
-            if unfinished and read_json(config).get("config_hash") == self.hash:
-                return config.parents[1]
-        date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        for number in count(1):
-            mark = f"_{number}" if number > 1 else ""
-            path = DEFAULT / f"{date}{mark}-{self.settings.name}"
-            with suppress(FileExistsError):
-                path.mkdir(parents=True)
-                return path
-        raise AssertionError("count never ends")
-
     @property
     def finished(self) -> bool:
-        """Whether the last stage is complete."""
-        return (self.path / "stages" / "report.json").exists()
+        """Whether the last stage is complete.
+
+        Raises:
+            InputError: what says so is damaged.
+        """
+        marker = self.path / "stages" / "report.json"
+        return marker.exists() and "key" in self._marker(marker)
+
+    def _marker(self, path: Path) -> dict[str, Any]:
+        """What a finished stage of this run wrote down."""
+        try:
+            return read_marker(path)
+        except InputError as wrong:
+            raise InputError(f"{wrong}; delete it, and that stage is run again") from None
+
+    def outputs(self, name: str) -> dict[str, Any]:
+        """What a finished stage wrote down.
+
+        Raises:
+            InputError: the stage is not finished, or what it wrote down is damaged.
+        """
+        return self._marker(self.path / "stages" / f"{name}.json")
 
     def stage(
         self,
@@ -202,8 +223,8 @@ class RunFolder:
         key = digest({s: self.content[s] for s in everything if s in self.content})
         marker = self.path / "stages" / f"{name}.json"
         if marker.exists() and all((self.path / file).exists() for file in files):
-            found = read_json(marker)
-            if not isinstance(found, dict) or found.get("key") != key:
+            found = self._marker(marker)
+            if found.get("key") != key:
                 raise ConfigError(
                     f"stage {name} in {self.path} was run with other settings or other data; "
                     "choose another out=DIR, or delete that folder"
@@ -212,32 +233,48 @@ class RunFolder:
         self._hold()
         for other in self.reuse:
             theirs = other / "stages" / f"{name}.json"
-            if theirs.exists() and read_json(theirs).get("key") == key:
+            if theirs.exists() and self._theirs(theirs).get("key") == key:
                 self._copy(other, (*files, f"stages/{name}.json"))
-                return read_json(marker)
+                return self._marker(marker)
         start = time.perf_counter()
         outputs = self._worked(name, work)
         self._hold()
         outputs = {"key": key, "seconds": time.perf_counter() - start, **outputs}
-        write_json(marker, outputs)
-        (self.path / "stages" / NOW).unlink(missing_ok=True)
+        write_marker(marker, outputs)
+        self._say_now()
         shutil.rmtree(self.path / UNFINISHED / name, ignore_errors=True)
         with suppress(OSError):  # another stage is not done
             (self.path / UNFINISHED).rmdir()
         return outputs
 
+    def _theirs(self, marker: Path) -> dict[str, Any]:
+        try:
+            return read_marker(marker)
+        except InputError as wrong:
+            raise InputError(f"{wrong}; leave that folder out of reuse") from None
+
+    def _say_now(self) -> None:
+        """Write down which stage is being worked on, for who looks from outside."""
+        now = self.path / "stages" / NOW
+        if self._working:
+            about = {"process": os.getpid(), "host": platform.node()}
+            write_json(now, {"stage": self._working[-1][0], **about})
+        else:
+            _delete(now)
+
     def _worked(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the work returns; the folder says what is being done, and how it failed."""
-        now, failed = (self.path / "stages" / place for place in (NOW, FAILED))
-        failed.unlink(missing_ok=True)
-        write_json(now, {"stage": name, "process": os.getpid(), "host": platform.node()})
+        failed = self.path / "stages" / FAILED
+        _delete(failed)
         self._working.append((name, Counter()))
         try:
+            self._say_now()
             return work()
         except Exception as error:
-            with suppress(InputError):  # the disk may be full
-                first = (str(error).splitlines() or [type(error).__name__])[0]
-                write_json(failed, {"stage": name, "error": first})
+            if not failed.exists():  # a stage within this one may have said it
+                with suppress(InputError):  # the disk may be full
+                    first = (str(error).splitlines() or [type(error).__name__])[0]
+                    write_json(failed, {"stage": name, "error": first})
             raise
         finally:
             self._working.pop()
@@ -263,3 +300,15 @@ class RunFolder:
                 raise InputError(f"{other} lacks {name}; leave it out of reuse")
             with atomic(self.path / name) as temporary:
                 shutil.copyfile(other / name, temporary)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file that may be missing.
+
+    Raises:
+        InputError: the system keeps it.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot delete {path}: {error.strerror}; choose another out") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from egnn_prune.errors import InputError
 from egnn_prune.runs.folder_lock import NAME
 from egnn_prune.runs.run_folder import FAILED, NOW, UNFINISHED
-from egnn_prune.system.files import read_json
+from egnn_prune.runs.stage_marker import read_marker
+from egnn_prune.system.files import is_locked, read_json
 
 #: Folders below the one that is looked through: of a study, of its seed, of its arm.
 DEPTH = 4
@@ -74,71 +74,124 @@ class RunStatus:
 
 def runs_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Folders of runs in a folder, itself included, by name; links are not followed."""
-    if (folder / "stages" / "run.json").is_file():
+    if os.path.isfile(folder / "stages" / "run.json"):  # Path's own raises where it may not look
         yield folder
+    elif depth:
+        for child in _folders_in(folder):
+            yield from runs_below(child, depth - 1)
+
+
+def studies_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Folders of studies, sweeps and comparisons: held, with their seeds or with their table."""
+    if os.path.isfile(folder / "stages" / "run.json"):
         return
+    if os.path.isfile(folder / NAME) and (is_held(folder) or _tables(folder) or _seeds(folder)):
+        yield folder
     if depth:
-        with suppress(OSError):
-            for child in sorted(folder.iterdir()):
-                if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-                    yield from runs_below(child, depth - 1)
+        for child in _folders_in(folder):
+            yield from studies_below(child, depth - 1)
 
 
-def status_of(run: Path) -> RunStatus:
-    """What a run is doing. Nothing that is damaged there stops the look at it."""
+def _folders_in(folder: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        return [folder / name for name in sorted(names) if not name.startswith(".")]
+    return []
+
+
+def _tables(folder: Path) -> list[Path]:
+    """What a finished study leaves: a table and the same in words."""
+    return [p for p in sorted(folder.glob("*.csv")) if os.path.isfile(p.with_suffix(".txt"))]
+
+
+def _seeds(folder: Path) -> list[Path]:
+    """What the seeds of a study have: folders, and files of rows."""
+    return [p for p in folder.glob("*seed*") if re.match(r"(.*-)?seed_?\d", p.name)]
+
+
+def study_of(folder: Path) -> RunStatus:
+    """What a study is doing; its runs are listed by themselves."""
+    tables = _tables(folder)
+    changed = max((_mtime(p) for p in (*tables, folder / NAME)), default=0.0)
+    state = "working" if is_held(folder) else "finished" if tables else "stopped"
+    return RunStatus(folder, state, 0, " ".join(t.stem for t in tables) or "study", changed=changed)
+
+
+def status_of(run: Path, held: bool | None = None) -> RunStatus:
+    """What a run is doing. Nothing that is damaged there stops the look at it.
+
+    Args:
+        run: its folder.
+        held: whether a process works in it; found out, unless given.
+    """
+    held = is_held(run) if held is None else held
     stages = run / "stages"
-    done = [path for path in stages.glob("*.json") if "key" in _read(path)]
-    changed = max((p.stat().st_mtime for p in (*done, stages / "run.json")), default=0.0)
+    markers = [p for p in sorted(stages.glob("*.json")) if p.name not in (NOW, FAILED)]
+    known, wrong = 0, ""
+    for path in markers:
+        try:
+            known += "key" in read_marker(path)
+        except InputError as error:
+            wrong = wrong or str(error).removeprefix(f"{run}/")
     now, failed = _read(stages / NOW), _read(stages / FAILED)
     stage = str(now.get("stage") or failed.get("stage") or "")
-    if (stages / "report.json").is_file():
-        try:
-            metrics = read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
-        except InputError as wrong:
-            return RunStatus(run, "damaged", len(done), error=str(wrong), changed=changed)
-        found = metrics if isinstance(metrics, dict) else {}
-        return RunStatus(run, "finished", len(done), changed=changed, metrics=found)
+    if not re.fullmatch(r"\w[\w.-]*", stage):  # part of a path, and a file may say anything
+        stage = ""
+    saved = sorted((run / UNFINISHED).rglob("*.*"), key=_mtime)
+    own = (*markers, stages / NOW, stages / FAILED, *saved[-1:])
+    changed = max((_mtime(path) for path in own), default=0.0)
     progress = _progress(run / UNFINISHED / stage) if stage else None
-    state, error = "stopped", ""
-    if is_held(run):
-        state = "working"
-    elif failed:
-        state, error = "failed", str(failed.get("error", ""))
-    return RunStatus(run, state, len(done), stage, error, progress, changed)
+    finished = os.path.isfile(stages / "report.json")
+    if held and (now or not finished):
+        return RunStatus(run, "working", known, stage, progress=progress, changed=changed)
+    metrics: dict[str, Any] = {}
+    if finished and not wrong and os.path.lexists(run / "metrics.json"):
+        try:
+            metrics = read_json(run / "metrics.json")
+        except InputError as error:
+            wrong = str(error).removeprefix(f"{run}/")
+    if wrong:
+        return RunStatus(run, "damaged", known, stage, wrong, changed=changed)
+    if finished:
+        return RunStatus(run, "finished", known, changed=changed, metrics=metrics)
+    if failed:
+        said = (str(failed.get("error", "")).splitlines() or [""])[0]
+        return RunStatus(run, "failed", known, stage, said, progress, changed)
+    return RunStatus(run, "stopped", known, stage, "", progress, changed)
 
 
 def is_held(run: Path) -> bool:
-    """Whether a process works in the folder now."""
-    place = run / NAME
-    if not place.exists() or not os.access(place, os.W_OK):
-        return False
-    lock = FileLock(place, timeout=0)
+    """Whether a process works in the folder now; also where that cannot be found out."""
     try:
-        lock.acquire()
-    except (Timeout, OSError):
-        return True
-    lock.release()
-    return False
+        return is_locked(run / NAME)
+    except FileNotFoundError:
+        return False
 
 
 def _progress(folder: Path) -> Progress | None:
     """Of the fit that was saved last."""
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    files = sorted(folder.glob("*.json"), key=_mtime)
     found = _read(files[-1]) if files else {}
     try:
-        return Progress(
-            int(found["step"]),
-            int(found["steps"]),
-            float(found["seconds"]),
-            time.time() - files[-1].stat().st_mtime,
-        )
-    except (KeyError, TypeError, ValueError, OSError, IndexError):
+        step, steps, seconds = int(found["step"]), int(found["steps"]), float(found["seconds"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    if not (0 <= step <= steps and 0 <= seconds < math.inf):
+        return None
+    # a clock that was set back makes files of the future
+    return Progress(step, steps, seconds, max(0.0, time.time() - _mtime(files[-1])))
+
+
+def _mtime(path: Path) -> float:
+    """When a file was written, in seconds since 1970; 0 where it is gone by now."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read(path: Path) -> dict[str, Any]:
     """What a small file of a run says; nothing where it is missing or damaged."""
     with suppress(InputError):
-        found = read_json(path)
-        return found if isinstance(found, dict) else {}
+        return read_json(path)
     return {}

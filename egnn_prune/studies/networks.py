@@ -23,7 +23,6 @@ from egnn_prune.evaluation.predict import point_predictions, targets
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import open_job, seed_settings, study_folder
-from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.system.files import read_json, write_json
 
 #: The dense network that a job trained.
@@ -102,10 +101,8 @@ def selected(job: Job) -> tuple[list[Data], list[float]]:
     """The graphs that the dense network of a job selects, and how often every graph is drawn."""
     job.train_dense()
     job.select_uncertain_graphs()
-    path = job.folder.path / "stages/selection.npz"
-    arrays = read_arrays(path, ("selected", "weights"), MADE_AGAIN)
-    rows, weights = arrays["selected"].tolist(), arrays["weights"].tolist()
-    return [job.train[i] for i in rows], weights
+    rows, weights = job.chosen()
+    return [job.train[i] for i in rows], weights.tolist()
 
 
 def pruned_on(graphs: Sequence[Data], dense: nn.Module, job: Job, batch: int = BATCH) -> Prunable:

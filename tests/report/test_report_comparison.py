@@ -48,6 +48,18 @@ def test_csv_round_trip(comparison: Rows, tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["rows.csv"]
 
 
+def test_formulas_are_text_and_numbers_stay_numbers(tmp_path: Path) -> None:
+    numbers = ["-0.5", "+3", "-1e-3", "-.5", "12"]
+    formulas = ["=1+1", "-1+1", "+cmd|'/C calc'!A0", "@SUM(A1)", "\t=1", "-", "-1_0", "-inf"]
+    rows = [{"=name": text, "value": -0.5} for text in (*numbers, *formulas)]
+    path = write_rows(rows, tmp_path / "rows.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *read = csv.reader(file)
+    assert header == ["'=name", "value"]
+    assert [row[0] for row in read] == [*numbers, *(f"'{text}" for text in formulas)]
+    assert {row[1] for row in read} == {"-0.5"}
+
+
 def test_summary_table(comparison: Rows) -> None:
     lines = summary_table(comparison).splitlines()
     assert len(lines) == 2 + 1 + 9

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.runs.folder_lock import NAME, alone_in, lock_folder
 from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.runs.stage_marker import read_marker, write_marker
 from egnn_prune.system.files import UNFINISHED, atomic, read_json
 from egnn_prune.vision.data.inputs import fingerprint, image_inputs
 from egnn_prune.vision.settings import ImageDataSettings
@@ -204,7 +204,7 @@ def test_a_stage_of_other_settings_is_refused(tmp_path):
     run = RunFolder(settings(tmp_path / "run"))
     run.stage("dense", ("model",), (), lambda: {"number": 1})
     marker = run.path / "stages" / "dense.json"
-    marker.write_text(json.dumps({**read_json(marker), "key": "another"}))
+    write_marker(marker, {**read_marker(marker), "key": "another"})
     with pytest.raises(ConfigError, match=r"stage dense .* was run with other settings"):
         run.stage("dense", ("model",), (), lambda: {"number": 2})
 

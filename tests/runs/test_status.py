@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from egnn_prune.cli.main import main
+from egnn_prune.errors import InputError
 from egnn_prune.runs.leftovers import leftovers
 from egnn_prune.runs.run_folder import UNFINISHED, RunFolder
 from egnn_prune.runs.status import Progress, runs_below, status_of
@@ -152,12 +156,10 @@ def test_what_can_go(begin, tmp_path):
 def test_a_process_that_works_is_seen(begin, tmp_path):
     path = begin("a").path
     assert status_of(path).state == "stopped"
-    code = "import sys, time; from pathlib import Path; from egnn_prune.runs.folder_lock import *\n"
-    code += "held = lock_folder(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"1\n"
-        assert status_of(path).state == "working"
-        other.kill()
+    other = another_process(path)
+    assert status_of(path).state == "working"
+    other.kill()
+    other.wait()
     for _ in range(50):
         if status_of(path).state == "stopped":
             break
@@ -178,3 +180,173 @@ def test_the_commands(begin, tmp_path, call_command):
     assert call_command("clean", tmp_path)[1] == f"There is nothing to remove from {tmp_path}.\n"
     code, _, err = call_command("status", tmp_path / "nowhere")
     assert code == 2 and "there is no folder" in err and len(err.strip().splitlines()) == 1
+
+
+def test_clean_keeps_what_is_not_safe_to_remove(begin, tmp_path):
+    held = another_process(begin("held").path)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data.txt").write_text("mine")
+    failed = begin("failed")
+    with pytest.raises(ValueError, match="no"):
+        failed.stage("dense", ("seed",), (), partial(refuse, "no"))
+    linked, named, finished = begin("linked"), begin("named"), begin("finished")
+    (linked.path / "stages" / "data").symlink_to(precious)
+    (named.path / "mine.unfinished").write_text("a result with a name of ours")
+    (named.path / ".folder.unfinished").mkdir()
+    finish(finished)
+    (finished.path / UNFINISHED).symlink_to(precious)
+    (tmp_path / "link").symlink_to(begin("empty").path)
+    del failed, linked, named, finished
+    try:
+        assert [item.path for item in leftovers(tmp_path)] == [tmp_path / "empty"]
+    finally:
+        held.kill()
+        held.wait()
+    for item in leftovers(tmp_path):
+        item.remove()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("failed", "finished", "link", "linked", "named", "precious")
+    ]
+    assert (precious / "data.txt").read_text() == "mine"
+
+
+def refuse(text):
+    raise ValueError(text)
+
+
+def another_process(folder):
+    """A process that holds a folder."""
+    code = "import sys, time; from pathlib import Path; from egnn_prune.runs.folder_lock import *\n"
+    code += "held = lock_folder(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"1\n"
+    other.stdout.close()
+    return other
+
+
+def test_clean_looks_again_while_nobody_else_can(begin, tmp_path, monkeypatch, call_command):
+    path, begun_path = begin("a").path, begin("b").path
+    first, second = leftovers(tmp_path)
+    other = another_process(path)
+    try:
+        with pytest.raises(InputError, match=f"process {other.pid} is working in"):
+            first.remove()
+    finally:
+        other.kill()
+        other.wait()
+    folder = begin("b")
+    folder.stage("dense", ("seed",), (), dict)  # meanwhile it became something
+    del folder
+    with pytest.raises(InputError, match="has changed meanwhile; look again"):
+        second.remove()
+    assert path.exists() and begun_path.exists()
+
+    def keep(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("egnn_prune.runs.leftovers._remove_held", keep)
+    code, out, err = call_command("clean", tmp_path, "--yes")
+    assert code == 2 and "kept: cannot delete" in out and "Removed 0 B." in out
+    assert err == "error: 1 of 1 could not be removed; the reasons are above\n"
+
+
+def test_whoever_looks_does_not_stop_whoever_begins(begin, tmp_path):
+    place = begin("a").path / "run.lock"
+    with place.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as is_held does for an instant
+        threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        assert begin("a").path == place.parent
+    place.chmod(0o444)
+    assert status_of(place.parent).state == "stopped"
+
+
+def test_a_finished_run_that_is_repaired_is_at_work(begin, tmp_path):
+    folder = begin("a")
+    finish(folder)
+    assert status_of(folder.path).state == "finished"  # held, but nothing is done
+    seen = []
+    folder.stage("dense", ("seed",), ("lost.txt",), lambda: seen.append(folder.path) or look(seen))
+    assert seen[1:] == ["working"] and status_of(folder.path).state == "finished"
+
+
+def look(seen):
+    seen.append(status_of(seen[0]).state)
+    return {}
+
+
+def test_a_stage_within_a_stage_leaves_the_outer_one_at_work(begin):
+    folder, seen = begin("a"), []
+
+    def outer(folder):
+        folder.stage("member", ("seed",), (), dict)
+        seen.append(status_of(folder.path).stage)
+        folder.stage("other", ("seed",), (), partial(refuse, "it rained"))
+
+    with pytest.raises(ValueError, match="it rained"):
+        folder.stage("outer", ("seed",), (), partial(outer, folder))
+    path = folder.path
+    del folder
+    found = status_of(path)
+    assert seen == ["outer"] and (found.stage, found.error) == ("other", "it rained")
+
+
+def test_the_last_change_is_that_of_what_is_saved(begin):
+    path = begin("a").path
+    saved = path / UNFINISHED / "dense" / "x.ckpt"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("state")
+    (path / "stages" / "now.json").write_text("{}")
+    os.utime(saved, (4e9, 4e9))
+    assert status_of(path).changed == 4e9
+    os.utime(path / "stages" / "now.json", (4.1e9, 4.1e9))
+    assert status_of(path).changed == 4.1e9
+
+
+@pytest.mark.parametrize("stage", ["../../x", "/etc", "..", 5, ["a"], "a\nb"])
+def test_a_stage_of_a_strange_name_is_not_looked_for(begin, stage):
+    path = begin("a").path
+    (path / "stages" / "now.json").write_text(json.dumps({"stage": stage}))
+    assert status_of(path).stage in ("", "5") and status_of(path).progress is None
+
+
+@pytest.mark.parametrize(
+    "numbers", ["1e999, 2, 3", "5, 2, 3", "-1, 2, 3", "1, 2, NaN", "1, 2, Infinity", "1, 2, -3"]
+)
+def test_progress_that_cannot_be(begin, numbers):
+    path = begin("a").path
+    place = path / UNFINISHED / "dense"
+    place.mkdir(parents=True)
+    (path / "stages" / "now.json").write_text('{"stage": "dense"}')
+    step, steps, seconds = numbers.split(", ")
+    (place / "x.json").write_text(f'{{"step": {step}, "steps": {steps}, "seconds": {seconds}}}')
+    assert status_of(path).progress is None
+
+
+def test_studies_and_other_jobs(begin, tmp_path, call_command):
+    study = tmp_path / "sweep"
+    begin("sweep/seed0")
+    (study / "run.lock").touch()
+    lines = call_command("status", tmp_path)[1].splitlines()
+    assert any(line.split()[:3] == ["sweep", "stopped", "study"] for line in lines)
+    (study / "sweep.csv").touch()
+    (study / "sweep.txt").touch()
+    lines = call_command("status", tmp_path)[1].splitlines()
+    assert any(line.split()[:3] == ["sweep", "finished", "sweep"] for line in lines)
+    assert any(line.startswith("sweep/seed0") and "stopped" in line for line in lines)
+    about = {
+        "images": {"experiment": "digits"},
+        "special": {
+            "kind": "specialise",
+            "models": {"teacher": {"force_rmse_mev_per_angstrom": 3.14159}, "specialised": None},
+        },
+        "strange": {"models": {"dense": [], "pruned": {"test_mae": "x"}}, "dataset": 5},
+        "list": {"models": [1]},
+    }
+    for name, content in about.items():
+        folder = begin(name)
+        finish(folder)
+        (folder.path / "metrics.json").write_text(json.dumps(content))
+    out = call_command("status", tmp_path)[1]
+    assert "experiment digits" in out and "force RMSE teacher 3.142 meV/Angstrom" in out
+    assert out.count("finished") == 5

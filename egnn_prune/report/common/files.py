@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from egnn_prune.errors import DataError
 from egnn_prune.system.array_reading import read_arrays
-from egnn_prune.system.files import atomic
+from egnn_prune.system.files import atomic, parsed_json, read_text
 
 Metrics = Mapping[str, Any]
 Predictions = Mapping[str, NDArray[Any]]
@@ -95,12 +94,12 @@ def load_metrics(path: Path) -> Metrics:
     """Reads and checks ``metrics.json``.
 
     Raises:
-        DataError: If the file is not JSON or fails `check_metrics`; the message names the file.
+        InputError: If the file is not JSON or fails `check_metrics`; the message names the file.
     """
+    text = read_text(path).replace(_OLD, CALIBRATED)
     try:
-        text = path.read_text(encoding="utf-8").replace(_OLD, CALIBRATED)
-        return check_metrics(json.loads(text))
-    except ValueError as error:  # also json.JSONDecodeError
+        return check_metrics(parsed_json(text, path))
+    except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
