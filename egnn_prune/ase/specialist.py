@@ -185,6 +185,7 @@ class SpecialistCalculator(PrunedCalculator):
         self.collection = Collection(None if place is None else place.path, most)
         self._improve, self._tried = improve, 0
         self._draws = np.random.default_rng(seed)
+        self._before = self._draws.bit_generator.state
         self.last: Watched | None = None
         self._failed_checks = 0
 
@@ -205,6 +206,19 @@ class SpecialistCalculator(PrunedCalculator):
                 f"forces_threshold must be a positive deviation in eV/Angstrom, not {given!r}"
             )
         self.forces_threshold = own * self.electronvolts if given is None else float(given)
+
+    def state(self) -> dict[str, Any]:
+        """What a simulation that goes on needs besides the folder.
+
+        It decides on the last structure again, with the draws that it had before.
+        """
+        return {"draws": self._before, "collected": self.collection.kept - self._tried}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The opposite of :meth:`state`."""
+        self._draws.bit_generator.state = self._before = state["draws"]
+        self._tried = self.collection.kept - int(state["collected"])
+        self.results = {}
 
     # ------------------------------------------------------------------ a structure
 
@@ -232,6 +246,7 @@ class SpecialistCalculator(PrunedCalculator):
     def _decide(self) -> None:
         results: Any = self.results
         atoms: Any = self.atoms
+        self._before = self._draws.bit_generator.state
         found, reason = results.prediction, results.extras[REASON]
         watched = Watched(
             float(found.forces_std.max()),
