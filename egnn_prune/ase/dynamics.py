@@ -170,9 +170,7 @@ def run_dynamics(
         ConfigError: a number is out of range.
         InputError: the very first structure cannot be computed, or the disk is full.
     """
-    for name, number in (("steps", steps), ("timestep", timestep), ("interval", interval)):
-        if not 0 < number < np.inf:
-            raise ConfigError(f"{name} must be positive, not {number}")
+    check_numbers(steps, timestep, interval)
     trajectory = Trajectory()
     if state is not None:
         state.place(atoms)
@@ -255,6 +253,17 @@ def run_dynamics(
         if state is not None:
             trajectory.seconds += state.seconds
     return trajectory
+
+
+def check_numbers(steps: int, timestep: float, interval: int) -> None:
+    """Refuse what cannot be the length of a simulation.
+
+    Raises:
+        ConfigError: a number is not positive.
+    """
+    for name, number in (("steps", steps), ("timestep", timestep), ("interval", interval)):
+        if not 0 < number < np.inf:
+            raise ConfigError(f"{name} must be positive, not {number}")
 
 
 class Exploded(InputError):

@@ -11,7 +11,7 @@ from typing import Any
 from ase import Atoms
 
 from egnn_prune.ase.calculator import PrunedCalculator
-from egnn_prune.ase.dynamics import energy_conservation, run_dynamics
+from egnn_prune.ase.dynamics import check_numbers, energy_conservation, run_dynamics
 from egnn_prune.ase.dynamics_state import FILE, DynamicsState, fingerprint
 from egnn_prune.ase.guard import UncertaintyGuard
 from egnn_prune.ase.predict_file import checked_folder
@@ -131,6 +131,14 @@ def start_of(structure: Atoms) -> Atoms:
     return atoms
 
 
+def _name_of(calculator: PrunedCalculator) -> str:
+    """Which network answers; of one that learns on the way, its folder knows."""
+    if isinstance(calculator, SpecialistCalculator):
+        return "a specialist"
+    source = calculator.model.source
+    return str(Path(source).expanduser().resolve()) if source else ""
+
+
 def simulate(
     model: str | Path | PrunedCalculator,
     structure: str | Path,
@@ -182,6 +190,7 @@ def simulate(
     """
     if on_uncertain not in ("warn", "stop", "ignore"):
         raise ConfigError(f"on_uncertain must be warn, stop or ignore, not {on_uncertain!r}")
+    check_numbers(steps, timestep, interval)
     folder, start = checked_folder(folder), read_structures(structure)[-1]
     atoms = start_of(start)
     made = isinstance(model, PrunedCalculator)
@@ -200,7 +209,6 @@ def simulate(
         on_uncertain == "warn" and (calculator.threshold or calculator.forces_threshold)
     ):
         guards = [UncertaintyGuard(atoms, action=on_uncertain)]
-    atoms.get_potential_energy()  # a structure that cannot be used is refused before all else
     if kelvin is None and atoms.get_momenta().any():
         velocities = f"of the start ({temperature(atoms):.0f} K)"
     else:
@@ -212,7 +220,7 @@ def simulate(
     state = DynamicsState(
         folder / FILE,
         {
-            "model": str(model.model.source if isinstance(model, PrunedCalculator) else model),
+            "model": _name_of(calculator),
             "start": fingerprint(start_of(start)),
             "steps": steps,
             "timestep": timestep,
@@ -222,6 +230,7 @@ def simulate(
             "thermostat": None if thermostat is None else asdict(thermostat),
         },
     )
+    atoms.get_potential_energy()  # a structure that cannot be used leaves no file behind
     with ExitStack() as stack:
         log = None
         if isinstance(calculator, SpecialistCalculator):

@@ -103,8 +103,9 @@ class SpecialistCalculator(PrunedCalculator):
             that 99 % of the validation structures stayed below (a new one after learning).
         check: probability, for every structure, of asking the teacher just to compare.
         seed: of the checks, and of what is held out in learning.
-        folder: gets the collection and the networks that were learned; where both are there
-            already, it goes on with them. ``None`` keeps all in memory.
+        folder: gets the collection and the networks that were learned, from the first structure
+            on that can be computed; where both are there already, it goes on with them. ``None``
+            keeps all in memory.
         most: structures that wait to be learned, at most.
         learn_every: collected structures after which ``learn`` is called.
         train: labelled structures that the network was trained on, for ``learn``.
@@ -181,6 +182,7 @@ class SpecialistCalculator(PrunedCalculator):
             place.taught_by(self.teacher.name)
         if self.teacher is not None and self.val and (check or on_uncertain in ("ask", "learn")):
             self._compare(self.teacher, on_uncertain)
+        self._claimed = place is None
         self.place, self.attempts = place, [] if place is None else place.attempts
         self.collection = Collection(None if place is None else place.path, most)
         self._improve, self._tried = improve, 0
@@ -234,10 +236,23 @@ class SpecialistCalculator(PrunedCalculator):
         names = ["energy", "forces", "forces_uncertainty", "in_distribution"]
         super().calculate(atoms, names, list(system_changes) or list(all_changes))
         try:
+            self._claim()
             self._decide()
         except BaseException:  # an interrupted teacher, too
             self.results = {}  # nothing is left that nobody stands for
             raise
+
+    def _claim(self) -> None:
+        """Take the folder, once the first structure turned out to be one that can be computed."""
+        if self._claimed:
+            return
+        if self.teacher is not None:
+            assert self.place is not None
+            if self.on_uncertain in ("ask", "learn"):
+                self.teacher.refuse_unknown(self.atoms.numbers)  # type: ignore[union-attr]
+            self.place.claim()
+        self.collection.claim()
+        self._claimed = True
 
     def judged(self, found: StructurePrediction) -> StructurePrediction:
         """A prediction with this calculator's threshold of forces; energies play no part."""

@@ -331,14 +331,21 @@ def test_the_command_with_a_teacher(places, script, no_figure):
     [
         (["--on-uncertain", "ask"], "asks a teacher, and there is none; name one, such as --teach"),
         (["--teacher", "T", "--on-uncertain", "learn"], "give the folder of a run of specialise"),
-        (["--teacher", "T", "--forces-threshold", 0], "forces_threshold must be a positive"),
-        (["--thermostat", "langevin", "--seed", -1], "seed must be 0 or more"),
-        (["--teacher", "T", "--learn-steps", 0], "learn_steps must be 1 or more"),
+        (["--teacher", "T", "--forces-threshold", 0], "--forces-threshold must be a positive"),
+        (["--thermostat", "langevin", "--seed", -1], "--seed must be 0 or more"),
+        (["--teacher", "T", "--learn-steps", 0], "--learn-steps needs --on-uncertain learn"),
+        (["--friction", 0.1], "--friction needs --thermostat langevin, without which"),
+        (["--thermostat", "langevin", "--taut", 9], "--taut needs --thermostat bussi"),
+        (["--thermostat", "bussi", "--taut", 0], "--taut must be positive"),
+        (["--most", 9, "--teacher", "T"], "--most needs --on-uncertain ask or learn"),
+        (["--learn-every", 9], "--learn-every needs --on-uncertain learn"),
+        (["--steps", 0], "--steps must be positive, not 0"),
+        (["--teacher", "T", "--on-uncertain", "ask", "--most", 0], "not --most 0"),
         (["--teacher", "T", "--threshold", 0.1], "give --forces-threshold"),
         (["--teacher", "7net-9"], "there is no potential and no file '7net-9'"),
-        (["--heat-to", 600], "--heat-to needs a thermostat"),
+        (["--heat-to", 600], "--heat-to needs --thermostat langevin or bussi"),
         (["--thermostat", "bussi", "--temperature", 0], "above 0 K"),
-        (["--teacher", "T", "--check", 2], "check is a probability"),
+        (["--teacher", "T", "--check", 2], "--check is a probability"),
     ],
 )
 def test_the_command_refuses_in_a_sentence(places, script, more, what):
@@ -346,6 +353,7 @@ def test_the_command_refuses_in_a_sentence(places, script, more, what):
     more = [teacher if word == "T" else word for word in more]
     code, _, err = script(run, start, "--out", out, "--steps", 5, *more)
     assert code == 2 and what in err and "Traceback" not in err
+    assert not out.exists()  # a start that fails claims no folder
 
 
 def test_models_without_error_bars_and_folders_that_cannot_be_written(places, script, tmp_path):
