@@ -180,6 +180,8 @@ def run_dynamics(
         dynamics = thermostat.integrator(atoms, timestep)
     if state is not None:
         state.resume(dynamics)
+        if thermostat is not None:
+            thermostat.hold(dynamics, dynamics.nsteps / steps)
     atoms.get_potential_energy()  # what fails here leaves no file behind
     with (
         ExitStack() as stack,

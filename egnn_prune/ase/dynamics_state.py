@@ -61,7 +61,7 @@ class DynamicsState:
     settings: dict[str, Any]
     files: dict[str, GrowingFile] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
-    every: float = EVERY_S
+    every: float = field(default_factory=lambda: EVERY_S)
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class DynamicsState:
         if not self.path.exists():
             return
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 self._arrays = {name: arrays[name] for name in ("positions", "momenta")}
                 found = json.loads(str(arrays["facts"]))
             theirs = dict(found["settings"])

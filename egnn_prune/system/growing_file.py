@@ -58,10 +58,10 @@ class GrowingFile:
         try:
             while left:
                 left = left[os.write(self._handle, left) :]
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._handle, self.size)
             os.lseek(self._handle, self.size, os.SEEK_SET)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         self.size += total
         return len(text)
 
@@ -81,6 +81,6 @@ class GrowingFile:
 
     def _sentence(self, error: OSError) -> InputError:
         return InputError(
-            f"cannot write {self.path}: {error.strerror or error}; free some space, or choose "
+            f"cannot write {error.filename or self.path}: {error.strerror or error}; free some space, or choose "
             "another folder"
         )
