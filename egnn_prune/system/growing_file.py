@@ -81,6 +81,6 @@ class GrowingFile:
 
     def _sentence(self, error: OSError) -> InputError:
         return InputError(
-            f"cannot write {error.filename or self.path}: {error.strerror or error}; free some space, or choose "
-            "another folder"
+            f"cannot write {error.filename or self.path}: {error.strerror or error}; free some "
+            "space, or choose another folder"
         )

@@ -128,7 +128,7 @@ def test_an_unfinished_simulation_is_not_overwritten(places, tmp_path, monkeypat
     (tmp_path / "md" / FILES[0]).write_bytes(before)
     for bad in (b"", b"PK", (tmp_path / "md" / FILE).read_bytes()[:-40]):
         (tmp_path / "md" / FILE).write_bytes(bad)
-        with pytest.raises(InputError, match="is damaged .*; delete it to begin anew"):
+        with pytest.raises(InputError, match=r"is damaged .*; delete it to begin anew"):
             run(places, tmp_path / "md")
     assert (tmp_path / "md" / FILES[0]).read_bytes() == before
     (tmp_path / "md" / FILE).unlink()
