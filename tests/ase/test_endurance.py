@@ -219,7 +219,8 @@ def test_killed_again_and_again_by_the_system(command, tmp_path):
     how = ("--steps", 300, "--thermostat", "langevin")
     often = "import egnn_prune.ase.dynamics_state as d; d.EVERY_S = 0.0"
     whole = command(tmp_path / "undisturbed", *how)
-    assert whole.wait(timeout=300) == 0
+    said = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
     kills = 0
     for attempt in range(40):
         process = command(tmp_path / "md", *how, before=often)
