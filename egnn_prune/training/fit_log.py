@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,7 +121,10 @@ class WeightsAndBiases:
         self.logger.experiment.finish()
 
 
-KINDS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+KINDS: dict[str, Callable[[Path, int], Points]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
 
 
 class FitLog(Callback):

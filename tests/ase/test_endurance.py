@@ -184,7 +184,7 @@ def command(places):
     """``command(out, *more, before="")``: the command in a process of its own."""
     model, start = places
 
-    def call(out: Path, *more: object, before: str = "") -> subprocess.Popen:
+    def call(out: Path, *more: object, before: str = "pass") -> subprocess.Popen:
         code = f"import sys; {before}; from egnn_prune.cli.md import main; main()"
         words = [model, start, "--out", out, "--interval", 2, *more]
         return subprocess.Popen(
