@@ -221,16 +221,19 @@ def test_killed_again_and_again_by_the_system(command, tmp_path):
     whole = command(tmp_path / "undisturbed", *how)
     said = whole.communicate(timeout=300)
     assert whole.returncode == 0, said
-    kills = 0
-    for attempt in range(40):
+    state, kills = tmp_path / "md" / FILE, 0
+    for attempt in range(4):
+        before = state.stat().st_mtime_ns if state.exists() else None
         process = command(tmp_path / "md", *how, before=often)
-        try:
-            process.wait(timeout=4.0 + 0.23 * (attempt % 10))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-        if process.returncode == 0:
-            break
-    assert kills > 1 and process.returncode == 0, process.stderr.read()
+        while process.poll() is None and before == (
+            state.stat().st_mtime_ns if state.exists() else None
+        ):
+            time.sleep(0.01)
+        time.sleep(0.07 * attempt)  # and some steps more
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    process = command(tmp_path / "md", *how, before=often)
+    said = process.communicate(timeout=300)
+    assert kills > 1 and process.returncode == 0, said
     assert content(tmp_path / "md") == content(tmp_path / "undisturbed")
