@@ -87,7 +87,6 @@ class Collection:
     Raises:
         ConfigError: a number is out of range.
         DataError: the file is damaged.
-        InputError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path | None = None, most: int = 200, alike: float = ALIKE) -> None:
@@ -106,7 +105,6 @@ class Collection:
                 for item in _read(self.path):
                     self._append(item)
             self._bound_learned()
-            self._write()
         self.kept = len(self.waiting)
 
     @property
@@ -171,6 +169,15 @@ class Collection:
                 )
         else:
             self._told = False
+
+    def claim(self) -> None:
+        """Make sure that the file can be written, before much is collected.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.path is not None:
+            self._write()
 
     def _write(self) -> None:
         assert self.path is not None

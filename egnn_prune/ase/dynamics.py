@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from egnn_prune.ase.calculator import UncertaintyExceeded
+from egnn_prune.ase.dynamics_state import DynamicsState, row_text, rows_of
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import temperature
 from egnn_prune.errors import ConfigError, DataError, InputError
-from egnn_prune.system.files import growing
+from egnn_prune.system.ending import asked_to_end
+from egnn_prune.system.growing_file import GrowingFile
 
 Array = NDArray[np.float64]
 
@@ -60,12 +64,14 @@ class Trajectory:
         seconds: wall time of the steps.
         steps: steps that were made.
         stopped: why the run ended early, or ``None``.
+        unfinished: whether it may go on: it was interrupted, or the teacher failed.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     steps: int = 0
     stopped: str | None = None
+    unfinished: bool = False
 
     def column(self, name: str) -> Array:
         """One quantity over time."""
@@ -137,13 +143,15 @@ def run_dynamics(
     observers: Sequence[Callable[[], object]] = (),
     watchers: Sequence[Callable[[], object]] = (),
     thermostat: Thermostat | None = None,
+    state: DynamicsState | None = None,
 ) -> Trajectory:
     """Velocity Verlet, or a thermostat; frames go to ``path`` as extended XYZ.
 
     Constraints of the atoms are kept (by RATTLE where they are bond lengths).
 
-    A run that a guard stops, that fails, that is interrupted or killed keeps its frames. It also
-    stops once it has exploded, see :func:`explosion_guard`.
+    A run that a guard stops, that fails, that is interrupted or killed keeps its frames, all whole.
+    It also stops once it has exploded, see :func:`explosion_guard`; and, after the present step,
+    when the process is asked to end (Ctrl-C, SIGTERM, SIGHUP).
 
     Args:
         atoms: with velocities and a :class:`~egnn_prune.ase.PrunedCalculator`; moved in place.
@@ -155,35 +163,52 @@ def run_dynamics(
             :class:`~egnn_prune.ase.UncertaintyGuard`.
         watchers: called at every step, the start included.
         thermostat: of the temperature; without one, the energy is constant.
+        state: what the run goes on from, and where its state is saved; the rows of the trajectory
+            then grow on the disk, too, in ``energies.csv`` beside ``path``.
 
     Raises:
         ConfigError: a number is out of range.
-        InputError: the very first structure cannot be computed.
+        InputError: the very first structure cannot be computed, or the disk is full.
     """
-    for name, number in (("steps", steps), ("timestep", timestep), ("interval", interval)):
-        if not 0 < number < np.inf:
-            raise ConfigError(f"{name} must be positive, not {number}")
-    atoms.get_potential_energy()  # what fails here leaves no file behind
+    check_numbers(steps, timestep, interval)
     trajectory = Trajectory()
+    if state is not None:
+        state.place(atoms)
     if thermostat is None:
         dynamics: Any = VelocityVerlet(atoms, timestep=timestep * units.fs)
     else:
         dynamics = thermostat.integrator(atoms, timestep)
+    if state is not None:
+        state.resume(dynamics)
+        if thermostat is not None:
+            thermostat.hold(dynamics, dynamics.nsteps / steps)
+    atoms.get_potential_energy()  # what fails here leaves no file behind
     with (
-        growing(path) as file,
-        tqdm(total=steps, desc="dynamics", leave=False) as bar,
+        ExitStack() as stack,
+        asked_to_end() as asked,
+        tqdm(total=steps, initial=dynamics.nsteps, desc="dynamics", leave=False) as bar,
     ):
+        file = stack.enter_context(GrowingFile(path, state.size("frames") if state else 0))
+        table: GrowingFile | None = None
+        if state is not None:
+            place = path.with_name("energies.csv")
+            table = stack.enter_context(GrowingFile(place, state.size("rows")))
+            state.files |= {"frames": file, "rows": table}
+            if state.resumed:
+                trajectory.rows = rows_of(place)
 
         def record() -> None:
-            trajectory.rows.append(frame(atoms, dynamics.get_time() / units.fs))
+            row = frame(atoms, dynamics.get_time() / units.fs)
             atoms.get_forces()  # for the file, where they were not asked for yet
             out = atoms.copy()
-            out.info |= trajectory.rows[-1]
+            out.info |= row
             out.calc = atoms.calc
             text = io.StringIO()
             ase.io.write(text, out, format="extxyz")
             file.write(text.getvalue())
-            file.flush()
+            if table is not None:
+                table.write(row_text(row, heading=not trajectory.rows))
+            trajectory.rows.append(row)
             bar.update(dynamics.nsteps - bar.n)
 
         def target() -> float:
@@ -192,7 +217,8 @@ def run_dynamics(
             thermostat.hold(dynamics, share)
             return thermostat.at(share)
 
-        guard = explosion_guard(atoms, None if thermostat is None else target)
+        first = trajectory.rows[0]["total_eV"] if trajectory.rows else None
+        guard = explosion_guard(atoms, None if thermostat is None else target, first)
         dynamics.attach(guard)  # before the frames, which stay finite
         for watcher in watchers:
             dynamics.attach(watcher)
@@ -200,24 +226,56 @@ def run_dynamics(
         for observer in observers:
             dynamics.attach(observer, interval=interval)
         start = time.perf_counter()
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
-                dynamics.run(steps)
-        except DataError as error:  # it could be computed at the start
-            trajectory.stopped = (
-                f"the simulation exploded: its structure cannot be computed any more ({error}); "
-                "take a shorter timestep, or a start nearer to the training data"
-            )
-        except InputError as error:
-            trajectory.stopped = str(error)
-        except KeyboardInterrupt:
-            trajectory.stopped = "interrupted"
+        moving = dynamics.irun(steps - dynamics.nsteps)
+        while trajectory.stopped is None:
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):  # what overflows is stopped
+                    if next(moving, None) is None:
+                        break
+            except DataError as error:  # it could be computed at the start
+                trajectory.stopped = (
+                    f"the simulation exploded: its structure cannot be computed any more ({error});"
+                    " take a shorter timestep, or a start nearer to the training data"
+                )
+            except InputError as error:
+                trajectory.stopped = str(error)
+                ended = isinstance(error, (Exploded, UncertaintyExceeded))
+                trajectory.unfinished = not ended  # a teacher may answer next time
+            except KeyboardInterrupt:  # in the middle of a step
+                trajectory.stopped, trajectory.unfinished = "interrupted", True
+            else:
+                seconds = time.perf_counter() - start
+                if asked() and dynamics.nsteps < steps:
+                    trajectory.stopped, trajectory.unfinished = "interrupted", True
+                    if state is not None:
+                        state.save(atoms, dynamics, seconds)
+                elif state is not None:
+                    state.save_when_due(atoms, dynamics, seconds)
         trajectory.seconds, trajectory.steps = time.perf_counter() - start, dynamics.nsteps
+        if state is not None:
+            trajectory.seconds += state.seconds
     return trajectory
 
 
-def explosion_guard(atoms: Atoms, target: Callable[[], float] | None = None) -> Callable[[], None]:
-    """Called after every step, it raises :class:`InputError` once the run has exploded.
+def check_numbers(steps: int, timestep: float, interval: int) -> None:
+    """Refuse what cannot be the length of a simulation.
+
+    Raises:
+        ConfigError: a number is not positive.
+    """
+    for name, number in (("steps", steps), ("timestep", timestep), ("interval", interval)):
+        if not 0 < number < np.inf:
+            raise ConfigError(f"{name} must be positive, not {number}")
+
+
+class Exploded(InputError):
+    """A simulation left what can be simulated."""
+
+
+def explosion_guard(
+    atoms: Atoms, target: Callable[[], float] | None = None, first: float | None = None
+) -> Callable[[], None]:
+    """Called after every step, it raises :class:`Exploded` once the run has exploded.
 
     At constant energy that is a total energy which is not finite or :data:`MAX_ENERGY_DRIFT` away
     from where it started; with a thermostat, which changes it, a temperature that is not finite or
@@ -226,21 +284,22 @@ def explosion_guard(atoms: Atoms, target: Callable[[], float] | None = None) -> 
     Args:
         atoms: that move.
         target: says the thermostat's temperature in K at this step.
+        first: total energy in eV of a start that is past; by default that of the atoms as they are.
     """
-    first = atoms.get_total_energy()
+    begun = atoms.get_total_energy() if first is None else first
 
     def look() -> None:
-        change = (atoms.get_total_energy() - first) / len(atoms)
+        change = (atoms.get_total_energy() - begun) / len(atoms)
         if target is not None:
             kelvin, wanted = temperature(atoms), target()
             if not (kelvin < HOTTER * wanted + SPARE_K and abs(change) < np.inf):
-                raise InputError(
+                raise Exploded(
                     f"the simulation exploded: it is at {kelvin:.3g} K, with a thermostat at "
                     f"{wanted:.0f} K; take a shorter timestep, a start nearer to the training "
                     "data, or a lower temperature"
                 )
         elif not abs(change) <= MAX_ENERGY_DRIFT:  # nor NaN
-            raise InputError(
+            raise Exploded(
                 f"the simulation exploded: its total energy changed by {change:.3g} eV/atom since "
                 "the start; take a shorter timestep, a start nearer to the training data, or a "
                 "lower temperature"

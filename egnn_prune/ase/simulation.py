@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ase import Atoms
 
 from egnn_prune.ase.calculator import PrunedCalculator
-from egnn_prune.ase.dynamics import energy_conservation, run_dynamics
+from egnn_prune.ase.dynamics import check_numbers, energy_conservation, run_dynamics
+from egnn_prune.ase.dynamics_state import FILE, DynamicsState, fingerprint
 from egnn_prune.ase.guard import UncertaintyGuard
 from egnn_prune.ase.predict_file import checked_folder
 from egnn_prune.ase.specialist import SpecialistCalculator
@@ -23,7 +24,8 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.formatting import MISSING, with_error
-from egnn_prune.system.files import growing, write_json
+from egnn_prune.system.files import write_json
+from egnn_prune.system.growing_file import GrowingFile
 
 #: Arrays of the first structure that a simulation keeps.
 KEPT = {
@@ -129,6 +131,14 @@ def start_of(structure: Atoms) -> Atoms:
     return atoms
 
 
+def _name_of(calculator: PrunedCalculator) -> str:
+    """Which network answers; of one that learns on the way, its folder knows."""
+    if isinstance(calculator, SpecialistCalculator):
+        return "a specialist"
+    source = calculator.model.source
+    return str(Path(source).expanduser().resolve()) if source else ""
+
+
 def simulate(
     model: str | Path | PrunedCalculator,
     structure: str | Path,
@@ -146,6 +156,10 @@ def simulate(
     thermostat: Thermostat | None = None,
 ) -> SimulationReport:
     """Run dynamics from the last structure of a file, and judge it.
+
+    What was computed is on the disk as it comes. A run that was killed or interrupted goes on from
+    its last save (:class:`~egnn_prune.ase.dynamics_state.DynamicsState`, every 10 s) when it is
+    begun again with the same arguments.
 
     Args:
         model: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`; or one of these, such as a
@@ -171,11 +185,12 @@ def simulate(
 
     Raises:
         ConfigError: a number is out of range, stopping was asked for without a threshold, or
-            ``folder`` is a file.
-        InputError: model or structure cannot be used.
+            ``folder`` is a file or holds an unfinished simulation with other settings.
+        InputError: model or structure cannot be used, or the disk is full.
     """
     if on_uncertain not in ("warn", "stop", "ignore"):
         raise ConfigError(f"on_uncertain must be warn, stop or ignore, not {on_uncertain!r}")
+    check_numbers(steps, timestep, interval)
     folder, start = checked_folder(folder), read_structures(structure)[-1]
     atoms = start_of(start)
     made = isinstance(model, PrunedCalculator)
@@ -194,7 +209,6 @@ def simulate(
         on_uncertain == "warn" and (calculator.threshold or calculator.forces_threshold)
     ):
         guards = [UncertaintyGuard(atoms, action=on_uncertain)]
-    atoms.get_potential_energy()  # a structure that cannot be used is refused before all else
     if kelvin is None and atoms.get_momenta().any():
         velocities = f"of the start ({temperature(atoms):.0f} K)"
     else:
@@ -203,12 +217,28 @@ def simulate(
         set_thermal_velocities(atoms, kelvin, seed)
         velocities = f"drawn at {kelvin:g} K"
     held = constraints_of(atoms)
-    specialist = isinstance(calculator, SpecialistCalculator)
-    rows: AbstractContextManager[TextIO | None] = nullcontext()
-    if specialist:
-        rows = growing(folder / "specialist.csv")
-    with rows as table:
-        log = WatchLog(atoms, timestep, steps, table) if specialist else None
+    state = DynamicsState(
+        folder / FILE,
+        {
+            "model": _name_of(calculator),
+            "start": fingerprint(start_of(start)),
+            "steps": steps,
+            "timestep": timestep,
+            "interval": interval,
+            "temperature": kelvin,
+            "seed": seed,
+            "thermostat": None if thermostat is None else asdict(thermostat),
+        },
+    )
+    atoms.get_potential_energy()  # a structure that cannot be used leaves no file behind
+    with ExitStack() as stack:
+        log = None
+        if isinstance(calculator, SpecialistCalculator):
+            size = state.size("watched")
+            table = stack.enter_context(GrowingFile(folder / "specialist.csv", size))
+            log = WatchLog(atoms, timestep, steps, table)
+            state.files["watched"] = table
+            state.parts |= {"calculator": calculator, "watched": log}
         trajectory = run_dynamics(
             atoms,
             folder / "trajectory.extxyz",
@@ -218,6 +248,7 @@ def simulate(
             observers=guards,
             watchers=[] if log is None else [log],
             thermostat=thermostat,
+            state=state,
         )
     write_rows(trajectory.rows, folder / "energies.csv")
     epistemic_std, limit = trajectory.column("epistemic_eV"), calculator.threshold
@@ -262,4 +293,6 @@ def simulate(
     # JSON has no NaN
     facts = {k: None if v != v else v for k, v in asdict(report).items()}
     write_json(folder / "dynamics.json", facts)
+    if not trajectory.unfinished:
+        state.done()
     return report

@@ -103,8 +103,9 @@ class SpecialistCalculator(PrunedCalculator):
             that 99 % of the validation structures stayed below (a new one after learning).
         check: probability, for every structure, of asking the teacher just to compare.
         seed: of the checks, and of what is held out in learning.
-        folder: gets the collection and the networks that were learned; where both are there
-            already, it goes on with them. ``None`` keeps all in memory.
+        folder: gets the collection and the networks that were learned, from the first structure
+            on that can be computed; where both are there already, it goes on with them. ``None``
+            keeps all in memory.
         most: structures that wait to be learned, at most.
         learn_every: collected structures after which ``learn`` is called.
         train: labelled structures that the network was trained on, for ``learn``.
@@ -181,10 +182,12 @@ class SpecialistCalculator(PrunedCalculator):
             place.taught_by(self.teacher.name)
         if self.teacher is not None and self.val and (check or on_uncertain in ("ask", "learn")):
             self._compare(self.teacher, on_uncertain)
+        self._claimed = place is None
         self.place, self.attempts = place, [] if place is None else place.attempts
         self.collection = Collection(None if place is None else place.path, most)
         self._improve, self._tried = improve, 0
         self._draws = np.random.default_rng(seed)
+        self._before = self._draws.bit_generator.state
         self.last: Watched | None = None
         self._failed_checks = 0
 
@@ -206,6 +209,19 @@ class SpecialistCalculator(PrunedCalculator):
             )
         self.forces_threshold = own * self.electronvolts if given is None else float(given)
 
+    def state(self) -> dict[str, Any]:
+        """What a simulation that goes on needs besides the folder.
+
+        It decides on the last structure again, with the draws that it had before.
+        """
+        return {"draws": self._before, "collected": self.collection.kept - self._tried}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The opposite of :meth:`state`."""
+        self._draws.bit_generator.state = self._before = state["draws"]
+        self._tried = self.collection.kept - int(state["collected"])
+        self.results = {}
+
     # ------------------------------------------------------------------ a structure
 
     def calculate(
@@ -220,10 +236,23 @@ class SpecialistCalculator(PrunedCalculator):
         names = ["energy", "forces", "forces_uncertainty", "in_distribution"]
         super().calculate(atoms, names, list(system_changes) or list(all_changes))
         try:
+            self._claim()
             self._decide()
         except BaseException:  # an interrupted teacher, too
             self.results = {}  # nothing is left that nobody stands for
             raise
+
+    def _claim(self) -> None:
+        """Take the folder, once the first structure turned out to be one that can be computed."""
+        if self._claimed:
+            return
+        if self.teacher is not None:
+            assert self.place is not None
+            if self.on_uncertain in ("ask", "learn"):
+                self.teacher.refuse_unknown(self.atoms.numbers)  # type: ignore[union-attr]
+            self.place.claim()
+        self.collection.claim()
+        self._claimed = True
 
     def judged(self, found: StructurePrediction) -> StructurePrediction:
         """A prediction with this calculator's threshold of forces; energies play no part."""
@@ -232,6 +261,7 @@ class SpecialistCalculator(PrunedCalculator):
     def _decide(self) -> None:
         results: Any = self.results
         atoms: Any = self.atoms
+        self._before = self._draws.bit_generator.state
         found, reason = results.prediction, results.extras[REASON]
         watched = Watched(
             float(found.forces_std.max()),

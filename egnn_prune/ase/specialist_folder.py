@@ -62,11 +62,10 @@ class SpecialistFolder:
         return None if self._model is None else self.path / Path(self._model).name
 
     def taught_by(self, name: str) -> None:
-        """Whose labels are collected here.
+        """Whose labels are collected here; nothing is written before :meth:`claim`.
 
         Raises:
             ConfigError: there are labels of another teacher.
-            InputError: the folder cannot be written to.
         """
         if self._teacher not in (None, name):
             raise ConfigError(
@@ -74,6 +73,13 @@ class SpecialistFolder:
                 "choose another folder"
             )
         self._teacher = name
+
+    def claim(self) -> None:
+        """Write down whose folder it is from now on.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
         self._write()
 
     def learned(self, model: TrainedModel) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from egnn_prune.ase.dynamics_state import row_text, rows_of
 from egnn_prune.ase.specialist import SpecialistCalculator
 from egnn_prune.ase.velocities import temperature
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
+from egnn_prune.system.growing_file import GrowingFile
 
 COLUMNS = (
     "time_fs",
@@ -42,17 +43,38 @@ class WatchLog:
     """
 
     def __init__(
-        self, atoms: Atoms, timestep: float, steps: int, table: TextIO | None = None
+        self, atoms: Atoms, timestep: float, steps: int, table: GrowingFile | None = None
     ) -> None:
         assert isinstance(atoms.calc, SpecialistCalculator)
         self.atoms, self.calculator, self.timestep = atoms, atoms.calc, timestep
         self.every = max(1, steps // MOST_ROWS)
         self.rows: list[dict[str, Any]] = []
         self.table = table
-        self._put(dict(zip(COLUMNS, COLUMNS, strict=True)))
         self._asked, self._unsure = bytearray(), 0
         self._errors: list[float] = []
         self._inside: list[float] = []
+
+    def state(self) -> dict[str, Any]:
+        """What a simulation that goes on needs; the rows are on the disk."""
+        asked = np.packbits(np.frombuffer(bytes(self._asked), dtype=np.uint8))
+        return {
+            "steps": len(self._asked),
+            "asked": asked.tobytes().hex(),
+            "unsure": self._unsure,
+            "errors": self._errors,
+            "inside": self._inside,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The opposite of :meth:`state`."""
+        packed = np.frombuffer(bytes.fromhex(state["asked"]), dtype=np.uint8)
+        self._asked = bytearray(np.unpackbits(packed, count=state["steps"]).tobytes())
+        self._unsure = state["unsure"]
+        self._errors, self._inside = list(state["errors"]), list(state["inside"])
+        if self.table is not None:
+            self.rows = rows_of(self.table.path, texts=("reason",))
+            for row in self.rows:
+                row |= {name: int(row[name]) for name in ("asked", "learned")}
 
     def __call__(self) -> None:
         """Write down what became of this step."""
@@ -87,10 +109,8 @@ class WatchLog:
     def _put(self, row: dict[str, Any]) -> None:
         if self.table is None:
             return
-        known = {name: value for name, value in row.items() if value == value}
         try:
-            csv.DictWriter(self.table, COLUMNS, lineterminator="\n").writerow(known)
-            self.table.flush()
+            self.table.write(row_text(row, heading=len(self.rows) == 1))
         except OSError as error:  # all rows are still here, and written in the end
             self.table = None
             warnings.warn(f"cannot write specialist.csv on the way: {error}", stacklevel=2)

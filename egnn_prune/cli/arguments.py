@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,21 @@ class Parser(argparse.ArgumentParser):
             first = message.removeprefix(start).split()[0].partition("=")[0]
             meant = did_you_mean(first, self.options())
         fail(f"{message}; --help lists all arguments{meant}")
+
+
+def with_options(sentence: str, options: Sequence[str]) -> str:
+    """A sentence about arguments of a function, for people who gave options.
+
+    ``name=value`` becomes ``--name value``, and so does a name that no other word could be: one
+    with an underscore, or one that the sentence begins with.
+    """
+    for option in sorted(options, key=len, reverse=True):
+        name = option.removeprefix("--").replace("-", "_")
+        sentence = re.sub(rf"(?<![\w.-]){name}=(?=\w)", f"{option} ", sentence)
+        anywhere = "" if "_" in name else "^"
+        verb = "" if "_" in name else "(?= must| is)"
+        sentence = re.sub(rf"{anywhere}(?<![\w.-]){name}(?![\w=.-]){verb}", option, sentence)
+    return sentence
 
 
 @dataclass(frozen=True)

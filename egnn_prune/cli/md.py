@@ -13,6 +13,10 @@ shows that forces are exact gradients and smooth; it does not show that they are
 total energy changes by more than 1 eV/atom has exploded (with a thermostat: one that is far hotter
 than it): it is stopped, with exit code 1.
 
+All of this is on the disk as it comes. A run that was interrupted or killed goes on where it was
+saved last (every 10 seconds) when the same command is given again: the same steps as if nothing had
+happened. Ctrl-C, SIGTERM and SIGHUP end it after the present step.
+
 With a teacher behind the network (--teacher), every structure is watched: error bars of forces,
 atoms unlike the training atoms, bonds unlike the training structures'. Where the network is not
 sure, --on-uncertain says what happens: warn (once), stop, ask (the teacher answers this step) or
@@ -30,8 +34,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
-from egnn_prune.cli.arguments import Parser, Tool
+from egnn_prune.cli.arguments import Parser, Tool, with_options
 
 
 def parser() -> Parser:
@@ -57,12 +62,8 @@ def parser() -> Parser:
     parser.add_argument(
         "--heat-to", type=float, metavar="K", help="temperature that the thermostat rises to"
     )
-    parser.add_argument(
-        "--friction", type=float, default=0.02, help="of Langevin's thermostat in 1/fs (0.02)"
-    )
-    parser.add_argument(
-        "--taut", type=float, default=100.0, help="time constant of Bussi's in fs (100)"
-    )
+    parser.add_argument("--friction", type=float, help="of Langevin's thermostat in 1/fs (0.02)")
+    parser.add_argument("--taut", type=float, help="time constant of Bussi's in fs (100)")
     parser.add_argument("--interval", type=int, default=10, help="steps between frames (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the velocities (0)")
     parser.add_argument("--dense", action="store_true", help="the run's dense model instead")
@@ -93,10 +94,10 @@ def parser() -> Parser:
         help="probability, at every step, of asking the teacher just to compare (0)",
     )
     parser.add_argument(
-        "--most", type=int, default=200, help="structures that wait to be learned, at most (200)"
+        "--most", type=int, help="structures that wait to be learned, at most (200)"
     )
     parser.add_argument(
-        "--learn-every", type=int, default=20, metavar="N", help="structures to learn at once (20)"
+        "--learn-every", type=int, metavar="N", help="structures to learn at once (20)"
     )
     parser.add_argument(
         "--learn-steps", type=int, metavar="N", help="optimiser steps of learning, at least 1 (100)"
@@ -111,22 +112,69 @@ def parser() -> Parser:
     return parser
 
 
+#: Options that nothing looks at, unless another one has one of some values.
+NEEDS = {
+    "heat_to": ("thermostat", ("langevin", "bussi")),
+    "friction": ("thermostat", ("langevin",)),
+    "taut": ("thermostat", ("bussi",)),
+    "most": ("on_uncertain", ("ask", "learn")),
+    "learn_every": ("on_uncertain", ("learn",)),
+    "learn_steps": ("on_uncertain", ("learn",)),
+}
+
+
+def refuse_unused(arguments: argparse.Namespace) -> None:
+    """Say which options would change nothing.
+
+    Raises:
+        ConfigError: names the option, and what it needs.
+    """
+    from egnn_prune.errors import ConfigError
+
+    for name, (other, values) in NEEDS.items():
+        if getattr(arguments, name) is not None and getattr(arguments, other) not in values:
+            option, needed = (f"--{n.replace('_', '-')}" for n in (name, other))
+            raise ConfigError(
+                f"{option} needs {needed} {' or '.join(values)}, without which it changes nothing"
+            )
+
+
 def work(arguments: argparse.Namespace) -> None:
     """Do it."""
+    from egnn_prune.errors import ConfigError
+
+    try:
+        simulated(arguments)
+    except ConfigError as error:
+        raise ConfigError(with_options(str(error), parser().options())) from error
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Options that were given; the others have defaults where they are used."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def simulated(arguments: argparse.Namespace) -> None:
+    """Simulate, and say what came of it.
+
+    Raises:
+        ConfigError: arguments cannot be used, in the words of Python.
+    """
     from egnn_prune.ase.predict_file import checked_folder
     from egnn_prune.ase.simulation import simulate
+    from egnn_prune.ase.structures import read_structures
     from egnn_prune.ase.thermostat import Thermostat
     from egnn_prune.errors import ConfigError
 
     a, thermostat = arguments, None
+    refuse_unused(a)
     if a.seed < 0:
         raise ConfigError(f"seed must be 0 or more, not {a.seed}")
     which = "dense" if a.dense else "pruned"
     if a.thermostat != "none":
         kelvin = 300.0 if a.temperature is None else a.temperature
-        thermostat = Thermostat(a.thermostat, kelvin, a.heat_to, a.friction, a.taut, seed=a.seed)
-    elif a.heat_to is not None:
-        raise ConfigError("--heat-to needs a thermostat; add --thermostat langevin or bussi")
+        how = given(friction=a.friction, taut=a.taut)
+        thermostat = Thermostat(a.thermostat, kelvin, a.heat_to, seed=a.seed, **how)
     model = a.model
     watched = a.teacher is not None or a.forces_threshold is not None or a.check
     if watched or a.on_uncertain in ("ask", "learn"):
@@ -137,6 +185,7 @@ def work(arguments: argparse.Namespace) -> None:
             )
         from egnn_prune.pipeline.watched_dynamics import watched_calculator
 
+        read_structures(a.structure)  # before the folder is looked at, and a teacher loaded
         model = watched_calculator(
             a.model,
             a.teacher,
@@ -146,10 +195,9 @@ def work(arguments: argparse.Namespace) -> None:
             check=a.check,
             seed=a.seed,
             folder=checked_folder(a.out),
-            most=a.most,
-            learn_every=a.learn_every,
             device=a.device,
             which=which,
+            **given(most=a.most, learn_every=a.learn_every),
         )
         if model.place is not None and model.place.model is not None:
             print(f"going on with {model.place.model}, which was learned here before")

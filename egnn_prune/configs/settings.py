@@ -227,6 +227,11 @@ class TrainerSettings:
         "minutes between saves of a fit, from which the same command goes on; 0: none",
         low=0.0,
     )
+    logger: str = setting(
+        "tensorboard",
+        "what can be watched: tensorboard (and csv, in curves/), csv alone, wandb, or none",
+        choices=("tensorboard", "csv", "wandb", "none"),
+    )
 
 
 @dataclass

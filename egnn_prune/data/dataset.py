@@ -47,7 +47,7 @@ class GraphDataset:
     extensive: bool
     graphs: Sequence[Data]
     splits: dict[str, Tensor]
-    smiles: list[str] = field(default_factory=list)
+    smiles: Sequence[str] = field(default_factory=list)
     outputs: str = "graph"
     units: dict[str, str] = field(default_factory=dict)
     references: dict[int, float] = field(default_factory=dict)

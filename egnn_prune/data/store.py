@@ -208,7 +208,8 @@ class GraphView(Sequence[Data]):
 
     def __init__(self, graphs: Sequence[Data], rows: Tensor) -> None:
         self.graphs, self.rows = graphs, rows
-        self._rows: list[int] = rows.tolist()
+        # a view of the same 8 bytes a graph: as a list of numbers it would be 40 more
+        self._rows = rows.numpy()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -219,11 +220,41 @@ class GraphView(Sequence[Data]):
     def __getitem__(self, index: slice) -> GraphView: ...
     def __getitem__(self, index: int | slice) -> Data | GraphView:
         if isinstance(index, slice):
-            return GraphView(self.graphs, torch.tensor(self._rows[index], dtype=torch.long))
-        return self.graphs[self._rows[index]]
+            return GraphView(self.graphs, torch.from_numpy(self._rows[index].copy()))
+        return self.graphs[int(self._rows[index])]
 
     def __iter__(self) -> Iterator[Data]:
-        return (self.graphs[row] for row in self._rows)
+        return (self.graphs[int(row)] for row in self._rows)
+
+
+class Texts(Sequence[str]):
+    """Texts in an array, which may be a mapped file: each becomes a ``str`` when it is asked for.
+
+    Args:
+        values: ``[M]``, of NumPy's text type.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Texts: ...
+    def __getitem__(self, index: int | slice) -> str | Texts:
+        if isinstance(index, slice):
+            return Texts(self.values[index])
+        return str(self.values[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A mapped array as the name of its file."""
+        return {"values": _file_of(self.values)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.values = _loaded(state["values"])
 
 
 #: The last atomic number with a name.

@@ -87,7 +87,7 @@ def coverages(calibration: Calibration, raw: Prediction, y: torch.Tensor) -> dic
 
 
 def gallery(
-    split: str, prediction: Prediction, graphs: Sequence[Data], smiles: list[str]
+    split: str, prediction: Prediction, graphs: Sequence[Data], smiles: Sequence[str]
 ) -> Arrays:
     """The graphs that the model is least sure of, drawn in the report, most uncertain first."""
     order = prediction.ood_variance.argsort(descending=True, stable=True)[:GALLERY].tolist()

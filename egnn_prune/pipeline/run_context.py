@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, wraps
@@ -31,11 +32,12 @@ from egnn_prune.evaluation.predict import BATCH, graph_means, predict_all
 from egnn_prune.models import recompute_messages
 from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pruning import choose
-from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.runs.run_folder import RunFolder, slug
 from egnn_prune.selection import SampleScores, replay_weights, rounds, score_samples, select
 from egnn_prune.training import (
     LOSSES,
     FitCheckpoint,
+    FitLog,
     FitSettings,
     ForceLosses,
     KeepBest,
@@ -49,6 +51,7 @@ from egnn_prune.training import (
 )
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.ensembles import bootstrap_ensemble, snapshot_ensemble
+from egnn_prune.training.fit_log import require_logger
 from egnn_prune.training.looks import affordable
 from egnn_prune.uncertainty import Calibrated, Estimator, calibrate
 
@@ -107,6 +110,20 @@ def saved_fit(folder: RunFolder, label: str, minutes: float) -> FitCheckpoint | 
     return FitCheckpoint(path, minutes) if path is not None and minutes else None
 
 
+def fit_log(kind: str, folder: RunFolder, label: str, fits: Counter[str]) -> FitLog:
+    """What a fit can be watched by.
+
+    Args:
+        kind: see :class:`FitLog`.
+        folder: of the run.
+        label: of the fit.
+        fits: how many had a label before; those of one label are told apart by a number.
+    """
+    fits[label] += 1
+    number = f"-{fits[label]}" if fits[label] > 1 else ""
+    return FitLog(kind, folder.path, slug(label) + number)
+
+
 class RunContext:
     """Data, folder and device of a job, and what is done with them in more than one stage.
 
@@ -120,6 +137,8 @@ class RunContext:
 
     def __init__(self, settings: Settings, folder: RunFolder, device: torch.device) -> None:
         self.settings, self.folder, self.device = settings, folder, device
+        require_logger(settings.trainer.logger)
+        self._fits: Counter[str] = Counter()
         self.dtype = getattr(torch, settings.precision)
         s = settings.data
         say(f"Data: {s.name}")
@@ -187,6 +206,7 @@ class RunContext:
     ) -> float:
         """Train in place for epochs of the training split, or for steps; returns the wall time."""
         t, curve = self.settings.training, LearningCurve()
+        logger = self.settings.trainer.logger
         best: list[Callback] = []
         if t.monitor:  # models that are still to be pruned do not compete
             pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
@@ -205,10 +225,11 @@ class RunContext:
             held(self.val, 4 * size),
             device=self.device,
             label=label,
-            callbacks=[*callbacks, *best, curve],
+            callbacks=[*callbacks, *best, curve, fit_log(logger, self.folder, label, self._fits)],
             checkpoint=saved_fit(self.folder, label, self.settings.trainer.save_minutes),
         )
-        curve.write(self.folder.path / "curves" / f"{label}.csv")
+        if logger != "none":
+            curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from egnn_prune.data.summary import summary
 from egnn_prune.deployment import checkpoint
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.pipeline import specialise_data as structures
-from egnn_prune.pipeline.run_context import Outputs, saved_fit, say
+from egnn_prune.pipeline.run_context import Outputs, fit_log, saved_fit, say
 from egnn_prune.pipeline.specialise_bars import epistemic_quantiles
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.training import (
@@ -28,6 +29,7 @@ from egnn_prune.training import (
     refit_shifts,
 )
 from egnn_prune.training.distillation import augmented, label
+from egnn_prune.training.fit_log import require_logger
 from egnn_prune.uncertainty import Calibrated, Estimator, SinglePass
 
 #: Steps in which the rate rises: Adam's first steps are as long as its later ones.
@@ -77,6 +79,8 @@ class SpecialiseContext:
         self, settings: SpecialiseSettings, folder: RunFolder, device: torch.device
     ) -> None:
         self.settings, self.folder, self.device = settings, folder, device
+        require_logger(settings.trainer.logger)
+        self._fits: Counter[str] = Counter()
         self.dtype = getattr(torch, settings.precision)
 
     @cached_property
@@ -135,6 +139,7 @@ class SpecialiseContext:
             device=self.device,
             seed=self.settings.seed + draw,
             label=name,
+            callbacks=[fit_log(self.settings.trainer.logger, self.folder, name, self._fits)],
             checkpoint=saved_fit(self.folder, name, self.settings.trainer.save_minutes),
         )
         refit_shifts(model, train)

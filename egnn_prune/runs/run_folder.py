@@ -37,6 +37,8 @@ UNFINISHED = "unfinished"
 NOW, FAILED = "now.json", "failed.json"
 #: Files that say which run it is and what it does, and hold no result.
 OWN = tuple(f"stages/{name}" for name in ("run.json", NOW, FAILED))
+#: Folders of what a fit can be watched by.
+WATCHED = ("curves/", "tensorboard/", "wandb/")
 #: Where runs without an ``out`` go.
 DEFAULT = Path("runs")
 
@@ -168,7 +170,7 @@ class RunFolder:
         """What a run has left, but for what says which run it is and curves of a started fit."""
         for path in self.path.rglob("*"):
             place = path.relative_to(self.path).as_posix()
-            begun = place.startswith(("curves/", f"{UNFINISHED}/")) or is_half_written(path)
+            begun = place.startswith((*WATCHED, f"{UNFINISHED}/")) or is_half_written(path)
             own = place in ("config.yaml", NAME, *OWN) or begun
             if path.is_file() and not own:
                 yield path

@@ -22,6 +22,7 @@ from egnn_prune.training.variance import predictive_variance
 if TYPE_CHECKING:
     from egnn_prune.training.curve import LearningCurve
     from egnn_prune.training.fit_checkpoint import FitCheckpoint
+    from egnn_prune.training.fit_log import FitLog
     from egnn_prune.training.keep_best import KeepBest
     from egnn_prune.training.potential_task import (
         FitResult,
@@ -41,6 +42,7 @@ else:  # Lightning, which scoring channels by a loss does not need
         {
             "curve": ("LearningCurve",),
             "fit_checkpoint": ("FitCheckpoint",),
+            "fit_log": ("FitLog",),
             "keep_best": ("KeepBest",),
             "potential_task": (
                 "FitResult",
@@ -62,6 +64,7 @@ __all__ = [
     "AveragedWeights",
     "FeatureLosses",
     "FitCheckpoint",
+    "FitLog",
     "FitResult",
     "FitSettings",
     "ForceLosses",

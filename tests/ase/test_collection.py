@@ -134,4 +134,4 @@ def test_what_cannot_be_a_collection(tmp_path):
             Collection(**wrong)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        Collection(tmp_path / "file")
+        Collection(tmp_path / "file").claim()

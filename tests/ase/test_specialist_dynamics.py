@@ -20,6 +20,7 @@ from trained_models import ethanol, network, trained
 from egnn_prune import save
 from egnn_prune.ase import SpecialistCalculator
 from egnn_prune.ase.dynamics import run_dynamics
+from egnn_prune.ase.dynamics_state import DynamicsState
 from egnn_prune.ase.simulation import simulate
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import set_thermal_velocities, temperature
@@ -331,14 +332,21 @@ def test_the_command_with_a_teacher(places, script, no_figure):
     [
         (["--on-uncertain", "ask"], "asks a teacher, and there is none; name one, such as --teach"),
         (["--teacher", "T", "--on-uncertain", "learn"], "give the folder of a run of specialise"),
-        (["--teacher", "T", "--forces-threshold", 0], "forces_threshold must be a positive"),
-        (["--thermostat", "langevin", "--seed", -1], "seed must be 0 or more"),
-        (["--teacher", "T", "--learn-steps", 0], "learn_steps must be 1 or more"),
+        (["--teacher", "T", "--forces-threshold", 0], "--forces-threshold must be a positive"),
+        (["--thermostat", "langevin", "--seed", -1], "--seed must be 0 or more"),
+        (["--teacher", "T", "--learn-steps", 0], "--learn-steps needs --on-uncertain learn"),
+        (["--friction", 0.1], "--friction needs --thermostat langevin, without which"),
+        (["--thermostat", "langevin", "--taut", 9], "--taut needs --thermostat bussi"),
+        (["--thermostat", "bussi", "--taut", 0], "--taut must be positive"),
+        (["--most", 9, "--teacher", "T"], "--most needs --on-uncertain ask or learn"),
+        (["--learn-every", 9], "--learn-every needs --on-uncertain learn"),
+        (["--steps", 0], "--steps must be positive, not 0"),
+        (["--teacher", "T", "--on-uncertain", "ask", "--most", 0], "not --most 0"),
         (["--teacher", "T", "--threshold", 0.1], "give --forces-threshold"),
         (["--teacher", "7net-9"], "there is no potential and no file '7net-9'"),
-        (["--heat-to", 600], "--heat-to needs a thermostat"),
+        (["--heat-to", 600], "--heat-to needs --thermostat langevin or bussi"),
         (["--thermostat", "bussi", "--temperature", 0], "above 0 K"),
-        (["--teacher", "T", "--check", 2], "check is a probability"),
+        (["--teacher", "T", "--check", 2], "--check is a probability"),
     ],
 )
 def test_the_command_refuses_in_a_sentence(places, script, more, what):
@@ -346,6 +354,7 @@ def test_the_command_refuses_in_a_sentence(places, script, more, what):
     more = [teacher if word == "T" else word for word in more]
     code, _, err = script(run, start, "--out", out, "--steps", 5, *more)
     assert code == 2 and what in err and "Traceback" not in err
+    assert not out.exists()  # a start that fails claims no folder
 
 
 def test_models_without_error_bars_and_folders_that_cannot_be_written(places, script, tmp_path):
@@ -356,3 +365,34 @@ def test_models_without_error_bars_and_folders_that_cannot_be_written(places, sc
     assert code == 2 and "holds no error bars of forces" in err
     code, _, err = script(run, start, "--out", start, *how[2:])
     assert code == 2 and "is a file; choose another folder" in err
+
+
+def test_a_killed_watched_simulation_goes_on(model, start, tmp_path, no_figure, monkeypatch):
+    """With its random checks, the zero of the teacher's energies, and all rows of the log."""
+
+    def run(out, kill_at=None):
+        saved = DynamicsState.save_when_due
+
+        def save_when_due(self, atoms, dynamics, seconds):
+            self.every = 0.0 if dynamics.nsteps % 4 == 0 else 1e9
+            saved(self, atoms, dynamics, seconds)
+            if dynamics.nsteps == kill_at:
+                raise SystemExit
+
+        calc = SpecialistCalculator(
+            model, CountingTeacher(), "ask", check=0.3, device="cpu", unit="eV", folder=out, seed=1
+        )
+        heat = Thermostat("langevin", 300.0, 6000.0, seed=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(DynamicsState, "save_when_due", save_when_due)
+            simulate(calc, start, out, steps=40, interval=3, thermostat=heat)
+        facts = json.loads((out / "dynamics.json").read_text())
+        texts = [(out / n).read_text() for n in ("trajectory.extxyz", "energies.csv")]
+        return texts, rows_of(out / "specialist.csv"), facts["specialist"]
+
+    undisturbed = run(tmp_path / "a")
+    assert 3 < undisturbed[2]["asked"] < 40
+    for step in (13, 25):
+        with pytest.raises(SystemExit):
+            run(tmp_path / "b", step)
+    assert run(tmp_path / "b") == undisturbed

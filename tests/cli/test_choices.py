@@ -29,6 +29,7 @@ from egnn_prune.pruning.freezing import MODES
 from egnn_prune.selection import STRATEGIES
 from egnn_prune.studies import calibration, comparison, selection
 from egnn_prune.studies import criteria as criteria_sweep
+from egnn_prune.training.fit_log import NEEDS
 from egnn_prune.training.loss import LOSSES
 from egnn_prune.uncertainty import CALIBRATIONS
 from egnn_prune.vision.data import AUGMENTATIONS
@@ -44,6 +45,7 @@ ROOT = Path(__file__).parents[2]
 ONE_SHOT = [name for name in CRITERIA if name != "movement"]  # it watches training
 MAIN: dict[str, Iterable[str]] = {
     "model.network": ("egnn", "irreps"),
+    "trainer.logger": NEEDS,
     "model.aggregation": ("sum", "mean"),
     "uncertainty.method": METHODS,
     "uncertainty.calibration": [name for name in CALIBRATIONS if name != "temperature"],

@@ -45,6 +45,7 @@ from egnn_prune.vision.unused import unused_by as unused_by_images
 PLACES = {
     *("out", "name", "title", "threads", "workers", "reuse", "networks", "device", "seeds"),
     "trainer.save_minutes",
+    "trainer.logger",
 }
 DATA = {f"data.{n}" for n in ("name", "path", "test", "ood", "subset", "target")}
 #: Settings whose effect depends on luck, or is another file: other tests have them.

@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.data import GraphDataset, random_splits, store
+from egnn_prune.data import GraphDataset, load, random_splits, store
 from egnn_prune.data.cache import cached
 from egnn_prune.data.dataset import check_records
 from egnn_prune.data.store import GraphStore, GraphView
@@ -226,3 +226,40 @@ def test_elements_over_many_stretches(monkeypatch):
 def test_arrays_that_do_not_fit(change, complaint):
     with pytest.raises(DataError, match=complaint):
         check_records(lazy(arrays() | change), "made")
+
+
+def test_texts_stay_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("EGNN_PRUNE_CACHE", str(tmp_path / "cache"))
+    np.savez(tmp_path / "texts.npz", names=np.array(["CC", "C=O", ""]))
+    values = cached(tmp_path / "texts.npz", lambda path: dict(np.load(path)))["names"]
+    texts = store.Texts(values)
+    assert isinstance(values, np.memmap) and list(texts) == ["CC", "C=O", ""]
+    assert type(texts[1]) is str and list(texts[1:]) == ["C=O", ""]
+    sent = pickle.dumps(texts)
+    assert list(pickle.loads(sent)) == list(texts) and b"C=O" not in sent
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch):
+    """A million molecules, of which 20,000 are read: under 100 bytes each."""
+    psutil = pytest.importorskip("psutil")
+    count = 1_000_000
+    monkeypatch.setenv("EGNN_PRUNE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "many.npz",
+        offset=np.arange(0, 4 * count + 1, 4),
+        z=np.tile(np.array([6, 1, 1, 8], dtype=np.uint8), count),
+        pos=rng.normal(size=(4 * count, 3)).astype(np.float32),
+        targets=rng.normal(size=(count, 1)),
+        target_names=np.array(["energy"]),
+        smiles=np.array([f"C=O{k}" for k in range(count)]),
+        split=np.arange(count) % 3,
+    )
+    load("npz", tmp_path / "many.npz")  # into the cache
+    process = psutil.Process()
+    before = process.memory_full_info().uss  # without what is mapped
+    dataset = load("npz", tmp_path / "many.npz")
+    views = [dataset.split(name) for name in dataset.splits]
+    assert sum(int(view[k].z[0]) for view in views[:2] for k in range(10_000)) == 6 * 20_000
+    assert (process.memory_full_info().uss - before) / count < 100

@@ -15,7 +15,7 @@ from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import SPLITS, GraphDataset, random_splits
 from egnn_prune.data.duplicates import grouped_splits, shared_structures
 from egnn_prune.data.quantities import is_energy, is_extensive, is_per_atom
-from egnn_prune.data.store import GraphStore
+from egnn_prune.data.store import GraphStore, Texts
 from egnn_prune.data.units import Units, kind_of, to_angstrom, to_ev
 from egnn_prune.errors import DataError
 
@@ -155,7 +155,7 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
         extensive=is_extensive(target),
         graphs=store,
         splits=splits,
-        smiles=[str(s) for s in arrays.get("smiles", ())],
+        smiles=Texts(arrays["smiles"]) if "smiles" in arrays else [],
         units=units,
         notes=[*_said(arrays, target, "forces" in store.nodes), *notes],
     )

@@ -15,6 +15,7 @@ from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.local import local_data
 from egnn_prune.data.sources.npz import column_of, flat_store, own_or_random_splits, read_npz
 from egnn_prune.data.sources.qm9_official import official_arrays
+from egnn_prune.data.store import Texts
 from egnn_prune.errors import ConfigError, DataError
 
 HARTREE = ase.units.Hartree
@@ -134,7 +135,7 @@ def load_qm9(
         graphs=store,
         splits=splits,
         notes=notes,
-        smiles=[str(s) for s in arrays.get("smiles", [])],
+        smiles=Texts(arrays["smiles"]) if "smiles" in arrays else [],
         units={"pos": "Angstrom", "y": wanted.unit},
     )
 
