@@ -20,7 +20,7 @@ from egnn_prune.data.array_files import ColumnWriter, joined
 from egnn_prune.errors import DataError
 
 VARIABLE = "EGNN_PRUNE_CACHE"
-INDEX, SUMS = "arrays.json", "sha256"
+INDEX, SUMS = "contents.json", "sha256"
 BLOCK = 1 << 22
 ABANDONED_AFTER_S = 24 * 3600.0
 

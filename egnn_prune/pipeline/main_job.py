@@ -146,7 +146,7 @@ class Job(RunContext):
             or rows.dtype.kind not in "iu"
             or rows.ndim != 1
             or weights.shape != (len(self.train),)
-            or not all(0 <= row < len(self.train) for row in rows.ravel())
+            or not set(rows.tolist()) <= set(range(len(self.train)))
         ):
             raise InputError(
                 f"{path} is damaged; delete it, and the same command selects the graphs again"

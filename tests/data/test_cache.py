@@ -202,9 +202,9 @@ def test_damaged_arrays_are_made_again(file, folder, damage):
         content[-3] ^= 4
         array.write_bytes(content)
     elif damage == "null":
-        array.with_name("arrays.json").write_text("null")
+        array.with_name("contents.json").write_text("null")
     else:
-        index = array.with_name("arrays.json")
+        index = array.with_name("contents.json")
         index.unlink() if damage == "no index" else index.write_text("{")
     assert cached(file, whole)["values"].tolist() == [1, 2, 3]
     assert cached(file, whole)["values"].tolist() == [1, 2, 3]
@@ -240,18 +240,18 @@ def test_many_at_once(file, folder):
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda _: cached(file, parse), range(6)))
     assert all(int(arrays["values"].sum()) == 999_000 for arrays in found)
-    assert len(list(folder.rglob("arrays.json"))) == 1
+    assert len(list(folder.rglob("contents.json"))) == 1
     assert list(folder.rglob(".making*")) == []
 
 
 def test_what_appears_while_we_look_is_not_removed(file, folder, monkeypatch):
     """Another process finishes between our look for the folder and for what is in it."""
     cached(file, whole)
-    done = next(folder.rglob("arrays.json")).parent
+    done = next(folder.rglob("contents.json")).parent
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     assert cache._opened(done) is None
     monkeypatch.undo()
-    assert (done / "arrays.json").is_file()
+    assert (done / "contents.json").is_file()
 
 
 #: Imports the cache without the packages around it, which import torch and take seconds.
@@ -296,10 +296,10 @@ def test_a_killed_process_leaves_nothing_that_counts(file, folder, tmp_path):
     killed.communicate(timeout=120)
     assert killed.returncode == -9 and (tmp_path / "began").exists()
     assert len(list(folder.rglob(".making-*"))) == 1
-    assert not list(folder.rglob("arrays.json"))
+    assert not list(folder.rglob("contents.json"))
     printed, _ = start(file, tmp_path / "began", "works").communicate(timeout=120)
     assert printed.strip() == TOTAL
-    assert len(list(folder.rglob("arrays.json"))) == 1
+    assert len(list(folder.rglob("contents.json"))) == 1
 
 
 def test_a_disk_that_fills_while_we_write(file, folder, tmp_path):
@@ -312,7 +312,7 @@ def test_two_processes_at_once(file, folder, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     pair = start(file, first, "waits", second), start(file, second, "waits", first)
     assert [process.communicate(timeout=120)[0].strip() for process in pair] == [TOTAL, TOTAL]
-    assert len(list(folder.rglob("arrays.json"))) == 1
+    assert len(list(folder.rglob("contents.json"))) == 1
     assert list(folder.rglob(".making*")) == []
 
 

@@ -179,7 +179,7 @@ def test_a_damaged_selection_is_one_sentence(tmp_path):
     whole = path.read_bytes()
     for content in (b"", whole[:-9], whole[:200], whole[90:], bytes(range(256))):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"selection\.npz is missing or damaged: ."):
+        with pytest.raises(InputError, match=r"selection\.npz is not a readable"):
             Job.chosen(job)
     wrong = (
         {"selected": rows},
