@@ -78,6 +78,8 @@ class FitCheckpoint(Callback):
             return None
         try:
             torch.load(self.path, map_location="cpu", weights_only=True)[KEY]
+        except (PermissionError, MemoryError):  # it may be whole
+            raise
         except Exception as error:  # torch, zip files and pickles raise some ten different ones
             warnings.warn(
                 f"{self.path} is damaged ({type(error).__name__}); the fit begins anew",
@@ -105,6 +107,10 @@ class FitCheckpoint(Callback):
             signal.signal(number, handler)
         self._handlers = {}
 
+    def on_exception(self, *_: Any) -> None:
+        """A fit that fails or is interrupted gives the signals back, too."""
+        self.teardown()
+
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Go on with the saved draws; save where it is time."""
         self.draw_on()
@@ -127,8 +133,11 @@ class FitCheckpoint(Callback):
             ended: the fit has made all its steps; who continues takes its result.
 
         Raises:
+            ConfigError: a weight is NaN or infinite; the file stays as it was.
             InputError: the file cannot be written.
         """
+        if not all(bool(p.isfinite().all()) for p in trainer.lightning_module.parameters()):
+            raise diverged()
         now = self.clock()
         self.seconds += now - self._since
         self._since = self._saved = now
@@ -152,6 +161,7 @@ class FitCheckpoint(Callback):
             "weights": self._sampler.weights,
             "seconds": self.seconds,
             "ended": self._ended,
+            "steps": trainer.max_steps,
         }
 
     def on_load_checkpoint(
@@ -160,6 +170,10 @@ class FitCheckpoint(Callback):
         """The opposite of :meth:`on_save_checkpoint`."""
         assert self._sampler is not None
         found = checkpoint[KEY]
+        if found["steps"] != trainer.max_steps:
+            raise ValueError(
+                f"it is of {found['steps']} steps, and {trainer.max_steps} are asked for"
+            )
         for part, state in zip(_parts(trainer), found["rest"], strict=True):
             part.set_fit_state(state)
         self._rng, self.seconds = found["rng"], found["seconds"]
@@ -169,6 +183,11 @@ class FitCheckpoint(Callback):
         if found["weights"] is not None:
             self._sampler.weights = found["weights"]
         self._since = self._saved = self.clock()
+
+
+def diverged() -> ConfigError:
+    """What to say of a fit whose weights are lost."""
+    return ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
 
 
 def _parts(trainer: L.Trainer) -> list[Any]:

@@ -28,6 +28,7 @@ from egnn_prune.pruning import (
     sparsities,
 )
 from egnn_prune.pruning.calling import call
+from egnn_prune.pruning.channel_costs import ChannelCosts
 from egnn_prune.pruning.criteria import Criterion, Movement
 from egnn_prune.pruning.criteria.batches import inputs_of
 from egnn_prune.pruning.freezing import MODES
@@ -164,6 +165,7 @@ class PruningCallback(Callback):
         self.done = 0
         self._plan: list[tuple[int, float]] = []
         self._model: nn.Module | None = None
+        self._costs: dict[str, float] = {}  # in ms, of a process that was here before
 
     @property
     def takes_times(self) -> bool:
@@ -203,6 +205,7 @@ class PruningCallback(Callback):
         register_masks(model, parameter_names(model))
         if model is not self._model:  # another model: begin anew (a resumed state is loaded later)
             self._model, self._plan, self.keep, self.done = model, [], {}, 0
+            self.latency, self.round_to, self._costs = None, self.pruning.round_to, {}
             self.movement = None if self.movement is None else Movement()
 
     def on_train_batch_start(
@@ -225,16 +228,29 @@ class PruningCallback(Callback):
         model, p = pruned_part(pl_module, self.network), self.pruning
         groups = model.channel_groups()
         if self.takes_times:
-            timed = next(iter(self.batches)) if self.timed is None else self.timed  # type: ignore[arg-type]
-            inputs = inputs_of(move_data_to_device(timed, pl_module.device))
-            self.latency = LatencyBudget(model, lambda m: call(m, inputs), self.measure)
-            self.round_to = p.round_to or self.latency.best_multiple()
+            self.latency = self._budget(pl_module)
+            if not self.round_to:
+                self.round_to = self.latency.best_multiple()
         if p.latency is not None and self.latency is not None:
             self.latency.check(p.latency, p.scope, self.round_to)
             return
         zeros = {g.name: torch.zeros(g.n) for g in groups}
         for _step, sparsity in self._plan:
             choose(zeros, sparsity, p.scope, groups=groups, round_to=self.round_to)
+
+    def _budget(self, pl_module: L.LightningModule) -> LatencyBudget:
+        """What takes times; a fit that went on knows the costs that it found before."""
+        timed = next(iter(self.batches)) if self.timed is None else self.timed  # type: ignore[arg-type]
+        inputs = inputs_of(move_data_to_device(timed, pl_module.device))
+        model = pruned_part(pl_module, self.network)
+        budget = LatencyBudget(model, lambda m: call(m, inputs), self.measure)
+        budget.costs = ChannelCosts(self._costs)
+        return budget
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What took times is there, too, where a fit went on behind its last step."""
+        if self.takes_times and self.latency is None:
+            self.latency = self._budget(pl_module)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
@@ -250,12 +266,16 @@ class PruningCallback(Callback):
             "keep": self.keep,
             "generator": self.generator.get_state(),
             "movement": None if self.movement is None else vars(self.movement),
+            "round_to": self.round_to,
+            "costs": dict(self._costs if self.latency is None else self.latency.costs),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The opposite of :meth:`state_dict`; Lightning calls this."""
         self.done, self.keep = state_dict["done"], state_dict["keep"]
         self.generator.set_state(state_dict["generator"].cpu())
+        self.round_to = state_dict.get("round_to", self.round_to)
+        self._costs = state_dict.get("costs", {})
         if self.movement is not None:
             vars(self.movement).update(state_dict["movement"])
 

@@ -21,7 +21,7 @@ from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.models import energy_and_forces
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.divergence import FiniteLosses
-from egnn_prune.training.fit_checkpoint import FitCheckpoint
+from egnn_prune.training.fit_checkpoint import FitCheckpoint, diverged
 from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.looks import passes_between_looks
 from egnn_prune.training.loss import graph_losses
@@ -265,7 +265,7 @@ def fit(
         ) from error
     task.model.to("cpu").eval()
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):
-        raise ConfigError("training diverged: a weight is NaN or infinite; lower the lr")
+        raise diverged()
     if checkpoint is not None:
         checkpoint.draw_on()
         checkpoint.save(trainer, ended=True)

@@ -133,6 +133,63 @@ def test_the_file_of_another_network_is_refused(dropping, graphs, tmp_path):
         fitted(setting(other, graphs), FitCheckpoint(path))
 
 
+def test_the_file_of_a_fit_of_other_steps_is_refused(dropping, graphs, tmp_path):
+    path = tmp_path / "fit.ckpt"
+    fitted(setting(dropping, graphs), FitCheckpoint(path))
+    network, train, val, callbacks = setting(dropping, graphs)
+    task = RegressionTask(network, FitSettings(STEPS + 1, 3e-3))
+    with pytest.raises(InputError, match="it is of 10 steps, and 11 are asked for"):
+        fit(task, train, val, device=CPU, callbacks=callbacks, checkpoint=FitCheckpoint(path))
+
+
+def test_weights_that_are_lost_replace_no_good_ones(dropping, graphs, tmp_path):
+    path, saved = tmp_path / "fit.ckpt", []
+
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer, task, *_):
+            if trainer.global_step == 4:
+                saved.append(path.read_bytes())
+                next(iter(task.parameters())).data.view(-1)[0] = torch.nan
+
+    with pytest.raises(ConfigError, match="a weight is NaN or infinite; lower the lr"):
+        fitted(setting(dropping, graphs), FitCheckpoint(path, 0.0), [Breaks()])
+    assert saved == [path.read_bytes()]
+    torch.manual_seed(3)
+    found = fitted(setting(dropping, graphs), FitCheckpoint(path))
+    assert all(bool(v.isfinite().all()) for v in found[0].values())
+
+
+@pytest.mark.parametrize("step", [2, 7, 10])
+def test_costs_of_channels_outlive_the_process(dropping, graphs, tmp_path, step):
+    """As do the widths that were found fastest: nothing is measured twice."""
+    asked = []
+
+    def measure(models):
+        asked.append(len(models))
+        sizes = {n: sum(p.numel() for p in m.parameters()) for n, m in models.items()}
+        return {n: [size / 1e3] * 9 for n, size in sizes.items()}
+
+    def run(saving, more=()):
+        network, train, val, callbacks = setting(dropping, graphs, pruning=False)
+        how = Pruning("random", latency=0.8, rounds=3, until=0.8, round_to=0)
+        rounds = PruningCallback(how, timed=graphs[0][0], measure=measure)
+        parts = network, train, val, [callbacks[0], rounds, callbacks[-1]]
+        fitted(parts, saving, more)
+        return rounds
+
+    expected, all_asked = run(None), len(asked)
+    path = tmp_path / "fit.ckpt"
+    told = KilledAt(step, "on_train_batch_end")
+    with contextlib.suppress(Killed):
+        run(FitCheckpoint(path, 0.0), [told] if step < STEPS else [])
+    asked.clear()
+    found = run(FitCheckpoint(path, 0.0))
+    assert found.round_to == expected.round_to
+    assert dict(found.latency.costs) == dict(expected.latency.costs) != {}
+    assert all(torch.equal(v, expected.keep[k]) for k, v in found.keep.items())
+    assert len(asked) < all_asked
+
+
 def test_batches_that_cannot_go_on_are_refused(dropping, graphs, tmp_path):
     network, _, val, callbacks = setting(dropping, graphs)
     with pytest.raises(ConfigError, match="only a fit on graph_batches"):
