@@ -219,6 +219,20 @@ class TrainingSettings:
 
 
 @dataclass
+class JobsSettings:
+    """Where the seeds of a study are worked on, ``workers`` at the same time."""
+
+    cluster: str = setting(
+        "local", "processes of this machine, or jobs of SLURM", choices=("local", "slurm")
+    )
+    retries: int = setting(2, "times that a seed whose process was killed is begun again", low=0)
+    partition: str | None = setting(None, "slurm: where jobs run; null: its default")
+    minutes: int = setting(720, "slurm: the longest that a job may take", **COUNT)
+    gpus: int = setting(0, "slurm: GPUs of each job", low=0)
+    options: list[str] = setting([], "slurm: other options of sbatch, such as [account=me,mem=8G]")
+
+
+@dataclass
 class TrainerSettings:
     """How fits are run; they learn the same whatever this says."""
 
@@ -267,6 +281,7 @@ class ComparisonSettings(Settings):
     )
     sparsities: list[float] = setting([0.54], "fractions of channels removed", **SPARSITY)
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
 
 
 @dataclass
@@ -285,6 +300,7 @@ class SweepSettings(Settings):
     )
     steps: int = setting(400, STEPS, low=0)
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
 
 
 @dataclass
@@ -314,6 +330,7 @@ class CalibrationStudySettings(Settings):
         3, "networks of a deep ensemble (more seeds are trained); 0: none", low=0
     )
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
 
 
 @dataclass
@@ -333,6 +350,7 @@ class SelectionStudySettings(Settings):
     replays: list[float] = setting([0.5, 0.0], "as selection.replay", low=0, high=0.99)
     steps: int = setting(300, STEPS, **COUNT)
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
 
 
 @dataclass
@@ -356,6 +374,7 @@ class AcquisitionSettings(Settings):
         400, "further optimiser steps of every round, on all labels so far", **COUNT
     )
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
 
 
 @dataclass
@@ -374,6 +393,7 @@ class CentroidStudySettings:
     criterion: str = setting("taylor", "which channels go", choices=CRITERIA)
     samples: int = setting(10, "MC-dropout samples whose spread is the uncertainty", **COUNT)
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
     threads: int | None = setting(1, "CPU threads of each; null: torch's default", **THREADS)
 
 

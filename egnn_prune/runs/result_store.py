@@ -1,29 +1,15 @@
-"""Rows of a study: kept in a file as they are found, collected over seeds."""
+"""Rows of a study: kept in a file as they are found."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import joblib
-import torch
-from tqdm import tqdm
+from typing import Any
 
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.system.files import read_json, write_json
 
 Row = dict[str, Any]
-
-
-class Threaded(Protocol):
-    """Settings of work that is told how many threads it may use."""
-
-    threads: int | None
-
-
-S = TypeVar("S", bound=Threaded)
 
 
 class Rows:
@@ -73,33 +59,3 @@ class Rows:
             find_out: called with the values of a cell, gives the rest of its row.
         """
         return [self.find(**c) or self.add({**c, **find_out(**c)}) for c in cells]
-
-
-def over_seeds(
-    work: Callable[[S, int], list[Row]], settings: S, seeds: Sequence[int], workers: int
-) -> list[Row]:
-    """All rows of ``work(settings, seed)``, in the order of the seeds.
-
-    Args:
-        work: a function of a module (other processes import it).
-        settings: of the study; where ``threads`` is not set, workers share the cores.
-        seeds: one call each.
-        workers: processes that work at the same time.
-    """
-    if workers == 1:
-        parts = [_on_threads(work, settings, seed) for seed in seeds]
-    else:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # torch-geometric's
-        os.environ["TQDM_DISABLE"] = "1"  # bars of several workers would overwrite each other
-        if settings.threads is None:
-            settings.threads = max(1, (os.cpu_count() or 1) // workers)
-        tasks = (joblib.delayed(_on_threads)(work, settings, seed) for seed in seeds)
-        pool = joblib.Parallel(n_jobs=workers, return_as="generator")
-        parts = list(tqdm(pool(tasks), "seeds", total=len(seeds), disable=False))
-    return [row for part in parts for row in part]
-
-
-def _on_threads(work: Callable[[S, int], list[Row]], settings: S, seed: int) -> list[Row]:
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    return work(settings, seed)

@@ -30,7 +30,7 @@ from egnn_prune.system.files import (
 )
 
 #: Settings that say where and how the job runs, not what it computes.
-NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "trainer")
+NOT_HASHED = ("out", "reuse", "name", "title", "threads", "workers", "trainer", "jobs")
 #: The folder of what a stage has done so far, below it one for each stage.
 UNFINISHED = "unfinished"
 #: Beside the files of finished stages: which one is being worked on, and how the last one failed.
@@ -38,7 +38,7 @@ NOW, FAILED = "now.json", "failed.json"
 #: Files that say which run it is and what it does, and hold no result.
 OWN = tuple(f"stages/{name}" for name in ("run.json", NOW, FAILED))
 #: Folders of what a fit can be watched by.
-WATCHED = ("curves/", "tensorboard/", "wandb/")
+WATCHED = ("curves/", "tensorboard/", "wandb/", "jobs/")
 #: Where runs without an ``out`` go.
 DEFAULT = Path("runs")
 

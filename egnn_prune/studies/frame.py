@@ -17,8 +17,9 @@ from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.style import png_bytes
 from egnn_prune.runs.folder_lock import alone_in
-from egnn_prune.runs.result_store import Row, over_seeds
+from egnn_prune.runs.result_store import Row
 from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.runs.seed_jobs import over_seeds
 from egnn_prune.system.device import choose_device
 
 
@@ -88,9 +89,9 @@ class Study(Generic[S]):
             for seed in settings.seeds:
                 validate(seed_settings(settings, seed))
             refuse_unused(settings)
-        out, workers = study_folder(settings), getattr(settings, "workers", 1)
+        out = study_folder(settings)
         with alone_in(out):
-            rows = over_seeds(self.run_seed, settings, settings.seeds, workers)
+            rows = over_seeds(self.run_seed, settings, settings.seeds, out)
             self._write(self.results(settings, rows), out)
         return out
 

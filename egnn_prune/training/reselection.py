@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.training.resumable import ResumableSampler
 
 
 class Reselection(Callback):
@@ -34,8 +33,8 @@ class Reselection(Callback):
         """Between two epochs: the next one draws with the new probabilities."""
         if trainer.current_epoch + 1 not in self.epochs:
             return
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
-        if not isinstance(sampler, ResumableSampler) or sampler.weights is None:
+        sampler: Any = getattr(trainer.train_dataloader, "sampler", None)
+        if not isinstance(getattr(sampler, "weights", None), Tensor):
             raise ConfigError("a selection in rounds needs a fit with weights")
         model: Any = module.model
         sampler.weights = self.weights(model).to(sampler.weights)

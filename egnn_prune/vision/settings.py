@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from egnn_prune.configs.settings import COUNT, CRITERIA, SCOPES, WORKERS, setting
+from egnn_prune.configs.settings import COUNT, CRITERIA, SCOPES, WORKERS, JobsSettings, setting
 
 SOURCES = ("moons", "digits", "mnist", "cifar10", "cifar100", "folder")
 #: Criteria that score single weights.
@@ -171,6 +171,7 @@ class VisionSettings:
     seeds: list[int] = setting([0], "one dense network each", low=0)
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
     workers: int = setting(1, WORKERS, **COUNT)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
     threads: int | None = setting(None, "CPU threads of each; null: torch's default", **COUNT)
     data: ImageDataSettings = field(default_factory=ImageDataSettings)
     network: ImageNetworkSettings = field(default_factory=ImageNetworkSettings)

@@ -346,7 +346,7 @@ def test_another_run_in_the_folder_goes_on(model, tmp_path):
     with pytest.raises(InputError, match=r"holds no model-000"):
         learner(path, improve, folder)
     (folder / "specialist.json").write_text("[]")
-    with pytest.raises(InputError, match=r"specialist.json is damaged"):
+    with pytest.raises(InputError, match=r"specialist.json is missing or damaged"):
         learner(path, improve, folder)
 
 

@@ -42,4 +42,4 @@ def test_tables_of_text_are_written_in_one_place():
         for path in PACKAGE.rglob("*.py")
         if "csv.writer(" in (text := path.read_text()) or "csv.DictWriter(" in text
     }
-    assert found == {"report/common/csv_file.py", "training/curve.py", "ase/watch_log.py"}
+    assert found == {"report/common/csv_file.py", "training/curve.py", "ase/dynamics_state.py"}

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pytest
 import torch
 from tiny_jobs import tiny, used_only
@@ -18,7 +17,7 @@ from egnn_prune import data, load
 from egnn_prune.configs.settings import AcquisitionSettings, SelectionStudySettings, main_job
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError
-from egnn_prune.runs.result_store import Rows, over_seeds
+from egnn_prune.runs.result_store import Rows
 from egnn_prune.selection import select
 from egnn_prune.studies import acquisition, networks, selection
 from egnn_prune.studies.acquisition import run_acquisition
@@ -306,18 +305,6 @@ def test_rows_are_found_again(tmp_path):
     assert again.find(seed=0, arm="b") is None
     with pytest.raises(ConfigError, match="choose another out"):
         Rows(tmp_path / "rows.json", {"steps": 3})
-
-
-def seeds_of(settings: SelectionStudySettings, seed: int) -> list[dict[str, Any]]:
-    return [{"seed": seed, "threads": settings.threads}]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_rows_come_in_the_order_of_the_seeds(workers):
-    with joblib.parallel_config("threading"):  # processes would take seconds to start
-        rows = over_seeds(seeds_of, SelectionStudySettings(), [3, 1, 2], workers)
-    assert [row["seed"] for row in rows] == [3, 1, 2]
-    assert all((row["threads"] is None) == (workers == 1) for row in rows)
 
 
 def test_errors_are_those_of_the_saved_network(acquired):

@@ -12,8 +12,9 @@ import torch
 from egnn_prune.configs.settings import check
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.report.images import image_table, write_image_report
-from egnn_prune.runs.result_store import Row, over_seeds
+from egnn_prune.runs.result_store import Row
 from egnn_prune.runs.run_folder import RunFolder
+from egnn_prune.runs.seed_jobs import over_seeds
 from egnn_prune.system.device import choose_device
 from egnn_prune.system.files import read_json, write_json
 from egnn_prune.system.git import command_line, git_commit
@@ -83,7 +84,7 @@ def run_experiment(settings: VisionSettings) -> Path:
     for fit in (settings.training, settings.finetuning):
         seed_run.training(fit)
     start = time.perf_counter()
-    rows = over_seeds(kind.run_seed, settings, settings.seeds, settings.workers)
+    rows = over_seeds(kind.run_seed, settings, settings.seeds, folder.path)
     metrics = {
         **about,
         "config_hash": folder.hash,

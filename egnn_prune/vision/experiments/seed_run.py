@@ -97,7 +97,7 @@ class SeedRun:
         assert settings.out is not None, "run_experiment names the folder"
         self.folder = Path(settings.out) / "seeds"
         content = asdict(settings)
-        for name in ("out", "name", "title", "seeds", "workers", "threads", "device"):
+        for name in ("out", "name", "title", "seeds", "workers", "jobs", "threads", "device"):
             content.pop(name)
         self.saved = Rows(self.folder / f"{seed}.json", content, seed=seed)
         self.data: ImageData = images_from(settings.data, seed)
