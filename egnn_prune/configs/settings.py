@@ -229,7 +229,7 @@ class JobsSettings:
     partition: str | None = setting(None, "slurm: where jobs run; null: its default")
     minutes: int = setting(720, "slurm: the longest that a job may take", **COUNT)
     gpus: int = setting(0, "slurm: GPUs of each job", low=0)
-    options: list[str] = setting([], "slurm: other options of sbatch, such as [account=me,mem=8G]")
+    options: list[str] = setting([], 'slurm: others of sbatch, such as ["account=me","mem=8G"]')
 
 
 @dataclass
