@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV  ?= .venv
 ARGS  ?=
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 BIN   := $(VENV)/bin
 
 # First interpreter that is recent enough and can create environments (Debian splits that off);
@@ -12,7 +13,7 @@ PYTHON    ?= $(shell for p in python3 python python3.13 python3.12 python3.11; d
 	$$p $(PYTHON_OK) >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow compare figures lint format clean
+.PHONY: help setup train test test-slow compare figures docs tutorials lint format clean
 
 help:  ## show this list
 	@echo 'Usage: make TARGET [ARGS="hydra.override=value ..."] [PYTHON=python3.12] [VENV=.venv]'
@@ -48,6 +49,16 @@ figures: $(STAMP)  ## remake the figures of the README (about 25 minutes)
 	  training.max_epochs=10 training.finetune_epochs=6 sparsities=[0.4,0.54]
 	cp runs/readme/pruned_vs_baseline.png runs/comparison/comparison.png figures/
 
+docs: $(DOCS_STAMP)  ## build the documentation into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+tutorials: $(DOCS_STAMP)  ## run the tutorials and store what they print (about 10 minutes)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
+
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,5 +69,5 @@ format: $(STAMP)  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, caches and build results (runs/ is kept)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""A page for every command of `egnn-prune`, made of its `--help`, so that none can get stale."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from unittest import mock
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from egnn_prune.cli.main import main
+from egnn_prune.cli.registry import COMMANDS, NAME
+
+
+def file_name(command: str) -> str:
+    """Of a command's page."""
+    return f"commands/{command.replace(' ', '-')}.md"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The pages' places in the navigation."""
+    pages: list[object] = [{"All commands": "commands/index.md"}]
+    pages += [{command: file_name(command)} for command in COMMANDS]
+    for entry in config.nav or []:
+        if entry.get("Commands") == "COMMANDS":
+            entry["Commands"] = pages
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The pages themselves."""
+    pages = {"commands/index.md": index()}
+    pages |= {file_name(command): page(command) for command in COMMANDS}
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def index() -> str:
+    """A table of all commands."""
+    rows = [
+        f"| [`{command}`]({command.replace(' ', '-')}.md) | {entry.summary} |"
+        for command, entry in COMMANDS.items()
+    ]
+    table = ["| command | what it does |", "|---|---|", *rows]
+    return "\n".join(["# Commands", "", *table, "", "```text", said([]), "```", ""])
+
+
+def page(command: str) -> str:
+    """What ``egnn-prune COMMAND --help`` says."""
+    head = [f"# {NAME} {command}", "", f"{COMMANDS[command].summary}.".capitalize(), ""]
+    return "\n".join([*head, "```text", said(command.split()), "```", ""])
+
+
+def said(words: list[str]) -> str:
+    """What ``egnn-prune ... --help`` prints in this process, in lines of usual length."""
+    out = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", [NAME, *words, "--help"]),
+        mock.patch.dict("os.environ", {"COLUMNS": "100"}),  # argparse asks the terminal
+        contextlib.redirect_stdout(out),
+        contextlib.suppress(SystemExit),
+    ):
+        main()
+    return out.getvalue().strip()
