@@ -37,7 +37,9 @@ class StepBar(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Open the bar."""
         steps = trainer.estimated_stepping_batches
-        self.bar = tqdm(total=steps, desc=self.label, unit="step", disable=self.off)
+        # False, said aloud, would outvote TQDM_DISABLE of people who want no bars
+        off = {"disable": True} if self.off else {}
+        self.bar = tqdm(total=steps, desc=self.label, unit="step", **off)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Advance to the present step."""
