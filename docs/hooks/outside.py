@@ -58,4 +58,6 @@ def rewritten(target: str, here: str) -> str:
     home = HOME.get(here, f"docs/{here}")
     file = posixpath.normpath(posixpath.join(posixpath.dirname(home), name))
     page = PAGES.get(file, file.removeprefix("docs/"))
+    if page.endswith(".ipynb") and page.removesuffix(".ipynb") != here.removesuffix(".md"):
+        page = page.removesuffix(".ipynb") + ".md"  # on its own page it is there to be downloaded
     return posixpath.relpath(page, posixpath.dirname(here) or ".") + sign + anchor
