@@ -49,7 +49,7 @@ figures: $(STAMP)  ## remake the figures of the README (about 25 minutes)
 	  training.max_epochs=10 training.finetune_epochs=6 sparsities=[0.4,0.54]
 	cp runs/readme/pruned_vs_baseline.png runs/comparison/comparison.png figures/
 
-docs: $(DOCS_STAMP)  ## build the documentation into site/ (open site/index.html)
+docs: $(DOCS_STAMP)  ## build the documentation into site/ (python -m http.server -d site)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tutorials: $(DOCS_STAMP)  ## run the tutorials and store what they print (about 10 minutes)

@@ -27,7 +27,7 @@ def matrix(
 def canvas(width: float, left: float, right: float, bottom: float, top: float) -> Axes:
     """Axes without a frame in which a unit is as long in both directions."""
     height = width * (top - bottom) / (right - left)
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes = plt.figure(figsize=(width, height), layout="constrained").add_subplot()
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
     return axes

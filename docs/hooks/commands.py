@@ -50,7 +50,8 @@ def index() -> str:
 
 def page(command: str) -> str:
     """What ``egnn-prune COMMAND --help`` says."""
-    head = [f"# {NAME} {command}", "", f"{COMMANDS[command].summary}.".capitalize(), ""]
+    wide = ["---", "hide: [toc]", "---", ""]
+    head = [*wide, f"# {NAME} {command}", "", f"{COMMANDS[command].summary}.".capitalize(), ""]
     return "\n".join([*head, "```text", said(command.split()), "```", ""])
 
 
