@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from latex2mathml.converter import convert
@@ -9,15 +10,17 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
-CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
-BLOCK = re.compile(r"^\$\$(.+?)\$\$", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)")
+#: What pymdownx.arithmatex makes of $...$ and $$...$$, in pages and in docstrings.
+BLOCK = re.compile(r'<div class="arithmatex">\\\[(.+?)\\\]</div>', re.DOTALL)
+INLINE = re.compile(r'<span class="arithmatex">\\\((.+?)\\\)</span>', re.DOTALL)
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """``$$...$$`` and ``$...$``, outside of code."""
-    parts = CODE.split(markdown)
-    for i, part in enumerate(parts[::2]):
-        part = BLOCK.sub(lambda m: convert(" ".join(m[1].split()), display="block"), part)
-        parts[2 * i] = INLINE.sub(lambda m: convert(m[1]), part)
-    return "".join(parts)
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Both kinds, in the finished page."""
+    content = BLOCK.sub(lambda m: formula(m[1], "block"), content)
+    return INLINE.sub(lambda m: formula(m[1], "inline"), content)
+
+
+def formula(latex: str, display: str) -> str:
+    """MathML of what stands in the page as escaped LaTeX."""
+    return convert(" ".join(html.unescape(latex).split()), display=display)
