@@ -50,6 +50,11 @@ class Prediction:
 
         Raises:
             InputError: there is no member, or the shapes differ.
+
+        Example:
+            >>> two = Prediction.from_members(torch.tensor([[1.0], [3.0]]))
+            >>> two.mean, two.epistemic
+            (tensor([2.]), tensor([2.]))
         """
         if means.dim() == 0 or means.shape[0] == 0:
             raise InputError("a Prediction needs at least one member along its first axis")

@@ -32,7 +32,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The pages' places in the navigation."""
     for entry in config.nav or []:
         if entry.get("Python") == "API":
-            entry["Python"] = [{room: file_name(room)} for room in ROOMS]
+            entry["Python"] = [{title(room): file_name(room)} for room in ROOMS]
     return config
 
 
@@ -42,6 +42,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = f"# {room}\n\n::: {room}\n"
         files.append(File.generated(config, file_name(room), content=text))
     return files
+
+
+def title(room: str) -> str:
+    """In the navigation, where all names begin alike."""
+    return room.removeprefix("egnn_prune.")
 
 
 def file_name(room: str) -> str:

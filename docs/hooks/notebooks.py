@@ -9,11 +9,13 @@ import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """A page beside every notebook, which itself can be downloaded from there."""
     exporter = MarkdownExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     for notebook in [f for f in files if f.src_uri.endswith(".ipynb")]:
         stem = posixpath.splitext(notebook.src_uri)[0]
         name = posixpath.basename(stem)

@@ -29,7 +29,7 @@ def calculator(model: nn.Module, **options: Any) -> PrunedCalculator:
 
     Example:
         >>> atoms.calc = calculator(drop_odd_paths(load("7net-0")))
-        >>> atoms.get_forces(), atoms.get_stress()
+        >>> forces, energy = atoms.get_forces(), atoms.get_potential_energy()
     """
     network: Any = model.network if isinstance(model, Estimator) else model
     strange = [m for m in members_of(network) if not isinstance(m, AdoptedPotential)]

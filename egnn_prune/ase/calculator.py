@@ -132,7 +132,7 @@ class PrunedCalculator(Calculator):
 
     Example:
         >>> atoms.calc = PrunedCalculator("runs/demo")
-        >>> atoms.get_potential_energy(), atoms.calc.results["energy_uncertainty"]
+        >>> energy, bar = atoms.get_potential_energy(), atoms.calc.results["energy_uncertainty"]
     """
 
     implemented_properties = [  # noqa: RUF012 (ASE declares an instance variable)

@@ -29,8 +29,8 @@ class CudaGraph:
         ConfigError: an example is not on a CUDA device.
 
     Example:
-        >>> fast = CudaGraph(network.features, x, pos, edge_index, graph)
-        >>> h, moved, _ = fast(x, other_pos, edge_index, graph)
+        >>> fast = CudaGraph(network.features, x, pos, edge_index, graph)  # doctest: +SKIP
+        >>> h, moved, _ = fast(x, other_pos, edge_index, graph)  # doctest: +SKIP
     """
 
     def __init__(self, function: Callable[..., object], *examples: Tensor) -> None:

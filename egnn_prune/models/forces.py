@@ -166,6 +166,7 @@ def force_prediction(model: nn.Module, batch: Batch | Data) -> Prediction:
 
         >>> with dropout_samples(model, draw_networks(model, 20, generator)):
         ...     prediction = force_prediction(model, batch)
+        ...
 
     An estimator is a model too, but hand over its network where you can: of whatever pools its
     members, every member's gradient walks through all networks of the pool.

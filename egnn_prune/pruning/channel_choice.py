@@ -55,6 +55,11 @@ def choose(
         ConfigError: the sparsity or the scope is out of range, a score is not finite, an earlier
             round removed more than this one may, or so many channels would go that a group were
             left empty.
+
+    Example:
+        >>> scores = {"a": torch.tensor([4.0, 1.0, 3.0]), "b": torch.tensor([2.0, 0.5])}
+        >>> choose(scores, 0.4)  # two of the five go
+        {'a': tensor([ True, False,  True]), 'b': tensor([ True, False])}
     """
     check_sparsity(sparsity)
     for name, score in scores.items():

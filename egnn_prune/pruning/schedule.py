@@ -64,6 +64,10 @@ def sparsities(schedule: str | Schedule, sparsity: float, rounds: int) -> list[f
 
     Raises:
         ConfigError: a value is out of range, there is no such schedule, or it falls.
+
+    Example:
+        >>> sparsities("linear", 0.75, 3)
+        [0.25, 0.5, 0.75]
     """
     check_sparsity(sparsity)
     if rounds < 1:
@@ -107,6 +111,10 @@ def incremental(epoch: int, rate: float, every: int = 1, of: str = "remaining") 
 
     Raises:
         ConfigError: a value is out of range, or the original is used up.
+
+    Example:
+        >>> [incremental(epoch, 0.5, every=2) for epoch in range(5)]
+        [0.0, 0.0, 0.5, 0.5, 0.75]
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"the rate is the fraction removed each time, in [0, 1), not {rate}")

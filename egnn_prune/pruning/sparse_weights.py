@@ -191,6 +191,10 @@ def n_m_mask(score: Tensor, n: int = 2, m: int = 4) -> Tensor:
 
     Raises:
         ConfigError: the inputs are no multiple of m, n is not in 1..m, or a score is not finite.
+
+    Example:
+        >>> n_m_mask(torch.tensor([[1.0, 4.0, 2.0, 3.0]]))
+        tensor([[False,  True, False,  True]])
     """
     if not 1 <= n <= m:
         raise ConfigError(f"an N:M pattern keeps n of m weights with 1 <= n <= m, not {n}:{m}")

@@ -41,6 +41,11 @@ def select(
     Raises:
         ConfigError: an unknown strategy, a value out of range, evidence that the strategy lacks,
             or nothing to select.
+
+    Example:
+        >>> uncertainty = torch.tensor([0.1, 0.7, 0.2, 0.9])
+        >>> select(uncertainty, "top", fraction=0.5, generator=torch.Generator())
+        tensor([3, 1])
     """
     if strategy not in STRATEGIES:
         raise ConfigError(

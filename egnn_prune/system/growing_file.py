@@ -29,7 +29,8 @@ class GrowingFile:
 
     Example:
         >>> with GrowingFile(folder / "trajectory.extxyz") as file:
-        ...     file.write("a frame")
+        ...     written = file.write("a frame")
+        ...
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:

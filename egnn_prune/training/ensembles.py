@@ -39,7 +39,8 @@ def snapshot_ensemble(
     Example:
         >>> def fit_cycle(model, steps):
         ...     fit(RegressionTask(model, FitSettings(steps)), train, device=device)
-        >>> snapshot_ensemble(model, fit_cycle, steps=4000, cycles=5)  # five fits of 800 steps
+        ...
+        >>> ensemble = snapshot_ensemble(model, fit_cycle, steps=4000, cycles=5)  # 800 steps each
     """
     _check_members(cycles)
     if steps < cycles:
@@ -82,7 +83,10 @@ def bootstrap_ensemble(
         >>> def fit_member(member, rows):
         ...     train = graph_batches([graphs[i] for i in rows.tolist()], 32)
         ...     fit(RegressionTask(member, FitSettings(1000)), train, device=device)
-        >>> bootstrap_ensemble(build, fit_member, n=len(graphs), members=5, generator=generator)
+        ...
+        >>> ensemble = bootstrap_ensemble(
+        ...     build, fit_member, n=len(graphs), members=5, generator=generator
+        ... )
     """
     _check_members(members)
     if n < 2:

@@ -46,7 +46,8 @@ class FitCheckpoint(Callback):
             step, where all state is known, and after a save.
 
     Example:
-        >>> fit(task, graph_batches(graphs, 32), device=device, checkpoint=FitCheckpoint(path))
+        >>> batches, checkpoint = graph_batches(graphs, 32), FitCheckpoint(path)
+        >>> seconds = fit(task, batches, device=device, checkpoint=checkpoint)
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class ForceProbes:
         seed: of the directions, which are others in every call.
 
     Example:
-        >>> prune(model, "fisher", 0.5, data=batches, loss=ForceProbes())
+        >>> pruned = prune(model, "fisher", 0.5, data=batches, loss=ForceProbes())
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -47,7 +47,7 @@ def use(yes: bool = True) -> Iterator[None]:
     """Within this context, and this thread, networks take the kernels where they can, or do not.
 
     Example:
-        >>> with kernels.use():
+        >>> with kernels.use():  # doctest: +SKIP
         ...     out = network(batch.to("cuda"))
     """
     token = _used.set(yes)

@@ -72,6 +72,11 @@ def interval_coverage(mean: Numbers, variance: Numbers, target: Numbers, level: 
 
     Raises:
         ConfigError: the level is not between 0 and 1.
+
+    Example:
+        >>> zero, one = [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]
+        >>> float(interval_coverage(zero, one, [0.5, -1.0, 1.2, 3.0], 0.9))  # up to 1.645
+        0.75
     """
     check_level(level)
     levels, _ = coverage_curve(mean, variance, target)
