@@ -50,7 +50,7 @@ figures: $(STAMP)  ## remake the figures of the README (about 25 minutes)
 	cp runs/readme/pruned_vs_baseline.png runs/comparison/comparison.png figures/
 
 docs: $(DOCS_STAMP)  ## build the documentation into site/ (python -m http.server -d site)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 tutorials: $(DOCS_STAMP)  ## run the tutorials and store what they print (about 10 minutes)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/tutorials/*.ipynb

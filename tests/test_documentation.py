@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from egnn_prune import data, save
 from egnn_prune.cli.arguments import Tool
@@ -213,6 +215,34 @@ def test_the_page_on_potentials(runs, monkeypatch):
     known["dynamics"] = VelocityVerlet(known["atoms"], timestep=0.1)
     run_blocks([second.replace("20000", "3")], known)
     assert known["dynamics"].nsteps == 3
+
+
+def test_the_page_on_your_own_data(tmp_path, monkeypatch, capsys):
+    frames = []
+    for k in range(20):
+        atoms = molecule("CH3CH2OH")
+        atoms.rattle(0.05, seed=k)
+        calculated = SinglePointCalculator(atoms, energy=float(k), forces=atoms.positions)
+        atoms.calc = calculated
+        frames.append(atoms)
+    write(tmp_path / "structures.xyz", frames, format="extxyz")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "docs" / "own-data.md")
+    known = run_blocks([code], {})
+    assert known["data"].elements == [1, 6, 8]
+    assert "'train': 16" in capsys.readouterr().out
+
+
+def test_the_page_on_your_own_network(capsys):
+    codes = blocks(ROOT / "docs" / "own-network.md")
+    assert len(codes) == 3
+    known = run_blocks(codes, {})
+    dense, small = (
+        sum(p.numel() for p in known[name].parameters()) for name in ("network", "small")
+    )
+    assert type(known["small"]) is type(known["network"]) and small < dense
+    said = capsys.readouterr().out
+    assert "kept" in said and "1o" in said
 
 
 def test_the_page_on_images():
