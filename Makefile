@@ -52,7 +52,7 @@ figures: $(STAMP)  ## remake the figures of the README (about 25 minutes)
 docs: $(DOCS_STAMP)  ## build the documentation into site/ (python -m http.server -d site)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
-tutorials: $(DOCS_STAMP)  ## run the tutorials and store what they print (about 10 minutes)
+tutorials: $(DOCS_STAMP)  ## run the tutorials and store what they print (a few minutes)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/tutorials/*.ipynb
 
 $(DOCS_STAMP): $(STAMP)

@@ -10,6 +10,7 @@ import griffe
 
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`([~.!]*)([\w.]+)`")
 INLINE = re.compile(r":math:`([^`]+)`")
+EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 BLOCK = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +.*|\s*$))*)", re.MULTILINE)
 
 
@@ -21,6 +22,7 @@ class SphinxRoles(griffe.Extension):
         if obj.docstring:
             text = BLOCK.sub(block, obj.docstring.value)
             text = INLINE.sub(lambda m: f"${' '.join(m[1].split())}$", text)
+            text = EXAMPLE.sub(r"\1Examples:", text)  # the only name that griffe knows
             obj.docstring.value = ROLE.sub(lambda m: link(m, obj), text)
 
 
