@@ -43,6 +43,8 @@ def launch(count: int, command: Sequence[str]) -> int:
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     # each its share of the cores; torch's default takes all
     share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    # DDP warns that it looks for unused weights in vain, as long as none is frozen
+    share["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     heard = [tempfile.TemporaryFile() for _ in range(count - 1)]
     running: list[subprocess.Popen[bytes]] = []
     with _handing_on(running):
