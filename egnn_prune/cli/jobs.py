@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Job:
     def __call__(self) -> None:
         """Run it with the process's arguments; never returns."""
         with one_sentence():  # hydra may be missing
+            if (mine := told()) and mine[0]:  # the first process shows its bars
+                os.environ["TQDM_DISABLE"] = "1"
             from egnn_prune.cli.hydra_app import command
         sys.argv[1:] = self._spelled_out(sys.argv[1:])
         command(self._run, self.schema, self.config, self.purpose)
