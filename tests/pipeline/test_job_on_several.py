@@ -131,13 +131,16 @@ def test_both_killed_again_and_again(tmp_path):
     expected = whole(tmp_path / "undisturbed", 2, **more)
     draw, kills = random.Random(1), 0
     for _ in range(60):
+        start = time.time()
         with subprocess.Popen(
             command(tmp_path / "killed", 2, **more),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         ) as job:
+            while kills < 8 and job.poll() is None and not saved_since(tmp_path / "killed", start):
+                time.sleep(0.05)
             try:
-                _, said = job.communicate(timeout=14 + draw.uniform(0, 8) if kills < 8 else None)
+                _, said = job.communicate(timeout=draw.uniform(0, 3) if kills < 8 else None)
             except subprocess.TimeoutExpired:
                 job.send_signal(draw.choice([signal.SIGKILL, signal.SIGTERM]))
                 kills += 1
@@ -151,6 +154,12 @@ def test_both_killed_again_and_again(tmp_path):
     for name in ("dense.safetensors", "pruned.safetensors"):
         mine, theirs = (p / name for p in (tmp_path / "killed", expected))
         assert mine.read_bytes() == theirs.read_bytes()
+
+
+def saved_since(folder, start):
+    """Whether a process that began then has saved a fit."""
+    saved = [path.stat().st_mtime for path in folder.glob("unfinished/*/*.json")]
+    return bool(saved) and max(saved) > start
 
 
 @pytest.mark.slow
