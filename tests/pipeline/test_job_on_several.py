@@ -164,7 +164,7 @@ def saved_since(folder, start):
 
 @pytest.mark.slow
 def test_torchrun_starts_it_too(tmp_path):
-    words = command(tmp_path / "run", 2)[4:]
+    words = command(tmp_path / "run", 2)[5:]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = tmp_path / "start.py"
     script.write_text(ENTRY)
