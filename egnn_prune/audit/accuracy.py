@@ -33,8 +33,8 @@ def errors(seen: Observations) -> list[Compared]:
     squares = {who: ((seen.stress[who] - seen.stress[LABEL]) ** 2).mean(1) for who in (A, B)}
     both = np.isfinite(squares[A]) & np.isfinite(squares[B])
     if both.any():
-        two = [mean_of(1e6 * squares[w][both], root=True) for w in squares]
-        found.append(compared("stress RMSE", "meV/Å³", *two, int(both.sum())))
+        a, b = (mean_of(1e6 * squares[w][both], root=True) for w in squares)
+        found.append(compared("stress RMSE", "meV/Å³", a, b, int(both.sum())))
     return found
 
 
@@ -76,8 +76,7 @@ def _two(name: str, unit: str, two: Sequence[Statistic], seen: Observations) -> 
 
 def _of_atoms(seen: Observations, sums: Array, *, root: bool = False) -> Statistic:
     """Mean over three components of every atom of the drawn structures, of ``[N]`` sums."""
-    totals = np.bincount(seen.owner, sums, len(seen.structures))
-    return mean_of(totals, 3.0 * seen.atoms, root=root)
+    return mean_of(seen.summed(sums), 3 * seen.atoms.astype(np.float64), root=root)
 
 
 def per_atom(seen: Observations, who: str, reference: str) -> Array:

@@ -25,6 +25,7 @@ from egnn_prune.adapters.loading import PRETRAINED, load
 from egnn_prune.ase.calculator import PrunedCalculator
 from egnn_prune.ase.specialist_folder import FILE
 from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.system.device import choose_device
 from egnn_prune.system.files import read_json
 from egnn_prune.uncertainty import SinglePass
 
@@ -76,7 +77,7 @@ def calculator_of(name: str, device: str = "auto") -> BaseCalculator:
                 f"{path} holds no network that was learned there yet; name the one it began from"
             )
         path = path / Path(current).name
-    known = {"threshold": None, "on_uncertain": "ignore", "device": device}
+    known: dict[str, Any] = {"threshold": None, "on_uncertain": "ignore", "device": device}
     if path.is_dir() or path.suffix == ".safetensors":
         return PrunedCalculator(path, **known)
     if not path.exists() and not path.suffix and name.lower() not in PRETRAINED:
@@ -87,13 +88,7 @@ def calculator_of(name: str, device: str = "auto") -> BaseCalculator:
             f"there is no file, folder or calculator {name!r}{guess}; known by name are "
             f"{', '.join(names)}"
         )
-    return PrunedCalculator(SinglePass(load(name)).to(_device(device)), **known, unit="eV")
-
-
-def _device(name: str) -> Any:
-    from egnn_prune.system.device import choose_device
-
-    return choose_device(name)
+    return PrunedCalculator(SinglePass(load(name)).to(choose_device(device)), **known, unit="eV")
 
 
 class Candidate(Calculator):
@@ -103,7 +98,7 @@ class Candidate(Calculator):
 
     Args:
         calculator: any one of ASE that computes energies and forces.
-        name: for messages.
+        title: what it is called in messages.
 
     Raises:
         ConfigError: it is no calculator, or computes no forces.
@@ -111,18 +106,18 @@ class Candidate(Calculator):
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012 (ASE declares an instance variable)
 
-    def __init__(self, calculator: BaseCalculator, name: str) -> None:
+    def __init__(self, calculator: BaseCalculator, title: str) -> None:
         super().__init__()
-        self.name = name
+        self.title = title
         if not isinstance(calculator, BaseCalculator):
             raise ConfigError(
-                f"{name} must be a calculator of ASE, not {type(calculator).__name__}"
+                f"{title} must be a calculator of ASE, not {type(calculator).__name__}"
             )
         self.inner: Any = calculator
         for quantity in self.implemented_properties:
             if quantity not in calculator.implemented_properties:
                 raise ConfigError(
-                    f"{name} computes no {quantity}, and an audit compares energies and forces; "
+                    f"{title} computes no {quantity}, and an audit compares energies and forces; "
                     "take a calculator that has both"
                 )
 
@@ -138,7 +133,7 @@ class Candidate(Calculator):
         for k, atoms in enumerate(structures):
             for z in sorted({*map(int, atoms.numbers)} - known):
                 raise InputError(
-                    f"{self.name} does not know the element {chemical_symbols[z]} of structure "
+                    f"{self.title} does not know the element {chemical_symbols[z]} of structure "
                     f"{k}; leave such structures out, or take another calculator"
                 )
 
@@ -167,14 +162,14 @@ class Candidate(Calculator):
         except Exception as error:  # a program of others raises whatever it raises
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"{self.name} cannot compute {where} ({atoms.get_chemical_formula()}): "
+                f"{self.title} cannot compute {where} ({atoms.get_chemical_formula()}): "
                 f"{reason[:300]}"
             ) from error
         if stress is not None and stress.size == 9:
             stress = full_3x3_to_voigt_6_stress(stress.reshape(3, 3))
         if not all(np.isfinite(x).all() for x in (energy, forces, stress) if x is not None):
             raise InputError(
-                f"{self.name} gives an energy, force or stress of {where} "
+                f"{self.title} gives an energy, force or stress of {where} "
                 f"({atoms.get_chemical_formula()}) that is NaN or infinite; leave it out, or mend "
                 "the calculator"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import ase
 import numpy as np
@@ -58,6 +59,10 @@ class Observations:
     def numbers(self) -> NDArray[np.int64]:
         """``[N]`` atomic numbers."""
         return np.concatenate([atoms.numbers for atoms in self.structures])
+
+    def summed(self, values: NDArray[Any]) -> Array:
+        """``[S]`` sums over the atoms of each structure, of numbers ``[N]``."""
+        return np.bincount(self.owner, values, len(self.structures)).astype(np.float64)
 
     @property
     def has_forces(self) -> bool:
@@ -132,36 +137,32 @@ def observed(
 def labels_of(
     structures: Sequence[ase.Atoms], rows: NDArray[np.int64]
 ) -> tuple[Array | None, Array | None]:
-    """Energies ``[S]`` and forces ``[N, 3]`` that the structures have; ``None`` where they have none.
+    """Energies ``[S]`` and forces ``[N, 3]`` of the structures; ``None`` where there are none.
 
     Raises:
         DataError: some have them and others not, there are several, or one is NaN or infinite.
     """
     first, where = structures[0], [f"structure {row}" for row in rows]
-    usual = [name for name in per_structure(first) if name.lower() in USUAL]
+    usual = sorted(name for name in per_structure(first) if name.lower() in USUAL)
     if len(usual) > 1:
         raise DataError(
-            f"{where[0]} has more than one energy ({', '.join(sorted(usual))}); leave one of them"
+            f"{where[0]} has more than one energy ({', '.join(usual)}); leave one of them"
         )
     plain = [name for name in forces_of(first) if name.lower() in ("forces", "force")]
     if usual:
         labels = Labels.of(structures, usual[0], "the file")
     else:
         labels = Labels("energy", plain[0] if plain else None, declared(first))
-    energy = forces = None
-    pairs = list(zip(structures, where, strict=True))
-    if usual:
-        energy = np.array([labels.number(*pair) for pair in pairs])
-    found = [labels.vectors(*pair) for pair in pairs]
-    known = [one for one in found if one is not None]
-    if len(known) == len(found):
-        forces = np.concatenate(known).astype(np.float64)
-    for name, values in (("energy", energy), ("force", forces)):
-        if values is not None and not np.isfinite(values).all():
-            broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]
-            k = broken if name == "energy" else np.repeat(range(len(found)), list(map(len, known)))[broken]
-            raise DataError(f"{where[k]} has a label of its {name} that is NaN or infinite")
-    return energy, forces
+    energy: list[float] = []
+    forces: list[Array] = []
+    for atoms, place in zip(structures, where, strict=True):
+        if usual:
+            energy.append(labels.number(atoms, place))
+        if (one := labels.vectors(atoms, place)) is not None:
+            forces.append(np.asarray(one, dtype=np.float64))
+        if not np.isfinite([*energy[-1:], *np.ravel(forces[-1:])]).all():
+            raise DataError(f"{place} has a label that is NaN or infinite; remove it")
+    return np.array(energy) if usual else None, np.concatenate(forces) if forces else None
 
 
 def _stress_label(atoms: ase.Atoms) -> Array | None:

@@ -33,13 +33,13 @@ ENERGY_JUMP_LIMIT = 1.0
 def smoothness(
     candidates: Mapping[str, Candidate], structures: Sequence[ase.Atoms], seed: int
 ) -> list[dict[str, Any]]:
-    """The worst of all lines, one through each structure, the same for both calculators.
+    r"""The worst of all lines, one through each structure, the same for both calculators.
 
     Returns:
         For each calculator ``who``; ``slope_error`` in meV/Angstrom, the largest
-        :math:`|\\rho|` of a line over half its length; ``energy_jump`` in meV; ``force_jump`` in
+        :math:`|\rho|` of a line over half its length; ``energy_jump`` in meV; ``force_jump`` in
         meV/Angstrom; whether ``gradient`` and ``smooth`` hold; and ``lines`` with ``s`` in
-        Angstrom, ``energy``, ``rest`` (:math:`\\rho`) in meV and ``slope`` in meV/Angstrom.
+        Angstrom, ``energy``, ``rest`` (:math:`\rho`) in meV and ``slope`` in meV/Angstrom.
     """
     found = []
     with tqdm(total=2 * len(structures) * POINTS, desc="lines", leave=False) as bar:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from egnn_prune.audit.candidate import Candidate
-from egnn_prune.audit.intervals import value_of
+from egnn_prune.audit.intervals import Array, Statistic, value_of
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.system.timing import alternating_times
 
@@ -55,11 +55,15 @@ def speed(
             row |= {"ratio": math.nan, "low": math.nan, "high": math.nan, "failed": str(error)}
         else:
             logs = np.log(np.array(times["b"]) / np.array(times["a"]))
-            ratio, low, high = value_of(lambda n, x=logs: np.exp(n @ x / len(x)), len(logs))
+            ratio, low, high = value_of(_geometric_mean(logs), len(logs))
             row |= {who: float(np.median(t)) for who, t in times.items()}
             row |= {"ratio": ratio, "low": low, "high": high}
         found[len(atoms)] = row
     return list(found.values())
+
+
+def _geometric_mean(logs: Array) -> Statistic:
+    return lambda drawn: np.exp(drawn @ logs / len(logs))
 
 
 def _next(candidate: Candidate, structures: Any) -> None:

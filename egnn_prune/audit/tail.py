@@ -1,8 +1,9 @@
-"""Where B got worse: by element, surroundings, strain and uncertainty; and which structures most."""
+"""Where B got worse: by element, surroundings, strain, uncertainty; and on which structures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,8 @@ def groups(seen: Observations, neighbours: NDArray[np.int64], strain: Array) -> 
     for kind, parts in kinds.items():
         found[kind] = []
         for name, inside in parts:
-            sums = {w: np.bincount(seen.owner, s * inside, count) for w, s in squares.items()}
-            weights = 3.0 * np.bincount(seen.owner, inside, count)
+            sums = {w: seen.summed(s * inside) for w, s in squares.items()}
+            weights = 3 * seen.summed(inside)
             b = mean_of(sums[B], weights, root=True)
             a = mean_of(sums[A], weights, root=True) if seen.has_forces else nothing
             found[kind].append(compared(name, "meV/Å", a, b, count))
@@ -83,9 +84,7 @@ def _by_element(seen: Observations) -> Iterator[tuple[str, Mask]]:
         yield chemical_symbols[z], seen.numbers == z
 
 
-def _by_neighbours(
-    seen: Observations, neighbours: NDArray[np.int64]
-) -> Iterator[tuple[str, Mask]]:
+def _by_neighbours(seen: Observations, neighbours: NDArray[np.int64]) -> Iterator[tuple[str, Mask]]:
     kinds, counts = np.unique(1000 * seen.numbers + neighbours, return_counts=True)
     shown = sorted(kinds[np.argsort(-counts, kind="stable")][:MOST])
     for kind in shown:
@@ -96,15 +95,14 @@ def _by_neighbours(
 def _by_size(values: Array, unit: str) -> Iterator[tuple[str, Mask]]:
     """Parts of equal count; equal values stay together."""
     ends = np.unique(np.quantile(values, np.linspace(0, 1, PARTS + 1)))
-    for k, (low, high) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for k, (low, high) in enumerate(pairwise(ends)):
         first = values >= low if k == 0 else values > low
         yield f"{low:.3g} to {high:.3g} {unit}", first & (values <= high)
 
 
 def structure_errors(seen: Observations) -> dict[str, Array]:
     """``[S]`` force RMSE of every structure by ``a`` and ``b``, in meV/Angstrom."""
-    count = len(seen.structures)
-    sums = {w: np.bincount(seen.owner, (seen.force_errors(w) ** 2).sum(1), count) for w in (A, B)}
+    sums = {w: seen.summed((seen.force_errors(w) ** 2).sum(1)) for w in (A, B)}
     return {who: np.sqrt(total / (3 * seen.atoms)) for who, total in sums.items()}
 
 
@@ -142,7 +140,9 @@ def spread(seen: Observations) -> dict[str, Any]:
     """How unevenly B got worse: quantiles over structures of ``b - a``, in meV/Angstrom."""
     errors = structure_errors(seen)
     grown = errors[B] - errors[A]
-    at = {name: float(np.quantile(grown, q)) for name, q in (("50", 0.5), ("90", 0.9), ("99", 0.99))}
+    at = {
+        name: float(np.quantile(grown, q)) for name, q in (("50", 0.5), ("90", 0.9), ("99", 0.99))
+    }
     return {
         "percentiles": at | {"100": float(grown.max())},
         "share_worse": float((grown > 0).mean()),
