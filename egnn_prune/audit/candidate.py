@@ -152,8 +152,9 @@ class Candidate(Calculator):
         asked.set_constraint()
         asked.calc = self.inner
         try:
-            energy = float(asked.get_potential_energy())
+            # the energy comes with the forces, but not the other way round
             forces = np.array(asked.get_forces(), dtype=np.float64)
+            energy = float(asked.get_potential_energy())
             stress = self._optional("stress", asked) if atoms.pbc.all() else None
             bars = [
                 self._optional(f"{kind}_uncertainty", asked) if error_bars else None

@@ -19,6 +19,8 @@ TIMESTEP_FS, KELVIN = 0.5, 300.0
 FRAMES = 200
 #: Fewer steps say nothing about a drift.
 FEWEST = 40
+#: Of a drift, in meV/atom/ps.
+DRIFT_LIMIT = 1.0
 
 
 def dynamics(
@@ -29,8 +31,9 @@ def dynamics(
     Returns:
         For each calculator ``who``; ``drift`` of the total energy with its ``drift_error`` in
         meV/atom/ps, ``fluctuation`` about the line in meV/atom (NaN where the run stopped at
-        once), ``stopped`` (why it ended early, or None), ``drifts`` (whether the drift is more
-        than two standard errors), and ``time_ps`` and ``total`` in meV/atom less the first.
+        once), ``stopped`` (why it ended early, or None), ``drifts`` (whether the drift is
+        beyond two standard errors and :data:`DRIFT_LIMIT`), and ``time_ps`` and ``total`` in
+        meV/atom less the first.
     """
     found = []
     for who, candidate in candidates.items():
@@ -58,7 +61,7 @@ def dynamics(
                 "drift_error": error,
                 "fluctuation": fluctuation,
                 "stopped": run.stopped,
-                "drifts": bool(abs(drift) > 2 * error),
+                "drifts": bool(abs(drift) > max(2 * error, DRIFT_LIMIT)),
                 "time_ps": (time / 1000).tolist(),
                 "total": (1000 * (total - total[0]) / len(atoms)).tolist(),
             }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from egnn_prune.audit.intervals import UNDECIDED, Compared
+from egnn_prune.audit.intervals import ROUNDING, UNDECIDED, Compared
+from egnn_prune.audit.smoothness import ENERGY_JUMP_LIMIT, FORCE_JUMP_LIMIT
 from egnn_prune.report.common.formatting import significant, times
 
 #: Groups that are named in one sentence.
@@ -29,7 +30,7 @@ def findings(
             f"There are no labels: B's forces are {significant(rms['value'])} meV/Å (RMS) from A's"
         )
     shift = differences[0]
-    if shift["low"] > 0 or shift["high"] < 0:
+    if abs(shift["value"]) > ROUNDING and (shift["low"] > 0 or shift["high"] < 0):
         said.append(
             f"B's energies are {shift['value']:+.4g} meV/atom from A's on average, "
             f"{ends(shift['low'], shift['high'])}"
@@ -102,10 +103,13 @@ def _slope(row: Mapping[str, Any]) -> list[str]:
             f"{who}'s forces are not the gradient of its energy: along a line the two disagree by "
             f"{significant(row['slope_error'])} meV/Å"
         )
-    if not row["smooth"]:
-        said.append(
-            f"{who} is not smooth: along a line its energy jumps by "
-            f"{significant(row['energy_jump'])} meV, its force by "
-            f"{significant(row['force_jump'])} meV/Å"
-        )
+    jumps = {
+        "energy": (row["energy_jump"], ENERGY_JUMP_LIMIT, "meV"),
+        "force": (row["force_jump"], FORCE_JUMP_LIMIT, "meV/Å"),
+    }
+    said += [
+        f"{who} is not smooth: along a line its {what} jumps by {significant(size)} {unit}"
+        for what, (size, limit, unit) in jumps.items()
+        if size > limit
+    ]
     return said

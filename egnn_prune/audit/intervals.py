@@ -14,7 +14,9 @@ Array = NDArray[np.float64]
 #: From how often each structure was drawn, ``[k, S]``, to numbers ``[k]``.
 Statistic = Callable[[Array], Array]
 
-UNDECIDED = "not decided"
+UNDECIDED, EQUAL = "not decided", "equal"
+#: Differences in meV, or meV/Angstrom, that are those of rounding and of the digits in a file.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Compared:
     @property
     def verdict(self) -> str:
         """Whether B is better or worse, as far as the interval says."""
-        if self.low == self.high == 0:
-            return "equal"
+        if abs(self.change) < ROUNDING:
+            return EQUAL
         if self.low > 0:
             return "B is worse"
         return "B is better" if self.high < 0 else UNDECIDED

@@ -31,6 +31,9 @@ from egnn_prune.report.common.style import (
 Report = Mapping[str, Any]
 
 LOOKS = {"a": (BLUE, "o"), "b": (VERMILION, "s")}
+_DECADES = 300
+"""Errors of a structure that are so many times smaller than the largest are drawn there: one of the
+two may have made the labels."""
 VERDICTS = {"B is worse": VERMILION, "B is better": GREEN}
 
 
@@ -42,6 +45,8 @@ def structures(report: Report) -> Figure:
     figure = new_figure(3.6)
     left, right = figure.subplots(1, 2)
     if labelled:
+        least = max(a.max(), b.max(), 1e-3) / _DECADES
+        a, b = np.maximum(a, least), np.maximum(b, least)
         square([left], np.concatenate([a, b]))
         diagonal(left)
         left.scatter(a, b, s=12, color=VERMILION, alpha=0.6, linewidths=0)
@@ -68,9 +73,8 @@ def structures(report: Report) -> Figure:
             linewidth=1.6,
             label=who.upper(),
         )
-    what = "labels" if of_labels else "A"
     right.set(title="Energies less their median difference", ylabel="structures")
-    right.set_xlabel(f"predicted less {what}'s (meV/atom)")
+    right.set_xlabel("predicted less labels (meV/atom)" if of_labels else "B less A (meV/atom)")
     right.legend()
     light_grid(right, "y")
     return figure
@@ -119,9 +123,7 @@ def smoothness(report: Report) -> Figure:
             for axes, key in zip(column, ("slope", "rest"), strict=True):
                 axes.plot(line["s"], line[key], color=colour, lw=1, marker=".", markersize=3)
         column[0].set_title(f"{row['who'].upper()}: slope of the energy by its forces")
-        column[1].set_title(
-            f"Energy less their integral: {significant(row['slope_error'])} meV/Å apart"
-        )
+        column[1].set_title(f"Energy less integral: {significant(row['slope_error'])} meV/Å")
         column[1].set_xlabel("length along the line (Å)")
         low, high = column[1].get_ylim()
         reach = max(abs(low), abs(high), 0.1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,110 @@ _ALTS = {
     "speed": "Time over the number of atoms of both calculators",
     "calibration": "Error against error bar",
 }
+_UNLABELLED = "The structures have no labels, so neither calculator has an error here."
+_NO_BARS = "Neither states error bars, or there are no labels to hold them against."
 _STYLES = {"B is worse": "bad", "B is better": "good"}
+
+Report = Mapping[str, Any]
+Show = Callable[[Report], str | Cell]
+"""From a row to what stands in a column of it."""
+
+
+def _value(key: str) -> Show:
+    return lambda row: significant(number(row[key]))
+
+
+def _flag(key: str, yes: str, no: str) -> Show:
+    return lambda row: Cell(yes, "good") if row[key] else Cell(no, "bad")
+
+
+def _who(row: Report) -> str:
+    return row["who"].upper()
+
+
+def _whose(key: str) -> Show:
+    return lambda row: f"{_who(row)}: {row[key]}"
+
+
+def _named(row: Report) -> Cell:
+    return Cell(row["name"], unit=row["unit"])
+
+
+def _ends(row: Report) -> Cell:
+    low, high = (significant(number(row[key])) for key in ("low", "high"))
+    return Cell("no interval" if MISSING in (low, high) else f"[{low}, {high}]", "soft")
+
+
+def _change(row: Report) -> Cell:
+    return Cell(f"{number(row['change']):+.3g}", _STYLES.get(row["verdict"], ""))
+
+
+def _verdict(row: Report) -> Cell:
+    return Cell(row["verdict"], _STYLES.get(row["verdict"], ""))
+
+
+def _drift(row: Report) -> str:
+    return with_error(number(row["drift"]), number(row["drift_error"]))
+
+
+def _share(percent: int) -> Show:
+    return lambda row: f"{100 * number(row[f'coverage_{percent}']):.0f} %"
+
+
+_INTERVAL = ("95 % interval", _ends)
+_COMPARED = [
+    *(("", _named), ("A", _value("a")), ("B", _value("b"))),
+    *(("B less A", _change), _INTERVAL, ("verdict", _verdict)),
+]
+_COLUMNS: Mapping[str, Sequence[tuple[str, Show]]] = {
+    "errors": _COMPARED,
+    "differences": [("", _named), ("value", _value("value")), _INTERVAL],
+    "distances": [("", _named), ("B from A", _value("b")), _INTERVAL],
+    "worst": [
+        *(("structure", lambda row: str(row["structure"])), ("", lambda row: row["formula"])),
+        *(("A (meV/Å)", _value("a")), ("B (meV/Å)", _value("b"))),
+        ("worst atom", lambda row: f"{row['atom']}: {row['surroundings']}"),
+        ("its strain (%)", _value("strain_percent")),
+        ("B's error bar (meV/Å)", _value("error_bar")),
+    ],
+    "symmetry": [
+        *(("largest deviation", _whose("symmetry")), ("energy (meV/atom)", _value("energy"))),
+        *(("force (meV/Å)", _value("forces")), ("stress (meV/Å³)", _value("stress"))),
+        ("", _flag("kept", "kept", "broken")),
+    ],
+    "smoothness": [
+        *(("", _who), ("energy against forces (meV/Å)", _value("slope_error"))),
+        ("", _flag("gradient", "gradient", "not the gradient")),
+        ("energy jump (meV)", _value("energy_jump")),
+        ("force jump (meV/Å)", _value("force_jump")),
+        ("", _flag("smooth", "smooth", "jumps")),
+    ],
+    "dynamics": [
+        *(("", _who), ("drift (meV/atom/ps)", _drift)),
+        ("fluctuation (meV/atom)", _value("fluctuation")),
+        ("end", lambda row: row["stopped"] or "ran to its end"),
+    ],
+    "speed": [
+        ("atoms", lambda row: f"{row['atoms']:,}"),
+        *(("A (ms)", _value("a")), ("B (ms)", _value("b"))),
+        *(("B's time over A's", _value("ratio")), _INTERVAL),
+        ("", lambda row: row["failed"] or ""),
+    ],
+    "calibration": [
+        *(("error bars of", _whose("quantity")), ("count", lambda row: f"{row['count']:,}")),
+        ("error over bar, RMS", _value("rms_ratio")),
+        *((f"{p} %", _share(p)) for p in (50, 80, 90, 95)),
+        ("Spearman", _value("spearman")),
+    ],
+}
+
+
+def _table(kind: str, rows: Sequence[Report], title: str = "") -> list[Block]:
+    """The rows of one part of the report; nothing where there are none."""
+    columns = _COLUMNS[kind]
+    body = [[show(row) for _, show in columns] for row in rows]
+    left = 2 if kind == "worst" else 1
+    return [Table(title, [header for header, _ in columns], body, left)] if body else []
 
 
 def write_report(folder: Path) -> Path:
@@ -74,24 +177,35 @@ def write_report(folder: Path) -> Path:
     return write_atomic(folder / REPORT_NAME, html.encode("utf-8"))
 
 
-def render(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+def render(report: Report, images: Mapping[str, bytes]) -> str:
     """The page as HTML."""
 
-    def picture(name: str) -> list[Block]:
-        if name not in images:
-            return []
-        return [Picture(images[name], _ALTS[name], [("", _CAPTIONS[name])])]
+    def part(name: str) -> list[Block]:
+        """A table and its figure, of those that there are."""
+        found = _table(name, report[name]) if name in _COLUMNS else []
+        if name in images:
+            found.append(Picture(images[name], _ALTS[name], [("", _CAPTIONS[name])]))
+        return found
 
+    kind = "errors" if "forces" in report["about"]["labels"] else "distances"
+    said = "RMSE of forces" if kind == "errors" else "RMS of B's forces less A's"
     sections: dict[str, list[Block]] = {
-        "Errors": [Text(_ABOUT, soft=True), *_errors(report), *picture("structures")],
-        "B against A": [_differences(report["differences"])],
-        "Where forces changed": [*picture("groups"), *_groups(report)],
-        "Structures that got worse": _worst(report),
-        "Symmetry": [_symmetry(report["symmetry"])],
-        "Slopes and jumps": [_slopes(report["smoothness"]), *picture("smoothness")],
-        "Conservation of energy": [*_dynamics(report["dynamics"]), *picture("dynamics")],
-        "Speed": [*_speed(report["speed"]), *picture("speed")],
-        "Error bars": [*_calibration(report["calibration"]), *picture("calibration")],
+        "Errors": [*(part("errors") or [Text(_UNLABELLED)]), *part("structures")],
+        "B against A": part("differences"),
+        "Where forces changed": [
+            *part("groups"),
+            *(
+                block
+                for name, rows in report["groups"].items()
+                for block in _table(kind, rows, f"{said} by {name}")
+            ),
+        ],
+        "Structures that got worse": [Text(_spread(report)), *part("worst")],
+        "Symmetry": part("symmetry"),
+        "Slopes and jumps": part("smoothness"),
+        "Conservation of energy": part("dynamics"),
+        "Speed": part("speed"),
+        "Error bars": part("calibration") or [Text(_NO_BARS)],
         "What was audited": [Pairs(pairs(report["about"]))],
     }
     names = report["names"]
@@ -104,164 +218,15 @@ def render(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
         below=[
             Pairs([("A", names["a"]), ("B", names["b"])], single=True),
             *(Text(f"{sentence}.") for sentence in report["findings"]),
+            Text(_ABOUT, soft=True),
         ],
     )
 
 
-def _text(value: object) -> str:
-    return significant(number(value))
-
-
-def _ends(row: Mapping[str, Any]) -> str:
-    low, high = _text(row["low"]), _text(row["high"])
-    return "no interval" if MISSING in (low, high) else f"[{low}, {high}]"
-
-
-def _compared(title: str, first: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    body: list[list[str | Cell]] = [
-        [
-            Cell(row["name"], unit=row["unit"]),
-            _text(row["a"]),
-            _text(row["b"]),
-            Cell(f"{number(row['change']):+.3g}", _STYLES.get(row["verdict"], "")),
-            Cell(_ends(row), "soft"),
-            Cell(row["verdict"], _STYLES.get(row["verdict"], "")),
-        ]
-        for row in rows
-    ]
-    return Table(title, [first, "A", "B", "B less A", "95 % interval", "verdict"], body)
-
-
-def _errors(report: Mapping[str, Any]) -> list[Block]:
-    if not report["errors"]:
-        return [Text("The structures have no labels, so neither calculator has an error here.")]
-    return [_compared("", "error", report["errors"])]
-
-
-def _differences(rows: Sequence[Mapping[str, Any]]) -> Table:
-    return Table("", ["quantity", "value", "95 % interval"], [_valued(r, "value") for r in rows])
-
-
-def _valued(row: Mapping[str, Any], key: str) -> list[str | Cell]:
-    return [Cell(row["name"], unit=row["unit"]), _text(row[key]), Cell(_ends(row), "soft")]
-
-
-def _groups(report: Mapping[str, Any]) -> list[Block]:
-    if "forces" in report["about"]["labels"]:
-        return [
-            _compared(f"Force RMSE by {kind}", kind, rows)
-            for kind, rows in report["groups"].items()
-            if rows
-        ]
-    return [
-        Table(
-            f"RMS of B's forces less A's, by {kind}",
-            [kind, "distance", "95 % interval"],
-            [_valued(row, "b") for row in rows],
-        )
-        for kind, rows in report["groups"].items()
-        if rows
-    ]
-
-
-def _worst(report: Mapping[str, Any]) -> list[Block]:
-    body = [
-        [
-            str(row["structure"]),
-            row["formula"],
-            _text(row["a"]),
-            _text(row["b"]),
-            f"{row['atom']}: {row['surroundings']}",
-            _text(row["strain_percent"]),
-            _text(row["error_bar"]),
-        ]
-        for row in report["worst"]
-    ]
-    header = ["structure", "formula", "A", "B", "worst atom", "its strain (%)", "B's error bar"]
-    at = report["structures"]["percentiles"]
-    said = ", ".join(
-        f"{_text(at[q])} at the {name}"
-        for q, name in (("50", "median"), ("90", "90th percentile"), ("99", "99th"))
+def _spread(report: Report) -> str:
+    at = {q: significant(number(x)) for q, x in report["structures"]["percentiles"].items()}
+    return (
+        f"From A to B the force RMSE of a structure changes by {at['50']} meV/Å at the median, "
+        f"{at['90']} at the 90th percentile, {at['99']} at the 99th and {at['100']} at most. "
+        "Structures count from 0 in the file."
     )
-    text = (
-        f"From A to B the force RMSE of a structure changes by {said}, and by {_text(at['100'])} "
-        "meV/Å at most. Errors in meV/Å; structures count from 0 in the file."
-    )
-    return [Text(text), Table("", header, body, left=2)] if body else [Text(text)]
-
-
-def _symmetry(rows: Sequence[Mapping[str, Any]]) -> Table:
-    body: list[list[str | Cell]] = [
-        [
-            f"{row['who'].upper()}: {row['symmetry']}",
-            _text(row["energy"]),
-            _text(row["forces"]),
-            _text(row["stress"]),
-            Cell("kept", "good") if row["kept"] else Cell("broken", "bad"),
-        ]
-        for row in rows
-    ]
-    header = ["largest deviation", "energy (meV/atom)", "force (meV/Å)", "stress (meV/Å³)", ""]
-    return Table("", header, body)
-
-
-def _slopes(rows: Sequence[Mapping[str, Any]]) -> Table:
-    body: list[list[str | Cell]] = [
-        [
-            row["who"].upper(),
-            _text(row["slope_error"]),
-            Cell("gradient", "good") if row["gradient"] else Cell("not the gradient", "bad"),
-            _text(row["energy_jump"]),
-            _text(row["force_jump"]),
-            Cell("smooth", "good") if row["smooth"] else Cell("jumps", "bad"),
-        ]
-        for row in rows
-    ]
-    header = ["", "energy against forces (meV/Å)", "", "energy jump (meV)", "force jump (meV/Å)"]
-    return Table("", [*header, ""], body)
-
-
-def _dynamics(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    body = [
-        [
-            row["who"].upper(),
-            with_error(number(row["drift"]), number(row["drift_error"])),
-            _text(row["fluctuation"]),
-            row["stopped"] or "ran to its end",
-        ]
-        for row in rows
-    ]
-    header = ["", "drift (meV/atom/ps)", "fluctuation (meV/atom)", "end"]
-    return [Table("", header, body)] if body else []
-
-
-def _speed(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    body = [
-        [
-            str(row["atoms"]),
-            _text(row["a"]),
-            _text(row["b"]),
-            row["failed"] or _text(row["ratio"]),
-            Cell("" if row["failed"] else _ends(row), "soft"),
-        ]
-        for row in rows
-    ]
-    header = ["atoms", "A (ms)", "B (ms)", "B's time over A's", "95 % interval"]
-    return [Table("", header, body)] if body else []
-
-
-def _calibration(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    body = [
-        [
-            f"{row['who'].upper()}: {row['quantity']}",
-            f"{row['count']:,}",
-            _text(row["rms_ratio"]),
-            *(f"{100 * number(row[f'coverage_{p}']):.0f} %" for p in (50, 80, 90, 95)),
-            _text(row["spearman"]),
-        ]
-        for row in rows
-    ]
-    header = ["error bars of", "count", "error over bar, RMS", "50 %", "80 %", "90 %", "95 %"]
-    if not body:
-        return [Text("Neither states error bars, or there are no labels to hold them against.")]
-    return [Table("", [*header, "Spearman"], body)]
