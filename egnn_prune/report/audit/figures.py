@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from egnn_prune.report.common.files import number
 from egnn_prune.report.common.formatting import significant, with_error
@@ -76,6 +77,7 @@ def structures(report: Report) -> Figure:
     right.set(title="Energies less their median difference", ylabel="structures")
     right.set_xlabel("predicted less labels (meV/atom)" if of_labels else "B less A (meV/atom)")
     right.legend()
+    right.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     light_grid(right, "y")
     return figure
 
