@@ -88,11 +88,9 @@ def _groups(groups: Mapping[str, Sequence[Compared]]) -> list[str]:
         if worse:
             named = ", ".join(f"{p.name} ({p.change:+.3g} meV/Å)" for p in worse[:NAMED])
             rest = [p for p in parts if p not in worse]
-            open_ = sum(p.verdict == UNDECIDED for p in rest)
-            said.append(
-                f"By {kind}, forces got worse on {named}; of {len(rest)} others {open_} "
-                f"{'is' if open_ == 1 else 'are'} {UNDECIDED}"
-            )
+            undecided = sum(p.verdict == UNDECIDED for p in rest)
+            others = f"{UNDECIDED} on {undecided} of {len(rest)} others" if rest else "on all"
+            said.append(f"By {kind}, forces got worse on {named}; {others}")
     return said
 
 

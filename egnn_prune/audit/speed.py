@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from egnn_prune.audit.candidate import Candidate
-from egnn_prune.audit.intervals import Array, Statistic, value_of
+from egnn_prune.audit.intervals import Statistic, value_of
 from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.report.common.intervals import medians
 from egnn_prune.system.timing import alternating_times
 
 #: Timed turns, after one that does not count.
@@ -32,7 +33,7 @@ def speed(
 
     Returns:
         For each size ``atoms``; ``a`` and ``b`` in ms (None where the calculator failed);
-        ``ratio`` of the times, the geometric mean over turns, with ``low`` and ``high``; and
+        ``ratio`` of these with ``low`` and ``high``, by the bootstrap over turns; and
         ``failed``, why there is no time.
     """
     found: dict[int, dict[str, Any]] = {}
@@ -54,16 +55,16 @@ def speed(
         except InputError as error:
             row |= {"ratio": math.nan, "low": math.nan, "high": math.nan, "failed": str(error)}
         else:
-            logs = np.log(np.array(times["b"]) / np.array(times["a"]))
-            ratio, low, high = value_of(_geometric_mean(logs), len(logs))
+            a, b = (medians(np.array(times[who])) for who in ("a", "b"))
+            ratio, low, high = value_of(_ratio(b, a), TURNS)
             row |= {who: float(np.median(t)) for who, t in times.items()}
             row |= {"ratio": ratio, "low": low, "high": high}
         found[len(atoms)] = row
     return list(found.values())
 
 
-def _geometric_mean(logs: Array) -> Statistic:
-    return lambda drawn: np.exp(drawn @ logs / len(logs))
+def _ratio(above: Statistic, below: Statistic) -> Statistic:
+    return lambda drawn: above(drawn) / below(drawn)
 
 
 def _next(candidate: Candidate, structures: Any) -> None:
