@@ -106,7 +106,7 @@ def audit(
             over.
         names: of both, for the page.
         limit: structures to compute, at most; more are drawn from at random.
-        md_steps: of 0.5 fs, from the first structure at 300 K; 0 for none.
+        md_steps: of 0.5 fs, from the first structure of several atoms at 300 K; 0 for none.
         sizes: numbers of atoms at which both are timed, at least; by default once and eight times
             those of the first structure; empty for none.
         seed: of all draws.
@@ -126,7 +126,7 @@ def audit(
         raise ConfigError(f"seed must be 0 or more, not {seed}")
     candidates = {A: Candidate(calculator_a, names[0]), B: Candidate(calculator_b, names[1])}
     taken, rows = chosen(structures, limit, seed)
-    start = taken[0]
+    start, movable = taken[0], next((atoms for atoms in taken if len(atoms) > 1), None)
     sizes = [n * len(start) for n in MULTIPLES] if sizes is None else sizes
     for size in sizes:
         grown(start, size)
@@ -141,7 +141,7 @@ def audit(
         "groups": groups(seen, neighbours, strain),
         "symmetry": symmetry(candidates, probes, seed),
         "smoothness": smoothness(candidates, probes, seed),
-        "dynamics": dynamics(candidates, start, md_steps, seed) if md_steps else [],
+        "dynamics": dynamics(candidates, movable, md_steps, seed) if movable and md_steps else [],
         "speed": speed(candidates, start, sizes, seed),
     }
     reference = LABEL if LABEL in seen.energy else A

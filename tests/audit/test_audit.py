@@ -7,6 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from hand_made import HandMade, labelled
 from trained_models import ethanol, trained
 
@@ -171,6 +174,21 @@ def test_grown_structures_hold_whole_copies(periodic):
     assert distances[np.triu_indices(len(large), 1)].min() > 0.9
     # of a molecule exactly as many copies as are needed
     assert periodic or len(large) == 63
+
+
+def test_a_single_structure_decides_nothing():
+    report = audited(structures=labelled(1), scale=1.5)
+    assert verdicts(report)["force RMSE"] == "not decided" and report.errors[-1].b > 0
+    assert json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_crystals_of_one_atom(tmp_path):
+    """Nothing in them can move against another, and no force is other than zero."""
+    structures = [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)]
+    report = audit(EMT(), LennardJones(), structures, md_steps=60, sizes=[4])
+    assert not report.dynamics and not broken(report) and report.speed[0]["atoms"] == 4
+    assert any(row["name"].startswith("stress") for row in report.differences)
+    assert report.write(tmp_path).is_file()
 
 
 # ------------------------------------------------------------------------------------ refusals
