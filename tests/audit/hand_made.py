@@ -62,7 +62,7 @@ class HandMade(Calculator):
             self.results["forces_uncertainty"] = np.full(pos.shape, fault("stated"))
 
 
-def labelled(count: int = 24, labels: bool = True) -> list[Atoms]:
+def labelled(count: int = 16, labels: bool = True) -> list[Atoms]:
     """Shaken ethanol, with the labels of the sound one."""
     found = []
     for seed in range(count):
