@@ -15,7 +15,7 @@ LAYERS = """
     bench device_checks
     studies
     vision pipeline
-    testing api ase
+    audit testing api ase
     evaluation training
     deployment
     adapters pruning uncertainty selection models report runs data

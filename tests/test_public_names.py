@@ -19,6 +19,7 @@ PUBLIC = {
     "fine_tune forces load load_estimator prune save sparsity_sweep",
     "egnn_prune.ase": "Collection PrunedCalculator SpecialistCalculator Teacher "
     "UncertaintyExceeded UncertaintyGuard UncertaintyWarning",
+    "egnn_prune.audit": "AuditReport Candidate audit calculator_of",
     "egnn_prune.checkpoint": "load load_estimator read_header save",
     "egnn_prune.data": "load",
     "egnn_prune.export": "export_onnx export_program tensors",

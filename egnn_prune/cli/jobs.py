@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from egnn_prune.cli.script import one_sentence
 from egnn_prune.configs.force_calibration_study import ForceCalibrationStudySettings
@@ -24,6 +26,8 @@ from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.configs.specialist_error_bars_study import SpecialistErrorBarsStudySettings
 from egnn_prune.configs.what_to_label_study import WhatToLabelSettings
+from egnn_prune.system.distributed import told
+from egnn_prune.system.launch import end_with_the_launcher, launch
 from egnn_prune.vision.settings import VisionSettings
 
 
@@ -37,6 +41,7 @@ class Job:
         work: ``module:function``, imported after ``--help``, because torch takes seconds.
         purpose: one paragraph for ``--help``.
         flags: short ways to say a setting, such as ``--demo`` for ``demo=true``.
+        processes: how many of this machine share the job, where no launcher started them.
     """
 
     schema: type
@@ -44,10 +49,13 @@ class Job:
     work: str
     purpose: str
     flags: Mapping[str, str] = field(default_factory=dict)
+    processes: Callable[[Any], int] = lambda settings: 1
 
     def __call__(self) -> None:
         """Run it with the process's arguments; never returns."""
         with one_sentence():  # hydra may be missing
+            if (mine := told()) and mine[0]:  # the first process shows its bars
+                os.environ["TQDM_DISABLE"] = "1"
             from egnn_prune.cli.hydra_app import command
         sys.argv[1:] = self._spelled_out(sys.argv[1:])
         command(self._run, self.schema, self.config, self.purpose)
@@ -72,6 +80,9 @@ class Job:
         return [self.flags.get(word, word) for word in arguments]
 
     def _run(self, settings: object) -> None:
+        if (count := self.processes(settings)) > 1 and told() is None:
+            sys.exit(launch(count, sys.orig_argv))
+        end_with_the_launcher()
         module, _, function = self.work.partition(":")
         getattr(importlib.import_module(f"egnn_prune.{module}"), function)(settings)
 
@@ -86,6 +97,7 @@ message-passing channels by their importance on those graphs, fine-tunes, makes 
 physically smaller, and compares it with a dense baseline that got the same number of optimiser
 steps and with the small network trained from scratch. The output folder receives metrics.json,
 figures, report.html, and both models as safetensors (load them with egnn_prune.load).""",
+    processes=lambda s: s.trainer.devices if s.trainer.nodes == 1 else 1,
 )
 
 COMPARE = Job(

@@ -31,6 +31,7 @@ COMMANDS = {
     "specialise": Entry("jobs:SPECIALISE", "make a pretrained potential small for your structures"),
     "predict": Entry("predict:main", "predict a file of structures, each with its error bar"),
     "md": Entry("md:main", "molecular dynamics with a trained model"),
+    "audit": Entry("audit:main", "compare two potentials: what differs, what got worse"),
     "vision": Entry("jobs:VISION", "the same engine on images"),
     "study criteria": Entry("jobs:CRITERIA", "error against sparsity for several criteria"),
     "study sanity": Entry("jobs:SANITY", "controls that a pruning method has to beat"),

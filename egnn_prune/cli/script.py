@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from egnn_prune.cli.streams import NORMAL, TRACES, streams
-from egnn_prune.errors import InputError, file_sentence, out_of_memory_sentence
+from egnn_prune.errors import (
+    InputError,
+    file_sentence,
+    lost_process_sentence,
+    out_of_memory_sentence,
+)
+from egnn_prune.system.launch import LOST_ANOTHER
 from egnn_prune.system.lazy_imports import naming_extras
 
 #: Exit codes. 1 is left to commands whose answer is no: dynamics exploded, a benchmark too slow.
@@ -59,16 +65,18 @@ def one_sentence(level: int = NORMAL, resumable: bool = False) -> Iterator[None]
             raise
         fail(sentence, traces=level >= TRACES)
     except RuntimeError as error:
-        sentence = out_of_memory_sentence(error)
+        sentence, lost = out_of_memory_sentence(error), lost_process_sentence(error)
+        if lost is not None:
+            fail(lost, level >= TRACES, LOST_ANOTHER)
         if sentence is None:
             raise
         fail(f"{sentence}; {again}" if resumable else sentence, traces=level >= TRACES)
 
 
-def fail(message: str, traces: bool = False) -> NoReturn:
-    """Print one sentence, after the stack trace where that is asked for, and exit with code 2."""
+def fail(message: str, traces: bool = False, code: int = USER_ERROR) -> NoReturn:
+    """Print one sentence, after the stack trace where that is asked for, and exit with a code."""
     if traces:
         traceback.print_exc()
     shown = message.encode(errors="backslashreplace").decode()  # names of files may be no text
     print(f"error: {shown}", file=sys.stderr)
-    sys.exit(USER_ERROR)
+    sys.exit(code)

@@ -249,6 +249,16 @@ class TrainerSettings:
 
 
 @dataclass
+class SharedTrainerSettings(TrainerSettings):
+    """The same of a job that several processes can share."""
+
+    devices: int = setting(
+        1, "processes of each machine (on GPUs: one each) that share every batch", **COUNT
+    )
+    nodes: int = setting(1, "machines; more than one need torchrun or srun", **COUNT)
+
+
+@dataclass
 class Settings:
     """The whole job."""
 
@@ -258,7 +268,7 @@ class Settings:
     device: str = setting("auto", "auto (CUDA when present), cpu, cuda or cuda:N")
     precision: str = setting("float32", "of weights and data", choices=("float32", "float64"))
     threads: int | None = setting(None, "CPU threads; null: torch's default", **THREADS)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    trainer: SharedTrainerSettings = field(default_factory=SharedTrainerSettings)
     reuse: list[str] = setting([], "other output folders whose equal stages may be copied")
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

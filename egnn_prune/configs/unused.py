@@ -32,20 +32,29 @@ Reasons = dict[str, str]
 
 ENSEMBLES = ("shallow", "deep", "snapshot", "bootstrap")
 GRAPH_NETWORK = ("update_positions", "attention", "radial", "normalise", "aggregation")
+#: Of those that have no processes to share a fit between them.
+ONE_PROCESS = dict.fromkeys(
+    ("trainer.devices", "trainer.nodes"),
+    "fits of a study take a process each (workers=N runs seeds side by side)",
+)
 #: What a job over several seeds reads from settings of its own, or not at all.
-SEVERAL = {
-    "seed": "this job has seeds=[...]",
-    "name": "this job names its folder by out",
-    "training.scratch": "this job has no arm of that kind",
-    "selection.rounds": "this job selects once",
-    "uncertainty.calibration": "this job does not calibrate by it",
-    "training.finetune_epochs": "this job has steps",
-    "pruning.sparsity": "this job has sparsities=[...]",
-    "pruning.latency": "this job prunes to sparsities",
-    "pruning.criterion": "this job has criteria=[...]",
-} | dict.fromkeys(
-    [f"pruning.{n}" for n in ("schedule", "rounds", "until", "freeze", "freeze_fraction")],
-    "this job prunes in one shot and freezes nothing",
+SEVERAL = (
+    {
+        "seed": "this job has seeds=[...]",
+        "name": "this job names its folder by out",
+        "training.scratch": "this job has no arm of that kind",
+        "selection.rounds": "this job selects once",
+        "uncertainty.calibration": "this job does not calibrate by it",
+        "training.finetune_epochs": "this job has steps",
+        "pruning.sparsity": "this job has sparsities=[...]",
+        "pruning.latency": "this job prunes to sparsities",
+        "pruning.criterion": "this job has criteria=[...]",
+    }
+    | dict.fromkeys(
+        [f"pruning.{n}" for n in ("schedule", "rounds", "until", "freeze", "freeze_fraction")],
+        "this job prunes in one shot and freezes nothing",
+    )
+    | ONE_PROCESS
 )
 
 
@@ -151,7 +160,7 @@ def _comparison(s: Settings) -> Reasons:
     arm.pruning.criterion, arm.selection.strategy = "taylor", "top"
     arms = dict.fromkeys(("pruning.criterion", "selection.strategy"), "this job has arms=[...]")
     several = {n: SEVERAL[n] for n in ("seed", "name", "pruning.sparsity", "pruning.latency")}
-    return _main(arm) | several | arms
+    return _main(arm) | several | arms | ONE_PROCESS
 
 
 def _sweep(s: Settings) -> Reasons:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
-from egnn_prune.data.collation import loader
+from egnn_prune.data.collation import collate, loader
 from egnn_prune.prediction import Prediction
+from egnn_prune.system.distributed import agree_on_draws, gathered, joined, part_of
 from egnn_prune.uncertainty import Estimator
 
 #: Graphs per batch.
@@ -23,13 +24,19 @@ def predict_all(
 ) -> Prediction:
     """Predict a whole list of graphs, in order, with a progress bar.
 
-    Positions are flattened: every coordinate of every node is a prediction, ``[K]``.
+    Positions are flattened: every coordinate of every node is a prediction, ``[K]``. Several
+    processes predict a part each, and all get the whole.
     """
     estimator = estimator.to(device).eval()
-    batches = tqdm(loader(graphs, BATCH), label, leave=False)
-    parts: list[Any] = [estimator.predict(batch.to(device)).detach() for batch in batches]
+    starts = range(0, len(graphs), BATCH)
+    parts: list[Prediction] = []
+    for start in tqdm(part_of(starts), label, leave=False):
+        batch = collate(graphs[start : start + BATCH])
+        found: Any = estimator.predict(batch.to(device))  # graph models predict no classes
+        parts.append(found.detach().flattened())
     estimator.to("cpu")
-    return Prediction.cat([part.flattened() for part in parts])
+    agree_on_draws()
+    return Prediction.cat(joined(gathered(parts)))
 
 
 def point_predictions(model: nn.Module, graphs: Sequence[Data], device: torch.device) -> Tensor:

@@ -14,6 +14,12 @@ def validate(settings: Settings) -> None:
     """
     check(settings)
     s, t = settings, settings.training
+    processes = s.trainer.devices * s.trainer.nodes
+    if processes > t.batch_size:
+        raise ConfigError(
+            f"training.batch_size={t.batch_size} leaves nothing to do for some of {processes} "
+            "processes; lower trainer.devices or trainer.nodes"
+        )
     if s.selection.rounds > t.finetune_epochs:
         raise ConfigError(
             f"selection.rounds ({s.selection.rounds}) cannot exceed training.finetune_epochs "

@@ -32,6 +32,7 @@ from egnn_prune.selection import replay_weights
 from egnn_prune.system import files
 from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.system.device import choose_device
+from egnn_prune.system.distributed import several
 from egnn_prune.system.git import git_commit
 from egnn_prune.training import PruningCallback
 from egnn_prune.uncertainty import AtomErrorBars
@@ -45,6 +46,7 @@ SCRATCH = "stages/scratch.safetensors"
 #: What a budget in time measured.
 TIMES = "stages/latency.json"
 PRUNED_FILE = "pruned.safetensors"
+EVALUATED = "metrics.json", "predictions.npz"
 
 
 def run(settings: Settings) -> Path:
@@ -66,6 +68,11 @@ def run(settings: Settings) -> Path:
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    with several(settings.trainer.devices, settings.trainer.nodes, device) as device:
+        return _run(settings, device)
+
+
+def _run(settings: Settings, device: torch.device) -> Path:
     folder = RunFolder(settings)
     if folder.finished:
         print(f"{folder.path} is finished; nothing is run again.")
@@ -225,7 +232,7 @@ class Job(RunContext):
         self.save(self.calibrated(model), SCRATCH)
         return {"train_seconds": seconds}
 
-    @stage(6, "evaluation", "Evaluating", PRUNED, "metrics.json", "predictions.npz")
+    @stage(6, "evaluation", "Evaluating", PRUNED, *EVALUATED, alone=True)
     def evaluate(self) -> Outputs:
         """All models on the same test split, latencies in one run."""
         paths = {"dense": "dense.safetensors", "pruned": PRUNED_FILE}
@@ -289,7 +296,7 @@ class Job(RunContext):
             "atoms": sum(len(graph.pos) for graph in self.val),
         }
 
-    @stage(7, "report", "Writing the report", PRUNED, "report.html")
+    @stage(7, "report", "Writing the report", PRUNED, "report.html", alone=True)
     def report(self) -> Outputs:
         """Figures, page, table."""
         write_report(self.folder.path)

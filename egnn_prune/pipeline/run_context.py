@@ -34,6 +34,7 @@ from egnn_prune.pipeline.build import build_estimator, build_model
 from egnn_prune.pruning import choose
 from egnn_prune.runs.run_folder import RunFolder, slug
 from egnn_prune.selection import SampleScores, replay_weights, rounds, score_samples, select
+from egnn_prune.system.distributed import after_the_first
 from egnn_prune.training import (
     LOSSES,
     FitCheckpoint,
@@ -80,7 +81,12 @@ W = TypeVar("W", bound=Staged)
 
 
 def stage(
-    number: int, name: str, title: str, sections: tuple[str, ...], *artifacts: str
+    number: int,
+    name: str,
+    title: str,
+    sections: tuple[str, ...],
+    *artifacts: str,
+    alone: bool = False,
 ) -> Callable[[Callable[[W], Outputs]], Callable[[W], None]]:
     """A method that is a stage of a job: seeded, and done once, see :meth:`RunFolder.stage`.
 
@@ -90,6 +96,7 @@ def stage(
         title: what is printed.
         sections: the settings that the result depends on.
         *artifacts: what the method leaves in the folder.
+        alone: of several processes the first one does it.
     """
 
     def decorated(work: Callable[[W], Outputs]) -> Callable[[W], None]:
@@ -97,7 +104,7 @@ def stage(
         def done_once(job: W) -> None:
             say(f"[{number}/{job.stages}] {title}")
             seed_stage(job.settings.seed, number)
-            job.folder.stage(name, sections, artifacts, lambda: work(job))
+            job.folder.stage(name, sections, artifacts, lambda: work(job), alone)
 
         return done_once
 
@@ -142,8 +149,10 @@ class RunContext:
         self.dtype = getattr(torch, settings.precision)
         s = settings.data
         say(f"Data: {s.name}")
-        dataset = sources.load(
-            s.name, s.path, s.target, settings.seed, subset=s.subset, test=s.test, ood=s.ood
+        dataset = after_the_first(
+            lambda: sources.load(
+                s.name, s.path, s.target, settings.seed, subset=s.subset, test=s.test, ood=s.ood
+            )
         )
         self.dataset: GraphDataset = dataset.limited(s.limit).with_cutoff(settings.model.cutoff)
         for line in summary(self.dataset):

@@ -21,6 +21,7 @@ from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.runs.default_folder import default_folder
 from egnn_prune.runs.folder_lock import NAME, lock_folder, refuse_strange, what_is_there
 from egnn_prune.runs.stage_marker import digest, read_marker, write_marker
+from egnn_prune.system.distributed import decided, is_first
 from egnn_prune.system.files import (
     atomic,
     is_half_written,
@@ -59,8 +60,9 @@ def slug(label: str) -> str:
 class RunFolder:
     """Runs stages once: each leaves its files and, last, ``stages/<name>.json``.
 
-    While this object lives, no other process works in the folder (see :mod:`folder_lock`), unless
-    the run in it is finished: then nothing is written any more, unless a file of it is missing.
+    While this object lives, no other job works in the folder (see :mod:`folder_lock`), unless the
+    run in it is finished: then nothing is written any more, unless a file of it is missing. Of
+    several processes of one job the first holds the folder, and says what is finished.
 
     Args:
         settings: the whole configuration.
@@ -92,21 +94,26 @@ class RunFolder:
         for other in self.reuse:
             if not os.path.isdir(other):  # Path.is_dir raises where a name is too long
                 raise ConfigError(f"reuse names {other}, but there is no such folder")
-        if settings.out:
-            refuse_strange(Path(settings.out))
-            self.path = Path(settings.out).expanduser()
+        self.path = decided(self._taken)
+
+    def _taken(self) -> Path:
+        """The folder, which is this run's from now on."""
+        if self.settings.out:
+            refuse_strange(Path(self.settings.out))
+            self.path = Path(self.settings.out).expanduser()
             self._check_place()
             self._begin()
         else:
             held = lock_folder(DEFAULT, wait_s=60)  # one at a time looks for a folder and takes it
-            self.path = default_folder(DEFAULT, settings.name, self.hash)
+            self.path = default_folder(DEFAULT, self.settings.name, self.hash)
             self._begin()
             del held
+        return self.path
 
     def _begin(self) -> None:
         """Take the folder, make sure that it is this run's, and write down whose it is."""
         run, config = self.path / "stages" / "run.json", self.path / "config.yaml"
-        if self.finished and self._found_hash() == self.hash:
+        if self._is_finished() and self._found_hash() == self.hash:
             return
         self._lock = lock_folder(self.path)
         self._check_place()  # again: now nobody else changes it
@@ -182,6 +189,9 @@ class RunFolder:
         Raises:
             InputError: what says so is damaged.
         """
+        return decided(self._is_finished)
+
+    def _is_finished(self) -> bool:
         marker = self.path / "stages" / "report.json"
         return marker.exists() and "key" in self._marker(marker)
 
@@ -206,6 +216,7 @@ class RunFolder:
         sections: tuple[str, ...],
         files: tuple[str, ...],
         work: Callable[[], dict[str, Any]],
+        alone: bool = False,
     ) -> dict[str, Any]:
         """Do the work unless it is done, here or in a folder that may be reused.
 
@@ -214,6 +225,7 @@ class RunFolder:
             sections: the settings that its result depends on.
             files: what the work leaves in the folder.
             work: writes the files and returns facts for the stage's JSON.
+            alone: of several processes the first one does it, and the others wait.
 
         Returns:
             The facts, with ``seconds`` added.
@@ -223,6 +235,16 @@ class RunFolder:
         """
         everything = (*sections, "seed", "device", "precision")
         key = digest({s: self.content[s] for s in everything if s in self.content})
+        found = decided(lambda: self._done(name, key, files))
+        if found is not None:
+            return found
+        start = time.perf_counter()
+        outputs = decided(lambda: self._worked(name, work)) if alone else self._worked(name, work)
+        outputs = {"key": key, "seconds": time.perf_counter() - start, **outputs}
+        return decided(lambda: self._ended(name, outputs))
+
+    def _done(self, name: str, key: str, files: tuple[str, ...]) -> dict[str, Any] | None:
+        """What a stage wrote down, here or in a folder that may be reused."""
         marker = self.path / "stages" / f"{name}.json"
         if marker.exists() and all((self.path / file).exists() for file in files):
             found = self._marker(marker)
@@ -238,11 +260,12 @@ class RunFolder:
             if theirs.exists() and self._theirs(theirs).get("key") == key:
                 self._copy(other, (*files, f"stages/{name}.json"))
                 return self._marker(marker)
-        start = time.perf_counter()
-        outputs = self._worked(name, work)
+        return None
+
+    def _ended(self, name: str, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Write down that a stage is done."""
         self._hold()
-        outputs = {"key": key, "seconds": time.perf_counter() - start, **outputs}
-        write_marker(marker, outputs)
+        write_marker(self.path / "stages" / f"{name}.json", outputs)
         self._say_now()
         shutil.rmtree(self.path / UNFINISHED / name, ignore_errors=True)
         with suppress(OSError):  # another stage is not done
@@ -257,6 +280,8 @@ class RunFolder:
 
     def _say_now(self) -> None:
         """Write down which stage is being worked on, for who looks from outside."""
+        if not is_first():
+            return
         now = self.path / "stages" / NOW
         if self._working:
             about = {"process": os.getpid(), "host": platform.node()}
@@ -267,13 +292,14 @@ class RunFolder:
     def _worked(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the work returns; the folder says what is being done, and how it failed."""
         failed = self.path / "stages" / FAILED
-        _delete(failed)
+        if is_first():
+            _delete(failed)
         self._working.append((name, Counter()))
         try:
             self._say_now()
             return work()
         except Exception as error:
-            if not failed.exists():  # a stage within this one may have said it
+            if is_first() and not failed.exists():  # a stage within this one may have said it
                 with suppress(InputError):  # the disk may be full
                     first = (str(error).splitlines() or [type(error).__name__])[0]
                     write_json(failed, {"stage": name, "error": first})

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from egnn_prune.errors import InputError
+from egnn_prune.system.distributed import is_first
 
 fcntl: ModuleType | None
 try:
@@ -48,11 +49,15 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Its content is on the disk before it gets its name, and so is the name before this returns: a
     power cut leaves the old file or the new one. A killed process may leave the temporary file,
-    see :func:`remove_unfinished`.
+    see :func:`remove_unfinished`. Of several processes that work on one job the first one writes.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
+    if not is_first():
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere) / path.name
+        return
     try:
         if path.exists() and not path.is_file():  # a folder; a device, which would be gone
             raise InputError(f"{path} is no ordinary file; choose another name")
@@ -116,24 +121,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextmanager
-def growing(path: Path) -> Iterator[TextIO]:
-    """A text file that is written bit by bit in its place; what was flushed outlives the process.
-
-    Raises:
-        InputError: the folder cannot be written to, or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            yield file
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free some space, or choose another "
-            "folder"
-        ) from None
 
 
 def is_half_written(path: Path) -> bool:

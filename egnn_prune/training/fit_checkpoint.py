@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.system.distributed import any_of_us, decided, gathered, place
 from egnn_prune.system.files import atomic, write_json
 from egnn_prune.training.resumable import ResumableSampler
 
@@ -32,7 +33,7 @@ class FitCheckpoint(Callback):
     Who fits with the same file again goes on from there and finds the numbers of an undisturbed
     fit. Put this first in the list of callbacks: what others do at the beginning of a step then
     happens after the save, and again after the restart. Lightning reads the file with
-    ``weights_only``, so nothing in it is run.
+    ``weights_only``, so nothing in it is run. Several processes that share a fit save together.
 
     Args:
         path: the file.
@@ -75,6 +76,9 @@ class FitCheckpoint(Callback):
             raise ConfigError("only a fit on graph_batches(...) can be saved and continued")
         self._sampler, self._batch_size = sampler, train.batch_size
         self._since = self._saved = self.clock()
+        return decided(self._whole)
+
+    def _whole(self) -> Path | None:
         if not self.path.exists():
             return None
         try:
@@ -115,10 +119,11 @@ class FitCheckpoint(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Go on with the saved draws; save where it is time."""
         self.draw_on()
-        if self.asked or self.clock() - self._saved >= 60 * self.minutes:
+        if any_of_us(self.asked or self.clock() - self._saved >= 60 * self.minutes):
+            self.asked = any_of_us(self.asked)
             self.save(trainer)
-        if self.asked:
-            raise SIGTERMException
+            if self.asked:
+                raise SIGTERMException
 
     def draw_on(self) -> None:
         """Give the generators the state that was saved, if that was not done yet."""
@@ -156,7 +161,7 @@ class FitCheckpoint(Callback):
         assert self._sampler is not None
         checkpoint[KEY] = {
             "rest": [part.fit_state() for part in _parts(trainer)],
-            "rng": _rng(),
+            "rng": gathered(_rng()),
             "begun": self._sampler.begun,
             "used": trainer.fit_loop.epoch_loop.batch_progress.current.completed,
             "weights": self._sampler.weights,
@@ -177,7 +182,9 @@ class FitCheckpoint(Callback):
             )
         for part, state in zip(_parts(trainer), found["rest"], strict=True):
             part.set_fit_state(state)
-        self._rng, self.seconds = found["rng"], found["seconds"]
+        (rank, count), states = place(), found["rng"]
+        self._rng = states[rank] if len(states) == count else states[0]
+        self.seconds = found["seconds"]
         if found["ended"]:
             trainer.should_stop = True
         self._sampler.resume(found["begun"], found["used"] * self._batch_size)

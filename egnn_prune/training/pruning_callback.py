@@ -305,7 +305,7 @@ class PruningCallback(Callback):
             keep = self.latency.choose(scores, 1 - saved, p.scope, **how)
         else:
             keep = choose(scores, saved, p.scope, groups=groups, **how)
-        self.keep = trainer.strategy.broadcast(keep)
+        self.keep, scores = trainer.strategy.broadcast((keep, scores))
         apply_masks(model, self.keep, groups)
         if self.done == len(self._plan) - 1:
             fraction = p.freeze_fraction

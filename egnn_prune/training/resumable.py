@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 
+from egnn_prune.system.distributed import broadcast, place
+
 
 class ResumableSampler(Sampler[int]):
     """Draws what another sampler draws, and can begin a pass again behind what was used of it.
+
+    Several processes that share a fit draw what the first one draws.
 
     Args:
         sampler: draws from torch's generator when a pass begins.
@@ -33,7 +37,11 @@ class ResumableSampler(Sampler[int]):
         if again and self.begun is not None:
             torch.set_rng_state(self.begun)
         self.begun = torch.get_rng_state()
-        yield from islice(iter(self.sampler), skip, None)
+        yield from islice(self._drawn(), skip, None)
+
+    def _drawn(self) -> Iterator[int]:
+        """Draws as they come, which a weighted sampler makes of all of them at once."""
+        return iter(self.sampler) if place()[1] == 1 else iter(broadcast(list(self.sampler)))
 
     def resume(self, begun: Tensor | None, used: int) -> None:
         """Make the next pass the rest of one that began with a generator's state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence, Sized
@@ -12,6 +13,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 from torch_geometric.data import Data
@@ -19,6 +22,7 @@ from torch_geometric.data import Data
 from egnn_prune.data.collation import draw_as_a_loader, loader
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.models import energy_and_forces
+from egnn_prune.system.distributed import agree_on_draws, any_of_us, part_of, place, total
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.divergence import FiniteLosses
 from egnn_prune.training.fit_checkpoint import FitCheckpoint, diverged
@@ -136,7 +140,7 @@ class RegressionTask(Task):
 
     def training_step(self, batch: Any, number: int) -> Tensor:
         """Mean loss of a batch; a NaN stops the fit."""
-        loss = self.losses(self.model, batch).mean()
+        loss = mean_of_all(self.losses(self.model, batch))
         self._finite.check(loss, batch, number)
         return loss
 
@@ -161,11 +165,14 @@ class RegressionTask(Task):
         else:
             prediction = self.model(batch)
         error = (prediction.mean - batch.y).float()
-        self.log("val_mae", error.abs().mean(), batch_size=len(error))
-        self.log("val_mse", error.square().mean(), batch_size=len(error))
+        self._log("val_mae", error.abs())
+        self._log("val_mse", error.square())
         if found is not None:
-            wrong = (found - batch.forces).abs().float()
-            self.log("val_force_mae", wrong.mean(), batch_size=len(wrong))
+            self._log("val_force_mae", (found - batch.forces).abs().float())
+
+    def _log(self, name: str, errors: Tensor) -> None:
+        # all processes see the whole split; what the last digit differs by must not part them
+        self.log(name, errors.mean(), batch_size=len(errors), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate, stepped after every batch."""
@@ -187,6 +194,8 @@ def graph_batches(
 ) -> DataLoader:
     """Training graphs in batches of one size (smaller ones where there are fewer graphs).
 
+    Several processes that share a fit get a part of every batch each.
+
     Args:
         graphs: drawn without replacement, in an order of their own in every pass.
         batch_size: graphs per step.
@@ -196,7 +205,38 @@ def graph_batches(
     if weights is not None:
         sampler = WeightedRandomSampler(weights.tolist(), len(graphs))
     size = min(batch_size, len(graphs))
-    return loader(graphs, size, sampler=ResumableSampler(sampler), drop_last=True)
+    return loader(_shared(graphs), size, sampler=ResumableSampler(sampler), drop_last=True)
+
+
+class _PartOfBatches(Sequence[Data]):
+    """Graphs of which a loader gets this process's part of every batch, and reads no others."""
+
+    def __init__(self, graphs: Sequence[Data]) -> None:
+        self.graphs = graphs
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.graphs[row]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[Data]:
+        """What torch's loader makes a batch of."""
+        return [self.graphs[row] for row in part_of(rows)]
+
+
+def _shared(graphs: Sequence[Data]) -> Sequence[Data]:
+    return graphs if place()[1] == 1 else _PartOfBatches(graphs)
+
+
+def mean_of_all(losses: Tensor) -> Tensor:
+    """The mean over the samples ``[n]`` of a batch, of which each process has a part.
+
+    DDP takes the mean of the gradients over processes, whose parts differ in size: so this is their
+    sum over the number of all samples, times the number of processes.
+    """
+    count = place()[1]
+    return losses.mean() if count == 1 else losses.sum() * (count / total(losses.numel()))
 
 
 def fit(
@@ -237,8 +277,7 @@ def fit(
     begun = None if checkpoint is None else checkpoint.prepare(train)
     saving = [] if checkpoint is None else [checkpoint]
     trainer = L.Trainer(
-        accelerator=device.type,
-        devices=1 if device.index is None else [device.index],
+        **_where(device),
         callbacks=[*saving, StepBar(label), *callbacks],
         logger=False,
         enable_checkpointing=False,
@@ -247,6 +286,8 @@ def fit(
         limit_val_batches=0 if val is None else 1.0,
         **task.trainer_options(batches),
     )
+    if place()[1] > 1:  # Lightning would seed again
+        os.environ.pop("PL_GLOBAL_SEED", None)
     task.model.train()  # lightning keeps the mode: a loaded model would learn without dropout
     try:
         with warnings.catch_warnings():  # Lightning does not know that these batches go on
@@ -264,15 +305,35 @@ def fit(
             "delete it to begin this fit anew"
         ) from error
     task.model.to("cpu").eval()
+    agree_on_draws()
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):
         raise diverged()
     if checkpoint is not None:
         checkpoint.draw_on()
         checkpoint.save(trainer, ended=True)
-        if checkpoint.asked:
+        if any_of_us(checkpoint.asked):
             raise KeyboardInterrupt
         return checkpoint.seconds
     return time.perf_counter() - start
+
+
+def _where(device: torch.device) -> dict[str, Any]:
+    """Options of Lightning's trainer that say what it computes on, and with whom."""
+    count = place()[1]
+    if count == 1:
+        devices: Any = 1 if device.index is None else [device.index]
+        return {"accelerator": device.type, "devices": devices}
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    return {
+        "accelerator": device.type,
+        "devices": here,
+        "num_nodes": count // here,
+        # weights that are frozen on the way get no gradients
+        "strategy": DDPStrategy(
+            cluster_environment=TorchElasticEnvironment(), find_unused_parameters=True
+        ),
+        "use_distributed_sampler": False,
+    }
 
 
 def _on_known_devices(weights: Sequence[Tensor]) -> bool:

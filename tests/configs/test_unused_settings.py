@@ -44,8 +44,7 @@ from egnn_prune.vision.unused import unused_by as unused_by_images
 #: Where and how a job runs; what a folder is called; which of many files are read.
 PLACES = {
     *("out", "name", "title", "threads", "workers", "reuse", "networks", "device", "seeds"),
-    "trainer.save_minutes",
-    "trainer.logger",
+    *(f"trainer.{n}" for n in ("save_minutes", "logger", "devices", "nodes")),
     *(f"jobs.{n}" for n in ("cluster", "retries", "partition", "minutes", "gpus", "options")),
 }
 DATA = {f"data.{n}" for n in ("name", "path", "test", "ood", "subset", "target")}

@@ -100,7 +100,7 @@ def test_medians_of_drawn_passes():
     times = np.array([3.0, 1.0, 2.0, 10.0])
     counts = np.array([[1, 1, 1, 1], [0, 1, 3, 0], [2, 0, 0, 2], [1, 1, 2, 0]], dtype=float)
     drawn = [np.repeat(times, c.astype(int)) for c in counts]
-    assert intervals._medians(times)(counts).tolist() == [np.median(d) for d in drawn]
+    assert intervals.medians(times)(counts).tolist() == [np.median(d) for d in drawn]
 
 
 def test_graphs_are_drawn_and_not_their_coordinates():

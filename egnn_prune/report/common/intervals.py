@@ -77,7 +77,7 @@ def change_intervals(metrics: Metrics, predictions: Predictions) -> dict[str, li
             found |= structures.errors_changed() | structures.error_bars_changed()
     times = [predictions.get(f"latency_{name}") for name in ("pruned", "dense")]
     if times[0] is not None and times[1] is not None and np.shape(times[0]) == np.shape(times[1]):
-        new, old = (_medians(np.asarray(one, dtype=np.float64)) for one in times)
+        new, old = (medians(np.asarray(one, dtype=np.float64)) for one in times)
         found["latency_ms"] = bootstrap_interval(_change(new, old), len(times[0]))
     return {key: list(ends) for key, ends in found.items() if all(map(math.isfinite, ends))}
 
@@ -207,8 +207,8 @@ def _mean(values: Array, graph: NDArray[np.int64] | None, n: int, root: bool = F
     return _ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
 
 
-def _medians(times: Array) -> Statistic:
-    """Median of the drawn passes."""
+def medians(times: Array) -> Statistic:
+    """The median of the drawn ones, of ``[n]`` numbers."""
     order = np.argsort(times, kind="stable")
     ordered = times[order]
 
