@@ -115,6 +115,13 @@ def of_adapters() -> dict[str, Any]:
     return {"atoms": molecule("H2O"), **{name: getattr(adapters, name) for name in names}}
 
 
+def of_audits() -> dict[str, Any]:
+    from ase.calculators.emt import EMT
+
+    frames = [molecule(name) for name in ("H2O", "CH4", "NH3")]
+    return {"PrunedCalculator": lambda _: EMT(), "frames": frames}
+
+
 def of_forces() -> dict[str, Any]:
     from trained_models import network
 
@@ -142,6 +149,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "egnn_prune.ase.calculator": of_calculators,
     "egnn_prune.ase.guard": of_calculators,
     "egnn_prune.ase.specialist": of_specialists,
+    "egnn_prune.audit.auditing": of_audits,
     "egnn_prune.models.egnn": of_networks,
     "egnn_prune.models.forces": of_forces,
     "egnn_prune.models.irreps_net": of_networks,
@@ -151,8 +159,13 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "egnn_prune.training.force_probes": of_pruning,
     "egnn_prune.vision.networks.registry": of_images,
 }
-#: Seconds each: SevenNet-0 is read, or a ResNet traced.
-SLOW = {"egnn_prune.adapters.loading", "egnn_prune.adapters.traced", "egnn_prune.ase.adopted"}
+#: Seconds each: SevenNet-0 is read, a ResNet traced, two calculators audited.
+SLOW = {
+    "egnn_prune.adapters.loading",
+    "egnn_prune.adapters.traced",
+    "egnn_prune.ase.adopted",
+    "egnn_prune.audit.auditing",
+}
 
 
 def cases() -> list[Any]:

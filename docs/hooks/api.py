@@ -17,6 +17,7 @@ ROOMS = (
     "egnn_prune.training",
     "egnn_prune.adapters",
     "egnn_prune.ase",
+    "egnn_prune.audit",
     "egnn_prune.deployment",
     "egnn_prune.checkpoint",
     "egnn_prune.inference",

@@ -116,7 +116,8 @@ def audit(
         InputError: there are no structures, or one cannot be computed.
 
     Example:
-        >>> audit(PrunedCalculator("old"), PrunedCalculator("new"), frames).write("audit")
+        >>> report = audit(PrunedCalculator("old"), PrunedCalculator("new"), frames)
+        >>> page = report.write("audit")
     """
     if limit < 1:
         raise ConfigError(f"limit must be 1 or more, not {limit}")
