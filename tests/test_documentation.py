@@ -172,10 +172,19 @@ def run_blocks(codes: list[str], known: dict[str, object]) -> dict[str, object]:
 def test_the_readme(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     codes = [code.replace("steps=100", "steps=5") for code in blocks(ROOT / "README.md")]
-    assert len(codes) == 4
+    assert len(codes) == 2
     known = run_blocks(codes, {})
     assert known["small"] is not known["pruned"] and known["forces"].shape == (9, 3)
     assert float(known["error_bar"]) > 0
+    assert "kept" in capsys.readouterr().out
+
+
+def test_the_page_on_the_main_job(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    page = ROOT / "docs" / "main-job.md"
+    known = run_blocks([code.replace("steps=100", "steps=5") for code in blocks(page)], {})
+    assert known["forces"].shape == known["molecules"].pos.shape
+    assert bool((known["low"] < known["high"]).all()) and known["small"] is not known["pruned"]
     assert "kept" in capsys.readouterr().out
 
 

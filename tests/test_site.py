@@ -43,7 +43,7 @@ def test_every_command_says_how_it_is_used(command):
     ("target", "here", "found"),
     [
         ("speed.md#on-a-gpu", "limits.md", "speed.md#on-a-gpu"),
-        ("../README.md#data", "own-data.md", "overview.md#data"),
+        ("../README.md#two-commands", "own-data.md", "overview.md#two-commands"),
         ("../figures/gallery.png", "uncertainty.md", "figures/gallery.png"),
         ("docs/pruning.md", "overview.md", "pruning.md"),
         ("figures/gallery.png", "overview.md", "figures/gallery.png"),
