@@ -48,7 +48,7 @@ def out_of_memory_sentence(error: BaseException) -> str | None:
 def lost_process_sentence(error: BaseException) -> str | None:
     """What to tell a user where another process of the same job is gone; ``None`` for others."""
     text = str(error)
-    of_gloo = "gloo" in text and ("closed by peer" in text or "reset by peer" in text)
+    of_gloo = "gloo/transport" in text or "connectFullMesh" in text
     if not of_gloo and not any(kind.__name__ == "DistBackendError" for kind in type(error).__mro__):
         return None
     return "another process of this job has ended; what it says is the reason"

@@ -26,6 +26,7 @@ from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.configs.specialist_error_bars_study import SpecialistErrorBarsStudySettings
 from egnn_prune.configs.what_to_label_study import WhatToLabelSettings
+from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.system.distributed import told
 from egnn_prune.system.launch import end_with_the_launcher, launch
 from egnn_prune.vision.settings import VisionSettings
@@ -87,6 +88,12 @@ class Job:
         getattr(importlib.import_module(f"egnn_prune.{module}"), function)(settings)
 
 
+def _shared_by(settings: Settings) -> int:
+    """Processes of this machine that the main job asks for, where it asks for sensible settings."""
+    validate(settings)
+    return settings.trainer.devices if settings.trainer.nodes == 1 else 1
+
+
 TRAIN = Job(
     Settings,
     "train",
@@ -97,7 +104,7 @@ message-passing channels by their importance on those graphs, fine-tunes, makes 
 physically smaller, and compares it with a dense baseline that got the same number of optimiser
 steps and with the small network trained from scratch. The output folder receives metrics.json,
 figures, report.html, and both models as safetensors (load them with egnn_prune.load).""",
-    processes=lambda s: s.trainer.devices if s.trainer.nodes == 1 else 1,
+    processes=_shared_by,
 )
 
 COMPARE = Job(

@@ -32,7 +32,7 @@ from egnn_prune.selection import replay_weights
 from egnn_prune.system import files
 from egnn_prune.system.array_reading import MADE_AGAIN, read_arrays
 from egnn_prune.system.device import choose_device
-from egnn_prune.system.distributed import several
+from egnn_prune.system.distributed import decided, several
 from egnn_prune.system.git import git_commit
 from egnn_prune.training import PruningCallback
 from egnn_prune.uncertainty import AtomErrorBars
@@ -80,7 +80,7 @@ def _run(settings: Settings, device: torch.device) -> Path:
         return folder.path
     job = Job(settings, folder, device)
     job.check_validation()
-    if not (folder.path / PRUNED_FILE).exists():
+    if decided(lambda: not (folder.path / PRUNED_FILE).exists()):
         check_latency(job)
     job.train_dense()
     job.select_uncertain_graphs()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from omegaconf import OmegaConf
 
 from egnn_prune.data.inputs import graph_inputs
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.errors import ConfigError, InputError, lost_process_sentence
 from egnn_prune.runs.default_folder import default_folder
 from egnn_prune.runs.folder_lock import NAME, lock_folder, refuse_strange, what_is_there
 from egnn_prune.runs.stage_marker import digest, read_marker, write_marker
@@ -301,7 +301,8 @@ class RunFolder:
         except Exception as error:
             if is_first() and not failed.exists():  # a stage within this one may have said it
                 with suppress(InputError):  # the disk may be full
-                    first = (str(error).splitlines() or [type(error).__name__])[0]
+                    lines = lost_process_sentence(error) or str(error)
+                    first = (lines.splitlines() or [type(error).__name__])[0]
                     write_json(failed, {"stage": name, "error": first})
             raise
         finally:

@@ -19,8 +19,10 @@ T = TypeVar("T")
 
 #: What torchrun and :mod:`launch` tell a process: its rank, how many there are, its number here.
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-#: The same, in the words of ``srun``.
-TOLD_BY_SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+#: The same, in the words of ``srun``; in a batch script or an allocation the second is not there.
+TOLD_BY_SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+#: How long the processes may be in coming.
+RENDEZVOUS = timedelta(minutes=10)
 #: Whoever waits for the first process waits for a whole stage; one that died is noticed at once.
 PATIENCE = timedelta(days=30)
 
@@ -49,7 +51,7 @@ def told() -> tuple[int, int, int] | None:
                 rank, count, here = (int(os.environ[name]) for name in names)
             except ValueError:
                 raise ConfigError(f"{', '.join(names)} must be numbers; unset them") from None
-            if count > 1 or names is TOLD:  # a batch script of SLURM is a task of its own
+            if count > 1 or names is TOLD:
                 return rank, count, here
     return None
 
@@ -86,6 +88,8 @@ def several(devices: int, nodes: int = 1, device: Any = None) -> Iterator[Any]:
     rank, count, here = found
     on_gpus = device is not None and device.type == "cuda"
     if on_gpus:
+        if TOLD_BY_SLURM[0] in os.environ and torch.cuda.device_count() == 1:
+            here = 0  # each task sees its own
         if here >= torch.cuda.device_count():
             raise ConfigError(
                 f"trainer.devices={devices} needs as many GPUs, and torch finds "
@@ -94,7 +98,8 @@ def several(devices: int, nodes: int = 1, device: Any = None) -> Iterator[Any]:
         device = torch.device("cuda", here)
         torch.cuda.set_device(device)
     _tell_torch(rank, count, here, devices)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+    if not distributed.is_initialized():  # it lives as long as the process
+        _meet(rank, count, "cpu:gloo,cuda:nccl" if on_gpus else "gloo")
     _place = rank, count
     try:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
@@ -105,7 +110,31 @@ def several(devices: int, nodes: int = 1, device: Any = None) -> Iterator[Any]:
                 yield device
     finally:
         _place = 0, 1
-        distributed.destroy_process_group()
+
+
+def _meet(rank: int, count: int, backend: str) -> None:
+    """Wait until all processes are there.
+
+    Raises:
+        ConfigError: some did not come.
+    """
+    from torch import distributed
+
+    try:
+        store, *_ = next(distributed.rendezvous("env://", rank, count, timeout=RENDEZVOUS))
+        store.set_timeout(PATIENCE)
+        distributed.init_process_group(
+            backend,
+            store=distributed.PrefixStore("egnn_prune", store),
+            rank=rank,
+            world_size=count,
+            timeout=PATIENCE,
+        )
+    except distributed.DistError as error:
+        raise ConfigError(
+            f"process {rank} of {count} did not meet the others in {RENDEZVOUS.seconds // 60} "
+            f"minutes ({str(error).splitlines()[0][:100]}); are all of them started?"
+        ) from None
 
 
 def _tell_torch(rank: int, count: int, here: int, devices: int) -> None:
@@ -121,8 +150,12 @@ def _tell_torch(rank: int, count: int, here: int, devices: int) -> None:
             raise ConfigError("MASTER_ADDR and MASTER_PORT are not set; start by torchrun or srun")
         from lightning.fabric.plugins.environments import SLURMEnvironment
 
-        slurm = SLURMEnvironment(auto_requeue=False)
-        values |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+        machines = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "")
+        job = "".join(c for c in os.environ.get("SLURM_JOB_ID", "") if c.isdigit())[-4:]
+        values |= {
+            "MASTER_ADDR": SLURMEnvironment.resolve_root_node_address(machines or "127.0.0.1"),
+            "MASTER_PORT": str(15000 + int(job or 0)),
+        }
     os.environ.update(values)
 
 

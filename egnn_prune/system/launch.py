@@ -18,10 +18,10 @@ from typing import Any
 LOOK_S, PATIENCE_S = 0.1, 10.0
 #: Exit code of a process that ended because another one of the job did.
 LOST_ANOTHER = 3
-#: Says that this module started a process.
+#: Says that this module started a process, and which one that was.
 LAUNCHED = "EGNN_PRUNE_LAUNCHED"
 #: What is handed on to them. Ctrl-C comes from the terminal, which sends it to all.
-HANDED_ON = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
+HANDED_ON = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
 
 
 def launch(count: int, command: Sequence[str]) -> int:
@@ -49,7 +49,7 @@ def launch(count: int, command: Sequence[str]) -> int:
     running: list[subprocess.Popen[bytes]] = []
     with _handing_on(running):
         for rank in range(count):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), LAUNCHED: "1"}
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), LAUNCHED: str(os.getpid())}
             own |= {"TQDM_DISABLE": "1"} if rank else {}
             where: Any = {"stdout": subprocess.DEVNULL, "stderr": heard[rank - 1]} if rank else {}
             environment = share | dict(os.environ) | told | own
@@ -57,12 +57,14 @@ def launch(count: int, command: Sequence[str]) -> int:
         try:
             _wait(running)
         finally:
-            for process in running:
+            killed = [process for process in running if process.poll() is None]
+            for process in killed:
                 process.kill()
                 process.wait()
     codes = [process.returncode for process in running]
     # who ended because another one did is not the reason
-    reasons = [k for k, code in enumerate(codes) if code not in (0, LOST_ANOTHER, -signal.SIGKILL)]
+    ours = {k for k, process in enumerate(running) if process in killed}
+    reasons = [k for k, code in enumerate(codes) if code not in (0, LOST_ANOTHER) and k not in ours]
     reasons = reasons or [k for k, code in enumerate(codes) if code]
     if reasons and reasons[0]:
         heard[reasons[0] - 1].seek(0)
@@ -70,13 +72,17 @@ def launch(count: int, command: Sequence[str]) -> int:
     for file in heard:
         file.close()
     code = codes[reasons[0]] if reasons else 0
+    if code < 0:
+        name = signal.Signals(-code).name
+        print(f"error: process {reasons[0]} of {count} was ended by {name}", file=sys.stderr)
     return code if code >= 0 else 128 - code
 
 
 def end_with_the_launcher() -> None:
     """In a process that :func:`launch` started: whoever kills that one means this one, too."""
     if LAUNCHED in os.environ:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        parent = int(os.environ[LAUNCHED])
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
@@ -88,12 +94,13 @@ def _end_with(parent: int) -> None:
 def _wait(running: Sequence[subprocess.Popen[bytes]]) -> None:
     """Until all have ended; soon after one has failed."""
     until: float | None = None
-    while any(process.poll() is None for process in running):
-        if until is None and any(process.poll() for process in running):
-            until = time.monotonic() + PATIENCE_S
-        if until is not None and time.monotonic() > until:
-            return
+    while True:
         with suppress(KeyboardInterrupt):  # they got it, too, and end at a good place
+            codes = [process.poll() for process in running]
+            if until is None and any(codes):
+                until = time.monotonic() + PATIENCE_S
+            if None not in codes or (until is not None and time.monotonic() > until):
+                return
             time.sleep(LOOK_S)
 
 
@@ -106,7 +113,8 @@ def _handing_on(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in HANDED_ON}
+    heard = [n for n in HANDED_ON if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, hand_on) for number in heard}
     try:
         yield
     finally:

@@ -21,8 +21,8 @@ from egnn_prune.system.distributed import any_of_us, decided, gathered, place
 from egnn_prune.system.files import atomic, write_json
 from egnn_prune.training.resumable import ResumableSampler
 
-#: What systems send before they end a process: SLURM, a closed terminal.
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+#: What systems send before they end a process: SLURM (``--signal=USR1``, too), a closed terminal.
+SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
 #: The entry of Lightning's checkpoint with what Lightning does not keep.
 KEY = "egnn_prune_fit"
 
@@ -56,7 +56,6 @@ class FitCheckpoint(Callback):
     ) -> None:
         self.path, self.minutes, self.clock = path, minutes, clock
         self.seconds, self.started, self.asked = 0.0, False, False
-        self._handlers: dict[int, Any] = {}
         self._sampler: ResumableSampler | None = None
         self._batch_size = 1
         self._since = self._saved = clock()
@@ -99,22 +98,11 @@ class FitCheckpoint(Callback):
         if self._rng:  # saved when a batch was ready and not begun: it is counted again
             counted = trainer.fit_loop.epoch_loop.batch_progress.total
             counted.ready = counted.completed
-        if threading.current_thread() is threading.main_thread():
-            # Lightning's own handler would end the fit within a validation, too
-            self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        for number in _heard():  # fit gives them back
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
-
-    def teardown(self, *_: Any, **__: Any) -> None:
-        """Signals are somebody else's again."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
-
-    def on_exception(self, *_: Any) -> None:
-        """A fit that fails or is interrupted gives the signals back, too."""
-        self.teardown()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Go on with the saved draws; save where it is time."""
@@ -153,6 +141,7 @@ class FitCheckpoint(Callback):
         steps = trainer.estimated_stepping_batches
         far = {"step": trainer.global_step, "steps": steps, "seconds": round(self.seconds, 3)}
         write_json(self.path.with_suffix(".json"), far)  # for who looks from outside
+        gathered(None)  # nobody ends before the file is there
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -191,6 +180,31 @@ class FitCheckpoint(Callback):
         if found["weights"] is not None:
             self._sampler.weights = found["weights"]
         self._since = self._saved = self.clock()
+
+
+def signals_as_they_are() -> Callable[..., None]:
+    """What gives signals to end the meaning back that they have now.
+
+    Lightning puts handlers of its own there, which end a fit in the middle of a validation, talk
+    to other processes from within the handler, and stay when the fit is over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda *_: None
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def give_back(*_: Any) -> None:
+        for number, handler in before.items():
+            if handler is not None:  # what another language set
+                signal.signal(number, handler)
+
+    return give_back
+
+
+def _heard() -> list[int]:
+    """Signals that this thread may listen to; what is ignored, as by ``nohup``, stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
 
 
 def diverged() -> ConfigError:

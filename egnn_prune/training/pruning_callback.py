@@ -299,19 +299,27 @@ class PruningCallback(Callback):
             movement=self.movement,
         )
         p = self.pruning
-        scores = score_channels(p.criterion, context)
+        scores = _of_the_first(trainer, score_channels(p.criterion, context))
         how: dict[str, Any] = {"keep": self.keep, "round_to": self.round_to}
         if p.latency is not None and self.latency is not None:
             keep = self.latency.choose(scores, 1 - saved, p.scope, **how)
         else:
             keep = choose(scores, saved, p.scope, groups=groups, **how)
-        self.keep, scores = trainer.strategy.broadcast((keep, scores))
+        self.keep = _of_the_first(trainer, keep)
         apply_masks(model, self.keep, groups)
         if self.done == len(self._plan) - 1:
             fraction = p.freeze_fraction
             freeze(model, p.freezing, scores=scores, keep=self.keep, fraction=fraction)
         if self.after_round is not None:
             self.after_round(model)
+
+
+def _of_the_first(trainer: L.Trainer, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the first process has: of equal sums in another order no two may choose differently."""
+    if trainer.world_size == 1:
+        return values
+    found = trainer.strategy.broadcast({name: value.cpu() for name, value in values.items()})
+    return {name: found[name].to(value.device) for name, value in values.items()}
 
 
 class IncrementalPruning(PruningCallback):

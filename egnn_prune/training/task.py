@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -20,12 +20,17 @@ from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 from torch_geometric.data import Data
 
 from egnn_prune.data.collation import draw_as_a_loader, loader
-from egnn_prune.errors import ConfigError, InputError
+from egnn_prune.errors import (
+    ConfigError,
+    InputError,
+    lost_process_sentence,
+    out_of_memory_sentence,
+)
 from egnn_prune.models import energy_and_forces
 from egnn_prune.system.distributed import agree_on_draws, any_of_us, part_of, place, total
 from egnn_prune.training.batch_losses import Losses
 from egnn_prune.training.divergence import FiniteLosses
-from egnn_prune.training.fit_checkpoint import FitCheckpoint, diverged
+from egnn_prune.training.fit_checkpoint import FitCheckpoint, diverged, signals_as_they_are
 from egnn_prune.training.force_loss import ForceLosses
 from egnn_prune.training.looks import passes_between_looks
 from egnn_prune.training.loss import graph_losses
@@ -205,6 +210,11 @@ def graph_batches(
     if weights is not None:
         sampler = WeightedRandomSampler(weights.tolist(), len(graphs))
     size = min(batch_size, len(graphs))
+    if size < place()[1]:
+        raise ConfigError(
+            f"{size} graphs in a batch leave nothing to do for some of {place()[1]} processes; "
+            "lower trainer.devices or trainer.nodes"
+        )
     return loader(_shared(graphs), size, sampler=ResumableSampler(sampler), drop_last=True)
 
 
@@ -275,10 +285,12 @@ def fit(
         raise ConfigError("there is not a single batch to train on; lower the batch size")
     start = time.perf_counter()
     begun = None if checkpoint is None else checkpoint.prepare(train)
-    saving = [] if checkpoint is None else [checkpoint]
+    give_back = signals_as_they_are()
+    first: list[Callback] = [LambdaCallback(on_train_start=give_back)]
+    first += [] if checkpoint is None else [checkpoint]
     trainer = L.Trainer(
         **_where(device),
-        callbacks=[*saving, StepBar(label), *callbacks],
+        callbacks=[*first, StepBar(label), *callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -286,8 +298,11 @@ def fit(
         limit_val_batches=0 if val is None else 1.0,
         **task.trainer_options(batches),
     )
-    if place()[1] > 1:  # Lightning would seed again
-        os.environ.pop("PL_GLOBAL_SEED", None)
+    rank, processes = place()
+    if processes > 1:
+        os.environ.pop("PL_GLOBAL_SEED", None)  # Lightning would seed again
+    if rank:  # other dropout than the first one's, whose order of the graphs counts
+        torch.manual_seed(torch.initial_seed() + rank)
     task.model.train()  # lightning keeps the mode: a loaded model would learn without dropout
     try:
         with warnings.catch_warnings():  # Lightning does not know that these batches go on
@@ -298,12 +313,16 @@ def fit(
     except SystemExit:  # lightning turns Ctrl-C into an exit code of its own
         raise KeyboardInterrupt from None
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        if begun is None or isinstance(error, InputError) or (checkpoint and checkpoint.started):
+        told = lost_process_sentence(error) or out_of_memory_sentence(error)
+        fits = begun is None or isinstance(error, InputError) or told
+        if fits or (checkpoint and checkpoint.started):
             raise
         raise InputError(
             f"{begun} is of another fit or another version ({str(error).splitlines()[:1]}); "
             "delete it to begin this fit anew"
         ) from error
+    finally:
+        give_back()
     task.model.to("cpu").eval()
     agree_on_draws()
     if not all(bool(torch.isfinite(p).all()) for p in task.model.parameters()):

@@ -20,6 +20,7 @@ from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.system.distributed import TOLD
+from egnn_prune.training import graph_batches
 
 ENTRY = "from egnn_prune.cli.main import main; main()"
 SHORT = {
@@ -56,6 +57,12 @@ def untold(monkeypatch):
 def test_more_processes_than_graphs_in_a_batch_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="leaves nothing to do for some of 13 processes"):
         run(tiny(tmp_path / "run", trainer__devices=13))
+
+
+def test_more_processes_than_graphs_are_refused(monkeypatch):
+    monkeypatch.setattr("egnn_prune.training.task.place", lambda: (2, 3))
+    with pytest.raises(ConfigError, match="2 graphs in a batch leave nothing to do for some of 3"):
+        graph_batches([0, 1], 32)
 
 
 @pytest.mark.usefixtures("untold")
@@ -142,7 +149,7 @@ def test_both_killed_again_and_again(tmp_path):
             try:
                 _, said = job.communicate(timeout=draw.uniform(0, 3) if kills < 8 else None)
             except subprocess.TimeoutExpired:
-                job.send_signal(draw.choice([signal.SIGKILL, signal.SIGTERM]))
+                kill(job, draw.choice(["launcher", "both", "one"]))
                 kills += 1
                 _, said = job.communicate()
         assert "Traceback" not in said.decode(), said.decode()[-3000:]
@@ -156,10 +163,26 @@ def test_both_killed_again_and_again(tmp_path):
         assert mine.read_bytes() == theirs.read_bytes()
 
 
+def kill(job, whom):
+    """The launcher, both by its handing on, or one of the two processes that it started."""
+    if whom == "one":
+        with open(f"/proc/{job.pid}/task/{job.pid}/children") as children:
+            os.kill(int(children.read().split()[-1]), signal.SIGKILL)
+    else:
+        job.send_signal(signal.SIGKILL if whom == "launcher" else signal.SIGTERM)
+
+
 def saved_since(folder, start):
     """Whether a process that began then has saved a fit."""
     saved = [path.stat().st_mtime for path in folder.glob("unfinished/*/*.json")]
     return bool(saved) and max(saved) > start
+
+
+@pytest.mark.slow
+def test_a_budget_in_time_on_two(tmp_path):
+    """Times are the first one's; the widths that they lead to are those of both."""
+    out = whole(tmp_path / "run", 2, **{"pruning.latency": 0.9, "pruning.sparsity": "null"})
+    assert metrics(out)["pruning"]["latency_budget"] == 0.9
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -65,9 +67,13 @@ def test_who_was_started_alone_is_told_how_to_start(untold):
 
 
 def test_slurm_tells_its_tasks_and_a_batch_script_is_none(untold):
+    untold.setenv("SLURM_PROCID", "0")
+    untold.setenv("SLURM_LOCALID", "0")
+    untold.setenv("SLURM_NTASKS", "4")
+    assert d.told() is None  # sbatch without srun
     for name, value in zip(d.TOLD_BY_SLURM, "010", strict=True):
         untold.setenv(name, value)
-    assert d.told() is None  # sbatch without srun
+    assert d.told() is None  # an interactive step
     for name, value in zip(d.TOLD_BY_SLURM, "341", strict=True):
         untold.setenv(name, value)
     assert d.told() == (3, 4, 1)
@@ -82,9 +88,28 @@ def test_nobody_says_where_the_first_process_is(untold):
     assert d.place() == (0, 1)
 
 
+def test_the_others_do_not_come(untold):
+    """Nobody waits for them for days."""
+    for name, value in zip(d.TOLD, "020", strict=True):
+        untold.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    untold.setenv("MASTER_ADDR", "127.0.0.1")
+    untold.setenv("MASTER_PORT", str(port))
+    untold.setattr(d, "RENDEZVOUS", timedelta(seconds=1))
+    with pytest.raises(ConfigError, match="process 0 of 2 did not meet the others"):
+        with d.several(2):
+            pass
+    assert d.place() == (0, 1)
+
+
 def exchange(folder: Path) -> dict:
     """What one of three processes sees."""
     rank, count = d.place()
+    with d.several(count):  # as a second job of the same processes
+        assert d.gathered(rank) == [0, 1, 2]
+    d._place = rank, count
     seen = {"place": (rank, count), "broadcast": d.broadcast(rank), "all": d.gathered(rank)}
     seen |= {"sum": d.total(rank + 0.5), "any": d.any_of_us(rank == 1), "none": d.any_of_us(False)}
 

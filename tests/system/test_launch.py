@@ -63,6 +63,22 @@ def test_who_ended_because_of_another_is_not_the_reason(capfd):
     assert "error: the reason" in capfd.readouterr().err
 
 
+def test_a_process_that_the_system_kills_is_named(capfd):
+    code = "rank == 1 and os.kill(os.getpid(), 9); time.sleep(60)"
+    assert launch(2, command(code)) == 137
+    assert capfd.readouterr().err == "error: process 1 of 2 was ended by SIGKILL\n"
+
+
+@pytest.mark.parametrize("number", launching.HANDED_ON, ids=lambda n: n.name)
+def test_nohup_stays_nohup(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        code = f"rank == 0 and os.kill(int(os.environ['{launching.LAUNCHED}']), {int(number)})"
+        assert launch(2, command(code)) == 0
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_signal_to_end_reaches_all(tmp_path):
     code = (
         "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(5));"
