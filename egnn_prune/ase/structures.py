@@ -109,6 +109,11 @@ def moved_too_far(atoms: Atoms) -> str | None:
     return not_finite(atoms) or ase_files.out_of_bounds(atoms)
 
 
+def has_stress(atoms: Atoms) -> bool:
+    """Whether the stress of a structure is defined: it repeats itself, in a cell with a volume."""
+    return bool(atoms.pbc.any()) and atoms.cell.rank == 3
+
+
 def graph_of(atoms: Atoms) -> Data:
     """A structure as ``Data(z [N], pos [N, 3])``, periodic ones with ``cell`` and ``pbc``.
 

@@ -9,13 +9,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
-from egnn_prune.deployment.atom_pass import AtomPass, atom_pass, member_pass
+from egnn_prune.deployment.atom_pass import AtomPass, atom_energies, atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
 from egnn_prune.deployment.memory_needed import refuse_what_does_not_fit
 from egnn_prune.deployment.moving_structure import MovingStructure
@@ -371,6 +373,22 @@ class TrainedModel:
         """What the forces' deviations of 99 % of the validation structures stayed below."""
         bars = self.force_error_bars
         return None if bars is None else float(bars.std_limit)
+
+    def atom_energies(self, graph: Data) -> NDArray[np.float64]:
+        """Energies of single atoms ``[N]`` in the target's unit, whose sum is the mean.
+
+        Raises:
+            ConfigError: the target is no sum over atoms, or the network does not state its parts.
+            DataError: the graph cannot be used.
+        """
+        found = atom_energies(self.method, copy.copy(graph).to(self.device))
+        if not bool(found.isfinite().all()):
+            raise InputError(
+                f"energies of atoms of {self.source} are NaN or infinite; check the structure and "
+                "the weights"
+            )
+        energies: NDArray[np.float64] = found.cpu().numpy()
+        return energies
 
     def member_forces(self, graph: Data) -> Prediction | None:
         """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.
