@@ -111,7 +111,8 @@ def moved_too_far(atoms: Atoms) -> str | None:
 
 def has_stress(atoms: Atoms) -> bool:
     """Whether the stress of a structure is defined: it repeats itself, in a cell with a volume."""
-    return bool(atoms.pbc.any()) and atoms.cell.rank == 3
+    lengths = float(np.prod(atoms.cell.lengths()))  # the rank of ASE counts parallel vectors, too
+    return bool(atoms.pbc.any()) and bool(atoms.cell.volume > 1e-9 * lengths)
 
 
 def graph_of(atoms: Atoms) -> Data:
