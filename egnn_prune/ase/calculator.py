@@ -72,7 +72,8 @@ class PrunedCalculator(Calculator):
     function of the positions and dynamics conserves it.
 
     Args:
-        model: the folder of a run, a ``.safetensors`` file, or an estimator.
+        model: the folder of a run, a ``.safetensors`` file, an estimator, or what
+            :func:`egnn_prune.hub.from_pretrained` loaded.
         threshold: largest epistemic deviation in eV; by default the one that 99 % of the
             validation structures stayed below, where the file holds it.
         forces_threshold: largest standard deviation of a force in eV/Angstrom, which flags where
@@ -113,7 +114,7 @@ class PrunedCalculator(Calculator):
 
     def __init__(
         self,
-        model: str | Path | Estimator,
+        model: str | Path | Estimator | TrainedModel,
         threshold: float | None = None,
         on_uncertain: str = "warn",
         device: str = "auto",

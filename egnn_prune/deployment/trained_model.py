@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class TrainedModel:
     @classmethod
     def load(
         cls,
-        model: str | Path | Estimator,
+        model: str | Path | Estimator | TrainedModel,
         which: str = "pruned",
         device: str | None = "auto",
         unit: str | None = None,
@@ -72,7 +72,7 @@ class TrainedModel:
 
         Args:
             model: the folder of a run (of ``specialise``, too), a ``.safetensors`` file, or an
-                estimator in memory, which stays on its device.
+                estimator or such a model in memory, which stays on its device.
             which: ``"pruned"`` or ``"dense"``, of a folder; a file or an estimator is what it is.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             unit: of the target where the model does not say.
@@ -81,6 +81,9 @@ class TrainedModel:
             ConfigError: ``model`` is something else, or ``which`` or ``unit`` contradict it.
             InputError: there is no such model, or it does not predict from elements and positions.
         """
+        if isinstance(model, TrainedModel):
+            _refuse_dense(which, model.source)
+            return replace(model, unit=_agreed(model.unit, unit or "", model.source))
         if not isinstance(model, (str, Path, Estimator)):
             raise ConfigError(
                 "a model is given as the folder of a run, a .safetensors file or an estimator "
@@ -92,18 +95,7 @@ class TrainedModel:
             _refuse_dense(which, "an estimator in memory")
             found = cls(model.eval(), unit=_agreed(_own_unit(model), unit or "", "the model"))
         else:
-            path = Path(model).expanduser()
-            if path.is_dir():
-                whole, path = path, path / f"{which}.safetensors"
-                if which == "pruned" and not path.is_file():  # a run of specialise
-                    path = whole / "specialised.safetensors"
-                if not path.is_file():
-                    raise InputError(
-                        f"{whole} holds no {which}.safetensors; give the folder of a finished "
-                        "run (its out=DIR) or a .safetensors file"
-                    )
-            elif path.stem != which:
-                _refuse_dense(which, f"the file {path}")
+            path = file_of(model, which)
             estimator, metadata = read_estimator(path)
             domain = metadata.get("training_domain")
             validation = metadata.get("validation_epistemic_std") or metadata.get(
@@ -399,6 +391,32 @@ class TrainedModel:
             return member_pass(self.method, copy.copy(graph).to(self.device))[1]
         except ConfigError:  # one member
             return None
+
+
+def file_of(model: str | Path, which: str = "pruned") -> Path:
+    """The file of a saved model.
+
+    Args:
+        model: the folder of a run (of ``specialise``, too), or a ``.safetensors`` file.
+        which: ``"pruned"`` or ``"dense"``, of a folder.
+
+    Raises:
+        ConfigError: a file is asked for its dense model.
+        InputError: the folder holds no such model.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        whole, path = path, path / f"{which}.safetensors"
+        if which == "pruned" and not path.is_file():  # a run of specialise
+            path = whole / "specialised.safetensors"
+        if not path.is_file():
+            raise InputError(
+                f"{whole} holds no {which}.safetensors; give the folder of a finished "
+                "run (its out=DIR) or a .safetensors file"
+            )
+    elif path.stem != which:
+        _refuse_dense(which, f"the file {path}")
+    return path
 
 
 def _refuse_dense(which: str, what: str) -> None:
