@@ -247,7 +247,7 @@ class TrainedModel:
         )
         # a copy: graphs are moved in place
         batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
-        members = forces_std and self._reads_members
+        members = forces_std and self.reads_members
         found = atom_pass(
             self.method, batch.to(self.device), forces=forces, stress=stress, members=members
         )
@@ -285,12 +285,12 @@ class TrainedModel:
             DataError: there is no list of neighbours.
             InputError: a prediction or a force is NaN or infinite.
         """
-        members = forces_std and self._reads_members
+        members = forces_std and self.reads_members
         found = structure.atom_pass(forces=forces, stress=stress, members=members)
         return self._stated(found, [structure.graph], None, None, forces_std)[0]
 
     @property
-    def _reads_members(self) -> bool:
+    def reads_members(self) -> bool:
         """Whether error bars of forces come from the members' forces."""
         bars = self.force_error_bars
         return bars is not None and bars.source == "members"
