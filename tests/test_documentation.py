@@ -223,6 +223,7 @@ SECTIONS_WITH_CODE = re.findall(
 
 @pytest.mark.parametrize("section", SECTIONS_WITH_CODE)
 @pytest.mark.filterwarnings("ignore::egnn_prune.ase.UncertaintyWarning")  # nobody trained it
+@pytest.mark.filterwarnings("ignore:All systems have reached the maximum:UserWarning")  # TorchSim's
 def test_the_page_on_integrations(section, runs, monkeypatch, tmp_path):
     """Every section runs by itself, where the other side is installed."""
     text = INTEGRATIONS.read_text().split(f"## {section}\n")[1].split("\n## ")[0]

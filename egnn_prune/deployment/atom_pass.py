@@ -153,8 +153,9 @@ def atom_energies(method: Estimator, batch: Batch | Data) -> Tensor:
     network: Any = method.network
     if isinstance(method, ModuleDropout):
         raise ConfigError("networks thinned by ModuleDropout state no energies of single atoms")
-    drawn = isinstance(method, MCDropout)
-    thinned: Any = dropout_samples(network, method.masks()) if drawn else nullcontext()
+    thinned: Any = nullcontext()
+    if isinstance(method, MCDropout):
+        thinned = dropout_samples(network, method.masks())
     with torch.no_grad(), evaluating(network), thinned:
         members: Tensor = network.atom_energies(batch, sample_count(network))
     return members.mean(0)
