@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from egnn_prune.channels import Prunable
-from egnn_prune.errors import InputError
+from egnn_prune.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,16 @@ class Predictor(Prunable):
     def reference(self, batch: Any) -> Tensor:
         """What would be predicted without a network, ``[...]``, in the target's unit."""
         raise NotImplementedError
+
+    def atom_energies(self, batch: Any, samples: int = 1) -> Tensor:
+        """Members' energies of single atoms ``[M, N]``, whose sums are those of the graphs.
+
+        Raises:
+            ConfigError: what it predicts is no sum over atoms.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not state energies of single atoms, only of whole graphs"
+        )
 
     def message_passing_modules(self) -> list[str]:
         """The submodules that freezing message passing locks."""

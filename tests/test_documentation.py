@@ -254,6 +254,31 @@ def test_the_page_on_your_own_network(capsys):
     assert "kept" in said and "1o" in said
 
 
+INTEGRATIONS = ROOT / "docs" / "integrations.md"
+SECTIONS_WITH_CODE = re.findall(
+    r"^## (.+)\n(?:(?!^## ).*\n)*?```python", INTEGRATIONS.read_text(), re.M
+)
+
+
+@pytest.mark.parametrize("section", SECTIONS_WITH_CODE)
+@pytest.mark.filterwarnings("ignore::egnn_prune.ase.UncertaintyWarning")  # nobody trained it
+@pytest.mark.filterwarnings("ignore:All systems have reached the maximum:UserWarning")  # TorchSim's
+def test_the_page_on_integrations(section, runs, monkeypatch, tmp_path):
+    """Every section runs by itself, where the other side is installed."""
+    text = INTEGRATIONS.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for name in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE):
+        pytest.importorskip(name, reason=f"needs the package {name}")
+    (tmp_path / "runs").symlink_to(runs / "runs")
+    monkeypatch.chdir(tmp_path)
+    code = code.replace("max_epochs=3", "max_epochs=1, accelerator='cpu'")
+    assert run_blocks([code], {})
+
+
+def test_integrations_have_a_section_each():
+    assert len(SECTIONS_WITH_CODE) == 8
+
+
 def test_the_page_on_images():
     (code,) = blocks(ROOT / "docs" / "images.md")
     known = run_blocks([code.replace('"cifar10", ood="cifar100"', '"digits"')], {})

@@ -23,7 +23,7 @@ LAYERS = """
     errors
 """
 #: Modules of the root that only hand on names, and may know where these live.
-HAND_ON = {"__init__", "__main__", "checkpoint", "export", "inference"}
+HAND_ON = {"__init__", "__main__", "checkpoint", "export", "hub", "inference", "torchsim"}
 #: Rooms that may know only these.
 NARROW = {
     "pruning": {"errors", "channels", "system"},

@@ -126,8 +126,8 @@ def test_the_extra_that_is_named_brings_the_library(library):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = project["optional-dependencies"][EXTRAS[library]]
     listed = {re.split(r"[\[<>=]", requirement)[0] for requirement in requirements}
-    brought_along = {"omegaconf": "hydra-core"}
-    assert brought_along.get(library, packages_distributions()[library][0].lower()) in listed
+    named = {"omegaconf": "hydra-core", "torch_sim": "torch-sim-atomistic"}  # not always installed
+    assert (named.get(library) or packages_distributions()[library][0].lower()) in listed
 
 
 def test_what_no_extra_brings_stays_an_ordinary_error(monkeypatch):

@@ -22,6 +22,8 @@ ROOMS = (
     "egnn_prune.checkpoint",
     "egnn_prune.inference",
     "egnn_prune.export",
+    "egnn_prune.hub",
+    "egnn_prune.torchsim",
     "egnn_prune.testing",
     "egnn_prune.channels",
     "egnn_prune.prediction",

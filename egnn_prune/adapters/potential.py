@@ -141,6 +141,15 @@ class AdoptedPotential(Predictor):
         scale = self.atom_scale.index_select(0, batch.species)
         return features, (self.network.energies(features, graph) * scale).double()
 
+    def atom_energies(self, batch: Batch | Data, samples: int = 1) -> Tensor:
+        """Energies of single atoms with their elements' shifts, ``[1, N]`` in eV and float64."""
+        batch = self.prepared(batch)
+        places = torch.arange(len(self.elements), device=batch.species.device)
+        counts = (batch.species[:, None] == places).double()
+        atoms = graph_pointer(batch).diff().index_select(0, graph_of_node(batch))
+        own = replace(self.scale, shift=0.0).reference(counts) + self.scale.shift / atoms.double()
+        return (self._atoms(batch)[1] + own)[None]
+
     def last_layer(self, batch: Batch | Data) -> tuple[Tensor, Prediction]:
         r"""Features that the energy is linear in, and the prediction, from one pass.
 

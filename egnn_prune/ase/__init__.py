@@ -14,6 +14,7 @@ from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from egnn_prune.ase.collection import Collection
+    from egnn_prune.ase.many import evaluate_many
     from egnn_prune.ase.specialist import SpecialistCalculator
     from egnn_prune.ase.teacher import Teacher
 else:  # what a calculator without a teacher does not need
@@ -21,6 +22,7 @@ else:  # what a calculator without a teacher does not need
         __name__,
         {
             "collection": ("Collection",),
+            "many": ("evaluate_many",),
             "specialist": ("SpecialistCalculator",),
             "teacher": ("Teacher",),
         },
@@ -34,4 +36,5 @@ __all__ = [
     "UncertaintyExceeded",
     "UncertaintyGuard",
     "UncertaintyWarning",
+    "evaluate_many",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import warnings
 from collections.abc import Sequence
@@ -14,19 +13,26 @@ from typing import Any
 import ase
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
-from egnn_prune.ase.structures import graph_of, moved_too_far, problem
+from egnn_prune.ase.results import (
+    EXTRAS,
+    REASON,
+    Results,
+    ase_properties,
+    error_bars,
+    judgement,
+)
+from egnn_prune.ase.structures import graph_of, has_stress, moved_too_far, problem
 from egnn_prune.data.labels import declared
 from egnn_prune.data.units import to_angstrom
 from egnn_prune.deployment.moving_structure import MovingStructure
 from egnn_prune.deployment.structure_prediction import StructurePrediction
-from egnn_prune.deployment.trained_model import TrainedModel
+from egnn_prune.deployment.trained_model import NUMBERS, TrainedModel
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.uncertainty import Estimator
 
 REACTIONS = ("warn", "raise", "ignore")
-REASON = "out_of_distribution_reason"
 
 
 class UncertaintyWarning(UserWarning):
@@ -37,48 +43,6 @@ class UncertaintyExceeded(InputError):
     """Raised instead of the warning where ``on_uncertain="raise"``."""
 
 
-class Results(dict[str, Any]):
-    """The ``results`` of a calculator: names that ASE knows, and no others.
-
-    Tools of ASE that take results apart or freeze them know no other names, such as
-    ``SinglePointCalculator(atoms, **results)``. So ours lie in :attr:`extras`; asked for by name,
-    they are still found here, and what was not asked for before is computed:
-    ``results["forces_uncertainty"]``.
-    """
-
-    def __init__(self, calculator: PrunedCalculator) -> None:
-        super().__init__()
-        self.extras: dict[str, Any] = {}
-        self.prediction: StructurePrediction | None = None
-        self._calculator = calculator
-
-    def __missing__(self, name: str) -> Any:
-        if self._calculator.results is self and name in self._calculator.implemented_properties:
-            with contextlib.suppress(PropertyNotImplementedError):
-                return self._calculator.get_property(name)
-        raise KeyError(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Like :meth:`dict.get`; accepts this package's result names, too."""
-        try:
-            return self[name]
-        except KeyError:
-            return default
-
-
-#: What this calculator says beyond the properties of ASE.
-EXTRAS = (
-    "energy_uncertainty",
-    "energy_epistemic_std",
-    "energy_doubt",  # its name before, which people's files hold
-    "forces_uncertainty",
-    "atoms_distance",
-    "in_distribution",
-    "atoms_in_distribution",
-    REASON,
-)
-
-
 class PrunedCalculator(Calculator):
     r"""Energy, forces, stress and their error bars from a trained model, in ASE's units.
 
@@ -86,8 +50,10 @@ class PrunedCalculator(Calculator):
     and one back, and what one of them brings along is kept until the atoms change.
 
     ASE's ``results``: ``energy`` (= ``free_energy``), the mean of the members, in eV; ``forces``,
-    its exact negative gradient, in eV/Angstrom; ``stress`` (structures that are periodic in three
-    directions), its derivative by the strain, in eV/Angstrom^3.
+    its exact negative gradient, in eV/Angstrom; ``stress`` (structures that are periodic and whose
+    cell has a volume), its derivative by the strain, in eV/Angstrom^3: of a slab that is per volume
+    of the cell, its vacuum included; ``energies [N]`` (``atoms.get_potential_energies()``), the
+    parts of which the energy is the sum, in eV, for one more pass.
 
     ``extras``, by name also from ``results[name]`` and ``get_property(name)``:
     ``energy_uncertainty``, the standard deviation of the calibrated prediction (like the next,
@@ -106,7 +72,8 @@ class PrunedCalculator(Calculator):
     function of the positions and dynamics conserves it.
 
     Args:
-        model: the folder of a run, a ``.safetensors`` file, or an estimator.
+        model: the folder of a run, a ``.safetensors`` file, an estimator, or what
+            :func:`egnn_prune.hub.from_pretrained` loaded.
         threshold: largest epistemic deviation in eV; by default the one that 99 % of the
             validation structures stayed below, where the file holds it.
         forces_threshold: largest standard deviation of a force in eV/Angstrom, which flags where
@@ -140,13 +107,14 @@ class PrunedCalculator(Calculator):
         "free_energy",
         "forces",
         "stress",
+        "energies",
         *EXTRAS,
     ]
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
-        model: str | Path | Estimator,
+        model: str | Path | Estimator | TrainedModel,
         threshold: float | None = None,
         on_uncertain: str = "warn",
         device: str = "auto",
@@ -249,6 +217,8 @@ class PrunedCalculator(Calculator):
         slopes = fitted or bool(asked & {"forces", "stress"})
         if slopes or "energy" not in results:
             self._predict(structure, slopes or self.compiled, fitted)
+        if "energies" in asked:
+            results["energies"] = self._atom_energies(structure)
         if spread and not fitted:
             members = self.model.member_forces(structure.graph)
             if members is not None:
@@ -295,7 +265,7 @@ class PrunedCalculator(Calculator):
         """One pass forth, and one back for forces and stress; what is there already stays."""
         structure, results = self.atoms, self.results
         assert structure is not None and isinstance(results, Results)
-        stress = slopes and bool(structure.pbc.all())  # it comes with the forces' pass back
+        stress = slopes and has_stress(structure)  # it comes with the forces' pass back
         forces_std = forces_std or (slopes and self.model.force_error_bars_are_free)
         found = self.model.predict_moved(
             moving, forces=slopes, stress=stress, forces_std=forces_std
@@ -304,31 +274,23 @@ class PrunedCalculator(Calculator):
         earlier = results.prediction or found
         results.prediction = replace(earlier, forces_std=found.forces_std)
         if found.forces_std is not None:
-            results.extras["forces_uncertainty"] = np.repeat(found.forces_std[:, None], 3, 1)
             results.extras.pop("in_distribution", None)  # more is known now
-        if found.distances is not None:
-            results.extras["atoms_distance"] = found.distances
-        if results.prediction.std is not None:
-            score = results.prediction.ood_score
-            results.extras["energy_uncertainty"] = results.prediction.std
-            results.extras |= dict.fromkeys(("energy_epistemic_std", "energy_doubt"), score)
-        results["energy"] = results["free_energy"] = results.prediction.mean
-        if found.forces is not None:
-            results["forces"] = found.forces
-        if found.stress is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+        known = {name: getattr(earlier, name) for name in NUMBERS}  # to the last digit
+        results.extras |= error_bars(replace(found, **known))
+        results |= ase_properties(replace(found, **known))
+
+    def _atom_energies(self, moving: MovingStructure) -> NDArray[np.float64]:
+        try:
+            return self.electronvolts * self.model.atom_energies(moving.graph)
+        except ConfigError as error:
+            raise PropertyNotImplementedError(str(error)) from None
 
     def _flag(self, results: Results) -> None:
         """Put what is known of the distribution into the extras, and react to it."""
         assert results.prediction is not None
-        found = self.judged(results.prediction)
-        if found.atoms_in_distribution is not None:
-            results.extras["atoms_in_distribution"] = found.atoms_in_distribution
-        if found.in_distribution is not None:
-            reason = "; ".join(complaints(found))
-            results.extras |= {"in_distribution": found.in_distribution, REASON: reason}
-            if reason:
-                self._react(reason)
+        results.extras |= judgement(self.judged(results.prediction))
+        if reason := results.extras.get(REASON, ""):
+            self._react(reason)
 
     def judged(self, found: StructurePrediction) -> StructurePrediction:
         """A prediction with the thresholds of this calculator."""
@@ -341,31 +303,6 @@ class PrunedCalculator(Calculator):
         if self.on_uncertain == "warn" and not self._warned:
             self._warned = True
             warnings.warn(f"{message} (said once)", UncertaintyWarning, stacklevel=5)
-
-
-def complaints(found: StructurePrediction) -> list[str]:
-    """Why a structure is out of distribution, in a sentence each; none where it is not."""
-    said = []
-    if found.beyond_threshold:
-        said.append(
-            f"the model's epistemic uncertainty of this structure, {found.ood_score:.3g} eV, is "
-            f"beyond the threshold of {found.threshold:.3g} eV: the structure is unlike the "
-            "training data, so do not rely on its energy and forces"
-        )
-    if found.forces_beyond_threshold and found.max_force_std != np.inf:  # else the element says why
-        assert found.forces_std is not None
-        atom = found.named(int(found.forces_std.argmax()))
-        said.append(
-            f"the standard deviation of the force on {atom}, {found.max_force_std:.3g} "
-            f"eV/Angstrom, is beyond the threshold of {found.forces_threshold:.3g} eV/Angstrom: do "
-            "not rely on the forces"
-        )
-    if reason := replace(found, threshold=None, forces_threshold=None).reason:
-        said.append(
-            f"the structure is unlike the training data: {reason}; do not rely on its energy and "
-            "forces"
-        )
-    return said
 
 
 def checked_threshold(

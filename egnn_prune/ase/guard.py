@@ -13,8 +13,8 @@ from egnn_prune.ase.calculator import (
     UncertaintyExceeded,
     UncertaintyWarning,
     checked_threshold,
-    complaints,
 )
+from egnn_prune.ase.results import complaints
 from egnn_prune.errors import ConfigError
 
 

@@ -18,12 +18,12 @@ from torch import nn
 from torch_geometric.data import Data
 
 from egnn_prune.ase.calculator import (
-    REASON,
     PrunedCalculator,
     UncertaintyExceeded,
     UncertaintyWarning,
 )
 from egnn_prune.ase.collection import Collection
+from egnn_prune.ase.results import REASON
 from egnn_prune.ase.specialist_folder import SpecialistFolder, described
 from egnn_prune.ase.specialist_learning import labelled, renewed, with_labels
 from egnn_prune.ase.teacher import (
@@ -223,6 +223,13 @@ class SpecialistCalculator(PrunedCalculator):
         self.results = {}
 
     # ------------------------------------------------------------------ a structure
+
+    implemented_properties = [  # noqa: RUF012 (ASE declares an instance variable)
+        # a teacher does not divide its energy among atoms as the network does
+        name
+        for name in PrunedCalculator.implemented_properties
+        if name != "energies"
+    ]
 
     def calculate(
         self,

@@ -109,6 +109,12 @@ def moved_too_far(atoms: Atoms) -> str | None:
     return not_finite(atoms) or ase_files.out_of_bounds(atoms)
 
 
+def has_stress(atoms: Atoms) -> bool:
+    """Whether the stress of a structure is defined: it repeats itself, in a cell with a volume."""
+    lengths = float(np.prod(atoms.cell.lengths()))  # the rank of ASE counts parallel vectors, too
+    return bool(atoms.pbc.any()) and bool(atoms.cell.volume > 1e-9 * lengths)
+
+
 def graph_of(atoms: Atoms) -> Data:
     """A structure as ``Data(z [N], pos [N, 3])``, periodic ones with ``cell`` and ``pbc``.
 

@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.ase.calculator import PrunedCalculator
 from egnn_prune.ase.sampling import atoms_of
+from egnn_prune.ase.structures import has_stress
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.uncertainty import Estimator, SinglePass
@@ -141,7 +142,7 @@ class Teacher:
         return Labels(energy, forces, stress)
 
     def _stress(self, atoms: ase.Atoms) -> Array | None:
-        if not atoms.pbc.all():
+        if not has_stress(atoms):
             return None
         try:
             return np.array(atoms.get_stress(), dtype=np.float64)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from egnn_prune.channels import evaluating
 from egnn_prune.errors import ConfigError
 from egnn_prune.graphs import must_check
 from egnn_prune.models import (
@@ -19,11 +20,13 @@ from egnn_prune.models import (
     energy_and_forces,
     energy_forces_stress,
 )
+from egnn_prune.models.forces import sample_count
 from egnn_prune.prediction import Prediction, members_of
 from egnn_prune.uncertainty import (
     AtomErrorBars,
     Estimator,
     MCDropout,
+    ModuleDropout,
     SinglePass,
     dropout_samples,
 )
@@ -133,6 +136,29 @@ def member_pass(
         if stress:
             return energies_member_forces_stress(model, batch)
         return *energies_and_member_forces(model, batch), None
+
+
+def atom_energies(method: Estimator, batch: Batch | Data) -> Tensor:
+    """Energies of single atoms ``[N]``, whose sums are the energies that a method states.
+
+    Args:
+        method: an uncertainty method, not calibrated.
+        batch: the structures, where the network is.
+
+    Raises:
+        ConfigError: the network's energies are no sums over atoms, or it is thinned where it does
+            not say so.
+        DataError: the batch cannot be used.
+    """
+    network: Any = method.network
+    if isinstance(method, ModuleDropout):
+        raise ConfigError("networks thinned by ModuleDropout state no energies of single atoms")
+    thinned: Any = nullcontext()
+    if isinstance(method, MCDropout):
+        thinned = dropout_samples(network, method.masks())
+    with torch.no_grad(), evaluating(network), thinned:
+        members: Tensor = network.atom_energies(batch, sample_count(network))
+    return members.mean(0)
 
 
 @contextmanager

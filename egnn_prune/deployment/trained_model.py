@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.data.quantities import is_total_energy
 from egnn_prune.data.sources.npz import UNDECLARED
 from egnn_prune.data.units import ENERGY, to_ev
-from egnn_prune.deployment.atom_pass import AtomPass, atom_pass, member_pass
+from egnn_prune.deployment.atom_pass import AtomPass, atom_energies, atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
 from egnn_prune.deployment.memory_needed import refuse_what_does_not_fit
 from egnn_prune.deployment.moving_structure import MovingStructure
@@ -61,7 +63,7 @@ class TrainedModel:
     @classmethod
     def load(
         cls,
-        model: str | Path | Estimator,
+        model: str | Path | Estimator | TrainedModel,
         which: str = "pruned",
         device: str | None = "auto",
         unit: str | None = None,
@@ -70,7 +72,7 @@ class TrainedModel:
 
         Args:
             model: the folder of a run (of ``specialise``, too), a ``.safetensors`` file, or an
-                estimator in memory, which stays on its device.
+                estimator or such a model in memory, which stays on its device.
             which: ``"pruned"`` or ``"dense"``, of a folder; a file or an estimator is what it is.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             unit: of the target where the model does not say.
@@ -79,6 +81,9 @@ class TrainedModel:
             ConfigError: ``model`` is something else, or ``which`` or ``unit`` contradict it.
             InputError: there is no such model, or it does not predict from elements and positions.
         """
+        if isinstance(model, TrainedModel):
+            _refuse_dense(which, model.source)
+            return replace(model, unit=_agreed(model.unit, unit or "", model.source))
         if not isinstance(model, (str, Path, Estimator)):
             raise ConfigError(
                 "a model is given as the folder of a run, a .safetensors file or an estimator "
@@ -90,18 +95,7 @@ class TrainedModel:
             _refuse_dense(which, "an estimator in memory")
             found = cls(model.eval(), unit=_agreed(_own_unit(model), unit or "", "the model"))
         else:
-            path = Path(model).expanduser()
-            if path.is_dir():
-                whole, path = path, path / f"{which}.safetensors"
-                if which == "pruned" and not path.is_file():  # a run of specialise
-                    path = whole / "specialised.safetensors"
-                if not path.is_file():
-                    raise InputError(
-                        f"{whole} holds no {which}.safetensors; give the folder of a finished "
-                        "run (its out=DIR) or a .safetensors file"
-                    )
-            elif path.stem != which:
-                _refuse_dense(which, f"the file {path}")
+            path = file_of(model, which)
             estimator, metadata = read_estimator(path)
             domain = metadata.get("training_domain")
             validation = metadata.get("validation_epistemic_std") or metadata.get(
@@ -253,7 +247,7 @@ class TrainedModel:
         )
         # a copy: graphs are moved in place
         batch = copy.copy(graphs[0]) if len(graphs) == 1 else Batch.from_data_list(list(graphs))
-        members = forces_std and self._reads_members
+        members = forces_std and self.reads_members
         found = atom_pass(
             self.method, batch.to(self.device), forces=forces, stress=stress, members=members
         )
@@ -291,12 +285,12 @@ class TrainedModel:
             DataError: there is no list of neighbours.
             InputError: a prediction or a force is NaN or infinite.
         """
-        members = forces_std and self._reads_members
+        members = forces_std and self.reads_members
         found = structure.atom_pass(forces=forces, stress=stress, members=members)
         return self._stated(found, [structure.graph], None, None, forces_std)[0]
 
     @property
-    def _reads_members(self) -> bool:
+    def reads_members(self) -> bool:
         """Whether error bars of forces come from the members' forces."""
         bars = self.force_error_bars
         return bars is not None and bars.source == "members"
@@ -372,6 +366,22 @@ class TrainedModel:
         bars = self.force_error_bars
         return None if bars is None else float(bars.std_limit)
 
+    def atom_energies(self, graph: Data) -> NDArray[np.float64]:
+        """Energies of single atoms ``[N]`` in the target's unit, whose sum is the mean.
+
+        Raises:
+            ConfigError: the target is no sum over atoms, or the network does not state its parts.
+            DataError: the graph cannot be used.
+        """
+        found = atom_energies(self.method, copy.copy(graph).to(self.device))
+        if not bool(found.isfinite().all()):
+            raise InputError(
+                f"energies of atoms of {self.source} are NaN or infinite; check the structure and "
+                "the weights"
+            )
+        energies: NDArray[np.float64] = found.cpu().numpy()
+        return energies
+
     def member_forces(self, graph: Data) -> Prediction | None:
         """Every member's forces ``[M, N, 3]`` with their spread, ``None`` for a single member.
 
@@ -381,6 +391,32 @@ class TrainedModel:
             return member_pass(self.method, copy.copy(graph).to(self.device))[1]
         except ConfigError:  # one member
             return None
+
+
+def file_of(model: str | Path, which: str = "pruned") -> Path:
+    """The file of a saved model.
+
+    Args:
+        model: the folder of a run (of ``specialise``, too), or a ``.safetensors`` file.
+        which: ``"pruned"`` or ``"dense"``, of a folder.
+
+    Raises:
+        ConfigError: a file is asked for its dense model.
+        InputError: the folder holds no such model.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        whole, path = path, path / f"{which}.safetensors"
+        if which == "pruned" and not path.is_file():  # a run of specialise
+            path = whole / "specialised.safetensors"
+        if not path.is_file():
+            raise InputError(
+                f"{whole} holds no {which}.safetensors; give the folder of a finished "
+                "run (its out=DIR) or a .safetensors file"
+            )
+    elif path.stem != which:
+        _refuse_dense(which, f"the file {path}")
+    return path
 
 
 def _refuse_dense(which: str, what: str) -> None:

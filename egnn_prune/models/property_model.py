@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.utils import scatter
 
 from egnn_prune.channels import ChannelGroup, gates
-from egnn_prune.errors import DataError
+from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import (
     check_graphs,
     graph_of_node,
@@ -254,6 +254,38 @@ class PropertyModel(Predictor):
         if not self.scale.atoms or self.head.pool != "sum":
             return variances
         return variances * (graph_pointer(batch).diff().to(variances) / self.scale.atoms)
+
+    def atom_energies(self, batch: Batch | Data, samples: int = 1) -> Tensor:
+        r"""Energies of single atoms, with those of their elements and an equal part of any shift.
+
+        :math:`\mu_{mg} = \sum_{i \in g} e_{mi}`. How a sum is divided among atoms is the network's
+        own choice, which no label determines.
+
+        Args:
+            batch: as for :meth:`forward`.
+            samples: as for :meth:`forward`.
+
+        Returns:
+            ``[samples * M, N]`` in the target's unit and float64.
+
+        Raises:
+            ConfigError: the target is no sum over atoms.
+        """
+        if self.head.pool != "sum":
+            raise ConfigError(
+                f"this model reads out a {self.head.pool} of atoms, not a sum, so single atoms "
+                "have no energies"
+            )
+        batch = self.prepared(batch)
+        thinned = any(gate.dropout_mask is not None for _, gate in gates(self.trunk))
+        features = self.trunk(replicate(batch, samples) if thinned else batch).x
+        # every atom is read out as a graph of its own
+        alone = torch.arange(features.shape[0], device=features.device)
+        means, _ = self.head(features, alone, len(alone), 1 if thinned else samples)
+        counts = self._one_hot(batch.z) if self.elements else features.new_zeros(len(batch.pos), 0)
+        atoms = graph_pointer(batch).diff().index_select(0, graph_of_node(batch))
+        own = replace(self.scale, shift=0.0).reference(counts) + self.scale.shift / atoms.double()
+        return split_samples(means, samples).double() * self.scale.scale + own
 
     def last_layer(self, batch: Batch | Data) -> tuple[Tensor, Prediction]:
         r"""Features that the mean is linear in, and the prediction, from one pass.

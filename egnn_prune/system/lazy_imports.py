@@ -13,6 +13,7 @@ from egnn_prune.errors import MissingExtraError
 #: The extra of ``pip install`` that brings a library, by the name under which it is imported.
 EXTRAS = {
     "datasets": "vision",
+    "huggingface_hub": "hub",
     "hydra": "train",
     "jinja2": "report",
     "submitit": "train",
@@ -23,6 +24,7 @@ EXTRAS = {
     "omegaconf": "train",
     "sevenn": "sevennet",
     "sklearn": "vision",
+    "torch_sim": "torchsim",
     "torchmetrics": "train",
     "torchvision": "vision",
 }

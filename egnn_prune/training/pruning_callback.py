@@ -13,6 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from egnn_prune.adapters import TracedNetwork
 from egnn_prune.channels import Prunable
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import (
@@ -37,6 +38,7 @@ from egnn_prune.pruning.schedule import Schedule
 from egnn_prune.pruning.stopwatch import Measure
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.training.batch_losses import default_loss
+from egnn_prune.training.pruned_part import name_of, pruned_part, traced
 from egnn_prune.training.variance import predictive_variance
 
 
@@ -115,7 +117,10 @@ class PruningCallback(Callback):
             ``lambda m: rewind(m, start)``.
         seed: of criteria that draw.
         network: dotted name of the network in the Lightning module; by default the module itself,
-            its ``model``, or the only part of it that declares channel groups.
+            its ``model``, or the only part of it that declares channel groups. One that declares
+            none, such as a plain ``nn.Sequential`` or a model of PyG, is traced on the first of
+            ``batches``.
+        module: the network itself, in place of its name.
         timed: for a latency, the batch that shall become fast; by default the first of
             ``batches``.
         measure: for a latency, takes the times, instead of the clock.
@@ -125,10 +130,17 @@ class PruningCallback(Callback):
         keep: the masks after the latest round, ``{group name: boolean [n]}``.
         latency: what took times, and the costs of channels in the latest round; ``None`` where
             nothing is measured.
+        pruned: the network with its channel groups, once a fit began: what
+            :func:`egnn_prune.compact` makes small after it.
 
     Raises:
         ConfigError: there is nothing to take times of; (when the fit starts) the model declares no
-            channel groups, or a latency cannot be met.
+            channel groups and cannot be traced, or a latency cannot be met.
+
+    Example:
+        >>> callback = PruningCallback(module=task.net, sparsity=0.5, batches=loader)
+        >>> Trainer(callbacks=[callback], max_epochs=10).fit(task, loader)
+        >>> small = egnn_prune.compact(callback.pruned)
     """
 
     def __init__(
@@ -142,6 +154,7 @@ class PruningCallback(Callback):
         after_round: Callable[[nn.Module], None] | None = None,
         seed: int = 0,
         network: str | None = None,
+        module: nn.Module | None = None,
         timed: Any | None = None,
         measure: Measure | None = None,
         **rest: Any,
@@ -151,7 +164,10 @@ class PruningCallback(Callback):
         else:
             self.pruning = Pruning(criterion, sparsity, **rest)
         self.batches, self.loss, self.variance = batches, loss, variance
-        self.after_round, self.network = after_round, network
+        if network is not None and module is not None:
+            raise ConfigError("name the network by network=..., or give it as module=..., not both")
+        self.after_round, self.network, self.module = after_round, network, module
+        self._traced: TracedNetwork | None = None
         self.timed, self.measure = timed, measure
         self.latency: LatencyBudget | None = None
         self.round_to = self.pruning.round_to
@@ -164,7 +180,7 @@ class PruningCallback(Callback):
         self.keep: dict[str, Tensor] = {}
         self.done = 0
         self._plan: list[tuple[int, float]] = []
-        self._model: nn.Module | None = None
+        self._model: Prunable | None = None
         self._costs: dict[str, float] = {}  # in ms, of a process that was here before
 
     @property
@@ -197,11 +213,36 @@ class PruningCallback(Callback):
         when = [first + round(k * (last - first) / max(1, rounds - 1)) for k in range(rounds)]
         return list(zip(when, sparsities(p.schedule, p.saved, rounds), strict=True))
 
+    @property
+    def pruned(self) -> Prunable:
+        """The network with its channel groups.
+
+        Raises:
+            ConfigError: no fit has begun.
+        """
+        if self._model is None:
+            raise ConfigError("no fit has begun yet, so nothing is pruned")
+        return self._model
+
+    def _part(self, pl_module: L.LightningModule) -> Prunable:
+        """What is pruned of a Lightning module; traced once where it declares nothing."""
+        name = self.network if self.module is None else name_of(pl_module, self.module)
+        part: Any = None if name is None else dict(pl_module.named_modules()).get(name)
+        if part is None or hasattr(part, "channel_groups") or self.batches is None:
+            return pruned_part(pl_module, name)
+        if self._traced is None or self._traced.network is not part:
+            first = next(iter(self.batches), None)
+            if first is None:
+                raise ConfigError("batches has not a single one to trace the network with")
+            self._traced = traced(part, first)
+        self._traced.gates.to(pl_module.device)
+        return self._traced
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make all parameters holdable, before the optimiser or DDP looks at the model."""
-        model = pruned_part(pl_module, self.network)
         if stage != "fit":
             return
+        model = self._part(pl_module)
         register_masks(model, parameter_names(model))
         if model is not self._model:  # another model: begin anew (a resumed state is loaded later)
             self._model, self._plan, self.keep, self.done = model, [], {}, 0
@@ -225,7 +266,7 @@ class PruningCallback(Callback):
 
     def _check_plan(self, pl_module: L.LightningModule) -> None:
         """Refuse now what a later round could not do."""
-        model, p = pruned_part(pl_module, self.network), self.pruning
+        model, p = self._part(pl_module), self.pruning
         groups = model.channel_groups()
         if self.takes_times:
             self.latency = self._budget(pl_module)
@@ -242,7 +283,7 @@ class PruningCallback(Callback):
         """What takes times; a fit that went on knows the costs that it found before."""
         timed = next(iter(self.batches)) if self.timed is None else self.timed  # type: ignore[arg-type]
         inputs = inputs_of(move_data_to_device(timed, pl_module.device))
-        model = pruned_part(pl_module, self.network)
+        model = self._part(pl_module)
         budget = LatencyBudget(model, lambda m: call(m, inputs), self.measure)
         budget.costs = ChannelCosts(self._costs)
         return budget
@@ -257,7 +298,7 @@ class PruningCallback(Callback):
     ) -> None:
         """Gradients are fresh: let the movement criterion see them."""
         if self.movement is not None:
-            self.movement.update(pruned_part(pl_module, self.network))
+            self.movement.update(self._part(pl_module))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit needs; Lightning calls this."""
@@ -280,7 +321,7 @@ class PruningCallback(Callback):
             vars(self.movement).update(state_dict["movement"])
 
     def _round(self, trainer: L.Trainer, pl_module: L.LightningModule, saved: float) -> None:
-        model = pruned_part(pl_module, self.network)
+        model = self._part(pl_module)
         groups = model.channel_groups()
         batches = None
         if self.batches is not None:
@@ -360,38 +401,3 @@ class IncrementalPruning(PruningCallback):
             sparsity = limit if used_up else incremental(epoch, self.rate, self.every, self.of)
             found.append((epoch * steps_per_epoch, min(sparsity, limit)))
         return found
-
-
-def pruned_part(pl_module: L.LightningModule, name: str | None = None) -> Prunable:
-    """The network that a callback prunes.
-
-    Args:
-        pl_module: what is fitted.
-        name: dotted name of the network in it; by default the Lightning module itself, its
-            ``model``, or the only part of it that declares channel groups.
-
-    Raises:
-        ConfigError: there is no such part, or more than one, or it declares no channel groups.
-    """
-    kind = type(pl_module).__name__
-    parts: dict[str, Any] = dict(pl_module.named_modules())
-    if name is not None and name not in parts:
-        raise ConfigError(f"{kind} has no part {name!r}; see named_modules()")
-    for key in (name,) if name is not None else ("", "model"):
-        if hasattr(parts.get(key), "channel_groups"):
-            return parts[key]
-    found = (
-        [] if name is not None else [n for n, m in parts.items() if hasattr(m, "channel_groups")]
-    )
-    outermost = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
-    if len(outermost) == 1:
-        return parts[outermost[0]]
-    if outermost:
-        raise ConfigError(
-            f"{kind} has several networks with channel_groups(): {', '.join(outermost)}; name one "
-            "with network=..."
-        )
-    raise ConfigError(
-        f"{kind} cannot be pruned: {f'its {name} has no' if name else 'no part of it has'} "
-        "channel_groups(); wrap a third-party network in egnn_prune.pruning.TracedNetwork"
-    )

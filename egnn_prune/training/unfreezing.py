@@ -13,7 +13,7 @@ from egnn_prune.pruning import thaw
 from egnn_prune.pruning.ledger import layer_names
 from egnn_prune.pruning.masks import freeze_entries, mask_of
 from egnn_prune.pruning.tensors import parameter_names
-from egnn_prune.training.pruning_callback import pruned_part
+from egnn_prune.training.pruned_part import pruned_part
 
 
 class GradualUnfreezing(Callback):

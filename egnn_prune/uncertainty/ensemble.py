@@ -80,6 +80,11 @@ class DeepEnsemble(Predictor):
         outputs = [member.normalised(batch, samples) for member in members_of(self)]
         return torch.cat([m for m, _ in outputs]), torch.cat([v for _, v in outputs])
 
+    def atom_energies(self, batch: Any, samples: int = 1) -> Tensor:
+        """All members' energies of single atoms, ``[M, N]``."""
+        batch = self.prepared(batch)
+        return torch.cat([member.atom_energies(batch, samples) for member in members_of(self)])
+
     def normalise(self, batch: Any, y: Tensor | None) -> Tensor:
         """Targets in units of the scale, which all members share."""
         return members_of(self)[0].normalise(batch, y)

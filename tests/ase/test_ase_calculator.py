@@ -141,7 +141,7 @@ def test_a_repeated_cell_has_twice_the_energy_and_the_same_stress():
     assert np.allclose(twice.get_stress(), stress, atol=1e-12)
 
 
-def test_a_slab_has_forces_and_no_stress():
+def test_a_slab_has_a_stress_where_its_cell_has_a_volume():
     atoms = crystal()
     atoms.pbc = [True, True, False]
     atoms.calc = PrunedCalculator(trained(), unit="eV")
@@ -150,8 +150,14 @@ def test_a_slab_has_forces_and_no_stress():
     assert slope(atoms, direction) == pytest.approx(
         -(forces * direction).sum(), abs=3e-6 * np.abs(forces).max()
     )
-    with pytest.raises(PropertyNotImplementedError):
-        atoms.get_stress()
+    stress = atoms.get_stress()
+    assert np.abs(stress).max() > 1e-4
+    assert np.abs(stress - calculate_numerical_stress(atoms, eps=1e-5)).max() < 1e-7
+    for flat in ([*atoms.cell[:2], [0, 0, 0]], [*atoms.cell[:2], atoms.cell[0]]):
+        atoms.cell = flat  # nothing says where it ends
+        assert np.allclose(atoms.get_forces(), forces, atol=1e-10)
+        with pytest.raises(PropertyNotImplementedError):
+            atoms.get_stress()
 
 
 def test_a_cell_without_periodic_boundaries_is_ignored():

@@ -18,8 +18,9 @@ from trained_models import METHODS, ethanol, network, trained
 
 from egnn_prune import save
 from egnn_prune.ase import PrunedCalculator, UncertaintyGuard
-from egnn_prune.ase.calculator import UncertaintyExceeded, UncertaintyWarning, complaints
+from egnn_prune.ase.calculator import UncertaintyExceeded, UncertaintyWarning
 from egnn_prune.ase.predict_file import predict_structures, write_predictions
+from egnn_prune.ase.results import complaints
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.deployment.atom_pass import atom_pass
 from egnn_prune.deployment.trained_model import TrainedModel
