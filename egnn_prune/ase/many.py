@@ -43,7 +43,7 @@ def evaluate_many(
 
     Example:
         >>> done = evaluate_many(PrunedCalculator("runs/demo"), ase.io.read("all.xyz", ":"))
-        >>> done[0].get_potential_energy(), done[0].info["energy_uncertainty"]
+        >>> error_bars = [atoms.info["energy_uncertainty"] for atoms in done]
     """
     if type(calculator) is not PrunedCalculator:
         raise ConfigError(

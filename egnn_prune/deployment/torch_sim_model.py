@@ -48,8 +48,8 @@ class TorchSimModel(ModelInterface):
         DataError: (in ``forward``) a system cannot be used, such as for an unknown element.
 
     Example:
-        >>> model = TorchSimModel("runs/demo")
-        >>> state = torch_sim.integrate(list_of_atoms, model, n_steps=100, temperature=300, ...)
+        >>> model = TorchSimModel("runs/demo")  # doctest: +SKIP
+        >>> state = torch_sim.optimize(atoms, model, optimizer="fire")  # doctest: +SKIP
     """
 
     def __init__(
