@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -165,14 +166,19 @@ class _Jobs(Generic[S]):
             )
 
     def _cancel(self) -> None:
-        """End all jobs; those of this machine are gone soon, and give their folders back."""
-        for job in self.running.values():
-            with suppress(OSError):  # no scancel; it is over
-                job.cancel(check=False)
-        if self.where.cluster == "local":
-            end = time.monotonic() + END_S
-            while time.monotonic() < end and not all(job.done() for job in self.running.values()):
-                time.sleep(LOOK_S)
+        """End all jobs; fits on this machine save first, where they can do it soon."""
+        if self.where.cluster != "local":
+            for job in self.running.values():
+                with suppress(OSError):  # there is no scancel
+                    job.cancel(check=False)
+            return
+        end = time.monotonic() + END_S
+        while (left := [j for j in self.running.values() if not j.done()]) and (
+            time.monotonic() < end
+        ):
+            for job in left:  # again and again: one that just begins may miss it
+                os.kill(int(job.job_id), signal.SIGTERM)
+            time.sleep(LOOK_S)
 
     def _executor(self) -> Any:
         import submitit
@@ -208,9 +214,10 @@ class _Jobs(Generic[S]):
             one = gpus[sum(self.tries.values()) % len(gpus)]
             executor.update_parameters(gpus_per_node=1, visible_gpus=(one,))
         self.tries[seed] += 1
-        parent = os.getpid() if local else None
+        watched = (os.getpid(), self.logs) if local else None
         try:
-            job = executor.submit(_job, self.work, self.settings, seed, parent)
+            with _without_ctrl_c():
+                job = executor.submit(_job, self.work, self.settings, seed, watched)
         except Exception as error:  # sbatch refuses in many ways
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ConfigError(f"{self.where.cluster} refuses the job: {last}") from None
@@ -242,21 +249,25 @@ class _Jobs(Generic[S]):
         return f"its process was killed {self.tries[seed]} times, see {self.logs}"
 
 
-def _job(work: Work[S], settings: S, seed: int, parent: int | None) -> list[Row] | str:
+def _job(
+    work: Work[S], settings: S, seed: int, watched: tuple[int, Path] | None
+) -> list[Row] | str:
     """What a job does; sentences about its input are results, and no failures."""
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if watched is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit would not listen
+        threading.Thread(target=_end_with, args=watched, daemon=True).start()
     try:
         return _on_threads(work, settings, seed)
     except InputError as error:
         return str(error)
 
 
-def _end_with(parent: int) -> None:
-    """Whoever kills the study means its workers, too."""
+def _end_with(parent: int, logs: Path) -> None:
+    """Whoever kills the study means its workers, too; who is cancelled and goes on ends as well."""
     while True:
         try:
             os.kill(parent, 0)
+            logs.stat()
         except OSError:
             os._exit(1)
         time.sleep(1.0)
@@ -307,3 +318,16 @@ def _quiet() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that begin meanwhile never hear of Ctrl-C, which terminals send to all.
+
+    The study hears of it afterwards and ends them; by themselves they would print where they were.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

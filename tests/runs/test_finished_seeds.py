@@ -43,6 +43,13 @@ def test_rows_come_back_as_they_were(out):
     assert repr(finished(out).of([0, 3, 13])) == repr({3: ROWS})
 
 
+def test_rows_of_one_seed_are_not_those_of_another(tmp_path):
+    finished(tmp_path).keep(3, ROWS)  # which have no files, so that names alone differ
+    place = tmp_path / FINISHED
+    (place / "seed3.json").rename(place / "seed4.json")
+    assert finished(tmp_path).of([3, 4]) == {}
+
+
 @pytest.mark.parametrize(
     "row", [{"a": (1, 2)}, {1: 2}, {1: 2, "a": 3}, {"a": object()}, {"a": {"b": b""}}]
 )
@@ -197,7 +204,7 @@ class InThisProcess:
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def submit(self, _, work, settings, seed, parent):
+    def submit(self, _, work, settings, seed, watched):
         self.seeds.append(seed)
         try:
             outcome = work(settings, seed)

@@ -217,7 +217,10 @@ def test_no_worker_outlives_its_study(tmp_path, number):
         wait_until(lambda: all(file.exists() for file in said), 120)
         ids = [process for file in said for process in json.loads(file.read_text())["ids"]]
         assert all(map(works, ids)) and len(set(ids)) == 4
-        study.send_signal(number)
+        if number == signal.SIGINT:  # as a terminal does it
+            os.killpg(study.pid, number)
+        else:
+            study.send_signal(number)
         study.wait(60)
         wait_until(lambda: not any(map(works, ids)))
         error = study.stderr.read().decode()
