@@ -62,7 +62,7 @@ class FinishedSeeds:
 
         Rows that would be read as others are not kept, nor is anything on a full disk.
         """
-        with suppress(InputError, OSError, TypeError, ValueError, RecursionError):
+        with suppress(OSError, TypeError, ValueError, RecursionError):  # InputError is a ValueError
             read = json.loads(json.dumps(rows))
             if read == rows or repr(read) == repr(rows):  # NaN differs from itself
                 content = {"key": self._key(seed, read), "rows": read}

@@ -25,6 +25,8 @@ from egnn_prune.system.ending import asked_to_end
 
 #: Seconds between two looks at the jobs, and between two questions to a cluster.
 LOOK_S, ASK_S = 0.2, 30.0
+#: Seconds after which the line of a study is written anew, though nothing happened.
+SAY_S = 10.0
 #: How long jobs on this machine are waited for once they are cancelled.
 END_S = 3.0
 #: The folder of what jobs print, in that of the study.
@@ -131,6 +133,8 @@ class _Jobs(Generic[S]):
         executor, waiting = self._executor(), deque(seed for seed in seeds if seed not in found)
         done = len(seeds) - len(waiting)
         bar = tqdm(desc="seeds", total=len(seeds), initial=done, disable=False)
+        said: dict[str, int] = {}
+        when = 0.0
         try:
             with bar:
                 while waiting or self.running:
@@ -150,8 +154,11 @@ class _Jobs(Generic[S]):
                             self.failed[seed] = outcome or self._killed(seed)
                         bar.update()
                     again = sum(self.tries.values()) - len(self.tries)
-                    counts = {"running": self.running, "failed": self.failed}
-                    bar.set_postfix({k: len(v) for k, v in counts.items()} | {"again": again})
+                    counts = {"running": len(self.running), "failed": len(self.failed)}
+                    counts["again"] = again
+                    if counts != said or time.monotonic() - when > SAY_S:  # logs are files
+                        said, when = counts, time.monotonic()
+                        bar.set_postfix(counts)
                     time.sleep(LOOK_S)
         except BaseException:
             self._cancel()
