@@ -178,7 +178,7 @@ def test_who_ends_a_study_cancels_its_jobs(tmp_path, cluster, number):
                 break
             time.sleep(0.1)
         os.kill(os.getpid(), number)
-        if not ended.wait(30):  # nobody listens; the test shall fail, and not hang
+        if not ended.wait(20):  # nobody listens; the test shall fail, and not hang
             for file in cluster.glob("*.pid"):
                 os.killpg(int(file.read_text()), signal.SIGKILL)
 
