@@ -202,8 +202,10 @@ def test_who_ends_a_study_cancels_its_jobs(tmp_path, cluster, number):
 
 
 STUDY = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as if the tests were run without nohup
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from seed_work import WorkSettings, work
 from egnn_prune.cli.script import one_sentence
 from egnn_prune.runs.seed_jobs import over_seeds
