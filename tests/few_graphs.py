@@ -10,15 +10,16 @@ import pytest
 from egnn_prune.data.dataset import GraphDataset
 
 SHARE = 4
+#: As other processes know it, in which nothing is patched.
+ALL_GRAPHS = GraphDataset.limited
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_graphs_to_judge_on() -> Iterator[None]:
     """``data.limit`` holds for the other splits, too, where they are large."""
-    limited = GraphDataset.limited
 
     def all_limited(self: GraphDataset, train: int | None, seed: int = 0) -> GraphDataset:
-        found = limited(self, train, seed)
+        found = ALL_GRAPHS(self, train, seed)
         if train is None:
             return found
         rest = {k: v for k, v in found.splits.items() if k != "train" and len(v) >= 500}

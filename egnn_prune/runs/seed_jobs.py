@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,9 +21,14 @@ from tqdm import tqdm
 from egnn_prune.configs.settings import JobsSettings
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.runs.result_store import Row
+from egnn_prune.system.ending import asked_to_end
 
 #: Seconds between two looks at the jobs, and between two questions to a cluster.
 LOOK_S, ASK_S = 0.2, 30.0
+#: Seconds after which the line of a study is written anew, though nothing happened.
+SAY_S = 10.0
+#: How long jobs on this machine are waited for once they are cancelled.
+END_S = 3.0
 #: The folder of what jobs print, in that of the study.
 LOGS = "jobs"
 #: Minutes that a process on this machine may take: a year.
@@ -48,6 +54,10 @@ Work = Callable[[S, int], list[Row]]
 def over_seeds(work: Work[S], settings: S, seeds: Sequence[int], folder: Path) -> list[Row]:
     """All rows of ``work(settings, seed)``, in the order of the seeds.
 
+    In several processes, seeds that finished before are not begun again, see
+    :class:`~egnn_prune.runs.finished_seeds.FinishedSeeds`, and Ctrl-C, SIGTERM and SIGHUP cancel
+    the jobs of all others.
+
     Args:
         work: a function of a module (other processes import it), which keeps what it has finished:
             a seed that is begun again goes on.
@@ -58,6 +68,7 @@ def over_seeds(work: Work[S], settings: S, seeds: Sequence[int], folder: Path) -
     Raises:
         ConfigError: there is no such cluster, or it refuses what it is asked for.
         InputError: seeds failed; all others are finished.
+        KeyboardInterrupt: a signal asked for the end.
     """
     jobs, workers = getattr(settings, "jobs", JobsSettings()), getattr(settings, "workers", 1)
     changed = [f"jobs.{n}" for n in _OF_SLURM if getattr(jobs, n) != getattr(JobsSettings(), n)]
@@ -68,13 +79,33 @@ def over_seeds(work: Work[S], settings: S, seeds: Sequence[int], folder: Path) -
     else:
         if settings.threads is None and jobs.cluster == "local":
             settings.threads = max(1, (os.cpu_count() or 1) // workers)
-        with _logs(folder) as logs, _quiet():
-            found = _Jobs(work, settings, jobs, workers, logs).finished(seeds)
+        found = _in_processes(work, settings, jobs, workers, seeds, folder)
         parts = [found[seed] for seed in seeds]
     return [row for part in parts for row in part]
 
 
 _OF_SLURM = ("partition", "minutes", "gpus", "options")
+
+
+def _in_processes(
+    work: Work[S],
+    settings: S,
+    jobs: JobsSettings,
+    workers: int,
+    seeds: Sequence[int],
+    folder: Path,
+) -> dict[int, list[Row]]:
+    from egnn_prune.runs.finished_seeds import FinishedSeeds  # seconds, which no job has to wait
+
+    kept = FinishedSeeds(folder, settings, f"{work.__module__}.{work.__qualname__}")
+    found = kept.of(seeds)
+    if all(seed in found for seed in seeds):
+        return found
+    with asked_to_end() as asked, _logs(folder) as logs, _quiet():
+        _Jobs(work, settings, jobs, workers, logs, kept.keep, asked).finish(seeds, found)
+        if asked():  # after the last look
+            raise KeyboardInterrupt
+    return found
 
 
 @dataclass
@@ -90,25 +121,32 @@ class _Jobs(Generic[S]):
     where: JobsSettings
     workers: int
     logs: Path
+    keep: Callable[[int, list[Row]], None]
+    asked_to_end: Callable[[], bool]
     running: dict[int, Any] = field(default_factory=dict)
     tries: Counter[int] = field(default_factory=Counter)
     failed: dict[int, str] = field(default_factory=dict)
     asked: float = 0.0
 
-    def finished(self, seeds: Sequence[int]) -> dict[int, list[Row]]:
-        """The rows of every seed."""
-        executor, waiting = self._executor(), deque(seeds)
-        found: dict[int, list[Row]] = {}
-        bar = tqdm(desc="seeds", total=len(seeds), disable=False)
+    def finish(self, seeds: Sequence[int], found: dict[int, list[Row]]) -> None:
+        """Find the rows of every seed, but for those that are found already."""
+        executor, waiting = self._executor(), deque(seed for seed in seeds if seed not in found)
+        done = len(seeds) - len(waiting)
+        bar = tqdm(desc="seeds", total=len(seeds), initial=done, disable=False)
+        said: dict[str, int] = {}
+        when = 0.0
         try:
             with bar:
                 while waiting or self.running:
+                    if self.asked_to_end():
+                        raise KeyboardInterrupt
                     while waiting and len(self.running) < self.workers:
                         self._submit(executor, waiting.popleft())
                     for seed in self._ended():
                         outcome = self._outcome(self.running.pop(seed))
                         if isinstance(outcome, list):
                             found[seed] = outcome
+                            self.keep(seed, outcome)
                         elif outcome is None and self.tries[seed] <= self.where.retries:
                             waiting.append(seed)
                             continue
@@ -116,12 +154,16 @@ class _Jobs(Generic[S]):
                             self.failed[seed] = outcome or self._killed(seed)
                         bar.update()
                     again = sum(self.tries.values()) - len(self.tries)
-                    counts = {"running": self.running, "failed": self.failed}
-                    bar.set_postfix({k: len(v) for k, v in counts.items()} | {"again": again})
+                    counts = {"running": len(self.running), "failed": len(self.failed)}
+                    counts["again"] = again
+                    if counts != said or time.monotonic() - when > SAY_S:  # logs are files
+                        said, when = counts, time.monotonic()
+                        bar.set_postfix(counts)
                     time.sleep(LOOK_S)
         except BaseException:
-            for job in self.running.values():
-                job.cancel(check=False)
+            self._cancel()
+            if self.asked_to_end():  # the terminal may be gone, so that the bar fails
+                raise KeyboardInterrupt from None
             raise
         if self.failed:
             told = "; ".join(f"seed {seed}: {why}" for seed, why in sorted(self.failed.items()))
@@ -129,7 +171,21 @@ class _Jobs(Generic[S]):
                 f"{len(self.failed)} of {len(seeds)} seeds failed ({told}); the others are "
                 "finished, and the same command does the rest"
             )
-        return found
+
+    def _cancel(self) -> None:
+        """End all jobs; fits on this machine save first, where they can do it soon."""
+        if self.where.cluster != "local":
+            for job in self.running.values():
+                with suppress(OSError):  # there is no scancel
+                    job.cancel(check=False)
+            return
+        end = time.monotonic() + END_S
+        while (left := [j for j in self.running.values() if not j.done()]) and (
+            time.monotonic() < end
+        ):
+            for job in left:  # again and again: one that just begins may miss it
+                os.kill(int(job.job_id), signal.SIGTERM)
+            time.sleep(LOOK_S)
 
     def _executor(self) -> Any:
         import submitit
@@ -165,9 +221,10 @@ class _Jobs(Generic[S]):
             one = gpus[sum(self.tries.values()) % len(gpus)]
             executor.update_parameters(gpus_per_node=1, visible_gpus=(one,))
         self.tries[seed] += 1
-        parent = os.getpid() if local else None
+        watched = (os.getpid(), self.logs) if local else None
         try:
-            job = executor.submit(_job, self.work, self.settings, seed, parent)
+            with _without_ctrl_c():
+                job = executor.submit(_job, self.work, self.settings, seed, watched)
         except Exception as error:  # sbatch refuses in many ways
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ConfigError(f"{self.where.cluster} refuses the job: {last}") from None
@@ -199,21 +256,25 @@ class _Jobs(Generic[S]):
         return f"its process was killed {self.tries[seed]} times, see {self.logs}"
 
 
-def _job(work: Work[S], settings: S, seed: int, parent: int | None) -> list[Row] | str:
+def _job(
+    work: Work[S], settings: S, seed: int, watched: tuple[int, Path] | None
+) -> list[Row] | str:
     """What a job does; sentences about its input are results, and no failures."""
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if watched is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit would not listen
+        threading.Thread(target=_end_with, args=watched, daemon=True).start()
     try:
         return _on_threads(work, settings, seed)
     except InputError as error:
         return str(error)
 
 
-def _end_with(parent: int) -> None:
-    """Whoever kills the study means its workers, too."""
+def _end_with(parent: int, logs: Path) -> None:
+    """Whoever kills the study means its workers, too; who is cancelled and goes on ends as well."""
     while True:
         try:
             os.kill(parent, 0)
+            logs.stat()
         except OSError:
             os._exit(1)
         time.sleep(1.0)
@@ -264,3 +325,16 @@ def _quiet() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that begin meanwhile never hear of Ctrl-C, which terminals send to all.
+
+    The study hears of it afterwards and ends them; by themselves they would print where they were.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -25,6 +25,7 @@ class WorkSettings:
     always: bool = False
     fails: int = -1
     wrong: int = -1
+    waits: bool = False  # until somebody ends it
     jobs: JobsSettings = field(default_factory=JobsSettings)
 
 
@@ -38,6 +39,9 @@ def work(settings: WorkSettings, seed: int) -> list[dict[str, Any]]:
         return read_json(done)["rows"]
     if seed == settings.dies and (settings.always or len(calls.read_text()) == 1):
         os.kill(os.getpid(), signal.SIGKILL)
+    if settings.waits:
+        write_json(Path(settings.out) / f"ids{seed}.json", {"ids": [os.getpid(), os.getppid()]})
+        time.sleep(600)
     if seed == settings.fails:
         raise ZeroDivisionError("a fault of ours")
     if seed == settings.wrong:

@@ -8,10 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from few_graphs import ALL_GRAPHS
 from tiny_jobs import tiny, used_only
 
 from egnn_prune.configs.settings import ComparisonSettings
+from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.errors import ConfigError
+from egnn_prune.runs import seed_jobs
 from egnn_prune.studies import comparison
 from egnn_prune.studies.comparison import ARMS, compare, jobs_of_seed
 
@@ -81,9 +84,13 @@ def test_the_dense_model_of_a_seed_is_shared(compared):
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_same_numbers(compared, tmp_path):
-    compare(settings(tmp_path / "out", workers=2))
-    assert rows(tmp_path / "out") == rows(compared)
+def test_two_processes_find_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(GraphDataset, "limited", ALL_GRAPHS)
+    alone = rows(compare(settings(tmp_path / "alone")))
+    two = settings(tmp_path / "out", workers=2)
+    assert rows(compare(two)) == alone
+    monkeypatch.setattr(seed_jobs, "_Jobs", lambda *_: pytest.fail("a process would begin"))
+    assert rows(compare(two)) == alone
 
 
 def test_finished_runs_are_used_again(compared, monkeypatch, capsys):
