@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -85,14 +86,37 @@ def dropping(model):
     return other
 
 
-@pytest.mark.parametrize("step", range(STEPS))
-@pytest.mark.parametrize(
-    "hook", ["on_train_batch_start", "on_train_batch_end", "on_validation_end"]
-)
-def test_killed_anywhere(dropping, graphs, tmp_path, step, hook):
+@pytest.fixture
+def expected(dropping, graphs, undisturbed):
+    """What the fit of these tests finds that nobody stops; made once."""
+    if not undisturbed:
+        torch.manual_seed(3)
+        undisturbed.append(fitted(setting(dropping, graphs)))
+    return undisturbed[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return []
+
+
+def moments(hooks, steps, quick):
+    """Every hook at every step; all but the quick ones are slow tests."""
+    every = itertools.product(hooks, steps)
+    return [pytest.param(*at, marks=() if at in quick else pytest.mark.slow) for at in every]
+
+
+#: Within a pass, between passes (the rate's and the rounds' next step), after a pass's validation,
+#: and when all steps are made. A validation ends at steps 3, 6, 9 and 10 alone.
+KILLS = {
+    *((HOOKS[0], 3), (HOOKS[0], 4), (HOOKS[1], 8), (HOOKS[1], 9), (HOOKS[1], 10)),
+    *((HOOKS[2], 6), (HOOKS[2], 10)),
+}
+
+
+@pytest.mark.parametrize(("hook", "step"), moments(HOOKS, range(STEPS + 1), KILLS))
+def test_killed_anywhere(dropping, graphs, tmp_path, expected, step, hook):
     saving = partial(FitCheckpoint, tmp_path / "fit.ckpt", 0.0)  # at every step
-    torch.manual_seed(3)
-    expected = fitted(setting(dropping, graphs))
     torch.manual_seed(3)
     try:
         fitted(setting(dropping, graphs), saving(), [KilledAt(step, hook)])
@@ -196,15 +220,16 @@ def test_batches_that_cannot_go_on_are_refused(dropping, graphs, tmp_path):
         fitted((network, held(graphs[0], 5), val, callbacks), FitCheckpoint(tmp_path / "fit.ckpt"))
 
 
-@pytest.mark.parametrize("step", [3, 5, 9, 10])
-@pytest.mark.parametrize(
-    "hook",
-    [*HOOKS, "on_validation_start", "on_validation_batch_end", "on_train_epoch_end"],
-)
-def test_a_fit_that_the_system_ends_saves_first(dropping, graphs, tmp_path, step, hook):
+ASKED = [*HOOKS, "on_validation_start", "on_validation_batch_end", "on_train_epoch_end"]
+SIGNALS = {
+    *(("on_train_batch_end", 5), ("on_train_batch_end", 10), ("on_validation_batch_end", 9)),
+    ("on_train_epoch_end", 3),
+}
+
+
+@pytest.mark.parametrize(("hook", "step"), moments(ASKED, (3, 5, 9, 10), SIGNALS))
+def test_a_fit_that_the_system_ends_saves_first(dropping, graphs, tmp_path, expected, step, hook):
     path = tmp_path / "fit.ckpt"
-    torch.manual_seed(3)
-    expected = fitted(setting(dropping, graphs))
     torch.manual_seed(3)
     with contextlib.suppress(KeyboardInterrupt):
         told = KilledAt(step, hook, lambda: os.kill(os.getpid(), signal.SIGTERM))
