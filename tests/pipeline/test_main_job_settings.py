@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from egnn_prune.uncertainty import (
     SinglePass,
 )
 
+SLOW = pytest.mark.slow
 KINDS = {
     "dropout": MCDropout,
     "last_layer": LastLayer,
@@ -69,10 +71,20 @@ def selection(folder: Path) -> dict[str, np.ndarray]:
         return {key: archive[key] for key in archive.files}
 
 
+def but_slow(every, *quick):
+    """All values; a job of the default suite is run with the quick ones."""
+    return [
+        v if v in quick else pytest.param(*(v if isinstance(v, tuple) else [v]), marks=SLOW)
+        for v in every
+    ]
+
+
 OWN_BASE = ("top", "diverse")
 
 
-@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "threshold"])
+@pytest.mark.parametrize(
+    "strategy", but_slow([s for s in STRATEGIES if s != "threshold"], "top", "least", "diverse")
+)
 def test_selection_strategies(tmp_path, base, no_report, strategy):
     folder = variant(tmp_path, None if strategy in OWN_BASE else base, selection__strategy=strategy)
     found, arrays = metrics(folder)["selection"], selection(folder)
@@ -103,10 +115,16 @@ def test_nothing_above_the_threshold(tmp_path, base):
         variant(tmp_path, base, selection__strategy="threshold", selection__threshold=1e6)
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "magnitude", "random"])
-@pytest.mark.parametrize("scope", ["global", "group"])
-@pytest.mark.parametrize("sparsity", [0.37])
-def test_the_number_of_removed_channels(tmp_path, base, no_report, criterion, scope, sparsity):
+@pytest.mark.parametrize(
+    ("scope", "criterion"),
+    but_slow(
+        itertools.product(["global", "group"], ["taylor", "magnitude", "random"]),
+        ("global", "taylor"),
+        ("group", "magnitude"),
+    ),
+)
+def test_the_number_of_removed_channels(tmp_path, base, no_report, criterion, scope):
+    sparsity = 0.37
     folder = variant(
         tmp_path,
         base,
@@ -132,7 +150,9 @@ def test_sparsity_zero_removes_nothing(tmp_path, base, no_report):
     assert found["models"]["pruned"]["params"] == found["models"]["dense"]["params"]
 
 
-@pytest.mark.parametrize("freeze", ["message_passing", "important", "none"])
+@pytest.mark.parametrize(
+    "freeze", but_slow(["message_passing", "important", "none"], "message_passing", "important")
+)
 def test_freezing(tmp_path, base, no_report, freeze):
     share = {"pruning__freeze_fraction": 0.5} if freeze == "important" else {}
     folder = variant(tmp_path, base, pruning__freeze=freeze, **share)
@@ -146,14 +166,14 @@ def test_freezing(tmp_path, base, no_report, freeze):
     assert models["pruned"]["params"] < 0.6 * models["dense"]["params"]
 
 
-@pytest.mark.parametrize("rounds", [1, 3, 50])
+@pytest.mark.parametrize("rounds", but_slow([1, 3, 50], 50))
 def test_rounds(tmp_path, base, no_report, rounds):
     folder = variant(tmp_path, base, pruning__rounds=rounds, pruning__freeze="pruned")
     for group in metrics(folder)["pruning"]["groups"]:
         assert group["kept"] == group["total"] - group["total"] // 2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", but_slow(METHODS, "dropout", "rigidity", "deep"))
 def test_uncertainty_methods(tmp_path, no_report, method):
     dropout = 0.2 if method == "dropout" else 0.0
     folder = variant(
@@ -177,13 +197,18 @@ def test_uncertainty_methods(tmp_path, no_report, method):
         assert found["models"][name]["equivariance_error"] <= 1e-5
 
 
-@pytest.mark.parametrize("loss", ["nll", "crps"])
+@pytest.mark.parametrize("loss", but_slow(["nll", "crps"], "crps"))
 def test_pooled_losses(tmp_path, no_report, loss):
     folder = variant(tmp_path, None, uncertainty__method="shallow", training__loss=loss)
     assert math.isfinite(metrics(folder)["models"]["pruned"]["crps"])
 
 
-@pytest.mark.parametrize("calibration", ["variance", "monotone", "isotonic", "conformal", "none"])
+@pytest.mark.parametrize(
+    "calibration",
+    but_slow(
+        ["variance", "monotone", "isotonic", "conformal", "none"], "monotone", "conformal", "none"
+    ),
+)
 def test_calibrations(tmp_path, base, no_report, calibration):
     folder = variant(tmp_path, None, uncertainty__calibration=calibration)
     found = metrics(folder)
