@@ -20,7 +20,9 @@ def setting(make_property_model, make_batch):
     return model, groups, scores, lambda m: m(batch)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "share", [0.2, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.3, 0.5)), 0.9]
+)
 @pytest.mark.parametrize("scope", ["global", "group"])
 def test_macs_budget_is_met_and_not_overshot(setting, share, scope):
     model, groups, scores, run = setting

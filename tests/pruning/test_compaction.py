@@ -73,7 +73,10 @@ def size(model):
 
 
 @every_model
-@pytest.mark.parametrize("criterion", ["magnitude", "random", "taylor"])
+@pytest.mark.parametrize(
+    "criterion",
+    [*(pytest.param(c, marks=pytest.mark.slow) for c in ("magnitude", "random")), "taylor"],
+)
 def test_masked_equals_compact(make, assert_close, kind, options, criterion):
     model, batch = make(kind, options)
     scores = scored(model, batch, criterion)
