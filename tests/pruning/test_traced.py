@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from networks import NETWORKS, Residual, conv, randomised, vgg
+from slow_cases import slow_but
 from torch import nn
 from torch.nn import functional as F
 
@@ -127,10 +128,7 @@ def test_prune_again(make, assert_close, name):
 
 
 @pytest.mark.parametrize("name", ["residual", "dense", "vgg", "grouped"])
-@pytest.mark.parametrize(
-    "criterion",
-    [*(pytest.param(c, marks=pytest.mark.slow) for c in ("magnitude", "random")), "taylor"],
-)
+@pytest.mark.parametrize("criterion", slow_but(["magnitude", "random", "taylor"], "taylor"))
 def test_criteria(make, assert_close, name, criterion):
     model, x = make(name)
     batch = (x, torch.arange(len(x)))

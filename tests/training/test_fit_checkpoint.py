@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from slow_cases import slow_but
 from torch_geometric.data import Data
 
 from egnn_prune.data.collation import held
@@ -101,9 +102,8 @@ def undisturbed():
 
 
 def moments(hooks, steps, quick):
-    """Every hook at every step; all but the quick ones are slow tests."""
-    every = itertools.product(hooks, steps)
-    return [pytest.param(*at, marks=() if at in quick else pytest.mark.slow) for at in every]
+    """Every hook at every step."""
+    return slow_but(itertools.product(hooks, steps), *quick)
 
 
 #: Within a pass, between passes (the rate's and the rounds' next step), after a pass's validation,
@@ -183,7 +183,7 @@ def test_weights_that_are_lost_replace_no_good_ones(dropping, graphs, tmp_path):
     assert all(bool(v.isfinite().all()) for v in found[0].values())
 
 
-@pytest.mark.parametrize("step", [2, 7, 10])
+@pytest.mark.parametrize("step", slow_but([2, 7, 10], 7))
 def test_costs_of_channels_outlive_the_process(dropping, graphs, tmp_path, step):
     """As do the widths that were found fastest: nothing is measured twice."""
     asked = []
@@ -255,7 +255,7 @@ def test_the_end_comes_before_the_next_step(dropping, graphs, tmp_path):
     assert steps == [1, 2, 3, 4, 5] and signal.getsignal(signal.SIGTERM) is handler
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
+@pytest.mark.parametrize("step", slow_but([1, 4, 7], 7))
 def test_a_potential_is_validated_where_it_would_have_been(tmp_path, step):
     """Its validations come every so many steps, whatever the passes."""
     model, graphs = potential()
