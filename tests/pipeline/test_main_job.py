@@ -120,7 +120,7 @@ def test_metrics_have_the_keys_of_the_schema(finished):
         assert all(math.isfinite(v) for v in numbers)
         assert model["equivariance_error"] <= 1e-5
     assert content["seed"] == 0 and content["device"] == "cpu" and content["threads"] == 1
-    assert content["dataset"]["train"] == 60 and content["dataset"]["test"] == 60
+    assert content["dataset"]["train"] == 60 and content["dataset"]["test"] == 150
 
 
 def test_metrics_are_what_the_models_say(finished, dataset):
