@@ -100,7 +100,7 @@ def test_levels_of_theory():
         read_sevennet(original("7net-0"), modal="PBE")
 
 
-@pytest.mark.parametrize("name", ["7net-0", "7net-l3i5"])
+@pytest.mark.parametrize("name", ["7net-0", pytest.param("7net-l3i5", marks=pytest.mark.slow)])
 def test_masked_is_compact(name):
     model = copy.deepcopy(adopted(name))
     generator = torch.Generator().manual_seed(0)

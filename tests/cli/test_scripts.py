@@ -53,6 +53,7 @@ def test_unknown_override_in_a_process(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # tests of the data say it without the seconds of a process
 def test_nan_in_the_users_file_in_a_process(tmp_path):
     frame = "2\nProperties=species:S:1:pos:R:3 energy=1.0\nH 0 0 0\nH 0 0 {}\n"
     (tmp_path / "own.xyz").write_text(frame.format(1) * 3 + frame.format("nan"))

@@ -177,9 +177,8 @@ def test_a_damaged_file_is_refused_in_a_sentence(saved, place, value):
 
 # torch 2.11 says so of its own reader of .pt2 files
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")
-@pytest.mark.parametrize(
-    "stress", [pytest.param(False, marks=pytest.mark.slow), True], ids=["forces", "stress"]
-)
+@pytest.mark.slow  # by default test_export.py traces a network of ours
+@pytest.mark.parametrize("stress", [False, True], ids=["forces", "stress"])
 def test_a_program_of_any_size(stress, tmp_path):
     """Molecules, and cells with stress; of a compact network that lacks paths."""
     model, dtype = build("compact", torch.float32), torch.float64

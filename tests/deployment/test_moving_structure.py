@@ -60,8 +60,9 @@ def checked_walk(calculator: PrunedCalculator, atoms: Atoms, steps: int = 6, **m
             assert xy == pytest.approx(new.stress[0, 1], rel=1e-7, abs=1e-9)
 
 
-#: Methods of several networks or passes: a record for each takes seconds.
-SLOW = ("dropout", "shallow", "deep")
+#: Methods of several networks or passes, a record for each of which takes seconds; and one that
+#: another stands for.
+SLOW = ("dropout", "shallow", "deep", "last layer")
 
 
 def records(calculator: PrunedCalculator) -> list[RecordedPass]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from slow_cases import slow_but
 from tiny_jobs import metrics, tiny
 from torch_geometric.data import Batch
 
@@ -27,6 +29,8 @@ from egnn_prune.uncertainty import (
     SinglePass,
 )
 
+#: Graphs of each split but the training's.
+JUDGED = 24
 KINDS = {
     "dropout": MCDropout,
     "last_layer": LastLayer,
@@ -38,13 +42,13 @@ KINDS = {
 def quick():
     """Short latencies, and a part of the molecules, so that a job takes less than a second."""
     whole = data.load("xtb").limited(60)
-    parts = {name: rows[:60] for name, rows in whole.splits.items()}
+    parts = {k: rows[: 60 if k == "train" else JUDGED] for k, rows in whole.splits.items()}
 
     def few(name, path, target, seed, **_) -> GraphDataset:
         rows = torch.cat(list(parts.values()))
         graphs = [whole.graphs[i].clone() for i in rows.tolist()]
-        starts = range(0, 240, 60)
-        splits = {k: torch.arange(s, s + 60) for k, s in zip(parts, starts, strict=True)}
+        places = torch.arange(len(rows)).split([len(rows) for rows in parts.values()])
+        splits = dict(zip(parts, places, strict=True))
         return GraphDataset("xtb", whole.target, "eV", True, graphs, splits)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -69,12 +73,15 @@ def selection(folder: Path) -> dict[str, np.ndarray]:
         return {key: archive[key] for key in archive.files}
 
 
-OWN_BASE = ("top", "diverse")
-
-
-@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "threshold"])
+@pytest.mark.parametrize(
+    "strategy", slow_but([s for s in STRATEGIES if s != "threshold"], "top", "least", "diverse")
+)
 def test_selection_strategies(tmp_path, base, no_report, strategy):
-    folder = variant(tmp_path, None if strategy in OWN_BASE else base, selection__strategy=strategy)
+    if strategy == "top":  # the default
+        folder = base
+    else:
+        reused = None if strategy == "diverse" else base
+        folder = variant(tmp_path, reused, selection__strategy=strategy)
     found, arrays = metrics(folder)["selection"], selection(folder)
     uncertainty, selected = arrays["uncertainty"], arrays["selected"]
     assert found["strategy"] == strategy
@@ -103,10 +110,16 @@ def test_nothing_above_the_threshold(tmp_path, base):
         variant(tmp_path, base, selection__strategy="threshold", selection__threshold=1e6)
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "magnitude", "random"])
-@pytest.mark.parametrize("scope", ["global", "group"])
-@pytest.mark.parametrize("sparsity", [0.37])
-def test_the_number_of_removed_channels(tmp_path, base, no_report, criterion, scope, sparsity):
+@pytest.mark.parametrize(
+    ("scope", "criterion"),
+    slow_but(
+        itertools.product(["global", "group"], ["taylor", "magnitude", "random"]),
+        ("global", "taylor"),
+        ("group", "magnitude"),
+    ),
+)
+def test_the_number_of_removed_channels(tmp_path, base, no_report, criterion, scope):
+    sparsity = 0.37
     folder = variant(
         tmp_path,
         base,
@@ -132,7 +145,9 @@ def test_sparsity_zero_removes_nothing(tmp_path, base, no_report):
     assert found["models"]["pruned"]["params"] == found["models"]["dense"]["params"]
 
 
-@pytest.mark.parametrize("freeze", ["message_passing", "important", "none"])
+@pytest.mark.parametrize(
+    "freeze", slow_but(["message_passing", "important", "none"], "message_passing", "important")
+)
 def test_freezing(tmp_path, base, no_report, freeze):
     share = {"pruning__freeze_fraction": 0.5} if freeze == "important" else {}
     folder = variant(tmp_path, base, pruning__freeze=freeze, **share)
@@ -146,14 +161,14 @@ def test_freezing(tmp_path, base, no_report, freeze):
     assert models["pruned"]["params"] < 0.6 * models["dense"]["params"]
 
 
-@pytest.mark.parametrize("rounds", [1, 3, 50])
+@pytest.mark.parametrize("rounds", slow_but([1, 3, 50], 50))
 def test_rounds(tmp_path, base, no_report, rounds):
     folder = variant(tmp_path, base, pruning__rounds=rounds, pruning__freeze="pruned")
     for group in metrics(folder)["pruning"]["groups"]:
         assert group["kept"] == group["total"] - group["total"] // 2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(METHODS, "dropout", "deep"))
 def test_uncertainty_methods(tmp_path, no_report, method):
     dropout = 0.2 if method == "dropout" else 0.0
     folder = variant(
@@ -177,18 +192,21 @@ def test_uncertainty_methods(tmp_path, no_report, method):
         assert found["models"][name]["equivariance_error"] <= 1e-5
 
 
-@pytest.mark.parametrize("loss", ["nll", "crps"])
+@pytest.mark.parametrize("loss", slow_but(["nll", "crps"], "crps"))
 def test_pooled_losses(tmp_path, no_report, loss):
     folder = variant(tmp_path, None, uncertainty__method="shallow", training__loss=loss)
     assert math.isfinite(metrics(folder)["models"]["pruned"]["crps"])
 
 
-@pytest.mark.parametrize("calibration", ["variance", "monotone", "isotonic", "conformal", "none"])
+@pytest.mark.parametrize(
+    "calibration",
+    slow_but(["variance", "monotone", "isotonic", "conformal", "none"], "monotone", "none"),
+)
 def test_calibrations(tmp_path, base, no_report, calibration):
     folder = variant(tmp_path, None, uncertainty__calibration=calibration)
     found = metrics(folder)
     assert found["uncertainty"]["calibration"] == calibration
-    assert found["uncertainty"]["points"] == 60
+    assert found["uncertainty"]["points"] == JUDGED
     for model in found["models"].values():
         same = model["nll"] == model["nll_calibrated"]
         assert same == (calibration == "none")

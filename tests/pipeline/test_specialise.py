@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from ase.io import read, write
 from tiny_specialise import STEPS, in_seconds, metrics, predictions, tiny, undrawn
 from tiny_teacher import structures, tiny_teacher, write_labelled
+from torch_geometric.data import Batch
 
 from egnn_prune import adapters
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.cli.jobs import SPECIALISE
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
+from egnn_prune.deployment import checkpoint
+from egnn_prune.deployment.export import export_program, tensors
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline.specialise import SpecialiseJob, run
@@ -35,6 +39,22 @@ MODELS = ["teacher", "finetuned", "specialised", "scratch"]
 def a_tiny_teacher():
     with in_seconds():
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def traced() -> Iterator[list[tuple[Path, bool]]]:
+    """Programs that were asked for, and whether with stress: a trace takes longer than the rest."""
+    asked: list[tuple[Path, bool]] = []
+
+    def noted(network: Any, path: Path, *, stress: bool) -> Path:
+        assert network.channel_groups()
+        asked.append((path, stress))
+        path.write_bytes(b"")
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egnn_prune.deployment.export.export_program", noted)
+        yield asked
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +179,33 @@ def test_learning_curves_are_kept(finished):
     names = {path.stem for path in (finished / "curves").iterdir()}
     assert names == {"finetuned", "specialised", "scratch"}
     assert set(load_curves(finished)) == names
+
+
+def test_stress_is_in_the_programs_of_crystals_alone(finished, distilled, traced):
+    asked = dict(traced)
+    assert asked[finished / "specialised.pt2"] is False
+    assert asked[distilled / "specialised.pt2"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch's own reader
+@pytest.mark.parametrize("crystals", [False, True], ids=["molecules", "crystals"])
+def test_the_program_says_what_the_network_says(crystals, tmp_path, monkeypatch, request):
+    monkeypatch.setattr("egnn_prune.deployment.export.export_program", export_program)
+    source = request.getfixturevalue("distilled" if crystals else "finished")
+    folder = tmp_path / "run"
+    shutil.copytree(source, folder)
+    for left in ("specialised.pt2", "stages/export.json", "stages/report.json"):
+        (folder / left).unlink()
+    path = request.getfixturevalue("boxes" if crystals else "labelled")
+    changes = {"labels": "teacher", "budgets": [0.6]} if crystals else {}
+    with undrawn():
+        run(tiny(folder, path, **changes))
+    model = checkpoint.load(folder / "specialised.safetensors")
+    batch = Batch.from_data_list([graph_of(atoms) for atoms in structures(3, periodic=crystals)])
+    program = torch.export.load(folder / "specialised.pt2").module()
+    energy = program(*tensors(model, batch, crystals))[0]
+    assert torch.allclose(energy, model(batch).mean, rtol=1e-6)
 
 
 @pytest.mark.slow

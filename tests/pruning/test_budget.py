@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from slow_cases import slow_but
 
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning import apply_masks, choose_within, compact, count_macs, latency_of, macs_of
@@ -20,7 +21,7 @@ def setting(make_property_model, make_batch):
     return model, groups, scores, lambda m: m(batch)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("share", slow_but([0.2, 0.3, 0.5, 0.9], 0.2, 0.9))
 @pytest.mark.parametrize("scope", ["global", "group"])
 def test_macs_budget_is_met_and_not_overshot(setting, share, scope):
     model, groups, scores, run = setting

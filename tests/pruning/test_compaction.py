@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from slow_cases import slow_but
 
 from egnn_prune.channels import ChannelGroup, Member, Prunable, gates, linear_members
 from egnn_prune.models import PropertyModel
@@ -73,7 +74,7 @@ def size(model):
 
 
 @every_model
-@pytest.mark.parametrize("criterion", ["magnitude", "random", "taylor"])
+@pytest.mark.parametrize("criterion", slow_but(["magnitude", "random", "taylor"], "taylor"))
 def test_masked_equals_compact(make, assert_close, kind, options, criterion):
     model, batch = make(kind, options)
     scores = scored(model, batch, criterion)

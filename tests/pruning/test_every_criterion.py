@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from functools import partial
 
@@ -54,24 +55,20 @@ def scores_of(model, batch, criterion, loss, variance):
 
 
 #: Criteria that networks of others are tried with by default.
-USUAL = ("taylor", "fisher", "magnitude", "random")
+USUAL = ("taylor", "magnitude")
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize(
-    "build",
-    [
-        pytest.param(egnn, id="EGNN"),
-        *(
-            pytest.param(
-                partial(irreps, lmax),
-                id=f"IrrepsNet lmax {lmax}",
-                marks=[pytest.mark.slow] if lmax % 2 else [],
-            )
-            for lmax in range(4)
-        ),
-    ],
-)
+def graph_cases():
+    """EGNN with every criterion; of IrrepsNet one with several, and scalars alone with one."""
+    quick = {0: ("taylor",), 2: ("taylor", "fisher", "magnitude", "uncertainty")}
+    yield from (pytest.param(egnn, name, id=f"EGNN-{name}") for name in CRITERIA)
+    for lmax, name in itertools.product(range(4), CRITERIA):
+        marks = () if name in quick.get(lmax, ()) else pytest.mark.slow
+        label = f"IrrepsNet lmax {lmax}-{name}"
+        yield pytest.param(partial(irreps, lmax), name, id=label, marks=marks)
+
+
+@pytest.mark.parametrize(("build", "criterion"), list(graph_cases()))
 def test_graph_networks(build, criterion, make_batch, dtype, assert_close):
     model = build().to(dtype).eval()
     batch = make_batch(5, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from slow_cases import slow_but
 from torch import nn
 
 from egnn_prune.adapters.traced import TracedNetwork
@@ -19,7 +20,7 @@ def size(model):
 
 
 @pytest.mark.parametrize("mode", ["pruned", "message_passing", "important"])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("sparsity", slow_but([0.0, 0.3, 0.7], 0.3))
 def test_adds_up(make_property_model, make_batch, mode, sparsity):
     model, batch = make_property_model(hidden=9, layers=3, attention=True), make_batch(2, 4)
     dense = size(model)

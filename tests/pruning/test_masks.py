@@ -68,7 +68,13 @@ def batch(make_batch):
     return make_batch(3, 5)
 
 
-@pytest.mark.parametrize("warm", [False, True], ids=["fresh", "with momentum"])
+@pytest.mark.parametrize(
+    "warm",
+    [
+        pytest.param(False, id="fresh", marks=pytest.mark.slow),
+        pytest.param(True, id="with momentum"),
+    ],
+)
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_zeros_stay_zero_for_100_steps(model, batch, name, warm):
     register_masks(model, weight_names(model, model.channel_groups()))

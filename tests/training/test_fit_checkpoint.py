@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from slow_cases import slow_but
 from torch_geometric.data import Data
 
 from egnn_prune.data.collation import held
@@ -85,14 +87,36 @@ def dropping(model):
     return other
 
 
-@pytest.mark.parametrize("step", range(STEPS))
-@pytest.mark.parametrize(
-    "hook", ["on_train_batch_start", "on_train_batch_end", "on_validation_end"]
-)
-def test_killed_anywhere(dropping, graphs, tmp_path, step, hook):
+@pytest.fixture
+def expected(dropping, graphs, undisturbed):
+    """What the fit of these tests finds that nobody stops; made once."""
+    if not undisturbed:
+        torch.manual_seed(3)
+        undisturbed.append(fitted(setting(dropping, graphs)))
+    return undisturbed[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return []
+
+
+def moments(hooks, steps, quick):
+    """Every hook at every step."""
+    return slow_but(itertools.product(hooks, steps), *quick)
+
+
+#: Within a pass, between passes (the rate's and the rounds' next step), after a pass's validation,
+#: and when all steps are made. A validation ends at steps 3, 6, 9 and 10 alone.
+KILLS = {
+    *((HOOKS[0], 3), (HOOKS[0], 4), (HOOKS[1], 8), (HOOKS[1], 9), (HOOKS[1], 10)),
+    *((HOOKS[2], 6), (HOOKS[2], 10)),
+}
+
+
+@pytest.mark.parametrize(("hook", "step"), moments(HOOKS, range(STEPS + 1), KILLS))
+def test_killed_anywhere(dropping, graphs, tmp_path, expected, step, hook):
     saving = partial(FitCheckpoint, tmp_path / "fit.ckpt", 0.0)  # at every step
-    torch.manual_seed(3)
-    expected = fitted(setting(dropping, graphs))
     torch.manual_seed(3)
     try:
         fitted(setting(dropping, graphs), saving(), [KilledAt(step, hook)])
@@ -159,7 +183,7 @@ def test_weights_that_are_lost_replace_no_good_ones(dropping, graphs, tmp_path):
     assert all(bool(v.isfinite().all()) for v in found[0].values())
 
 
-@pytest.mark.parametrize("step", [2, 7, 10])
+@pytest.mark.parametrize("step", slow_but([2, 7, 10], 7))
 def test_costs_of_channels_outlive_the_process(dropping, graphs, tmp_path, step):
     """As do the widths that were found fastest: nothing is measured twice."""
     asked = []
@@ -196,15 +220,16 @@ def test_batches_that_cannot_go_on_are_refused(dropping, graphs, tmp_path):
         fitted((network, held(graphs[0], 5), val, callbacks), FitCheckpoint(tmp_path / "fit.ckpt"))
 
 
-@pytest.mark.parametrize("step", [3, 5, 9, 10])
-@pytest.mark.parametrize(
-    "hook",
-    [*HOOKS, "on_validation_start", "on_validation_batch_end", "on_train_epoch_end"],
-)
-def test_a_fit_that_the_system_ends_saves_first(dropping, graphs, tmp_path, step, hook):
+ASKED = [*HOOKS, "on_validation_start", "on_validation_batch_end", "on_train_epoch_end"]
+SIGNALS = {
+    *(("on_train_batch_end", 5), ("on_train_batch_end", 10), ("on_validation_batch_end", 9)),
+    ("on_train_epoch_end", 3),
+}
+
+
+@pytest.mark.parametrize(("hook", "step"), moments(ASKED, (3, 5, 9, 10), SIGNALS))
+def test_a_fit_that_the_system_ends_saves_first(dropping, graphs, tmp_path, expected, step, hook):
     path = tmp_path / "fit.ckpt"
-    torch.manual_seed(3)
-    expected = fitted(setting(dropping, graphs))
     torch.manual_seed(3)
     with contextlib.suppress(KeyboardInterrupt):
         told = KilledAt(step, hook, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -230,7 +255,7 @@ def test_the_end_comes_before_the_next_step(dropping, graphs, tmp_path):
     assert steps == [1, 2, 3, 4, 5] and signal.getsignal(signal.SIGTERM) is handler
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
+@pytest.mark.parametrize("step", slow_but([1, 4, 7], 7))
 def test_a_potential_is_validated_where_it_would_have_been(tmp_path, step):
     """Its validations come every so many steps, whatever the passes."""
     model, graphs = potential()
