@@ -26,6 +26,11 @@ ROWS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _one_commit(monkeypatch):
+    monkeypatch.setattr(finished_seeds, "git_commit", lambda: None)  # somebody may work on it
+
+
 def finished(out: Path, settings=None, name: str = "work") -> FinishedSeeds:
     return FinishedSeeds(out, settings or WorkSettings(str(out)), name)
 
