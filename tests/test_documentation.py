@@ -25,7 +25,8 @@ from egnn_prune.uncertainty import MCDropout, SinglePass, VarianceScaling, calib
 from egnn_prune.vision.settings import VisionSettings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "datasets" / "README.md"]
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "datasets/README.md")
+PAGES = [ROOT / name for name in OUTSIDE]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 

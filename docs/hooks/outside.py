@@ -20,6 +20,7 @@ PAGES = {
     "README.md": "overview.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "datasets/README.md": "datasets.md",
 }
 HOME = {page: file for file, page in PAGES.items()}
