@@ -127,10 +127,12 @@ def train(job: Job, model: nn.Module, labelled: Tensor, steps: int, *, further: 
     """
     t = job.settings.training
     graphs = [job.train[i] for i in labelled.tolist()]
-    how = FitSettings(steps, t.finetune_lr if further else t.lr, t.weight_decay, t.clip)
+    lr = t.finetune_lr if further else t.lr
+    how = FitSettings(steps, lr, t.weight_decay, t.clip, schedule=t.schedule)
     task = RegressionTask(model, how, job.losses)
     batches = graph_batches(graphs, t.batch_size)
-    fit(task, batches, device=job.device, label=f"{len(graphs)} labels")
+    callbacks = with_the_asked([], t)
+    fit(task, batches, device=job.device, label=f"{len(graphs)} labels", callbacks=callbacks)
 
 
 def acquired(
