@@ -153,13 +153,8 @@ def _pruning(s: Settings) -> Reasons:
 
 
 def _main(s: Settings) -> Reasons:
-    return (
-        _network(s)
-        | _training(s)
-        | _error_bars(s)
-        | _selection([s.selection.strategy])
-        | _pruning(s)
-    )
+    parts = _network(s) | _training(s) | _error_bars(s)
+    return parts | _selection([s.selection.strategy]) | _pruning(s)
 
 
 def _several(*read: str) -> Reasons:
@@ -176,13 +171,8 @@ def _comparison(s: Settings) -> Reasons:
 
 
 def _sweep(s: Settings) -> Reasons:
-    return (
-        _network(s)
-        | _training(s)
-        | _error_bars(s)
-        | _selection([s.selection.strategy])
-        | _several()
-    )
+    parts = _network(s) | _training(s) | _error_bars(s)
+    return parts | _selection([s.selection.strategy]) | _several()
 
 
 def _sanity(s: Settings) -> Reasons:

@@ -12,6 +12,7 @@ from egnn_prune.configs.settings import AcquisitionSettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import BATCH, predict_all
 from egnn_prune.pipeline.build import build_estimator, build_model
+from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.studies.learning_curve import learning_curve_plot, learning_curve_table
 from egnn_prune.runs.result_store import Row, Rows
