@@ -176,14 +176,14 @@ def undisturbed() -> dict:
 
 #: Between two looks that are no better, at the last of them, and after the average was put there.
 MOMENTS = [
-    *(("on_train_batch_end", step) for step in (1, 7, 13, 14, 17, 18)),
-    *(("on_validation_end", step) for step in (12, 14, 16, 18)),
-    ("on_train_end", 18),
+    *(("on_train_batch_end", step) for step in (1, 7, 11, 13, 14, 15, 16)),
+    *(("on_validation_end", step) for step in (10, 12, 14, 16)),
+    ("on_train_end", 16),
 ]
 
 
 @pytest.mark.parametrize("schedule", slow_but(["onecycle", "cosine", "constant"], "cosine"))
-@pytest.mark.parametrize(("hook", "step"), slow_but(MOMENTS, MOMENTS[4], MOMENTS[8], MOMENTS[10]))
+@pytest.mark.parametrize(("hook", "step"), slow_but(MOMENTS, *MOMENTS[-2:], MOMENTS[5]))
 def test_killed_and_gone_on_with(model, graphs, tmp_path, undisturbed, hook, step, schedule):
     asked = TrainingSettings(average="ema", monitor="val_mae", patience=2)
 
@@ -197,7 +197,7 @@ def test_killed_and_gone_on_with(model, graphs, tmp_path, undisturbed, hook, ste
     if schedule not in undisturbed:
         undisturbed[schedule] = run()
     expected = undisturbed[schedule]
-    assert max(expected[0]) < STEPS and expected[2]
+    assert max(expected[0]) == 16 < STEPS and expected[2]
     path = tmp_path / "fit.ckpt"
     with pytest.raises(Killed):
         run(FitCheckpoint(path, 0.0), [KilledAt(step, hook)])
