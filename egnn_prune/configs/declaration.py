@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from egnn_prune.errors import ConfigError
@@ -74,6 +76,28 @@ def setting(default: Any, meaning: str, **allowed: Any) -> Any:
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def later_setting(default: Any, meaning: str, **allowed: Any) -> Any:
+    """A :func:`setting` that came when there were runs already, which all had its default.
+
+    So :func:`content` leaves it out where it has that, which must stay the default.
+    """
+    made = setting(default, meaning, **allowed)
+    return field(default=default, metadata={**made.metadata, "later": True})
+
+
+def content(node: Any) -> dict[str, Any]:
+    """The settings as nested dictionaries, by which runs are told apart.
+
+    Runs of versions that did not have a :func:`later_setting` yet are still recognised.
+    """
+    found = asdict(node)
+    for name, value, item in _settings(node):
+        if item.metadata.get("later") and value == item.default:
+            *sections, last = name.split(".")
+            reduce(getitem, sections, found).pop(last)
+    return found
 
 
 def described(node: Any) -> Iterator[tuple[str, Any, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 from egnn_prune.configs.declaration import check as check
 from egnn_prune.configs.declaration import described as described
-from egnn_prune.configs.declaration import setting
+from egnn_prune.configs.declaration import later_setting, setting
 
 # Names of what stands in registries above this folder, which --help shall not import: tests compare
 # them with the registries.
@@ -24,6 +24,8 @@ STRATEGIES = ("top, threshold, band, proportional, diverse, loss, prototype, ran
 POOLED = ("rigidity", "shallow")
 #: Read-out dropout of Monte Carlo dropout, where nobody says how much.
 READOUT_DROPOUT = 0.1
+#: How the learning rate goes along a fit.
+SCHEDULES = ("onecycle", "cosine", "constant")
 METHODS = (
     "mean_variance, dropout, last_layer, rigidity, shallow, deep, snapshot, bootstrap"
 ).split(", ")
@@ -187,7 +189,7 @@ class PruningSettings:
 
 @dataclass
 class TrainingSettings:
-    """How long and how fast; every arm gets the same optimiser steps."""
+    """How long and how fast; every arm gets the same optimiser steps, unless patience ends it."""
 
     max_epochs: int = setting(24, "epochs of dense training", **COUNT)
     finetune_epochs: int = setting(
@@ -211,6 +213,21 @@ class TrainingSettings:
         None,
         "end with the weights that are best on validation; null: the last",
         choices=("val_mae", "val_mse", "val_force_mae"),
+    )
+    schedule: str = later_setting(
+        "onecycle",
+        "learning rate along a fit: up and down, down along half a cosine, or as it is",
+        choices=SCHEDULES,
+    )
+    average: str = later_setting(
+        "none",
+        "ema: fits validate and end with an exponential moving average of their weights",
+        choices=("none", "ema"),
+    )
+    patience: int = later_setting(
+        0,
+        "looks at validation without a better training.monitor after which a fit stops; 0: never",
+        low=0,
     )
     recompute: bool = setting(
         False, "egnn: compute messages again on the way back, for less memory and more time"

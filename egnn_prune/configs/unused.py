@@ -112,6 +112,12 @@ def _network(s: Settings) -> Reasons:
     return found
 
 
+def _training(s: Settings) -> Reasons:
+    if s.training.monitor:
+        return {}
+    return {"training.patience": "it waits for a better training.monitor, and none is chosen"}
+
+
 def _error_bars(s: Settings) -> Reasons:
     found: Reasons = {}
     if s.uncertainty.method != "dropout":
@@ -147,7 +153,8 @@ def _pruning(s: Settings) -> Reasons:
 
 
 def _main(s: Settings) -> Reasons:
-    return _network(s) | _error_bars(s) | _selection([s.selection.strategy]) | _pruning(s)
+    parts = _network(s) | _training(s) | _error_bars(s)
+    return parts | _selection([s.selection.strategy]) | _pruning(s)
 
 
 def _several(*read: str) -> Reasons:
@@ -164,18 +171,19 @@ def _comparison(s: Settings) -> Reasons:
 
 
 def _sweep(s: Settings) -> Reasons:
-    return _network(s) | _error_bars(s) | _selection([s.selection.strategy]) | _several()
+    parts = _network(s) | _training(s) | _error_bars(s)
+    return parts | _selection([s.selection.strategy]) | _several()
 
 
 def _sanity(s: Settings) -> Reasons:
-    parts = _network(s) | _error_bars(s) | _selection([s.selection.strategy])
+    parts = _network(s) | _training(s) | _error_bars(s) | _selection([s.selection.strategy])
     read = ("training.finetune_epochs", "pruning.sparsity", "pruning.criterion")
     draws = {"selection.replay": "this job trains its arms on all graphs"}
     return parts | _several(*read) | draws
 
 
 def _calibration(s: CalibrationStudySettings) -> Reasons:
-    found = _network(s) | _several()
+    found = _network(s) | _training(s) | _several()
     found |= {
         "uncertainty.method": "this job has recipes=[...]",
         "pruning.criterion": "this job prunes by the taylor criterion",
@@ -191,7 +199,7 @@ def _calibration(s: CalibrationStudySettings) -> Reasons:
 
 def _selection_study(s: SelectionStudySettings) -> Reasons:
     dropout = "this job's networks have Monte Carlo dropout"
-    found = _network(s) | _selection(s.strategies)
+    found = _network(s) | _training(s) | _selection(s.strategies)
     found |= _several("pruning.sparsity", "pruning.criterion")
     return found | {
         "uncertainty.method": dropout,
@@ -202,7 +210,7 @@ def _selection_study(s: SelectionStudySettings) -> Reasons:
 
 
 def _acquisition(s: AcquisitionSettings) -> Reasons:
-    found = _network(s) | _error_bars(s) | _selection(s.strategies)
+    found = _network(s) | _training(s) | _error_bars(s) | _selection(s.strategies)
     found |= _several(*(name for name in SEVERAL if name.startswith("pruning.")))
     found |= {
         "reuse": "this job has no stages",
@@ -210,6 +218,7 @@ def _acquisition(s: AcquisitionSettings) -> Reasons:
         "selection.strategy": "this job has strategies=[...]",
         "training.max_epochs": "this job has first_steps",
         "training.monitor": "this job looks at no validation",
+        "training.patience": "this job looks at no validation",
     }
     rest = ("fraction", "threshold", "replay")
     return found | {f"selection.{n}": "this job labels a number of graphs (added)" for n in rest}

@@ -31,6 +31,7 @@ from egnn_prune.evaluation.force_uncertainty import fit_likelier_bars, states_fo
 from egnn_prune.evaluation.predict import BATCH, graph_means, predict_all
 from egnn_prune.models import recompute_messages
 from egnn_prune.pipeline.build import build_estimator, build_model
+from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pruning import choose
 from egnn_prune.runs.run_folder import RunFolder, slug
 from egnn_prune.selection import SampleScores, replay_weights, rounds, score_samples, select
@@ -41,12 +42,11 @@ from egnn_prune.training import (
     FitLog,
     FitSettings,
     ForceLosses,
-    KeepBest,
     LearningCurve,
     Pruning,
-    PruningCallback,
     RegressionTask,
     Reselection,
+    StopEarly,
     fit,
     graph_batches,
 )
@@ -216,10 +216,7 @@ class RunContext:
         """Train in place for epochs of the training split, or for steps; returns the wall time."""
         t, curve = self.settings.training, LearningCurve()
         logger = self.settings.trainer.logger
-        best: list[Callback] = []
-        if t.monitor:  # models that are still to be pruned do not compete
-            pruning = [c for c in callbacks if isinstance(c, PruningCallback)]
-            best = [KeepBest(t.monitor, lambda: all(p.finished for p in pruning))]
+        asked = with_the_asked(callbacks, t)
         recompute_messages(model, t.recompute)
         steps = epochs * self.steps_per_epoch if steps is None else steps
         train = graph_batches(graphs, t.batch_size, weights)
@@ -227,16 +224,26 @@ class RunContext:
         every = 1  # where the looks choose the weights, each counts
         if not t.monitor:
             every = affordable(len(train) * size, len(self.val))
-        how = FitSettings(steps, lr or t.lr, t.weight_decay, t.clip, passes_per_look=every)
+        how = FitSettings(
+            steps,
+            lr or t.lr,
+            t.weight_decay,
+            t.clip,
+            passes_per_look=every,
+            schedule=t.schedule,
+        )
         seconds = fit(
             RegressionTask(model, how, self.losses),
             train,
             held(self.val, 4 * size),
             device=self.device,
             label=label,
-            callbacks=[*callbacks, *best, curve, fit_log(logger, self.folder, label, self._fits)],
+            callbacks=[*asked, curve, fit_log(logger, self.folder, label, self._fits)],
             checkpoint=saved_fit(self.folder, label, self.settings.trainer.save_minutes),
         )
+        if any(isinstance(c, StopEarly) and c.stopped for c in asked):
+            done = curve.rows[-1]["step"]
+            say(f"{label}: no better {t.monitor} in {t.patience} looks; {done} of {steps} steps")
         if logger != "none":
             curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds

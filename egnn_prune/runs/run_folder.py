@@ -10,12 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from omegaconf import OmegaConf
 
+from egnn_prune.configs import declaration
 from egnn_prune.data.inputs import graph_inputs
 from egnn_prune.errors import ConfigError, InputError, lost_process_sentence
 from egnn_prune.runs.default_folder import default_folder
@@ -83,7 +83,7 @@ class RunFolder:
         later: dict[str, str] | None = None,
     ) -> None:
         self.settings = settings
-        everything = asdict(settings)  # type: ignore[call-overload]
+        everything = declaration.content(settings)
         content = {k: v for k, v in everything.items() if k not in NOT_HASHED}
         content["data"]["files"] = graph_inputs(settings.data) if inputs is None else inputs
         if later:

@@ -12,6 +12,7 @@ from egnn_prune.configs.settings import AcquisitionSettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import BATCH, predict_all
 from egnn_prune.pipeline.build import build_estimator, build_model
+from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.studies.learning_curve import learning_curve_plot, learning_curve_table
 from egnn_prune.runs.result_store import Row, Rows
@@ -127,10 +128,12 @@ def train(job: Job, model: nn.Module, labelled: Tensor, steps: int, *, further: 
     """
     t = job.settings.training
     graphs = [job.train[i] for i in labelled.tolist()]
-    how = FitSettings(steps, t.finetune_lr if further else t.lr, t.weight_decay, t.clip)
+    lr = t.finetune_lr if further else t.lr
+    how = FitSettings(steps, lr, t.weight_decay, t.clip, schedule=t.schedule)
     task = RegressionTask(model, how, job.losses)
     batches = graph_batches(graphs, t.batch_size)
-    fit(task, batches, device=job.device, label=f"{len(graphs)} labels")
+    callbacks = with_the_asked([], t)
+    fit(task, batches, device=job.device, label=f"{len(graphs)} labels", callbacks=callbacks)
 
 
 def acquired(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from egnn_prune.training.pruning_callback import IncrementalPruning, Pruning, PruningCallback
     from egnn_prune.training.reselection import Reselection
     from egnn_prune.training.shifts import refit_shifts
+    from egnn_prune.training.stop_early import StopEarly
     from egnn_prune.training.task import FitSettings, RegressionTask, Task, fit, graph_batches
     from egnn_prune.training.unfreezing import GradualUnfreezing
     from egnn_prune.training.weight_averaging import AveragedWeights
@@ -53,6 +54,7 @@ else:  # Lightning, which scoring channels by a loss does not need
             "pruning_callback": ("IncrementalPruning", "Pruning", "PruningCallback"),
             "reselection": ("Reselection",),
             "shifts": ("refit_shifts",),
+            "stop_early": ("StopEarly",),
             "task": ("FitSettings", "RegressionTask", "Task", "fit", "graph_batches"),
             "unfreezing": ("GradualUnfreezing",),
             "weight_averaging": ("AveragedWeights",),
@@ -80,6 +82,7 @@ __all__ = [
     "PruningCallback",
     "RegressionTask",
     "Reselection",
+    "StopEarly",
     "Task",
     "augmented",
     "crps_losses",

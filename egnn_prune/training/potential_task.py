@@ -41,10 +41,11 @@ class PotentialSettings(FitSettings):
 
     Attributes:
         steps: optimiser steps in the whole fit.
-        lr: highest learning rate of the cycle; compare several on the validation split.
+        lr: highest learning rate; compare several on the validation split.
         weight_decay: AdamW's; pretrained weights are not drawn to zero.
         clip: largest norm of the gradient, in the loss's unit per weight.
-        warmup: share of the steps in which the rate rises.
+        warmup: share of the steps in which the rate of ``onecycle`` rises.
+        schedule: how the rate goes, as for :class:`~egnn_prune.training.FitSettings`.
         batch_size: structures per step, and per pass of validation.
         validations: looks at the validation split, evenly spaced, the last one at the last step.
         ema: decay of the averaged weights; 0 trains without an average.

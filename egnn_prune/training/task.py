@@ -36,6 +36,7 @@ from egnn_prune.training.looks import passes_between_looks
 from egnn_prune.training.loss import graph_losses
 from egnn_prune.training.progress import StepBar
 from egnn_prune.training.resumable import ResumableSampler
+from egnn_prune.training.schedules import SCHEDULES
 
 # Lightning greets and advises on every fit; what went wrong still comes through
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -48,15 +49,16 @@ class FitSettings:
 
     Attributes:
         steps: optimiser steps in the whole fit.
-        lr: highest learning rate of the cycle (Smith and Topin 2018).
+        lr: highest learning rate.
         weight_decay: AdamW's.
         clip: largest norm of the gradient; 0 leaves it as it is.
-        warmup: share of the steps in which the rate rises.
+        warmup: share of the steps in which the rate of ``onecycle`` rises.
         passes_per_look: passes over the data from one look at the validation split to the next;
             more where there would be far over a hundred looks.
+        schedule: how the rate goes, a name in :data:`egnn_prune.training.schedules.SCHEDULES`.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or there is no such schedule.
     """
 
     steps: int
@@ -65,6 +67,7 @@ class FitSettings:
     clip: float = 5.0
     warmup: float = 0.1
     passes_per_look: int = 1
+    schedule: str = "onecycle"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.lr > 0 or self.clip < 0 or self.weight_decay < 0:
@@ -75,6 +78,9 @@ class FitSettings:
             )
         if self.passes_per_look < 1:
             raise ConfigError(f"passes_per_look must be at least 1, not {self.passes_per_look}")
+        if self.schedule not in SCHEDULES:
+            known = ", ".join(SCHEDULES)
+            raise ConfigError(f"schedule must be one of {known}, not {self.schedule!r}")
 
 
 class Task(L.LightningModule):
@@ -117,7 +123,7 @@ class Task(L.LightningModule):
 
 
 class RegressionTask(Task):
-    """Fits a model with AdamW and a one-cycle rate, by default with :func:`graph_losses`.
+    """Fits a model with AdamW, by default with :func:`graph_losses`.
 
     Args:
         model: such as :class:`egnn_prune.models.PropertyModel`.
@@ -180,17 +186,13 @@ class RegressionTask(Task):
         self.log(name, errors.mean(), batch_size=len(errors), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a one-cycle learning rate, stepped after every batch."""
+        """AdamW, with a learning rate that is stepped after every batch."""
         s = self.settings
         weights = list(self.parameters())
         # one kernel for a step of all weights, where there is one
         fused = _on_known_devices(weights) or None
         optimiser = torch.optim.AdamW(weights, s.lr, weight_decay=s.weight_decay, fused=fused)
-        # OneCycleLR divides by zero where the rise lasts exactly one step
-        rise = s.warmup if s.warmup * s.steps > 1 else 0.9 * s.warmup
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, s.lr, total_steps=s.steps, pct_start=rise
-        )
+        schedule = SCHEDULES[s.schedule](optimiser, s.lr, s.steps, s.warmup)
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
 

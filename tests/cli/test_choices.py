@@ -31,6 +31,7 @@ from egnn_prune.studies import calibration, comparison, selection
 from egnn_prune.studies import criteria as criteria_sweep
 from egnn_prune.training.fit_log import NEEDS
 from egnn_prune.training.loss import LOSSES
+from egnn_prune.training.schedules import SCHEDULES as RATE_SCHEDULES
 from egnn_prune.uncertainty import CALIBRATIONS
 from egnn_prune.vision.data import AUGMENTATIONS
 from egnn_prune.vision.data import SOURCES as IMAGES
@@ -56,6 +57,8 @@ MAIN: dict[str, Iterable[str]] = {
     "pruning.freeze": MODES,
     "training.loss": LOSSES,
     "training.monitor": ("val_mae", "val_mse", "val_force_mae"),
+    "training.schedule": RATE_SCHEDULES,
+    "training.average": ("none", "ema"),
     "precision": ("float32", "float64"),
 }
 OTHERS: list[tuple[type, str, Iterable[str]]] = [

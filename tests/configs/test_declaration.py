@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from egnn_prune.configs.declaration import check, described, setting
+from egnn_prune.configs.declaration import check, content, described, later_setting, setting
 from egnn_prune.configs.settings import Settings
 from egnn_prune.errors import ConfigError
 from egnn_prune.vision.settings import VisionSettings
@@ -21,6 +21,7 @@ class Part:
 
     share: float = setting(0.5, "a share", low=0, below=1)
     kind: str | None = setting(None, "which kind", choices=("one", "other"))
+    speed: int = later_setting(1, "a speed", low=1)
 
 
 @dataclass
@@ -82,10 +83,20 @@ def test_what_is_allowed_passes(name, value):
     check(changed(name, value))
 
 
+def test_a_setting_that_came_later_counts_where_it_was_changed():
+    settings = Whole()
+    assert content(settings)["part"] == {"share": 0.5, "kind": None}
+    settings.part.speed = 2
+    assert content(settings)["part"] == {"share": 0.5, "kind": None, "speed": 2}
+    with pytest.raises(ConfigError, match=r"part\.speed must be at least 1, not 0"):
+        check(changed("part.speed", 0))
+
+
 def test_help_says_what_is_allowed():
     found = {name: text for name, _, text in described(Whole())}
     assert found["part.share"] == "a share [at least 0 and below 1]"
     assert found["part.kind"] == "which kind [one, other]"
+    assert found["part.speed"] == "a speed [at least 1]"
     assert found["seeds"] == "a seed each [between 0 and 9]"
     assert found["rate"] == "a rate [above 0]"
     assert found["anything"] == "free"

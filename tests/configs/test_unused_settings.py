@@ -49,7 +49,9 @@ PLACES = {
 }
 DATA = {f"data.{n}" for n in ("name", "path", "test", "ood", "subset", "target")}
 #: Settings whose effect depends on luck, or is another file: other tests have them.
-ELSEWHERE = {"training.monitor", "training.scratch", "training.recompute", "pruning.latency"}
+ELSEWHERE = {"pruning.latency"} | {
+    f"training.{n}" for n in ("monitor", "patience", "scratch", "recompute")
+}
 #: Another value of every setting than :func:`tiny` has.
 OTHER: dict[str, Any] = {
     "seed": 1,
@@ -98,6 +100,9 @@ OTHER: dict[str, Any] = {
     "training.loss": "squared",
     "training.force_weight": 1.0,
     "training.monitor": "val_mae",
+    "training.schedule": "constant",
+    "training.average": "ema",
+    "training.patience": 1,
     "training.recompute": True,
     "training.scratch": False,
     "steps": 3,
@@ -344,6 +349,7 @@ def test_a_setting_is_refused_or_changes_the_result(kind, context, name, file, o
 
 
 FITS = [f"training.{n}" for n in ("weight_decay", "clip", "loss", "force_weight", "finetune_lr")]
+FITS += ["training.schedule", "training.average"]
 CHANNELS = ["pruning.scope", "pruning.round_to"]
 #: What the dense training honours cannot tell whether the rest of a job does.
 LATER: list[tuple[type, str]] = [

@@ -21,6 +21,7 @@ from egnn_prune.models import EGNNLayer
 from egnn_prune.pipeline import run_context as run_context
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.selection import STRATEGIES
+from egnn_prune.training import AveragedWeights
 from egnn_prune.uncertainty import (
     DeepEnsemble,
     LastLayer,
@@ -357,3 +358,33 @@ def test_messages_are_computed_again_where_the_settings_say_so(tmp_path, no_repo
     monkeypatch.setattr(run_context, "fit", watched)
     variant(tmp_path, None, training__recompute=True)
     assert seen and all(seen)
+
+
+def test_a_fit_follows_the_schedule_averages_and_ends_early(
+    tmp_path, no_report, monkeypatch, capsys
+):
+    asked = []
+    original = run_context.fit
+
+    def watched(task, *arguments, **keywords):
+        averages = [c.decay for c in keywords["callbacks"] if isinstance(c, AveragedWeights)]
+        asked.append((task.settings.schedule, averages))
+        return original(task, *arguments, **keywords)
+
+    monkeypatch.setattr(run_context, "fit", watched)
+    run(
+        tiny(
+            tmp_path / "run",
+            training__schedule="constant",
+            training__average="ema",
+            training__monitor="val_mae",
+            training__patience=1,
+            training__lr=1e-12,  # so that no look is better than another
+            training__max_epochs=4,
+            training__scratch=False,
+        )
+    )
+    assert asked == [("constant", [0.999])] * 3
+    lines = (tmp_path / "run" / "curves" / "dense.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "5", "10"]
+    assert "dense: no better val_mae in 1 looks; 10 of 20 steps" in capsys.readouterr().out

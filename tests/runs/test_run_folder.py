@@ -209,6 +209,24 @@ def test_a_stage_of_other_settings_is_refused(tmp_path):
         run.stage("dense", ("model",), (), lambda: {"number": 2})
 
 
+#: What ``training`` had when runs were first kept by people.
+TRAINING = (
+    "max_epochs finetune_epochs batch_size lr finetune_lr weight_decay clip loss force_weight "
+    "monitor recompute scratch"
+)
+
+
+def test_runs_of_before_a_setting_are_found_again(tmp_path):
+    run = RunFolder(settings(tmp_path / "run"))
+    assert set(run.content["training"]) == set(TRAINING.split())
+    run.stage("dense", ("training",), (), dict)
+    for name, value in (("schedule", "cosine"), ("average", "ema"), ("patience", 3)):
+        changed = settings(tmp_path / "run")
+        setattr(changed.training, name, value)
+        with pytest.raises(ConfigError, match="holds a run with other settings"):
+            RunFolder(changed)
+
+
 @pytest.mark.parametrize("left", ["acquisition.json", "seeds/0.json", "first.safetensors"])
 def test_results_without_a_stage_belong_to_their_settings_too(tmp_path, left):
     run = RunFolder(settings(tmp_path / "run"))
