@@ -113,7 +113,8 @@ def _comparison(names: Sequence[str], rows: Sequence[Row]) -> Table:
                 Cell(row.interval, "soft"),
             ]
         )
-    return Table("", ["quantity", *names, "pruned vs dense", "95 % interval"], body)
+    header = ["quantity", *names, "pruned vs dense", "95 % interval"]
+    return Table("", header, body, sortable=False)
 
 
 def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block]:
