@@ -62,7 +62,15 @@ class Bars:
     bars: Sequence[Mapping[str, Any]]
 
 
-Block = Text | Picture | Pairs | Bars | Table
+@dataclass(frozen=True)
+class Printed:
+    """Text in columns, as a terminal shows it."""
+
+    kind: ClassVar[str] = "printed"
+    text: str
+
+
+Block = Text | Picture | Pairs | Bars | Printed | Table
 
 
 @dataclass(frozen=True)
