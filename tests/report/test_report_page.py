@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from egnn_prune.report.common.element_table import element_table
 from egnn_prune.report.common.page import Section, Text, as_text, glossary, pairs, render
 from egnn_prune.report.common.tables import Cell, Table
 from egnn_prune.report.images.page import KINDS
@@ -72,3 +73,21 @@ def test_compact_values_are_cut_grouped_and_left_out_where_unknown() -> None:
     ]
     assert dict(pairs(found, compact=True))["some count"] == "12,345"
     assert "none" not in dict(pairs(found, compact=True))
+
+
+def test_elements_have_a_row_each_with_the_errors_of_the_models_that_know_them() -> None:
+    hydrogen = {"atoms": 12, "mae": 0.5, "rmse": 0.75}
+    table = element_table(
+        {"dense": {"H": hydrogen}, "old": None, "pruned": {"H": hydrogen | {"rmse": 2.0}, "O": {}}},
+        "Forces",
+    )
+    assert table is not None
+    assert table.header == ["element", "atoms"] + [
+        *("dense RMSE", "pruned RMSE", "dense MAE", "pruned MAE")
+    ]
+    assert table.body[0] == ["H", "12", "0.750", "2.00", "0.500", "0.500"]
+    other = {"dense": {"H": hydrogen}, "pruned": {"O": hydrogen}}
+    rows = element_table(other, "Forces")
+    assert rows is not None
+    assert [row[1:4] for row in rows.body] == [["12", "0.750", "n/a"], ["12", "n/a", "0.750"]]
+    assert element_table({"dense": None, "pruned": 3}, "Forces") is None
