@@ -17,6 +17,7 @@ from tqdm import tqdm
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.collation import loader
+from egnn_prune.evaluation.element_errors import force_errors_by_element
 from egnn_prune.evaluation.equivariance import equivariance_error
 from egnn_prune.evaluation.force_uncertainty import gallery_of_atoms, score_force_uncertainty
 from egnn_prune.evaluation.predict import BATCH, mean_of, point_predictions, targets
@@ -143,16 +144,19 @@ def evaluate(
 
 def force_errors(
     model: nn.Module, graphs: Sequence[Data], device: torch.device
-) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Errors of force components, in the target's unit/Angstrom.
 
     Returns:
-        ``force_mae`` and ``force_rmse``, ``None`` where a graph has no forces; and for each graph
+        ``force_mae`` and ``force_rmse``, ``None`` where a graph has no forces, else with
+        ``force_by_element``, see :func:`force_errors_by_element`; and for each graph
         ``[n]`` the sums of absolute and squared errors, ``force_abs`` and ``force_square``, and how
         many components they sum, ``force_count``.
     """
-    nothing: dict[str, float | None] = {"force_mae": None, "force_rmse": None}
+    nothing: dict[str, Any] = {"force_mae": None, "force_rmse": None}
     parts: list[Tensor] = []
+    wrong: list[Tensor] = []
+    elements: list[Tensor] = []
     model = model.to(device).eval()
     for batch in tqdm(loader(graphs, BATCH), "forces", leave=False):
         if getattr(batch, "forces", None) is None:
@@ -163,11 +167,17 @@ def force_errors(
         columns = torch.stack([error.abs(), error.square(), torch.ones_like(error)]).sum(2)
         sums = columns.new_zeros(3, batch.num_graphs).index_add(1, batch.batch, columns)
         parts.append(sums.cpu())
+        wrong.append(error.cpu())
+        elements.append(batch.z.cpu())
     model.to("cpu")
     total, square, count = torch.cat(parts, 1)
     mae, rmse = total.sum() / count.sum(), (square.sum() / count.sum()).sqrt()
     return (
-        {"force_mae": float(mae), "force_rmse": float(rmse)},
+        {
+            "force_mae": float(mae),
+            "force_rmse": float(rmse),
+            "force_by_element": force_errors_by_element(torch.cat(wrong), torch.cat(elements)),
+        },
         {
             "force_abs": total.numpy(),
             "force_square": square.numpy(),

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.ase.velocities import set_thermal_velocities
+from egnn_prune.evaluation.element_errors import Errors, force_errors_by_element
 from egnn_prune.evaluation.potential_errors import (
     batch_of_atoms,
     force_symmetry,
@@ -165,6 +166,7 @@ def compare(
         arrays |= {f"{name}_{key}": values for key, values in found.items()}
         results[name] = {
             **wrong,
+            "force_by_element": _by_element(found, arrays),
             "latency_ms": many[name],
             "latency_single_ms": few[name],
             "params": sum(p.numel() for p in model.parameters()),
@@ -187,3 +189,9 @@ def compare(
         "latency_single_atoms": len(one.pos),
     }
     return results, arrays, sizes
+
+
+def _by_element(found: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> Errors:
+    """In meV/Angstrom."""
+    wrong = torch.from_numpy(1000 * (found["forces"] - labels["forces_reference"]))
+    return force_errors_by_element(wrong, torch.from_numpy(labels["z"]))

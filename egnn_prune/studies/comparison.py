@@ -66,7 +66,8 @@ def run_seed(settings: ComparisonSettings, seed: int) -> list[Row]:
         for model, label in names.items():
             sparsity = 0.0 if label == "dense" else job.pruning.sparsity
             row = {"seed": job.seed, "arm": label, "sparsity": sparsity}
-            rows.append(row | metrics["models"][model])
+            found = metrics["models"][model].items()
+            rows.append(row | {k: v for k, v in found if not isinstance(v, dict)})
     return rows
 
 

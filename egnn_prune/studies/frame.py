@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
 from egnn_prune.configs.settings import Settings, check, main_job
 from egnn_prune.configs.unused import refuse_unused
@@ -16,6 +17,7 @@ from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.common.csv_file import write_rows
 from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.studies.page import study_page
 from egnn_prune.runs.folder_lock import alone_in
 from egnn_prune.runs.result_store import Row
 from egnn_prune.runs.run_folder import RunFolder
@@ -37,6 +39,8 @@ class StudySettings(Placed, Protocol):
     seeds: list[int]
     threads: int | None
 
+
+PAGE = "report.html"
 
 S = TypeVar("S", bound=StudySettings)
 
@@ -77,7 +81,10 @@ class Study(Generic[S]):
     check: Callable[[S], None] | None = None
 
     def __call__(self, settings: S) -> Path:
-        """Run all seeds and write ``NAME.csv``, ``.txt`` and ``.png``; returns their folder.
+        """Run all seeds; write ``NAME.csv``, ``.txt``, ``.png`` and ``report.html``.
+
+        Returns:
+            Their folder.
 
         Raises:
             ConfigError: one sentence about the first wrong setting.
@@ -92,15 +99,21 @@ class Study(Generic[S]):
         out = study_folder(settings)
         with alone_in(out):
             rows = over_seeds(self.run_seed, settings, settings.seeds, out)
-            self._write(self.results(settings, rows), out)
+            self._write(self.results(settings, rows), settings, out)
         return out
 
-    def _write(self, found: Results, out: Path) -> None:
+    def _write(self, found: Results, settings: S, out: Path) -> None:
         path = out / f"{self.name}.csv"
         written = [write_rows(found.rows, path, found.columns)]
         written.append(write_atomic(path.with_suffix(".txt"), f"{found.text}\n".encode()))
-        if found.figure:
-            written.append(write_atomic(path.with_suffix(".png"), png_bytes(found.figure)))
+        png = png_bytes(found.figure) if found.figure else None
+        if png:
+            written.append(write_atomic(path.with_suffix(".png"), png))
+        config = OmegaConf.to_yaml(OmegaConf.structured(settings))
+        html = study_page(
+            *(self.name, found.rows, found.text), png=png, columns=found.columns, config=config
+        )
+        written.append(write_atomic(out / PAGE, html.encode("utf-8")))
         print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")
 
 

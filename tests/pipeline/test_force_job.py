@@ -12,6 +12,7 @@ import pytest
 import torch
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 from tiny_jobs import metrics, tiny
 from torch_geometric.data import Batch
 
@@ -94,6 +95,13 @@ def test_errors_are_those_of_the_saved_model(finished, dataset, frames, split, n
     found = metrics(finished)["models"][name]
     assert found[f"{split}_force_mae"] == pytest.approx(np.abs(wrong).mean(), rel=1e-5)
     assert found[f"{split}_force_rmse"] == pytest.approx((wrong**2).mean() ** 0.5, rel=1e-5)
+    z = np.concatenate([atoms.numbers for atoms in frames[split]])
+    by_element = found[f"{split}_force_by_element"]
+    assert list(by_element) == [chemical_symbols[element] for element in np.unique(z)]
+    for symbol, own in by_element.items():
+        here = wrong[z == chemical_symbols.index(symbol)]
+        assert own["atoms"] == len(here)
+        assert own["rmse"] == pytest.approx((here**2).mean() ** 0.5, rel=1e-5)
     energies = np.array([atoms.get_potential_energy() for atoms in frames[split]])
     off = energy.detach().double().numpy() - energies
     assert found[f"{split}_mae"] == pytest.approx(np.abs(off).mean(), rel=1e-5)

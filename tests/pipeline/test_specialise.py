@@ -119,6 +119,9 @@ def test_errors_are_those_of_the_predictions(finished):
         energy = 1000 * (arrays[f"{name}_energy"] - arrays["energy_reference"]) / arrays["atoms"]
         rmse = np.sqrt(np.square(force).mean())
         assert content[name]["force_rmse_mev_per_angstrom"] == pytest.approx(rmse)
+        hydrogen = content[name]["force_by_element"]["H"]
+        assert hydrogen["atoms"] == (arrays["z"] == 1).sum()
+        assert hydrogen["mae"] == pytest.approx(np.abs(force[arrays["z"] == 1]).mean())
         assert content[name]["energy_mae_mev_per_atom"] == pytest.approx(np.abs(energy).mean())
     assert len(arrays["z"]) == arrays["atoms"].sum() == len(arrays["forces_reference"])
 

@@ -56,7 +56,10 @@ def test_rows_tables_and_figures_are_written(tmp_path, monkeypatch, capsys):
     assert (out / "tiny.txt").read_text() == "2 rows\n"
     assert (out / "tiny.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
-    assert said == "2 rows\nWritten: tiny.csv, tiny.txt, tiny.png in runs/tiny\n"
+    assert said == "2 rows\nWritten: tiny.csv, tiny.txt, tiny.png, report.html in runs/tiny\n"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "2 results over seeds 2, 1</h1>" in page and "least: 0" in page
+    assert page.count("<img") == 1
     assert study(Settings(str(tmp_path / "one"), seeds=[3])) == tmp_path / "one"
     assert not (tmp_path / "one" / "tiny.png").exists()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +62,15 @@ class Bars:
     bars: Sequence[Mapping[str, Any]]
 
 
-Block = Text | Picture | Pairs | Bars | Table
+@dataclass(frozen=True)
+class Printed:
+    """Text in columns, as a terminal shows it."""
+
+    kind: ClassVar[str] = "printed"
+    text: str
+
+
+Block = Text | Picture | Pairs | Bars | Printed | Table
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,11 @@ class Section:
 
     title: str
     blocks: Sequence[Block]
+
+    @property
+    def anchor(self) -> str:
+        """What an address ends with to lead here, such as ``error-bars-of-forces``."""
+        return re.sub("[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def render(
@@ -99,10 +114,18 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    shown = [section for section in sections if section.blocks]
+    last = [Section("What the words mean", ())] if terms else []
+    last += [Section("Configuration", ())] if config else []
+    script = Path(__file__).with_name("sort_tables.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
         title=title,
         headline=headline,
-        sections=[section for section in sections if section.blocks],
+        sections=shown,
+        contents=[*shown, *last],
+        script=script,
+        # browsers run this script alone, whatever else should ever get into a page
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         config=config,
         terms=terms,
         above=above,

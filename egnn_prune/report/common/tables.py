@@ -34,6 +34,7 @@ class Table:
         left: How many leading columns are names.
         note: A sentence below it; may be empty.
         total: Whether the last row sums the others.
+        sortable: Whether a page offers to sort the rows; not where each is of another quantity.
     """
 
     kind: ClassVar[str] = "table"
@@ -43,6 +44,7 @@ class Table:
     left: int = 1
     note: str = ""
     total: bool = False
+    sortable: bool = True
 
     def text(self) -> str:
         """Plain text without a trailing newline."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from egnn_prune.errors import InputError
 from egnn_prune.report.common import page
+from egnn_prune.report.common.element_table import element_table
 from egnn_prune.report.common.files import (
     Metrics,
     Predictions,
@@ -21,6 +22,7 @@ from egnn_prune.report.common.formatting import si
 from egnn_prune.report.common.intervals import with_intervals
 from egnn_prune.report.common.page import Bars, Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.rows import Row
+from egnn_prune.report.common.style import SPLIT_LABELS
 from egnn_prune.report.common.tables import Cell, Table
 from egnn_prune.report.common.wording import Words, words
 from egnn_prune.report.run.calibration_page import CalibrationSection, calibration_section
@@ -113,7 +115,24 @@ def _comparison(names: Sequence[str], rows: Sequence[Row]) -> Table:
                 Cell(row.interval, "soft"),
             ]
         )
-    return Table("", ["quantity", *names, "pruned vs dense", "95 % interval"], body)
+    header = ["quantity", *names, "pruned vs dense", "95 % interval"]
+    return Table("", header, body, sortable=False)
+
+
+def _elements(metrics: Metrics) -> list[Block]:
+    """Errors of forces by element, of test and OOD."""
+    found = [
+        element_table(
+            {
+                name: metrics["models"][name].get(f"{split}_force_by_element")
+                for name in models_present(metrics)
+            },
+            f"{SPLIT_LABELS[split]}: errors of the forces on the atoms of each element, in "
+            f"{metrics['dataset']['unit']}/Angstrom",
+        )
+        for split in ("test", "ood")
+    ]
+    return [table for table in found if table]
 
 
 def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block]:
@@ -234,6 +253,7 @@ def render(
     sections: dict[str, Sequence[Block]] = {
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
         "Figures": _figures(summary, images, run.graph),
+        "Forces by element": _elements(metrics),
         "Calibration": _calibration(calibration, names, images),
         "Error bars of forces": _forces(forces, names, images),
         "Least certain molecules": gallery,

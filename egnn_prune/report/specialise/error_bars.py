@@ -191,7 +191,8 @@ def error_bars_table(metrics: Metrics) -> Table | None:
                 body.append([Cell(f"{label}, {what}"), *cells])
     body += _costs(metrics, names)
     header = ["test structures", *(LABELS[name] for name in names)]
-    return Table("", header, body, note="An arrow means before → after calibration.")
+    note = "An arrow means before → after calibration."
+    return Table("", header, body, note=note, sortable=False)
 
 
 def _costs(metrics: Metrics, names: list[str]) -> list[list[str | Cell]]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from egnn_prune.report.common import page
 from egnn_prune.report.common.csv_file import write_rows
+from egnn_prune.report.common.element_table import element_table
 from egnn_prune.report.common.files import Metrics, write_atomic
 from egnn_prune.report.common.page import Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.style import png_bytes
@@ -20,7 +21,13 @@ from egnn_prune.report.specialise.bars import (
     symmetry,
 )
 from egnn_prune.report.specialise.cut import what_was_cut
-from egnn_prune.report.specialise.files import Structures, load_metrics, load_structures
+from egnn_prune.report.specialise.files import (
+    LABELS,
+    Structures,
+    load_metrics,
+    load_structures,
+    models_present,
+)
 from egnn_prune.report.specialise.parity import energy_errors, force_parity
 from egnn_prune.report.specialise.speed import error_against_speed
 from egnn_prune.report.specialise.table import budgets_table, models_table
@@ -114,8 +121,13 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
         drawn: PNG by name of the figure.
     """
     budgets, bars = budgets_table(metrics), error_bars.error_bars_table(metrics)
+    elements = element_table(
+        {LABELS[n]: metrics["models"][n].get("force_by_element") for n in models_present(metrics)},
+        "Errors of the forces on the atoms of each element, in meV/Å",
+    )
     extra: dict[str, tuple[Sequence[Block], Sequence[Block]]] = {
         "Speed and cost": ([], [budgets] if budgets else []),
+        "Accuracy": ([], [elements] if elements else []),
         "What was cut": ([Text(sentence) for sentence in wording.what_was_cut(metrics)], []),
         ERROR_BARS: (
             [Text(sentence) for sentence in error_bars.sentences(metrics, test)],

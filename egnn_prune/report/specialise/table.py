@@ -87,7 +87,7 @@ def models_table(metrics: Metrics, test: Structures) -> Table:
         if key in (LATENCY, "latency_single_ms"):
             faster = [_faster(found, name) for name in names]
             body.append(["times faster than the teacher", *faster, *("" for _ in others)])
-    return Table("", header, body)
+    return Table("", header, body, sortable=False)
 
 
 def budgets_table(metrics: Metrics) -> Table | None:
