@@ -13,7 +13,7 @@ class StopEarly(EarlyStopping):
     """Lightning's early stopping, which waits until a network is pruned.
 
     Use a :class:`~egnn_prune.training.KeepBest` before it, or the weights are those of the last
-    look, the worst of all since the best.
+    look, which was not the best one.
 
     Args:
         metric: what the task logs and is small when good, as for ``KeepBest``.
