@@ -16,9 +16,12 @@ from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pruning import compact, keep_masks
 from egnn_prune.pruning.tensors import parameter_names
 from egnn_prune.training import (
+    AveragedWeights,
     FitCheckpoint,
     FitSettings,
+    KeepBest,
     LearningCurve,
+    Pruning,
     PruningCallback,
     RegressionTask,
     StopEarly,
@@ -205,3 +208,11 @@ def test_killed_and_gone_on_with(model, graphs, tmp_path, undisturbed, hook, ste
         found = run(FitCheckpoint(path, 0.0))
         assert found[0] == expected[0] and found[2]
         assert all(torch.equal(value, expected[1][name]) for name, value in found[1].items())
+
+
+def test_the_average_comes_first_and_the_end_last():
+    """Rounds of pruning see the weights that learn; the best ones are kept before a fit ends."""
+    asked = TrainingSettings(average="ema", monitor="val_mae", patience=2)
+    found = with_the_asked([PruningCallback(Pruning())], asked)
+    kinds = [AveragedWeights, PruningCallback, KeepBest, StopEarly]
+    assert [type(callback) for callback in found] == kinds
