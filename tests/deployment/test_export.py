@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+from trained_models import last_layer
 
 from egnn_prune import prune
 from egnn_prune.api.pruning import compact
@@ -177,6 +178,14 @@ def test_without_this_package(tmp_path):
     subprocess.run([sys.executable, "-c", RUN, *files], check=True, cwd=tmp_path)
     for batch, found in zip(batches, torch.load(files[2]), strict=True):
         assert_same(lambda *_, found=found: found, model, batch, 1e-10)
+
+
+def test_error_bars_of_the_last_layer(tmp_path):
+    """Of a specialist: the number of graphs stays free, also where opt_einsum is installed."""
+    model = last_layer(torch.float64)
+    program = torch.export.load(export_program(model, tmp_path / "bars.pt2")).module()
+    for sizes in ((5, 4), (1,), (6, 1, 7)):
+        assert_same(program, model, structures(*sizes), 1e-9)
 
 
 @pytest.mark.slow
