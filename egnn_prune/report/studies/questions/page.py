@@ -18,7 +18,7 @@ HEAD = """\
 # What the study found
 
 Written by `python scripts/draw_study.py` from the rows in `docs/study`; the questions, the arms and
-the rule behind each answer are [the protocol](study.md). Means ± standard deviations over the seeds,
+the rule behind each answer are [the protocol](study.md). Means ± standard deviations over seeds,
 95 % t-intervals of paired differences. Rows of each question: {counts}.
 
 ![A panel for each question](../figures/study.png)
