@@ -128,7 +128,7 @@ class PrunedCalculator(Calculator):
         super().__init__()
         if on_uncertain not in REACTIONS:
             raise ConfigError(f"on_uncertain must be one of {', '.join(REACTIONS)}")
-        self.model = TrainedModel.load(model, which, device, unit)
+        self.model = self._loaded(model, which, device, unit)
         self.electronvolts = self.model.electronvolts()
         limit = self.model.ood_threshold
         self.threshold = checked_threshold(
@@ -156,6 +156,11 @@ class PrunedCalculator(Calculator):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles record passes of their own."""
         return {**self.__dict__, "_moving": None}
+
+    @staticmethod
+    def _loaded(model: Any, which: str, device: str, unit: str | None) -> TrainedModel:
+        """What answers. Subclasses may have something else that answers the same questions."""
+        return TrainedModel.load(model, which, device, unit)
 
     @property
     def extras(self) -> dict[str, Any]:
