@@ -26,8 +26,8 @@ RUNNING = {
         "dill.load",
     ),
 }
-#: MACE's own files are pickles, read only when their user names one; the manual warns of it. So
-#: are exported programs, which only ``ExportedCalculator`` loads: they are there to be run.
+#: MACE's own files are pickles, read only when their user says that they are trusted
+#: (``EGNN_PRUNE_TRUST_PICKLES``). Exported programs are there to be run, by ``ExportedCalculator``.
 TRUSTED = {"adapters/mace.py", "deployment/program_file.py"}
 
 
