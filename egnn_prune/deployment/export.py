@@ -81,8 +81,8 @@ def export_program(
             :class:`~egnn_prune.adapters.AdoptedPotential`, a deep ensemble of them, or an
             estimator on either. Of
             Monte Carlo dropout export the network: its drawn networks are not in the program. A
-            :class:`~egnn_prune.inference.TrainedModel` brings the unit of its energies along, and
-            what its training structures looked like.
+            :class:`~egnn_prune.deployment.trained_model.TrainedModel` brings the unit of its
+            energies along, and what its training structures looked like.
         path: where to write, ending in ``.pt2``.
         example: structures on which the program must agree with the model before it is written;
             a few made-up atoms unless given.
