@@ -17,7 +17,7 @@ from egnn_prune.report.common.files import load_metrics, load_predictions
 PUBLIC = {
     "egnn_prune": "EGNN IrrepsNet Prediction PropertyModel break_even channel_groups compact "
     "fine_tune forces load load_estimator prune save sparsity_sweep",
-    "egnn_prune.ase": "Collection PrunedCalculator SpecialistCalculator Teacher "
+    "egnn_prune.ase": "Collection ExportedCalculator PrunedCalculator SpecialistCalculator Teacher "
     "UncertaintyExceeded UncertaintyGuard UncertaintyWarning evaluate_many",
     "egnn_prune.audit": "AuditReport Candidate audit calculator_of",
     "egnn_prune.checkpoint": "load load_estimator read_header save",
