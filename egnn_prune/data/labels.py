@@ -20,6 +20,15 @@ USUAL = ("energy", "ref_energy", "dft_energy", "totenergy", "total_energy")
 #: Names of arrays that may be forces, or their negative.
 GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_|$)", re.IGNORECASE)
 
+#: Where files say what kind of structure each is, as GAP's and MACE's do, and how much of it is read.
+TYPE, LONGEST_TYPE = "config_type", 64
+
+
+def config_type(atoms: Atoms) -> str:
+    """What kind of structure one is, as its file says; empty where it says nothing."""
+    found = atoms.info.get(TYPE)
+    return "" if found is None else " ".join(str(found).split())[:LONGEST_TYPE]
+
 
 @dataclass(frozen=True)
 class Labels:

@@ -17,7 +17,7 @@ from egnn_prune.data.dataset import split_hash
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError, InputError
 from egnn_prune.evaluation.force_uncertainty import force_bars
-from egnn_prune.evaluation.model_comparison import evaluate
+from egnn_prune.evaluation.model_comparison import errors_by_type_of_test, evaluate
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
 from egnn_prune.pipeline.timed_pruning import check_latency, latency_left, stopwatch, timed_batch
@@ -252,6 +252,7 @@ class Job(RunContext):
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         reference = arrays["test_target"] - arrays["test_reference"]
         bars = {name: found for name, m in models.items() if (found := force_bars(m))}
+        by_type = errors_by_type_of_test(self.dataset, results, arrays)
         files.write_json(
             self.folder.path / "metrics.json",
             {
@@ -278,6 +279,7 @@ class Job(RunContext):
                 },
                 **({"force_uncertainty": self.force_uncertainty(bars)} if bars else {}),
                 "models": results,
+                **({"errors_by_type": by_type} if by_type else {}),
                 "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
                 "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
                 "pruning": pruned["pruning"],

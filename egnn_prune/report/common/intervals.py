@@ -78,7 +78,7 @@ def change_intervals(metrics: Metrics, predictions: Predictions) -> dict[str, li
     times = [predictions.get(f"latency_{name}") for name in ("pruned", "dense")]
     if times[0] is not None and times[1] is not None and np.shape(times[0]) == np.shape(times[1]):
         new, old = (medians(np.asarray(one, dtype=np.float64)) for one in times)
-        found["latency_ms"] = bootstrap_interval(_change(new, old), len(times[0]))
+        found["latency_ms"] = bootstrap_interval(change(new, old), len(times[0]))
     return {key: list(ends) for key, ends in found.items() if all(map(math.isfinite, ends))}
 
 
@@ -103,7 +103,7 @@ class _Split:
         for what, key in (("abs", "force_mae"), ("square", "force_rmse")):
             sums = self.predictions.get(f"{self.name}_{model}_force_{what}")
             if sums is not None and count is not None and len(sums) == len(count) == self.n:
-                found[key] = _ratio(np.asarray(sums), np.asarray(count), what == "square")
+                found[key] = ratio(np.asarray(sums), np.asarray(count), what == "square")
         return found
 
     def errors_changed(self) -> dict[str, tuple[float, float]]:
@@ -112,7 +112,7 @@ class _Split:
         others = {"": self.errors("dense"), SCRATCH: self.errors("scratch")}
         main = ("mae", "force_mae")
         return {
-            f"{self.name}_{key}{suffix}": bootstrap_interval(_change(pruned[key], old[key]), self.n)
+            f"{self.name}_{key}{suffix}": bootstrap_interval(change(pruned[key], old[key]), self.n)
             for key in (*main, *(("rmse", "mse", "force_rmse") if self.name == "test" else ()))
             for suffix, old in others.items()
             if key in pruned and key in old and (key in main or not suffix)
@@ -140,7 +140,7 @@ class _Split:
             for model in ("pruned", "dense")
         )
         wanted = {
-            f"{prefix}{key}{suffix}": _difference(new, dense[suffix][key])
+            f"{prefix}{key}{suffix}": difference(new, dense[suffix][key])
             for suffix, scores in pruned.items()
             for key, new in scores.items()
             if dense[suffix]
@@ -151,7 +151,7 @@ class _Split:
             (MENDED, pruned[CALIBRATED], dense[""]),
         ):
             if new and old and self.name == "test":
-                wanted[key] = _change(new["ence"], old["ence"])
+                wanted[key] = change(new["ence"], old["ence"])
         errors = [self.errors(model).get("mae") for model in ("pruned", "dense")]
         if pruned[""] and dense[""] and errors[0] and errors[1] and self.name == "test":
             wanted[HARM] = _harm(pruned[""]["ence"], dense[""]["ence"], errors[0], errors[1])
@@ -178,7 +178,7 @@ def point(predictions: Predictions, split: str, name: str) -> Array | None:
     return np.asarray(found, dtype=np.float64)
 
 
-def _difference(new: Statistic, old: Statistic) -> Statistic:
+def difference(new: Statistic, old: Statistic) -> Statistic:
     return lambda counts: new(counts) - old(counts)
 
 
@@ -186,11 +186,11 @@ def _harm(new: Statistic, old: Statistic, new_error: Statistic, old_error: Stati
     return lambda c: np.log(new(c) / old(c)) - np.log(new_error(c) / old_error(c))
 
 
-def _change(new: Statistic, old: Statistic) -> Statistic:
+def change(new: Statistic, old: Statistic) -> Statistic:
     return lambda counts: new(counts) / old(counts) - 1
 
 
-def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
+def ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
     """Mean over the values of the drawn structures, each with its sum and number of values."""
 
     def statistic(drawn: Array) -> Array:
@@ -202,9 +202,9 @@ def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
 
 def _mean(values: Array, graph: NDArray[np.int64] | None, n: int, root: bool = False) -> Statistic:
     if graph is None:
-        return _ratio(values, np.ones(n), root)
+        return ratio(values, np.ones(n), root)
     sums, counts = np.bincount(graph, values, n), np.bincount(graph, minlength=n)
-    return _ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
+    return ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
 
 
 def medians(times: Array) -> Statistic:

@@ -24,6 +24,7 @@ from egnn_prune.report.common.page import Bars, Block, Pairs, Picture, Section, 
 from egnn_prune.report.common.rows import Row
 from egnn_prune.report.common.style import SPLIT_LABELS
 from egnn_prune.report.common.tables import Cell, Table
+from egnn_prune.report.common.type_tables import type_blocks
 from egnn_prune.report.common.wording import Words, words
 from egnn_prune.report.run.calibration_page import CalibrationSection, calibration_section
 from egnn_prune.report.run.figures import write_figures
@@ -34,6 +35,7 @@ from egnn_prune.report.run.molecule import BOND_FACTOR
 from egnn_prune.report.run.tables import (
     LEDGER_HEADER,
     comparison_rows,
+    has_forces,
     headline,
     ledger_rows,
     notes,
@@ -254,6 +256,9 @@ def render(
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
         "Figures": _figures(summary, images, run.graph),
         "Forces by element": _elements(metrics),
+        "Errors by type of structure": type_blocks(
+            metrics, {name: name for name in names}, "energy" if has_forces(metrics) else "target"
+        ),
         "Calibration": _calibration(calibration, names, images),
         "Error bars of forces": _forces(forces, names, images),
         "Least certain molecules": gallery,

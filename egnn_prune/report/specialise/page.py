@@ -13,6 +13,7 @@ from egnn_prune.report.common.element_table import element_table
 from egnn_prune.report.common.files import Metrics, write_atomic
 from egnn_prune.report.common.page import Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.common.type_tables import type_blocks
 from egnn_prune.report.specialise import error_bar_figures, error_bars, wording
 from egnn_prune.report.specialise.bars import (
     cost,
@@ -127,7 +128,7 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
     )
     extra: dict[str, tuple[Sequence[Block], Sequence[Block]]] = {
         "Speed and cost": ([], [budgets] if budgets else []),
-        "Accuracy": ([], [elements] if elements else []),
+        "Accuracy": ([], [*([elements] if elements else []), *type_blocks(metrics, LABELS)]),
         "What was cut": ([Text(sentence) for sentence in wording.what_was_cut(metrics)], []),
         ERROR_BARS: (
             [Text(sentence) for sentence in error_bars.sentences(metrics, test)],
