@@ -115,7 +115,7 @@ class Job(RunContext):
         """The dense network."""
         model, seconds = self.trained()
         self.save(model, TRAINED)
-        return {"train_seconds": seconds}
+        return {"train_seconds": seconds, "steps": self.steps_taken["dense"]}
 
     @stage(2, "selection", "Scoring the training graphs", SELECTED, CHOSEN)
     def select_uncertain_graphs(self) -> Outputs:
@@ -201,6 +201,7 @@ class Job(RunContext):
                 row[key] = round(row[key] / batch.num_graphs)
         return {
             "train_seconds": seconds,
+            "steps": self.steps_taken["pruned"],
             "ledger": rows_of_ledger,
             "pruning": {
                 **asdict(self.settings.pruning),
@@ -219,7 +220,7 @@ class Job(RunContext):
         model, t = self.load(TRAINED), self.settings.training
         seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
         self.save(self.calibrated(model), "dense.safetensors")
-        return {"train_seconds": seconds}
+        return {"train_seconds": seconds, "steps": self.steps_taken["baseline"]}
 
     @stage(5, "scratch", "Training the pruned shape from scratch", PRUNED, SCRATCH)
     def train_scratch(self) -> Outputs:
@@ -230,7 +231,8 @@ class Job(RunContext):
         more, lr = t.finetune_epochs, t.finetune_lr
         seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
         self.save(self.calibrated(model), SCRATCH)
-        return {"train_seconds": seconds}
+        steps = [*self.steps_taken["scratch"], *self.steps_taken["scratch_continued"]]
+        return {"train_seconds": seconds, "steps": steps}
 
     @stage(6, "evaluation", "Evaluating", PRUNED, *EVALUATED, alone=True)
     def evaluate(self) -> Outputs:
@@ -244,6 +246,7 @@ class Job(RunContext):
         if self.settings.training.scratch:
             paths["scratch"] = SCRATCH
             seconds["scratch"] = self.outputs("scratch")["train_seconds"]
+        fits = ("dense", "baseline", "pruned", *(("scratch",) if "scratch" in paths else ()))
         models = {name: self.load_calibrated(path) for name, path in paths.items()}
         results, arrays = evaluate(models, self.dataset, self.settings, self.device)
         for name, result in results.items():
@@ -280,6 +283,8 @@ class Job(RunContext):
                 **({"force_uncertainty": self.force_uncertainty(bars)} if bars else {}),
                 "models": results,
                 **({"errors_by_type": by_type} if by_type else {}),
+                # of each fit; a stage of an earlier version did not write them down
+                "steps": {name: self.outputs(name).get("steps") for name in fits},
                 "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
                 "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
                 "pruning": pruned["pruning"],

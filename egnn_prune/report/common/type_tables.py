@@ -62,10 +62,10 @@ def _about(found: Mapping[str, Any]) -> str:
     return said + more
 
 
-def _value(found: object) -> str:
+def _value(found: object) -> Cell:
     value, low, high = _three(found)
-    ends = f" [{significant(low)}, {significant(high)}]" if math.isfinite(low + high) else ""
-    return significant(value) + ends
+    ends = f"[{significant(low)}, {significant(high)}]" if math.isfinite(low + high) else ""
+    return Cell(significant(value), below=ends)
 
 
 def _difference(found: object) -> Cell:
@@ -75,7 +75,7 @@ def _difference(found: object) -> Cell:
     if not math.isfinite(low + high):
         return Cell(f"{value:+.3g}")
     style = "bad" if low > 0 else "good" if high < 0 else ""
-    return Cell(f"{value:+.3g} [{low:+.3g}, {high:+.3g}]", style)
+    return Cell(f"{value:+.3g}", style, below=f"[{low:+.3g}, {high:+.3g}]")
 
 
 def _three(found: object) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ from egnn_prune.report.common.rows import Row
 from egnn_prune.report.common.style import SPLIT_LABELS
 from egnn_prune.report.common.tables import Cell, Table
 from egnn_prune.report.common.type_tables import type_blocks
-from egnn_prune.report.common.wording import Words, words
+from egnn_prune.report.common.wording import Words, unequal_steps, words
 from egnn_prune.report.run.calibration_page import CalibrationSection, calibration_section
 from egnn_prune.report.run.figures import write_figures
 from egnn_prune.report.run.force_page import ATOM_ERRORS, ForceSection, force_section
@@ -137,7 +137,9 @@ def _elements(metrics: Metrics) -> list[Block]:
     return [table for table in found if table]
 
 
-def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block]:
+def _figures(
+    summary: str, images: Mapping[str, Path], graph: str, unequal: str
+) -> list[Block]:
     shown = {
         "pruned_vs_baseline": (
             f"Error, calibration and cost of the models: {summary}",
@@ -151,8 +153,8 @@ def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block
         ),
         "training": (
             "Validation error against optimiser steps for every model",
-            "Learning curves. Pruning happens in the first part of the red line; the baseline "
-            "takes the same extra steps.",
+            "Learning curves. Pruning happens in the first part of the red line. "
+            + (unequal or "The baseline takes the same extra steps."),
         ),
     }
     return [
@@ -254,7 +256,7 @@ def render(
     )
     sections: dict[str, Sequence[Block]] = {
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
-        "Figures": _figures(summary, images, run.graph),
+        "Figures": _figures(summary, images, run.graph, unequal_steps(metrics)),
         "Forces by element": _elements(metrics),
         "Errors by type of structure": type_blocks(
             metrics, {name: name for name in names}, "energy" if has_forces(metrics) else "target"
