@@ -20,7 +20,7 @@ USUAL = ("energy", "ref_energy", "dft_energy", "totenergy", "total_energy")
 #: Names of arrays that may be forces, or their negative.
 GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_|$)", re.IGNORECASE)
 
-#: Where files say what kind of structure each is, as GAP's and MACE's do, and how much of it is read.
+#: Where files say what kind of structure each is, as GAP's and MACE's do, and how much is read.
 TYPE, LONGEST_TYPE = "config_type", 64
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
@@ -47,6 +45,9 @@ def sums_of(error: Array, owner: NDArray[np.int64], n: int) -> Sums:
         n: groups.
     """
     error = np.asarray(error, dtype=np.float64).reshape(len(owner), -1)
-    add = partial(np.bincount, owner, minlength=n)
+
+    def added(values: Array) -> Array:
+        return np.bincount(owner, values, n).astype(np.float64)
+
     width = np.full(len(owner), error.shape[1], dtype=np.float64)
-    return add(np.abs(error).sum(1)), add((error**2).sum(1)), add(width)
+    return added(np.abs(error).sum(1)), added((error**2).sum(1)), added(width)

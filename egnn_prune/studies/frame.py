@@ -142,14 +142,14 @@ def redraw(folder: Path, known: Mapping[str, tuple[type, str]]) -> None:
     """
     path = folder / STORED
     stored = read_json(path)
-    module = stored.get("study")
+    module = str(stored.get("study"))
     if stored.get("kind") != KIND or stored.get("schema_version") != VERSION or module not in known:
         raise InputError(f"{path} is of another kind or version")
-    schema, name = known[str(module)]
-    study: Study[Any] = getattr(import_module(str(module)), name)
+    schema, name = known[module]
+    study: Study[Any] = getattr(import_module(module), name)
     try:
         content = OmegaConf.merge(OmegaConf.structured(schema), stored["settings"])
-        study.draw(OmegaConf.to_object(content), stored["rows"], folder)  # type: ignore[arg-type]
+        study.draw(OmegaConf.to_object(content), stored["rows"], folder)
     except InputError:
         raise
     except (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -78,7 +78,7 @@ def change_intervals(metrics: Metrics, predictions: Predictions) -> dict[str, li
     times = [predictions.get(f"latency_{name}") for name in ("pruned", "dense")]
     if times[0] is not None and times[1] is not None and np.shape(times[0]) == np.shape(times[1]):
         new, old = (medians(np.asarray(one, dtype=np.float64)) for one in times)
-        found["latency_ms"] = bootstrap_interval(change(new, old), len(times[0]))
+        found["latency_ms"] = bootstrap_interval(_change(new, old), len(times[0]))
     return {key: list(ends) for key, ends in found.items() if all(map(math.isfinite, ends))}
 
 
@@ -112,7 +112,7 @@ class _Split:
         others = {"": self.errors("dense"), SCRATCH: self.errors("scratch")}
         main = ("mae", "force_mae")
         return {
-            f"{self.name}_{key}{suffix}": bootstrap_interval(change(pruned[key], old[key]), self.n)
+            f"{self.name}_{key}{suffix}": bootstrap_interval(_change(pruned[key], old[key]), self.n)
             for key in (*main, *(("rmse", "mse", "force_rmse") if self.name == "test" else ()))
             for suffix, old in others.items()
             if key in pruned and key in old and (key in main or not suffix)
@@ -151,7 +151,7 @@ class _Split:
             (MENDED, pruned[CALIBRATED], dense[""]),
         ):
             if new and old and self.name == "test":
-                wanted[key] = change(new["ence"], old["ence"])
+                wanted[key] = _change(new["ence"], old["ence"])
         errors = [self.errors(model).get("mae") for model in ("pruned", "dense")]
         if pruned[""] and dense[""] and errors[0] and errors[1] and self.name == "test":
             wanted[HARM] = _harm(pruned[""]["ence"], dense[""]["ence"], errors[0], errors[1])
@@ -179,6 +179,7 @@ def point(predictions: Predictions, split: str, name: str) -> Array | None:
 
 
 def difference(new: Statistic, old: Statistic) -> Statistic:
+    """``new - old`` of the same draws."""
     return lambda counts: new(counts) - old(counts)
 
 
@@ -186,7 +187,7 @@ def _harm(new: Statistic, old: Statistic, new_error: Statistic, old_error: Stati
     return lambda c: np.log(new(c) / old(c)) - np.log(new_error(c) / old_error(c))
 
 
-def change(new: Statistic, old: Statistic) -> Statistic:
+def _change(new: Statistic, old: Statistic) -> Statistic:
     return lambda counts: new(counts) / old(counts) - 1
 
 

@@ -130,7 +130,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class _PlainPowers(LogFormatterSciNotation):
-    """Powers of ten on logarithmic axes as text: matplotlib writes formulas, which we do not parse."""
+    """Powers of ten as text: matplotlib writes formulas, which we do not parse."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return _plain(super().__call__(x, pos))

@@ -30,16 +30,17 @@ def type_blocks(metrics: Metrics, labels: Mapping[str, str], target: str = "ener
     found = _mapping(metrics.get("errors_by_type"))
     types = {str(k): _mapping(v) for k, v in _mapping(found.get("types")).items()}
     units, pair = _mapping(found.get("units")), found.get("compared")
+    pair = [str(model) for model in pair] if isinstance(pair, list) else []
     tables: list[Block] = []
     for key, title in _SHOWN.items():
         rows = {name: _mapping(one.get(key)) for name, one in types.items()}
         models = [model for model in labels if any(model in row for row in rows.values())]
         if not models:
             continue
-        compared = isinstance(pair, list) and any("difference" in row for row in rows.values())
+        compared = any("difference" in row for row in rows.values())
         header = ["type", "structures", *(labels[model] for model in models)]
         if compared:
-            header.append(" less ".join(labels.get(str(model), str(model)) for model in pair))
+            header.append(" less ".join(labels.get(model, model) for model in pair))
         body: list[list[str | Cell]] = []
         for name, row in rows.items():
             cells = [_value(row.get(model)) for model in models]

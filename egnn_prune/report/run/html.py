@@ -18,7 +18,6 @@ from egnn_prune.report.common.files import (
     number,
     write_atomic,
 )
-from egnn_prune.report.common.formatting import si
 from egnn_prune.report.common.intervals import with_intervals
 from egnn_prune.report.common.page import Bars, Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.rows import Row
@@ -137,9 +136,7 @@ def _elements(metrics: Metrics) -> list[Block]:
     return [table for table in found if table]
 
 
-def _figures(
-    summary: str, images: Mapping[str, Path], graph: str, unequal: str
-) -> list[Block]:
+def _figures(summary: str, images: Mapping[str, Path], graph: str, unequal: str) -> list[Block]:
     shown = {
         "pruned_vs_baseline": (
             f"Error, calibration and cost of the models: {summary}",
@@ -197,12 +194,14 @@ def _gallery(
 ) -> list[Block]:
     if not notes:
         return [Text("The gallery is left out: this run holds no molecules for it.", soft=True)]
+    coloured = any(f"gallery_{split}_forces_std" in predictions for split in ("test", "ood"))
+    farther = "smaller" if coloured else "smaller and paler"
     caption = (
         "The molecules to which the pruned model gives the longest error bars, the longest first. "
-        "All drawings have one scale; farther atoms are smaller and paler; two atoms are bonded if "
+        f"All drawings have one scale; farther atoms are {farther}; two atoms are bonded if "
         f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii."
     )
-    if any(f"gallery_{split}_forces_std" in predictions for split in ("test", "ood")):
+    if coloured:
         caption += f" {ATOM_COLOURS}"
     alt = (
         "Drawings of the molecules that the pruned model is least certain about, with predicted "
@@ -216,7 +215,7 @@ def _channels(metrics: Metrics) -> list[Block]:
     if not groups:
         return []
     removed, channels = (
-        si(number(pruning.get(key))) for key in ("channels_removed", "channels_total")
+        f"{number(pruning.get(key)):,.0f}" for key in ("channels_removed", "channels_total")
     )
     return [Text(f"{removed} of {channels} prunable channels were removed."), Bars(groups)]
 
