@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def work(arguments: argparse.Namespace) -> None:
 
 def _nothing(folder: Path) -> str:
     """What to say of a folder without results."""
-    tables = [path for path in folder.glob("*.csv") if path.with_suffix(".txt").is_file()]
+    tables: list[Path] = []
+    with suppress(OSError):  # a name that is too long, a folder where we may not look
+        tables = [path for path in folder.glob("*.csv") if path.with_suffix(".txt").is_file()]
     if tables:
         return (
             f"{folder} has a study's tables, but no study.json, which earlier versions did not "
@@ -74,16 +77,22 @@ def _run(folder: Path) -> tuple[Path, str]:
 
 def _study(folder: Path) -> tuple[Path, str]:
     """The page of a study, which prints its own tables."""
-    from egnn_prune.cli import jobs
     from egnn_prune.studies.frame import PAGE, redraw
 
-    studies = {}
+    redraw(folder, studies())
+    return folder / PAGE, ""
+
+
+def studies() -> dict[str, tuple[type, str]]:
+    """By the module of each study the dataclass of its settings and its name there."""
+    from egnn_prune.cli import jobs
+
+    found = {}
     for job in vars(jobs).values():
         if isinstance(job, jobs.Job) and job.work.startswith("studies."):
             module, _, name = job.work.partition(":")
-            studies[f"egnn_prune.{module}"] = (job.schema, name)
-    redraw(folder, studies)
-    return folder / PAGE, ""
+            found[f"egnn_prune.{module}"] = (job.schema, name)
+    return found
 
 
 def _audit(folder: Path) -> tuple[Path, str]:

@@ -124,3 +124,16 @@ def test_refusals_are_one_sentence(tmp_path, call):
     ):
         code, out, err = call(*words)
         assert code == 2 and said in err and err.count("\n") == 1 and not out, err
+
+
+def test_the_page_is_drawn_again_of_what_was_stored(tmp_path, monkeypatch, capsys):
+    found = audit(HandMade(), HandMade(wrong_on=8), labelled(), md_steps=0, sizes=())
+    page = found.write(tmp_path)
+    before = page.read_bytes()
+    page.unlink()
+    (tmp_path / "groups.png").unlink()
+    monkeypatch.setattr(sys, "argv", ["egnn-prune", "report", str(tmp_path)])
+    main()
+    assert page.read_bytes() == before and (tmp_path / "groups.png").exists()
+    said = capsys.readouterr().out.splitlines()
+    assert said == [*(f"- {sentence}" for sentence in found.findings), f"Report: {page}"]

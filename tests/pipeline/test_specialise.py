@@ -59,7 +59,10 @@ def traced() -> Iterator[list[tuple[Path, bool]]]:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory) -> Path:
-    return write_labelled(tmp_path_factory.mktemp("data") / "mine.xyz", structures())
+    made = structures()
+    for atoms in made:
+        atoms.info["config_type"] = f"molecule of {len(atoms)}"
+    return write_labelled(tmp_path_factory.mktemp("data") / "mine.xyz", made)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,10 @@ def finished(tmp_path_factory, labelled) -> Path:
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("boxes") / "boxes.xyz"
-    write(path, structures(12, periodic=True), format="extxyz")
+    made = structures(12, periodic=True)
+    for atoms in made:
+        atoms.info["config_type"] = "box"
+    write(path, made, format="extxyz")
     return path
 
 
@@ -124,6 +130,27 @@ def test_errors_are_those_of_the_predictions(finished):
         assert hydrogen["mae"] == pytest.approx(np.abs(force[arrays["z"] == 1]).mean())
         assert content[name]["energy_mae_mev_per_atom"] == pytest.approx(np.abs(energy).mean())
     assert len(arrays["z"]) == arrays["atoms"].sum() == len(arrays["forces_reference"])
+
+
+def test_errors_by_type_are_those_of_its_structures(finished, distilled):
+    arrays, found = predictions(finished), metrics(finished)["errors_by_type"]
+    assert found["compared"] == ["specialised", "finetuned"]
+    assert found["units"] == {"energy": "meV/atom", "force": "meV/Angstrom"}
+    owner = np.repeat(arrays["atoms"], arrays["atoms"])
+    assert sum(one["structures"] for one in found["types"].values()) == len(arrays["atoms"])
+    for kind, one in found["types"].items():
+        atoms = int(kind.removeprefix("molecule of "))
+        own = owner == atoms
+        assert one["structures"] == (arrays["atoms"] == atoms).sum() > 0
+        for name in MODELS:
+            wrong = 1000 * (arrays[f"{name}_forces"] - arrays["forces_reference"])[own]
+            assert one["force_rmse"][name][0] == pytest.approx(np.sqrt((wrong**2).mean()))
+    # a teacher has no errors against its own labels
+    found = metrics(distilled)["errors_by_type"]
+    assert found["compared"] == ["specialised", "scratch"]
+    assert [*found["types"]] == ["box"] and [*found["types"]["box"]["energy_mae"]] == [
+        *("specialised", "scratch", "difference")
+    ]
 
 
 def test_the_budget_is_met(finished):
