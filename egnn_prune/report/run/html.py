@@ -150,7 +150,7 @@ def _figures(summary: str, images: Mapping[str, Path], graph: str, unequal: str)
         ),
         "training": (
             "Validation error against optimiser steps for every model",
-            "Learning curves. Pruning happens in the first part of the red line. "
+            "Learning curves. Pruning happens in the first part of the orange line. "
             + (unequal or "The baseline takes the same extra steps."),
         ),
     }
