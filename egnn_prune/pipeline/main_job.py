@@ -216,7 +216,7 @@ class Job(RunContext):
 
     @stage(4, "baseline", "Training the baseline further", DENSE, "dense.safetensors")
     def continue_dense(self) -> Outputs:
-        """The baseline, with the same extra steps (or its own patience) on random training graphs."""
+        """The baseline, with the same extra steps (or its own patience) on any training graphs."""
         model, t = self.load(TRAINED), self.settings.training
         seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
         self.save(self.calibrated(model), "dense.safetensors")
