@@ -83,16 +83,16 @@ def _study(folder: Path) -> tuple[Path, str]:
     return folder / PAGE, ""
 
 
-def studies() -> dict[str, tuple[type, str]]:
-    """By the module of each study the dataclass of its settings and its name there."""
+def studies() -> dict[str, type]:
+    """By the module of each study the dataclass of its settings."""
     from egnn_prune.cli import jobs
 
-    found = {}
-    for job in vars(jobs).values():
-        if isinstance(job, jobs.Job) and job.work.startswith("studies."):
-            module, _, name = job.work.partition(":")
-            found[f"egnn_prune.{module}"] = (job.schema, name)
-    return found
+    found = (job for job in vars(jobs).values() if isinstance(job, jobs.Job))
+    return {
+        f"egnn_prune.{job.work.partition(':')[0]}": job.schema
+        for job in found
+        if job.work.startswith("studies.")
+    }
 
 
 def _audit(folder: Path) -> tuple[Path, str]:

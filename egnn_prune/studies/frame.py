@@ -130,12 +130,12 @@ class Study(Generic[S]):
         print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")
 
 
-def redraw(folder: Path, known: Mapping[str, tuple[type, str]]) -> None:
+def redraw(folder: Path, known: Mapping[str, type]) -> None:
     """Draw tables, figure and page of a study again, from its ``study.json``; nothing is computed.
 
     Args:
         folder: of the study.
-        known: by module of a study the dataclass of its settings and the name of the study there.
+        known: by module of a study the dataclass of its settings.
 
     Raises:
         InputError: the file is missing, damaged, or of a version with other settings or rows.
@@ -145,10 +145,9 @@ def redraw(folder: Path, known: Mapping[str, tuple[type, str]]) -> None:
     module = str(stored.get("study"))
     if stored.get("kind") != KIND or stored.get("schema_version") != VERSION or module not in known:
         raise InputError(f"{path} is of another kind or version")
-    schema, name = known[module]
-    study: Study[Any] = getattr(import_module(module), name)
+    study = study_of(module)
     try:
-        content = OmegaConf.merge(OmegaConf.structured(schema), stored["settings"])
+        content = OmegaConf.merge(OmegaConf.structured(known[module]), stored["settings"])
         study.draw(OmegaConf.to_object(content), stored["rows"], folder)
     except InputError:
         raise
@@ -158,6 +157,12 @@ def redraw(folder: Path, known: Mapping[str, tuple[type, str]]) -> None:
             f"{path} is damaged or of another version ({what}); give the study's own command "
             "again, which computes nothing twice"
         ) from None
+
+
+def study_of(module: str) -> Study[Any]:
+    """The study that is worked on in a module."""
+    found = (one for one in vars(import_module(module)).values() if isinstance(one, Study))
+    return next(one for one in found if one.run_seed.__module__ == module)
 
 
 def study_folder(settings: Placed) -> Path:

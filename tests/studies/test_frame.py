@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from egnn_prune.configs.declaration import setting
 from egnn_prune.configs.settings import SanitySettings
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.runs.result_store import Row, Rows
-from egnn_prune.studies.frame import Results, Study, redraw, study_folder
+from egnn_prune.studies.frame import Results, Study, redraw, study_folder, study_of
 from egnn_prune.studies.sanity_checks import run_checks
 
 
@@ -67,7 +66,7 @@ def test_rows_tables_and_figures_are_written(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "one" / "tiny.png").exists()
 
 
-KNOWN = {__name__: (Settings, "study")}
+KNOWN = {__name__: Settings}
 
 
 def test_a_study_is_drawn_again_of_what_it_stored(tmp_path, monkeypatch, capsys):
@@ -108,10 +107,9 @@ def test_the_command_knows_every_study():
     """By the module that its seeds are worked on in, which ``study.json`` names."""
     known = studies()
     assert len(known) > 9
-    for module, (schema, name) in known.items():
-        found = getattr(importlib.import_module(module), name)
-        assert isinstance(found, Study) and found.run_seed.__module__ == module
-        assert {"out", "seeds"} <= set(vars(schema()))
+    for module, schema in known.items():
+        found = study_of(module)
+        assert found.run_seed.__module__ == module and {"out", "seeds"} <= set(vars(schema()))
 
 
 @pytest.mark.parametrize(
