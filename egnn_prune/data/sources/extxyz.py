@@ -17,9 +17,9 @@ from egnn_prune.data.cache import Arrays, cached
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import DATA, UNLABELLED, reference_energies, sentence
-from egnn_prune.data.labels import Labels, declared, said_of
+from egnn_prune.data.labels import LONGEST_TYPE, Labels, config_type, declared, said_of
 from egnn_prune.data.quantities import is_energy, is_extensive
-from egnn_prune.data.store import GraphStore, not_an_element, not_finite
+from egnn_prune.data.store import GraphStore, Texts, not_an_element, not_finite
 from egnn_prune.errors import DataError
 
 #: Structures that are held in memory while a file is parsed.
@@ -78,7 +78,7 @@ def load_extxyz(
         return pieces(files, target)
 
     variant = "|".join([target or "", *("path test ood".split()[kind] for kind in others)])
-    arrays = cached(path, parse, version=3, variant=variant, others=[*others.values()])
+    arrays = cached(path, parse, version=4, variant=variant, others=[*others.values()])
     store, name = _store(arrays), str(arrays["target"][0])
     file_of, kind_of = np.array(arrays["file"]), np.array(arrays["kind"])
     first = store.nodes["z"][store.offset[:-1]]
@@ -103,6 +103,7 @@ def load_extxyz(
             *notes,
             *sentence(kind_of, references, store.elements(splits["train"])),
         ],
+        types=Texts(arrays["type"]) if np.any(arrays["type"] != "") else [],
     )
 
 
@@ -165,6 +166,7 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         "size": np.array([len(atoms) for atoms in piece]),
         "kind": np.array(kinds, dtype=np.uint8),
         "file": np.full(len(piece), kind, dtype=np.uint8),
+        "type": np.array([config_type(atoms) for atoms in piece], dtype=f"<U{LONGEST_TYPE}"),
     }
 
 

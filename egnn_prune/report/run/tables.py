@@ -36,7 +36,7 @@ from egnn_prune.report.common.rows import (
     rows_of,
     score,
 )
-from egnn_prune.report.common.wording import words
+from egnn_prune.report.common.wording import unequal_steps, words
 from egnn_prune.system.break_even import BreakEven
 
 
@@ -141,7 +141,7 @@ def headline(metrics: Metrics, intervals: bool = True) -> str:
     speed = times(*pair("latency_ms"), less="faster", more="slower")
     if speed != MISSING:
         ends = interval(metrics, "latency_ms")
-        untold = intervals and math.isfinite(sum(ends)) and not certain(ends)
+        untold = math.isfinite(sum(ends)) and not certain(ends)
         text = "same latency" if untold or speed == "same" else speed
         parts.append(f"{text} {factor_ends(*ends)}" if intervals else text)
     new_macs, old_macs = pair("macs_per_graph")
@@ -162,7 +162,7 @@ def notes(metrics: Metrics) -> list[str]:
     """Sentences on what the comparison leaves open: time, same shape from scratch, no network."""
     check_metrics(metrics)
     models, dataset = metrics["models"], metrics["dataset"]
-    sentences = [said] if (said := break_even(metrics)) else []
+    sentences = [said for said in (break_even(metrics), unequal_steps(metrics)) if said]
     for key, name in _maes(metrics):
         pruned = number(models["pruned"].get(key))
         scratch = number((models.get("scratch") or {}).get(key))
