@@ -224,6 +224,11 @@ class TrainingSettings:
         "ema: fits validate and end with an exponential moving average of their weights",
         choices=("none", "ema"),
     )
+    mixed_precision: str = later_setting(
+        "none",
+        "bf16: steps multiply matrices in bfloat16, for GPUs; weights and errors stay float32",
+        choices=("none", "bf16"),
+    )
     patience: int = later_setting(
         0,
         "looks at validation without a better training.monitor after which a fit stops; 0: never",
