@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from slow_cases import slow_but
 from torch import nn
 from torch_geometric.data import Batch, Data
 
@@ -90,7 +91,7 @@ def force_error(model, graphs) -> float:
     return float((energy_and_forces(model, batch)[1] - batch.forces).abs().mean())
 
 
-@pytest.mark.parametrize("kind", ["egnn", "irreps"])
+@pytest.mark.parametrize("kind", slow_but(["egnn", "irreps"], "egnn"))
 def test_a_fit_in_bfloat16_learns_forces_and_keeps_the_symmetry(kind, springs):
     model, precisions = network(kind), Precisions()
     start = force_error(copy.deepcopy(model).eval(), springs[30:])
