@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from egnn_prune.configs.declaration import setting
-from egnn_prune.configs.settings import SEED, THREADS
+from egnn_prune.configs.settings import COUNT, SEED, THREADS
 
 QUESTIONS = ("scratch", "budgets", "calibration", "forgetting", "uncertainty", "freezing")
 
@@ -24,4 +24,5 @@ class QuestionsStudySettings:
     seeds: list[int] = setting(
         [], "structures, fits and draws, one each per seed; []: those of the form", **SEED
     )
+    workers: int = setting(1, "seeds at the same time, in processes of their own", **COUNT)
     threads: int | None = setting(1, "CPU threads; null: torch's default", **THREADS)

@@ -16,7 +16,6 @@ from egnn_prune.pruning import apply_masks, compact
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.networks import (
-    SMALL_RATE,
     Networks,
     fitted,
     force_rmse,
@@ -40,8 +39,9 @@ def cells(asked: Asked) -> list[Row]:
         for helped in (False, True)
     ]
     ladders: list[Row] = [{"part": "ladder", "score": score} for score in SCORES]
-    compiled: list[Row] = [{"part": "compiled", "score": "force"}] if asked.is_first else []
-    return ladders + fits + compiled
+    if asked.form.compiled and asked.is_first:
+        fits.append({"part": "compiled", "score": "force"})
+    return ladders + fits
 
 
 def find(
@@ -57,7 +57,7 @@ def find(
     model = networks.cut(share, 2 / 3 * share, score, compensated)
     before = force_rmse(model, networks.found.test)
     text = f"{score}, budget {budget:g}, {'' if compensated else 'not '}compensated"
-    row = fitted(model, networks.found, asked.form.steps, SMALL_RATE, asked.seed, text)
+    row = fitted(model, networks.found, asked.form.steps, asked.form.small_rate, asked.seed, text)
     return {**row, **judged(model, networks.found.test), "share": share, "before": before}
 
 

@@ -8,7 +8,7 @@ from egnn_prune.adapters import AdoptedPotential
 from egnn_prune.pruning import Context, apply_masks, freeze, score_channels
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.context import Asked, Question
-from egnn_prune.studies.questions.networks import SHARE, SMALL_RATE, Networks, fitted, judged
+from egnn_prune.studies.questions.networks import SHARE, Networks, fitted, judged
 from egnn_prune.training import ForceProbes
 
 ARMS = ("nothing", "message passing", "important", "all but the read-out")
@@ -31,7 +31,9 @@ def find(asked: Asked, size: int, frozen: str) -> Row:
     elif frozen == "important":
         hold_important(model, networks)
     text = f"{frozen} frozen, {size} structures, seed {asked.seed}"
-    row = fitted(model, networks.found, asked.form.steps, SMALL_RATE, asked.seed, text, held)
+    row = fitted(
+        model, networks.found, asked.form.steps, asked.form.small_rate, asked.seed, text, held
+    )
     return {**row, **judged(model, networks.found.test)}
 
 

@@ -35,9 +35,6 @@ from egnn_prune.training.potential_task import PotentialSettings, fit_potential
 from egnn_prune.training.shifts import refit_shifts
 
 TEACHER = "7net-0"
-#: Learning rates of all questions but the first, those that validation chose in the older study of
-#: specialised potentials: of the full network and of small ones.
-FULL_RATE, SMALL_RATE = 3e-3, 1e-2
 #: The share of the copies that goes where a question does not vary it; of the paths two thirds.
 SHARE = 0.75
 
@@ -110,7 +107,7 @@ class Networks(Bench):
             seed = 1000 * int(kind.removeprefix("member")) + self.seed
             rows = np.random.default_rng(seed).integers(len(found.train), size=len(found.train))
             found = System(found.name, [found.train[i] for i in rows], found.val, [], "data")
-        rate = FULL_RATE if kind == "full" else SMALL_RATE
+        rate = self.form.full_rate if kind == "full" else self.form.small_rate
         fitted(model, found, self.form.steps, rate, seed, f"{self.name} {which} {self.seed}")
         return model
 
@@ -123,7 +120,7 @@ class Networks(Bench):
     def trained_from_scratch(self) -> AdoptedPotential:
         """The small shape, trained from fresh weights for as many steps as the small network."""
         model, text = self.fresh(self.cut_at(SHARE)), f"{self.name} scratch {self.seed}"
-        fitted(model, self.found, self.form.steps, SMALL_RATE, self.seed, text)
+        fitted(model, self.found, self.form.steps, self.form.small_rate, self.seed, text)
         return model.eval()
 
     def fresh(self, model: AdoptedPotential) -> AdoptedPotential:

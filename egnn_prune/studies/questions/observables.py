@@ -6,6 +6,7 @@ import tempfile
 
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
@@ -57,14 +58,17 @@ def simulated(
     """Distances by pair of elements along a run at constant energy, and the drift of the energy."""
     atoms = _atoms(model, start)
     set_thermal_velocities(atoms, KELVIN, seed)
+    atoms.set_constraint(FixCom())
     bath = Langevin(
         atoms,
         STEP * units.fs,
         temperature_K=KELVIN,
         friction=FRICTION / units.fs,
         rng=np.random.default_rng(seed),
+        fixcm=False,  # the constraint does it without changing the temperature
     )
     bath.run(round(SETTLING * steps))
+    atoms.set_constraint()
     found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
     energies: list[float] = []
     z = atoms.numbers

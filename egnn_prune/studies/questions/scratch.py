@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from egnn_prune.errors import ConfigError
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.networks import SHARE, fitted, judged
@@ -33,12 +34,24 @@ def find(asked: Asked, size: int, steps: int, arm: str, rate: float) -> Row:
 
 
 def chosen(asked: Asked, steps: int, arm: str) -> float:
-    """The rate with the lowest validation error, of the first seed and size."""
+    """The rate with the lowest validation error, of the first seed and size.
+
+    Raises:
+        ConfigError: that seed is not done.
+    """
+    form = asked.form
+    if len(form.rates) == 1:
+        return form.rates[0]
     tried = [
         row
         for row in asked.rows(asked.first).rows
-        if (row["size"], row["steps"], row["arm"]) == (asked.form.sizes[0], steps, arm)
+        if (row["size"], row["steps"], row["arm"]) == (form.sizes[0], steps, arm)
     ]
+    if len(tried) < len(form.rates):
+        raise ConfigError(
+            f"learning rates are chosen by seed {asked.first}, which is not done; run "
+            f"seeds=[{asked.first}] first"
+        )
     return float(min(tried, key=lambda row: row["val"])["rate"])
 
 

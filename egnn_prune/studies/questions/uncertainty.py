@@ -16,7 +16,6 @@ from egnn_prune.studies.questions.error_bars import ErrorBars
 from egnn_prune.studies.questions.forgetting import structure_errors
 from egnn_prune.studies.questions.networks import (
     SHARE,
-    SMALL_RATE,
     Networks,
     fitted,
     force_rmse,
@@ -85,7 +84,7 @@ def tuned(asked: Asked, networks: Networks, rare: float, choice: str) -> Row:
     model = networks.cut_at(SHARE)
     text = f"{choice}, {rare:.0%} hot, seed {asked.seed}"
     # the weights of the last step are kept: validation structures are all cold
-    row = fitted(model, learned, form.steps, SMALL_RATE, asked.seed, text, validations=1)
+    row = fitted(model, learned, form.steps, form.small_rate, asked.seed, text, validations=1)
     is_hot = {id(graph) for graph in hots}
     return {
         **row,
@@ -142,7 +141,7 @@ def scored(asked: Asked, networks: Networks, choice: str) -> Row:
     one.scored_on = [found.train[row] for row in rows]
     model = one.cut(SHARE, 2 / 3 * SHARE, "force", True)
     text = f"scored on {choice} structures, seed {asked.seed}"
-    row = fitted(model, found, asked.form.steps, SMALL_RATE, asked.seed, text)
+    row = fitted(model, found, asked.form.steps, asked.form.small_rate, asked.seed, text)
     tested = hots_for_test(asked, networks)
     return {**row, "cold": force_rmse(model, found.test), "hot": force_rmse(model, tested)}
 
