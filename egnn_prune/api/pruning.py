@@ -153,8 +153,10 @@ def fine_tune(
     loss: Losses | None = None,
     device: str = "auto",
     callbacks: list[Callback] | None = None,
+    schedule: str = "onecycle",
+    mixed_precision: str = "none",
 ) -> nn.Module:
-    """Train a model in place, with AdamW and a one-cycle rate; masked channels stay zero.
+    """Train a model in place, with AdamW; masked channels stay zero.
 
     Args:
         model: usually the result of :func:`prune`.
@@ -166,12 +168,16 @@ def fine_tune(
         loss: as for :func:`prune`.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         callbacks: Lightning callbacks, such as a ``PruningCallback``.
+        schedule: how the rate goes: ``"onecycle"``, ``"cosine"`` or ``"constant"``.
+        mixed_precision: ``"bf16"`` multiplies matrices in bfloat16 while training, on a GPU that
+            is fast at it.
 
     Returns:
         The same model, in evaluation mode, on the CPU.
 
     Raises:
-        ConfigError: there is no data, no such device, or the loss became NaN or infinite.
+        ConfigError: there is no data, no such device, schedule or precision, or the loss became
+            NaN or infinite.
     """
     # Lightning: pruning does without
     from egnn_prune.training import FitSettings, RegressionTask, fit
@@ -183,7 +189,9 @@ def fine_tune(
         raise ConfigError("data has not a single batch")
     if isinstance(data, list | tuple):  # for lightning a list is several loaders side by side
         data = DataLoader(data, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    how = FitSettings(steps, lr, weight_decay, clip)
+    how = FitSettings(
+        steps, lr, weight_decay, clip, schedule=schedule, mixed_precision=mixed_precision
+    )
     task = RegressionTask(model, how, loss or default_loss(model, first))
     fit(task, data, device=choose_device(device), label="fine-tuning", callbacks=callbacks or ())
     return model

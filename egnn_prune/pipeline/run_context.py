@@ -233,6 +233,7 @@ class RunContext:
             t.clip,
             passes_per_look=every,
             schedule=t.schedule,
+            mixed_precision=t.mixed_precision,
         )
         seconds = fit(
             RegressionTask(model, how, self.losses),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -20,6 +21,7 @@ from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import point_predictions, targets
+from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import open_job, seed_settings, study_folder
@@ -133,7 +135,16 @@ def fine_tuned(model: nn.Module, loader: DataLoader, steps: int, job: Job) -> nn
         clip=t.clip,
         loss=job.losses,
         device=job.settings.device,
+        schedule=t.schedule,
+        mixed_precision=t.mixed_precision,
+        callbacks=averages(job),
     )
+
+
+def averages(job: Job) -> list[Callback]:
+    """What averages the weights of a fine-tuning, as the job's settings say."""
+    # these fits look at no validation, by which the best weights would be chosen
+    return with_the_asked([], replace(job.settings.training, monitor=None))
 
 
 def errors(model: nn.Module, job: Job, splits: Sequence[str] = ("test", "ood")) -> Row:
