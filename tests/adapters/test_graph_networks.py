@@ -191,7 +191,69 @@ def on_edges() -> nn.Module:
     return Pooled(pyg.EdgeConv(mlp(12)), pyg.EdgeConv(mlp(16)))
 
 
-@pytest.mark.parametrize("make", [pair(pyg.GCNConv), on_edges], ids=["nodes", "edges"])
+class OwnEGCL(pyg.MessagePassing):
+    """As users write an EGNN's layer: a message is summed at nodes and weighs edges, too."""
+
+    def __init__(self, before, width):
+        super().__init__(aggr="add")
+        self.message_mlp = nn.Sequential(nn.Linear(2 * before + 1, width), nn.SiLU(), mlp(width))
+        self.node_mlp, self.weight = mlp(before + 8), nn.Linear(8, 1)
+
+    def forward(self, h, pos, edge_index):
+        source, target = edge_index
+        away = pos[target] - pos[source]
+        squares = away.square().sum(1, keepdim=True)
+        m = self.message_mlp(torch.cat([h[target], h[source], squares], 1))
+        size = (len(h), len(h))
+        moved = self.propagate(edge_index, m=away * torch.tanh(self.weight(m)), size=size)
+        summed = self.propagate(edge_index, m=m, size=size)
+        return self.node_mlp(torch.cat([h, summed], 1)), pos + moved
+
+    def message(self, m):
+        return m
+
+
+class OwnEGNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([OwnEGCL(6, 8), OwnEGCL(8, 8)])
+        self.lower, self.head = nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, batch):
+        h, pos = batch.x, torch.cat([batch.x[:, :3]])
+        for layer in self.layers:
+            h, pos = layer(h, pos, batch.edge_index)
+        x = pyg.global_add_pool(h, batch.batch, batch.num_graphs)
+        return self.head(torch.relu(self.lower(x)))[:, 0]
+
+
+class Recurring(nn.Module):
+    """One layer, called again and again, whose channels the head reads after the pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again, self.head = nn.Linear(6, 8), pyg.GCNConv(8, 8), nn.Linear(8, 1)
+
+    def forward(self, batch):
+        x = self.first(batch.x)
+        for _ in range(3):
+            x = x + torch.relu(self.again(x, batch.edge_index))
+        return self.head(pyg.global_add_pool(x, batch.batch, batch.num_graphs))[:, 0]
+
+
+@pytest.mark.parametrize("make", [OwnEGNN, Recurring])
+def test_readers_of_different_rows(make, dtype):
+    """Messages are read at nodes and along edges, a stream at nodes and, pooled, of graphs."""
+    torch.manual_seed(0)
+    pruned = agree(make().to(dtype), [cast(graphs(), dtype)], dtype)
+    assert any("," in kind for kind in pruned.kinds.values())
+    assert all(g.gate for g in pruned.channel_groups())
+
+
+MANY = {"nodes": pair(pyg.GCNConv), "edges": on_edges, "both": OwnEGNN, "recurring": Recurring}
+
+
+@pytest.mark.parametrize("make", MANY.values(), ids=MANY)
 def test_a_closed_gate_is_a_channel_removed_for_that_graph(make):
     """Whichever rows a layer sees, each belongs to its graph."""
     torch.manual_seed(0)
