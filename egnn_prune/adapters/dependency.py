@@ -62,9 +62,15 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
         if name not in modules:
             raise ConfigError(f"{kind} has no module {name!r} to ignore; see named_modules()")
     if not any(isinstance(m, (_ConvNd, nn.Linear)) or is_graph_linear(m) for m in modules.values()):
+        e3nn = any(type(m).__module__.startswith("e3nn.") for m in modules.values())
+        way = (
+            "e3nn's layers cannot be followed, and declaring their channels is not enough, as they "
+            "divide by their number; see docs/own-network.md, 'e3nn'"
+            if e3nn
+            else f"for layers of another kind, {WAY_OUT}"
+        )
         raise ConfigError(
-            f"{kind} has no convolution and no linear layer whose channels could be removed; for "
-            f"layers of another kind, {WAY_OUT}"
+            f"{kind} has no convolution and no linear layer whose channels could be removed; {way}"
         )
     traced = copy.deepcopy(network)
     remove_masks(traced)
