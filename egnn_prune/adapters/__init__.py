@@ -16,6 +16,7 @@ Where it finds none, write a subclass of :class:`egnn_prune.channels.Prunable` h
 from typing import TYPE_CHECKING, Any
 
 from egnn_prune.adapters.own_regressor import OwnRegressor
+from egnn_prune.adapters.plain_radials import plain_radials
 from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.system.lazy_imports import lazy_names
 
@@ -75,5 +76,6 @@ __all__ = [
     "drop_species",
     "from_scratch",
     "load",
+    "plain_radials",
     "write_sevennet",
 ]

@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from egnn_prune.adapters.propagation import WAY_OUT, Item, Reached, trace
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.groups import RETURNED
 from egnn_prune.pruning.masks import remove_masks
 from egnn_prune.pruning.tensors import get_tensor, owner_of
 
@@ -115,7 +116,7 @@ class _Reading:
         for item in self.items:
             name = self.names.get(item.module, "")
             if item.is_output:
-                raise _NotPrunable("its channels are what the network returns")
+                raise _NotPrunable(RETURNED)
             if not item.reads and any(name == i or name.startswith(f"{i}.") for i in ignored):
                 raise _NotPrunable(f"{name} is to be left as it is")
         if self.lost is not None:

@@ -31,8 +31,8 @@ class OwnRegressor(nn.Module):
     Args:
         network: returns ``[B]`` or ``[B, 1]``; it is not copied. Called with a batch as
             :func:`egnn_prune.prune` calls it. A masked network will do, and so will a compact one.
-        last: dotted name of the linear layer with one output that ends it; by default the one that
-            comes last among its modules.
+        last: dotted name of the linear layer with one output that ends it; by default, of those
+            that lie least deep in the network, the one that it lists last.
 
     Shapes:
         batch -> Prediction of ``[B]``, in the network's own unit.
@@ -61,7 +61,7 @@ class OwnRegressor(nn.Module):
                 f"{type(network).__name__} has no linear layer {last!r} with one output; it has "
                 f"{', '.join(linear) or 'none'}"
             )
-        self.last = last if last is not None else list(linear)[-1]
+        self.last = last or min(reversed(linear), key=lambda name: name.count("."))
         self._is_linear = False
 
     def forward(self, batch: Any) -> Prediction:
@@ -79,7 +79,12 @@ class OwnRegressor(nn.Module):
         with evaluating(self), torch.enable_grad():
             read, left, output = self._watched(batch)
             # of every row, by one pass back: a row belongs to one graph
-            (slope,) = torch.autograd.grad(output.sum(), left, retain_graph=True)
+            (slope,) = torch.autograd.grad(output.sum(), left, retain_graph=True, allow_unused=True)
+            if slope is None:
+                raise ConfigError(
+                    f"what {self.last} of {type(self.network).__name__} makes does not reach the "
+                    "output; name the layer that ends the network with last=..."
+                )
             place = self._graph_of_rows(batch, len(read), len(output)).to(read.device)
             if not self._is_linear:
                 self._check_linear(batch, slope * left, place, output)

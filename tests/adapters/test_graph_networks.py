@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 pytest.importorskip("torch_pruning", reason="needs the package torch-pruning")
 
-from egnn_prune import compact, fine_tune, prune
+from egnn_prune import channel_groups, compact, fine_tune, prune
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.calling import call
 
@@ -174,6 +174,19 @@ def test_what_cannot_be_pruned_says_why():
     for options, words in (({"norm": "layer_norm"}, "mixes its channels"), ({"jk": "lstm"}, "jk")):
         with pytest.raises(ConfigError, match=words):
             prune(pyg.GCN(6, 8, 3, 1, **options), "magnitude", 0.4, data=[batch])
+
+
+def test_the_table_says_how_much_of_a_network_it_is_about():
+    """Heads that are averaged stay, and with them nearly all of this network."""
+    torch.manual_seed(0)
+    network, batch = pair(pyg.GATConv, heads=2, concat=False)(), graphs()
+    weights = {n: p.numel() for n, p in network.named_parameters()}
+    shrink = sum(weights[n] for n in weights if n.startswith(("lower", "head")))
+    shrink -= weights["head.bias"]
+    table = str(channel_groups(network, batch))
+    assert f"hold {shrink / sum(weights.values()):.0%} of the weights" in table
+    assert "left as it is: convolutions.0.lin (an operation mixes its channels" in table
+    assert "what the network returns" not in table
 
 
 def test_every_way_to_hand_a_batch_over_comes_to_the_same():

@@ -100,6 +100,25 @@ def test_the_gradient_by_the_input_passes():
     assert bool(slope.any())
 
 
+class Idle(Own):
+    """A second linear layer of one output, deep inside, that nobody hears of."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(5, 1))
+
+    def forward(self, x, edge_index, batch):
+        self.inner(x)
+        return super().forward(x, edge_index, batch)
+
+
+def test_which_layer_is_the_last():
+    network, batch = Idle().double(), Batch.from_data_list(graphs(4))
+    assert OwnRegressor(network).last == "out"
+    with pytest.raises(ConfigError, match=r"inner\.0 of Idle makes does not reach the output"):
+        OwnRegressor(network, last="inner.0").last_layer(batch)
+
+
 def test_dropout_and_ensembles():
     torch.manual_seed(0)
     batch = Batch.from_data_list(graphs(6))
