@@ -13,6 +13,8 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 from egnn_prune.pruning.calling import call, rows
 
+#: Where e3nn keeps ``o3.Linear``.
+E3NN_LINEAR = ("e3nn.o3._linear", "Linear")
 #: Largest share of the outputs' size by which what follows the last layer may not be linear.
 TOLERANCE = 1e-3
 
@@ -31,7 +33,8 @@ class OwnRegressor(nn.Module):
     Args:
         network: returns ``[B]`` or ``[B, 1]``; it is not copied. Called with a batch as
             :func:`egnn_prune.prune` calls it. A masked network will do, and so will a compact one.
-        last: dotted name of the linear layer with one output that ends it; by default, of those
+        last: dotted name of the linear layer (torch's, PyG's, or e3nn's of scalars) with one
+            output that ends it; by default, of those
             that lie least deep in the network, the one that it lists last.
 
     Shapes:
@@ -71,7 +74,8 @@ class OwnRegressor(nn.Module):
     def last_layer_weights(self) -> Tensor:
         """``[features]``."""
         weight: Tensor = self.network.get_submodule(self.last).weight  # type: ignore[assignment]
-        return weight[0]
+        # e3nn's are one flat vector, and divided by the root of their number
+        return weight[0] if weight.dim() == 2 else weight / weight.numel() ** 0.5
 
     def last_layer(self, batch: Any) -> tuple[Tensor, Prediction]:
         """Features ``[B, features]`` and the prediction."""
@@ -153,8 +157,10 @@ class OwnRegressor(nn.Module):
         self._is_linear = True
 
 
-def _makes_one_number(layer: nn.Module) -> bool:
+def _makes_one_number(layer: Any) -> bool:
+    if (type(layer).__module__, type(layer).__name__) == E3NN_LINEAR:
+        scalars = all(irrep.is_scalar() for _, irrep in layer.irreps_in)
+        return scalars and layer.irreps_out.dim == 1 and layer.weight.numel() == layer.irreps_in.dim
     if not isinstance(layer, nn.Linear) and not is_graph_linear(layer):
         return False
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    return weight.shape[0] == 1
+    return len(layer.weight) == 1

@@ -100,6 +100,20 @@ def test_the_gradient_by_the_input_passes():
     assert bool(slope.any())
 
 
+def test_a_last_layer_of_e3nn():
+    o3 = pytest.importorskip("e3nn.o3", reason="needs the package e3nn")
+    torch.manual_seed(0)
+    network = Own().double()
+    network.out = o3.Linear("6x0e+2x0e", "0e").double()
+    network.after = lambda y: y
+    batch = Batch.from_data_list(graphs(6))
+    wrapped = OwnRegressor(network)
+    features, prediction = wrapped.last_layer(batch)
+    torch.testing.assert_close(features @ wrapped.last_layer_weights(), prediction.mean)
+    estimator = calibrate(PredictionRigidity(wrapped).fit([batch]), DataLoader(graphs(), 10))
+    assert bool((estimator.predict(batch).variance > 0).all())
+
+
 class Idle(Own):
     """A second linear layer of one output, deep inside, that nobody hears of."""
 
