@@ -11,6 +11,7 @@ from typing import Any
 
 from egnn_prune.cli.script import one_sentence
 from egnn_prune.configs.force_calibration_study import ForceCalibrationStudySettings
+from egnn_prune.configs.questions_study import QuestionsStudySettings
 from egnn_prune.configs.settings import (
     AcquisitionSettings,
     CalibrationStudySettings,
@@ -267,4 +268,16 @@ water, or reads networks from models=, judges calibration before the cut, after 
 fine-tuning and after recalibration, and asks about hotter, stretched, broken and other molecules,
 clusters and vacancies. Times error bars (parts=[cost]; on a quiet machine). Writes error_bars.csv,
 tables and a figure. Interrupted, the same command goes on where it stopped.""",
+)
+
+QUESTIONS = Job(
+    QuestionsStudySettings,
+    "questions_study",
+    "studies.questions.study:run_questions",
+    """\
+The study: what pruning a pretrained potential costs, and when uncertainty pays. Six questions with
+arms, analysis and margins that were written down before the runs (docs/study.md), each answered
+yes, no or not decided. form=quick takes minutes and needs no data; form=full about twenty hours of
+one core and the data of ethanol and 3BPA; asked=[freezing] asks some only. Writes questions.csv,
+answers and tables, and a figure. Interrupted, the same command goes on where it stopped.""",
 )

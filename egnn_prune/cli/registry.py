@@ -43,6 +43,9 @@ COMMANDS = {
     "study specialisation": Entry("jobs:SPECIALISATION", "what a potential made small can do"),
     "study what-to-label": Entry("jobs:WHAT_TO_LABEL", "which structures a potential learns from"),
     "study error-bars": Entry("jobs:ERROR_BARS", "error bars of potentials that were made small"),
+    "study questions": Entry(
+        "jobs:QUESTIONS", "the study: what pruning costs, what error bars give"
+    ),
     "sweep": Entry("jobs:CRITERIA", "short for study criteria"),
     "bench": Entry("bench:main", "time our networks against others, beside a floor"),
     "export": Entry("export:main", "write a model as a torch.export program or as ONNX"),

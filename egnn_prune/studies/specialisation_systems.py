@@ -83,12 +83,31 @@ def _folder() -> Path:
 
 def _ethanol() -> tuple[list[Data], list[Data]]:
     """rMD17's official split 01."""
+    graphs, split = _rmd17_ethanol()
+    train, test = ([graphs[row] for row in split[part]] for part in ("train", "test"))
+    return train, test
+
+
+def all_of_ethanol() -> tuple[list[Data], list[Data]]:
+    """All configurations of rMD17's ethanol but those of split 01's test, and these.
+
+    Raises:
+        ConfigError: the data are not here.
+    """
+    graphs, split = _rmd17_ethanol()
+    held_out = set(split["test"])
+    rest = [graph for row, graph in enumerate(graphs) if row not in held_out]
+    return rest, [graphs[row] for row in split["test"]]
+
+
+def _rmd17_ethanol() -> tuple[list[Data], dict[str, list[int]]]:
+    """All configurations, and the rows of split 01's parts."""
     folder = _folder() / "rmd17"
     with np.load(folder / "rmd17_ethanol.npz", allow_pickle=False) as data:
         z = torch.from_numpy(data["nuclear_charges"]).long()
         pos, energy, forces = data["coords"], data["energies"], data["forces"]
     with np.load(folder / "split_01_ethanol.npz", allow_pickle=False) as split:
-        parts = [split["train"], split["test"]]
+        rows = {part: [int(row) for row in split[part]] for part in ("train", "test")}
 
     def graph(row: int) -> Data:
         return Data(
@@ -98,8 +117,7 @@ def _ethanol() -> tuple[list[Data], list[Data]]:
             forces=torch.from_numpy(forces[row] * KCAL_MOL).double(),
         )
 
-    train, test = ([graph(int(row)) for row in rows] for rows in parts)
-    return train, test
+    return [graph(row) for row in range(len(pos))], rows
 
 
 def _3bpa() -> tuple[list[Data], list[Data]]:

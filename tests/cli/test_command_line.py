@@ -28,7 +28,7 @@ from egnn_prune.errors import InputError
 ROOT = Path(__file__).parents[2]
 STUDIES = (
     "criteria sanity calibration selection acquisition centroid forces specialisation "
-    "what-to-label error-bars"
+    "what-to-label error-bars questions"
 )
 
 

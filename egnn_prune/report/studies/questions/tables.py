@@ -1,0 +1,184 @@
+"""What was found, as tables in Markdown: means ± standard deviations over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from egnn_prune.report.common.formatting import MISSING, significant
+from egnn_prune.report.common.statistics import Rows, over_seeds, spread_text, values
+from egnn_prune.report.studies.questions.primary import at_best_rate, losses
+
+
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def scratch(rows: Rows) -> str:
+    """Question 1: errors and processor seconds of every arm."""
+    rows = at_best_rate(rows)
+    arms = values(rows, "arm")
+    body = []
+    for size in sorted(values(rows, "size")):
+        for steps in values(rows, "steps", size=size):
+            cells = [{"arm": arm, "size": size, "steps": steps} for arm in arms]
+            errors = [spread_text(over_seeds(rows, "force_rmse", **cell)) for cell in cells]
+            times = [significant(over_seeds(rows, "seconds", **cell).mean) for cell in cells]
+            body.append([f"{size:,}", f"{steps:,}", *errors, " / ".join(times)])
+    seconds = f"processor seconds ({' / '.join(arms)})"
+    return markdown(["structures", "steps", *arms, seconds], body)
+
+
+def budgets(rows: Rows) -> str:
+    """Question 2: errors before and after fine-tuning within each budget, and compiled times."""
+    fits = [row for row in rows if row["part"] == "fit"]
+    body = []
+    for score in values(fits, "score"):
+        for helped in (False, True):
+            cells = [
+                {"score": score, "compensated": helped, "budget": b} for b in values(fits, "budget")
+            ]
+            texts = []
+            for cell in cells:
+                before = significant(over_seeds(fits, "before", **cell).mean)
+                texts.append(f"{spread_text(over_seeds(fits, 'force_rmse', **cell))} ({before})")
+            body.append([score, "yes" if helped else "no", *texts])
+    header = ["score", "compensated", *(f"{b:.0%} of the time" for b in values(fits, "budget"))]
+    text = markdown(header, body)
+    for row in rows:
+        if row["part"] == "compiled":
+            text += f"\n\n{_compiled(row)}"
+    return text
+
+
+def _compiled(row: Any) -> str:
+    eager, compiled = row["eager_ms"], row["compiled_ms"]
+    body = [
+        [
+            name if name == "teacher" else f"budget {float(name):.0%}",
+            f"{significant(eager[name])} ({eager['teacher'] / eager[name]:.2f}x)",
+            f"{significant(compiled[name])} ({compiled['teacher'] / compiled[name]:.2f}x)",
+        ]
+        for name in eager
+    ]
+    return markdown(["network", "as it is, ms", "compiled, ms"], body)
+
+
+def calibration(rows: Rows) -> str:
+    """Question 3: losses, coverages and rank correlations at every point."""
+    found = losses(rows)
+    keys = {
+        "force_rmse": "force RMSE, meV/Å",
+        "accuracy_loss": "accuracy loss, nats",
+        "calibration_loss": "calibration loss, nats",
+        "coverage_90": "90 % intervals hold",
+        "spearman": "rank correlation",
+        "energy_coverage_90": "the same, energies",
+    }
+    body = []
+    for system in values(found, "system"):
+        for method in values(found, "method", system=system):
+            for share in values(found, "share", system=system, method=method):
+                for point in values(found, "point", system=system, method=method, share=share):
+                    cell = {"system": system, "method": method, "share": share, "point": point}
+                    texts = [_plain(over_seeds(found, key, **cell), key) for key in keys]
+                    body.append([system, method, f"{share:.0%}", point, *texts])
+    return markdown(["system", "method", "copies gone", "point", *keys.values()], body)
+
+
+def _plain(found: Any, key: str) -> str:
+    return spread_text(found) if key == "force_rmse" else spread_text(found, 3)
+
+
+def forgetting(rows: Rows) -> str:
+    """Question 4: damage and what goes with it; structures without labels; observables."""
+    keys = ("error_bar", "distance", "strain", "tail", "tail_of_full")
+    body = []
+    for name in values(rows, "network", part="damage"):
+        cell = {"part": "damage", "network": name}
+        body.append([name, *(spread_text(over_seeds(rows, key, **cell), 2) for key in keys)])
+    header = ["network", "rank correlation with the error bar", "with the distance"]
+    header += ["with the strain", "damage in the worst tenth", "full network's error there"]
+    parts = [markdown(header, body), _errors(rows)]
+    for part, unit in (("far", "forces against the full network's, meV/Å"), ("dynamics", "")):
+        inside = [row for row in rows if row["part"] == part]
+        if inside:
+            known = ("part", "system", "network", "question", "seed")
+            names = list(dict.fromkeys(key for row in inside for key in row if key not in known))
+            lines = [
+                [
+                    network,
+                    *(spread_text(over_seeds(inside, n, network=network)) for n in names),
+                ]
+                for network in values(inside, "network")
+            ]
+            parts.append(markdown([unit or "dynamics of the full network against", *names], lines))
+    return "\n\n".join(parts)
+
+
+def _errors(rows: Rows) -> str:
+    """Force errors of the full and of other networks, by kind of structure and by element."""
+    inside = [row for row in rows if row["part"] == "damage"]
+    body = []
+    for name in values(inside, "network"):
+        own = [row for row in inside if row["network"] == name]
+        kinds = {"like the training": "test", "hotter": "hot"}
+        for text, key in kinds.items():
+            body.append([name, text, *_pair([row[key] for row in own])])
+        for z in own[0]["elements"]:
+            body.append([name, f"element {z}", *_pair([row["elements"][z] for row in own])])
+    return markdown(["network", "structures", "full, meV/Å", "this, meV/Å", "ratio"], body)
+
+
+def _pair(pairs: list[list[float]]) -> list[str]:
+    was, now = (sum(pair[k] for pair in pairs) / len(pairs) for k in (0, 1))
+    return [significant(was), significant(now), f"{now / was:.2f}" if was else MISSING]
+
+
+def uncertainty(rows: Rows) -> str:
+    """Question 5: what each choice led to."""
+    parts = []
+    for part, keys in {
+        "tune": ("force_rmse", "cold", "hot", "hot_chosen"),
+        "label": ("rare_force_rmse", "common_force_rmse", "rare_chosen"),
+        "score": ("cold", "hot"),
+    }.items():
+        inside = [row for row in rows if row["part"] == part]
+        body = []
+        for kind in dict.fromkeys(row.get("kind") for row in inside):
+            for rare in dict.fromkeys(row.get("rare") for row in inside):
+                cells = [r for r in inside if (r.get("kind"), r.get("rare")) == (kind, rare)]
+                for choice in dict.fromkeys(row["choice"] for row in cells):
+                    texts = [spread_text(over_seeds(cells, key, choice=choice)) for key in keys]
+                    body.append([kind or "", f"{rare:.0%}" if rare else "", choice, *texts])
+        if body:
+            parts.append(markdown([f"{part}: rare part", "share", "choice", *keys], body))
+    asked = ("error_bar", "distance", "best", "random")
+    texts = [spread_text(over_seeds(rows, key, part="ask"), 2) for key in asked]
+    parts.append(markdown(["ask for a tenth, by", *asked], [["squared error removed", *texts]]))
+    return "\n\n".join(parts)
+
+
+def freezing(rows: Rows) -> str:
+    """Question 6: errors by what is frozen."""
+    sizes = values(rows, "size")
+    body = [
+        [
+            frozen,
+            *(spread_text(over_seeds(rows, "force_rmse", frozen=frozen, size=n)) for n in sizes),
+        ]
+        for frozen in values(rows, "frozen")
+    ]
+    return markdown(["frozen", *(f"{size:,} structures" for size in sizes)], body)
+
+
+TABLES: dict[str, Callable[[Rows], str]] = {
+    "scratch": scratch,
+    "budgets": budgets,
+    "calibration": calibration,
+    "forgetting": forgetting,
+    "uncertainty": uncertainty,
+    "freezing": freezing,
+}

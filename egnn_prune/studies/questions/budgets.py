@@ -1,0 +1,110 @@
+"""Question 2: which score, with and without compensation, at equal measured time?"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import cast
+
+import torch
+from torch import nn
+from torch_geometric.data import Batch
+
+from egnn_prune.adapters import AdoptedPotential, copies_and_paths
+from egnn_prune.models import energy_and_forces
+from egnn_prune.pruning import apply_masks, compact
+from egnn_prune.runs.result_store import Row
+from egnn_prune.studies.questions.context import Asked, Question
+from egnn_prune.studies.questions.networks import (
+    Networks,
+    fitted,
+    force_rmse,
+    judged,
+)
+from egnn_prune.studies.specialisation import SCORES
+from egnn_prune.system.timing import alternating_medians
+
+#: Shares of the copies that go, from which budgets are met; of the paths two thirds as much.
+LADDER = (0.0, 0.2, 0.3, 0.4, 0.5, 0.58, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94)
+#: Molecules that are timed, and passes.
+MOLECULES, REPEATS, WARMUP = 5, 9, 2
+
+
+def cells(asked: Asked) -> list[Row]:
+    """A measured ladder of each score, fits within each budget, and compiled times."""
+    fits: list[Row] = [
+        {"part": "fit", "score": score, "budget": budget, "compensated": helped}
+        for score in SCORES
+        for budget in asked.form.budgets
+        for helped in (False, True)
+    ]
+    ladders: list[Row] = [{"part": "ladder", "score": score} for score in SCORES]
+    if asked.form.compiled and asked.is_first:
+        fits.append({"part": "compiled", "score": "force"})
+    return ladders + fits
+
+
+def find(
+    asked: Asked, part: str, score: str, budget: float = 0.0, compensated: bool = False
+) -> Row:
+    """Measure the sizes of a score, or train the largest network that is within a budget."""
+    networks = asked.networks()
+    if part == "ladder":
+        return {"shares": ladder(networks, score)}
+    if part == "compiled":
+        return compiled_times(asked)
+    share = size_within(asked, score, budget)
+    model = networks.cut(share, 2 / 3 * share, score, compensated)
+    before = force_rmse(model, networks.found.test)
+    text = f"{score}, budget {budget:g}, {'' if compensated else 'not '}compensated"
+    row = fitted(model, networks.found, asked.form.steps, asked.form.small_rate, asked.seed, text)
+    return {**row, **judged(model, networks.found.test), "share": share, "before": before}
+
+
+def ladder(networks: Networks, score: str) -> list[float]:
+    """Of each size the share of the teacher's time that energies and forces take."""
+    models = {f"{share:g}": masked(networks, score, share) for share in LADDER}
+    times = measured({"teacher": networks.data[1], **models}, networks)
+    return [times[name] / times["teacher"] for name in models]
+
+
+def size_within(asked: Asked, score: str, budget: float) -> float:
+    """The smallest share of the copies whose loss brings a score's network into a budget."""
+    found = asked.rows().find(part="ladder", score=score)
+    assert found is not None, "ladders are measured first"
+    times = zip(LADDER, found["shares"], strict=True)
+    return next((share for share, time in times if time <= budget), LADDER[-1])
+
+
+def masked(networks: Networks, score: str, share: float) -> AdoptedPotential:
+    """The cut network, whose weights do not matter for its time."""
+    teacher = networks.data[1]
+    model = copy.deepcopy(teacher)
+    apply_masks(model, copies_and_paths(teacher, networks.scores(score), share, 2 / 3 * share))
+    return cast(AdoptedPotential, compact(model))
+
+
+def measured(models: dict[str, AdoptedPotential], networks: Networks, **how: bool) -> Row:
+    """Median milliseconds of energies and forces, models taking turns; neighbours are there."""
+    batch = Batch.from_data_list(networks.found.test[:MOLECULES])
+    runs = {}
+    for name, model in models.items():
+        called = torch.compile(model, dynamic=False) if how.get("compiled") else model
+        prepared = model.eval().prepared(batch)
+        runs[name] = partial(energy_and_forces, cast(nn.Module, called), prepared)
+    return alternating_medians(dict(runs), REPEATS, WARMUP, "cpu")
+
+
+def compiled_times(asked: Asked) -> Row:
+    """The networks of all budgets beside the teacher, both as they are and compiled."""
+    networks = asked.networks()
+    sizes = {b: size_within(asked, "force", b) for b in asked.form.budgets}
+    models = {f"{b:g}": masked(networks, "force", share) for b, share in sizes.items()}
+    models = {"teacher": networks.data[1], **models}
+    return {
+        "eager_ms": measured(models, networks),
+        "compiled_ms": measured(models, networks, compiled=True),
+    }
+
+
+QUESTION = Question(cells, find)

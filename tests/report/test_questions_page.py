@@ -1,0 +1,170 @@
+"""Primary comparisons of the study from made-up rows, each in the direction the protocol says."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.optimize import minimize_scalar
+
+from egnn_prune.report.studies.questions.figure import questions_plot
+from egnn_prune.report.studies.questions.page import questions_text
+from egnn_prune.report.studies.questions.primary import (
+    PRIMARY,
+    at_best_rate,
+    best_nll,
+    calibration_loss,
+)
+
+SEEDS = range(5)
+
+
+def of(question: str, rows: list[dict]) -> list[dict]:
+    return [{"question": question, **row} for row in rows]
+
+
+def scratch_rows() -> list[dict]:
+    error = {"inherited": 50.0, "scratch": 100.0, "other": 90.0, "full": 40.0}
+    rows = [
+        {"seed": s, "size": size, "steps": n, "arm": arm, "rate": rate, "seconds": float(n)}
+        | {"val": e + 1000 * (rate == 0.1), "force_rmse": e * 200 / n + s + 500 * (rate == 0.1)}
+        for s in SEEDS
+        for size in (1000, 100, 8000)
+        for n in (200, 2000)
+        for arm, e in error.items()
+        for rate in ((0.01, 0.1) if size == 1000 and not s else (0.01,))
+    ]
+    return of("scratch", rows)
+
+
+def test_of_several_rates_the_one_with_the_lowest_validation_error_counts():
+    best = at_best_rate(scratch_rows())
+    assert {row["rate"] for row in best} == {0.01} and len(best) == 5 * 3 * 2 * 4
+
+
+def test_inherited_against_scratch():
+    found = PRIMARY["scratch"](scratch_rows())
+    assert [c.label.split("scratch, ")[1] for c in found] == [
+        "100 structures, 200 steps",
+        "1,000 structures, 2,000 steps",
+        "8,000 structures, 2,000 steps",
+        "1,000 structures, 200 steps against 2,000 steps",
+    ]
+    assert found[0].by_seed[0] == pytest.approx(math.log(50 / 100))
+    assert found[3].by_seed[0] == pytest.approx(math.log(50 / 10))
+    assert all(c.yes == -1 and c.ratio for c in found)
+
+
+def test_scores_are_compared_over_all_budgets():
+    factor = {"force": 1.0, "taylor": 2.0, "magnitude": 4.0, "random": 8.0}
+    rows = [
+        {"part": "fit", "seed": s, "score": score, "budget": b, "compensated": c, "before": 1.0}
+        | {"force_rmse": f * (100 / b) * (1 if c else 3)}
+        for s in SEEDS
+        for score, f in factor.items()
+        for b in (0.7, 0.5)
+        for c in (False, True)
+    ]
+    found = PRIMARY["budgets"](of("budgets", rows))
+    assert [c.by_seed[0] for c in found] == pytest.approx(
+        [-math.log(2), -math.log(4), -math.log(8), -math.log(3)]
+    )
+
+
+def calibration_rows() -> list[dict]:
+    rows = []
+    for s in SEEDS:
+        for system in ("ethanol", "3bpa"):
+            one = {"seed": s, "system": system, "method": "last_layer", "spearman": 0.5}
+            one |= {"energy_coverage_90": 0.9, "force_rmse": 50.0}
+            rows.append({**one, "share": 0.0, "point": "before", "m": 1.0, "log_std": -3.0})
+            points = {"right after": (16.0, -3.0), "old calibration": (2.0, -2.5)}
+            points["recalibrated"] = (1.0, -2.4 if system == "ethanol" else -2.6)
+            for point, (m, log_std) in points.items():
+                rows.append({**one, "share": 0.75, "point": point, "m": m, "log_std": log_std})
+    for row in rows:
+        row["coverage_90"] = 0.9 - 0.1 * (row["point"] == "recalibrated")
+    return of("calibration", rows)
+
+
+def test_calibration_loss_is_what_the_best_factor_would_gain():
+    row = {"m": 3.0, "log_std": -2.0}
+
+    def nll(log_s: float) -> float:  # without the constant
+        return row["log_std"] + log_s + 0.5 * row["m"] * math.exp(-2 * log_s)
+
+    best = minimize_scalar(nll).fun
+    assert calibration_loss(row) == pytest.approx(nll(0.0) - best)
+    assert best_nll(row) == pytest.approx(best - 0.5)
+
+
+def test_losses_of_calibration_and_accuracy():
+    after, old, new, covered = PRIMARY["calibration"](calibration_rows())
+    assert after.by_seed[0] == pytest.approx(0.5 * (16 - 1 - math.log(16)) - 0.5 * math.log(16))
+    assert old.by_seed[0] == pytest.approx(0.5 * (1 - math.log(2)) - (0.5 + 0.5 * math.log(2)))
+    assert new.by_seed[0] == pytest.approx(-0.5)  # mean of the two systems
+    assert covered.by_seed[0] == pytest.approx(-0.1) and covered.yes == -1
+
+
+def test_damage_and_its_tail():
+    rows = [
+        {"part": "damage", "seed": s, "network": n, "error_bar": 0.6, "distance": 0.5}
+        | {"strain": 0.4, "tail": 0.7, "tail_of_full": 0.4, "test": [1, 2], "hot": [3, 4]}
+        | {"elements": {"1": [1, 2]}}
+        for s in SEEDS
+        for n in ("cut", "small")
+    ]
+    for row in rows:
+        if row["network"] == "cut":
+            row["error_bar"] = -1.0
+    found = PRIMARY["forgetting"](of("forgetting", rows))
+    assert [c.by_seed[2] for c in found] == pytest.approx([0.6, 0.5, 0.4, 0.3])
+
+
+def test_uncertain_against_random():
+    rows = [
+        {"part": part, "seed": s, "kind": kind, "rare": rare, "choice": choice}
+        | {key: 80.0 if choice == "uncertain" else 100.0, "cold": 1.0, "hot": 1.0}
+        | {"common_force_rmse": 1.0, "rare_chosen": 1, "hot_chosen": 1}
+        for s in SEEDS
+        for part, kind, rare, key in (
+            ("label", "hot", 0.05, "rare_force_rmse"),
+            ("label", "hot", 0.6, "rare_force_rmse"),
+            ("label", "bond", 0.05, "rare_force_rmse"),
+            ("tune", None, 0.05, "force_rmse"),
+            ("tune", None, 0.6, "force_rmse"),
+        )
+        for choice in ("uncertain", "random")
+    ]
+    rows += [
+        {"part": "ask", "seed": s, "error_bar": 0.4, "random": 0.1, "distance": 0.3, "best": 0.5}
+        for s in SEEDS
+    ]
+    found = PRIMARY["uncertainty"](of("uncertainty", rows))
+    assert len(found) == 4
+    assert [c.by_seed[0] for c in found] == pytest.approx([*[math.log(0.8)] * 3, 0.3])
+    assert [c.yes for c in found] == [-1, -1, -1, 1]
+
+
+def test_frozen_against_not():
+    error = {"nothing": 100.0, "message passing": 90.0, "important": 110.0}
+    rows = [
+        {"seed": s, "size": n, "frozen": arm, "force_rmse": e}
+        for s in SEEDS
+        for n in (50, 200, 1000)
+        for arm, e in error.items()
+    ]
+    found = PRIMARY["freezing"](of("freezing", rows))
+    assert [c.by_seed[0] for c in found] == pytest.approx([math.log(0.9)] * 2 + [math.log(1.1)] * 2)
+    assert "50 structures" in found[0].label and "1,000 structures" in found[1].label
+
+
+def test_the_page_has_answers_tables_and_a_panel_a_question():
+    rows = scratch_rows() + calibration_rows()
+    text = questions_text(rows)
+    assert text.index("## 1. ") < text.index("## 3. ") and "## 2. " not in text
+    assert "| inherited against scratch, 100 structures, 200 steps | 5 | 0.5" in text
+    assert "**yes**" in text
+    figure = questions_plot(rows)
+    titles = [axes.get_title("left") for axes in figure.axes if axes.axison]
+    assert [title[:2] for title in titles] == ["1.", "3."]
