@@ -108,7 +108,29 @@ figures, report.html, and both models as safetensors (load them with egnn_prune.
     processes=_shared_by,
 )
 
-COMPARE = Job(
+
+class _ComparisonOrStudy(Job):
+    """``study=quick`` is the study of docs/study.md in that form, by its own command."""
+
+    def __call__(self) -> None:
+        if words := self._of_the_study(sys.argv[1:]):
+            sys.argv[1:] = words
+            QUESTIONS()
+        super().__call__()
+
+    def check(self, arguments: Sequence[str]) -> None:
+        words = self._of_the_study(arguments)
+        QUESTIONS.check(words) if words else super().check(arguments)
+
+    @staticmethod
+    def _of_the_study(words: Sequence[str]) -> list[str]:
+        """The words of ``study questions``, where ``study=`` is among them."""
+        if not any(word.startswith("study=") for word in words):
+            return []
+        return [word.replace("study=", "form=", 1) for word in words]
+
+
+COMPARE = _ComparisonOrStudy(
     ComparisonSettings,
     "compare",
     "studies.comparison:compare",
@@ -116,7 +138,7 @@ COMPARE = Job(
 Runs the main job for every seed and arm (finished runs are re-used, the dense model is trained once
 per seed) and writes comparison.csv, comparison.png and a table: test error against the work that a
 prediction takes, with 95 % intervals over the seeds. Settings that are not listed first are those
-of the main job and hold for every arm.""",
+of the main job and hold for every arm. With study=quick or study=full it is "study questions".""",
 )
 
 SPECIALISE = Job(

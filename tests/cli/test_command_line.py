@@ -326,3 +326,14 @@ def test_scripts_are_the_commands(load_script):
     assert load_script("compare_baseline").main is jobs.COMPARE
     assert load_script("predict").main is COMMANDS["predict"].load()
     assert jobs.TRAIN.schema is Settings
+
+
+@pytest.mark.parametrize("words", [["study=quick"], ["seeds=[3]", "study=quick", "out=x"]])
+def test_compare_hands_the_study_over(monkeypatch, words):
+    seen = []
+    monkeypatch.setattr(jobs.Job, "__call__", lambda job: seen.append((job, sys.argv[1:])))
+    monkeypatch.setattr(sys, "argv", ["compare", *words])
+    jobs.COMPARE()
+    job, given = seen[0]
+    assert job is jobs.QUESTIONS
+    assert given == [word.replace("study=", "form=") for word in words]

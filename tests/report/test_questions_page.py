@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from scipy.optimize import minimize_scalar
 
+from egnn_prune.errors import InputError
 from egnn_prune.report.studies.questions.figure import questions_plot
-from egnn_prune.report.studies.questions.page import questions_text
+from egnn_prune.report.studies.questions.page import questions_text, results_page, stored_rows
 from egnn_prune.report.studies.questions.primary import (
     PRIMARY,
     at_best_rate,
@@ -17,6 +20,7 @@ from egnn_prune.report.studies.questions.primary import (
 )
 
 SEEDS = range(5)
+ROOT = Path(__file__).parents[2]
 
 
 def of(question: str, rows: list[dict]) -> list[dict]:
@@ -168,3 +172,24 @@ def test_the_page_has_answers_tables_and_a_panel_a_question():
     figure = questions_plot(rows)
     titles = [axes.get_title("left") for axes in figure.axes if axes.axison]
     assert [title[:2] for title in titles] == ["1.", "3."]
+
+
+def test_the_committed_page_is_what_the_stored_rows_say():
+    folder = ROOT / "docs" / "study"
+    if not folder.is_dir():
+        pytest.skip("the study has no stored rows yet")
+    page = (ROOT / "docs" / "study-results.md").read_text(encoding="utf-8")
+    assert page == results_page(stored_rows(folder)), "run python scripts/draw_study.py"
+
+
+def test_a_folder_without_rows_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there are no rows in"):
+        stored_rows(tmp_path)
+
+
+def test_rows_are_read_in_the_order_of_questions_and_seeds(tmp_path):
+    for name, seed in (("freezing", 0), ("scratch", 10), ("scratch", 2)):
+        path = tmp_path / f"{name}-full-seed{seed}.json"
+        path.write_text(json.dumps({"asked": {}, "rows": [{"question": name, "seed": seed}]}))
+    (tmp_path / "freezing-quick-seed0.json").write_text("{}")
+    assert [row["seed"] for row in stored_rows(tmp_path)] == [2, 10, 0]

@@ -252,3 +252,8 @@ def test_every_question_is_answered_from_rows_that_a_second_call_reads(tmp_path,
 
 def test_the_settings_name_every_question():
     assert list(QUESTIONS) == QuestionsStudySettings().asked
+
+
+def test_a_form_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="form must be one of quick, full"):
+        run_questions(QuestionsStudySettings(out=str(tmp_path), form="quik"))

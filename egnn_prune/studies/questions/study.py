@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from egnn_prune.configs.questions_study import QuestionsStudySettings
+from egnn_prune.configs.settings import check
 from egnn_prune.report.studies.questions.figure import questions_plot
 from egnn_prune.report.studies.questions.page import questions_text
 from egnn_prune.runs.result_store import Row
@@ -53,6 +54,11 @@ run_all = Study("questions", run_seed, results)
 
 
 def run_questions(settings: QuestionsStudySettings) -> Path:
-    """Answer the questions; see :class:`~egnn_prune.studies.frame.Study`."""
+    """Answer the questions; see :class:`~egnn_prune.studies.frame.Study`.
+
+    Raises:
+        ConfigError: one sentence about the first wrong setting.
+    """
+    check(settings)  # before the form's seeds are looked up
     seeds = settings.seeds or list(FORMS[settings.form].seeds)
     return run_all(replace(settings, seeds=seeds))

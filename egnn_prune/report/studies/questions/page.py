@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
+from egnn_prune.errors import InputError
 from egnn_prune.report.common.answers import Answer, answers
 from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.statistics import Rows
 from egnn_prune.report.studies.questions.primary import PRIMARY
 from egnn_prune.report.studies.questions.tables import TABLES, markdown
+from egnn_prune.system.files import read_json
+
+HEAD = """\
+# What the study found
+
+Written by `python scripts/draw_study.py` from the rows in `docs/study`; the questions, the arms and
+the rule behind each answer are [the protocol](study.md). Means ± standard deviations over seeds,
+95 % t-intervals of paired differences. Rows of each question: {counts}.
+
+![A panel for each question](../figures/study.png)
+
+"""
 
 TITLES = {
     "scratch": "1. Pretrained and pruned, or from scratch?",
@@ -28,6 +43,32 @@ def questions_text(rows: Rows) -> str:
         if inside:
             parts += [f"## {title}", answers_table(inside, name), TABLES[name](inside)]
     return "\n\n".join(parts)
+
+
+def stored_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the full form that a folder keeps, seed after seed.
+
+    Raises:
+        InputError: there are none, or a file is damaged.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in TITLES:
+        found = folder.glob(f"{name}-full-seed*.json")
+        for path in sorted(found, key=lambda path: int(path.stem.rpartition("seed")[2])):
+            rows += read_json(path)["rows"]
+    if not rows:
+        raise InputError(f"there are no rows in {folder}; copy those of a study's folder there")
+    return rows
+
+
+def results_page(rows: Rows) -> str:
+    """The page of the study's results, in Markdown."""
+    counts = [
+        f"{title.split('.')[0]}: {len(inside)}"
+        for name, title in TITLES.items()
+        if (inside := [row for row in rows if row["question"] == name])
+    ]
+    return HEAD.format(counts=", ".join(counts)) + questions_text(rows) + "\n"
 
 
 def answers_table(rows: Rows, name: str) -> str:
