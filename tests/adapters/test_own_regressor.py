@@ -166,6 +166,8 @@ def test_what_follows_the_last_layer_is_tried(network, words):
 
 
 def test_what_is_refused():
+    with pytest.raises(ConfigError, match="no noise of its own .PredictionRigidity does without"):
+        LastLayer(OwnRegressor(Own().double())).fit(DataLoader(graphs(), 10))
     with pytest.raises(ConfigError, match="no linear layer with one output"):
         OwnRegressor(nn.Sequential(nn.Linear(3, 2)))
     with pytest.raises(ConfigError, match="no linear layer 'frist' with one output; it has out"):
