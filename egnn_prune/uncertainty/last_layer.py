@@ -107,8 +107,8 @@ class LastLayer(Estimator):
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
                 "last-layer uncertainty is fitted on training batches; there are none, or the "
-                "network's features on them are NaN, infinite or zero, or it states no noise of its "
-                "own (PredictionRigidity does without)"
+                "network's features on them are NaN, infinite or zero, or it states no noise of "
+                "its own (PredictionRigidity does without)"
             )
         return information, own
 

@@ -166,7 +166,7 @@ def test_what_follows_the_last_layer_is_tried(network, words):
 
 
 def test_what_is_refused():
-    with pytest.raises(ConfigError, match="no noise of its own .PredictionRigidity does without"):
+    with pytest.raises(ConfigError, match=r"no noise of its own \(Prediction"):
         LastLayer(OwnRegressor(Own().double())).fit(DataLoader(graphs(), 10))
     with pytest.raises(ConfigError, match="no linear layer with one output"):
         OwnRegressor(nn.Sequential(nn.Linear(3, 2)))
