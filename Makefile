@@ -12,6 +12,14 @@ PYTHON_OK := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11
 PYTHON    ?= $(shell for p in python3 python python3.13 python3.12 python3.11; do \
 	$$p $(PYTHON_OK) >/dev/null 2>&1 && { echo $$p; break; }; done)
 
+# An environment that another checkout installed itself into is left alone: `pip install -e` would
+# make everybody who uses it import this checkout instead.
+define OURS
+found="$$(cat $(VENV)/lib/python3*/site-packages/_egnn_prune.pth 2>/dev/null)"; \
+if [ -d "$$found" ] && ! [ "$$found" -ef . ]; then \
+  echo "$(VENV) is the environment of the checkout $$found: take another one, such as VENV=.venv" >&2; exit 1; fi
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-slow compare figures docs tutorials lint format clean
 
@@ -24,6 +32,7 @@ setup: $(STAMP)  ## create .venv and install everything (done by the other targe
 $(STAMP): pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) $(PYTHON_OK) 2>/dev/null || { \
 	  echo 'egnn_prune needs Python 3.11 or newer with its venv module: install it or pass PYTHON=/path/to/python.' >&2; exit 1; }
+	@$(OURS)
 	@echo '>> Setting up $(VENV): several minutes; with CUDA builds of PyTorch (Linux) about 3 GB to download.'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -56,6 +65,7 @@ tutorials: $(DOCS_STAMP)  ## run the tutorials and store what they print (a few 
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/tutorials/*.ipynb
 
 $(DOCS_STAMP): $(STAMP)
+	@$(OURS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 

@@ -14,8 +14,10 @@ import torch
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from small_specialist import specialist
+from tiny_teacher import tiny_teacher
 
-from egnn_prune import data, save
+from egnn_prune import adapters, data, save
 from egnn_prune.cli.arguments import Tool
 from egnn_prune.cli.jobs import Job
 from egnn_prune.cli.registry import COMMANDS, NAME
@@ -226,6 +228,55 @@ def test_the_page_on_potentials(runs, monkeypatch):
     known["dynamics"] = VelocityVerlet(known["atoms"], timestep=0.1)
     run_blocks([second.replace("20000", "3")], known)
     assert known["dynamics"].nsteps == 3
+
+
+@pytest.mark.slow
+def test_the_page_on_potentials_exports(runs, monkeypatch, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
+    (tmp_path / "runs").symlink_to(runs / "runs")
+    monkeypatch.chdir(tmp_path)
+    known = run_blocks(blocks(ROOT / "docs" / "potentials.md")[2:], {})
+    assert known["forces"].shape == (3, 3)
+
+
+def test_the_page_on_specialising(tmp_path, monkeypatch):
+    """A tiny teacher stands for SevenNet-0, and a network that nobody trained for the run."""
+    codes = blocks(ROOT / "docs" / "specialising.md")
+    assert len(codes) == 2
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    save(specialist(), folder / "specialised.safetensors", target="energy", unit="eV")
+    monkeypatch.chdir(tmp_path)
+    named = []
+    monkeypatch.setattr(adapters, "load", lambda name, *_, **__: named.append(name) or teacher)
+    teacher = tiny_teacher()
+    known = run_blocks(codes[:1], {"atoms": molecule("CH3CH2OH")})
+    assert named == ["7net-0"] and known["atoms"].get_forces().shape == (9, 3)
+    assert len(known["small"].elements) == 3
+    run_blocks(codes[1:], known)
+    assert isinstance(known["atoms"].calc, known["SpecialistCalculator"])
+    assert known["atoms"].get_forces().shape == (9, 3) and named == ["7net-0"] * 2
+
+
+@pytest.mark.slow
+def test_the_page_on_audits(runs, monkeypatch, tmp_path):
+    """Nothing is compiled and nothing simulated, which take minutes."""
+    (code,) = blocks(ROOT / "docs" / "audit.md")
+    for long, short in {"(False, True)": "(False, False)", '"compiled"))': SHORT_AUDIT}.items():
+        assert long in code
+        code = code.replace(long, short)
+    frames = []
+    for k in range(6):
+        frames.append(molecule("CH3CH2OH"))
+        frames[-1].rattle(0.05, seed=k)
+    (tmp_path / "runs").symlink_to(runs / "runs")
+    monkeypatch.chdir(tmp_path)
+    known = run_blocks([code], {"structures": frames})
+    assert (tmp_path / "audit" / "audit.html").is_file() and known["report"].findings
+
+
+SHORT_AUDIT = '"compiled"), md_steps=0, sizes=[])'
 
 
 def test_the_page_on_your_own_data(tmp_path, monkeypatch, capsys):

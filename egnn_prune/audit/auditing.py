@@ -85,6 +85,25 @@ class AuditReport:
         return write_report(Path(folder))
 
 
+def check_options(limit: int, md_steps: int, seed: int) -> None:
+    """Refuse what :func:`audit` cannot use, before calculators are loaded.
+
+    Args:
+        limit: structures to compute, at most.
+        md_steps: of the simulation, 0 for none.
+        seed: of all draws.
+
+    Raises:
+        ConfigError: one of them is out of range.
+    """
+    if limit < 1:
+        raise ConfigError(f"limit must be 1 or more, not {limit}")
+    if md_steps and md_steps < FEWEST:
+        raise ConfigError(f"md_steps must be 0 or at least {FEWEST}, not {md_steps}")
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more, not {seed}")
+
+
 def audit(
     calculator_a: BaseCalculator,
     calculator_b: BaseCalculator,
@@ -119,12 +138,7 @@ def audit(
         >>> report = audit(PrunedCalculator("old"), PrunedCalculator("new"), frames)
         >>> page = report.write("audit")
     """
-    if limit < 1:
-        raise ConfigError(f"limit must be 1 or more, not {limit}")
-    if md_steps and md_steps < FEWEST:
-        raise ConfigError(f"md_steps must be 0 or at least {FEWEST}, not {md_steps}")
-    if seed < 0:
-        raise ConfigError(f"seed must be 0 or more, not {seed}")
+    check_options(limit, md_steps, seed)
     candidates = {A: Candidate(calculator_a, names[0]), B: Candidate(calculator_b, names[1])}
     taken, rows = chosen(structures, limit, seed)
     start, movable = taken[0], next((atoms for atoms in taken if len(atoms) > 1), None)

@@ -34,7 +34,10 @@ def parser() -> Parser:
     parser.add_argument("--out", metavar="DIR", default="audit", help="folder (audit)")
     parser.add_argument("--limit", type=int, default=200, help="structures, at most (200)")
     parser.add_argument(
-        "--md-steps", type=int, default=500, help="steps of 0.5 fs, 0 for no simulation (500)"
+        "--md-steps",
+        type=int,
+        default=500,
+        help="steps of 0.5 fs, at least 40, or 0 for no simulation (500)",
     )
     parser.add_argument(
         "--sizes",
@@ -51,6 +54,7 @@ def work(arguments: argparse.Namespace) -> None:
     from egnn_prune.ase.predict_file import checked_folder
     from egnn_prune.ase.structures import read_structures
     from egnn_prune.audit import audit, calculator_of
+    from egnn_prune.audit.auditing import check_options
     from egnn_prune.cli.arguments import with_options
     from egnn_prune.errors import ConfigError
 
@@ -58,6 +62,7 @@ def work(arguments: argparse.Namespace) -> None:
     sizes = None if a.sizes is None else numbers(a.sizes)
     structures = read_structures(a.structures)
     try:
+        check_options(a.limit, a.md_steps, a.seed)  # calculators take seconds to load
         found = audit(
             calculator_of(a.a, a.device),
             calculator_of(a.b, a.device),

@@ -20,6 +20,9 @@ USUAL = ("energy", "ref_energy", "dft_energy", "totenergy", "total_energy")
 #: Names of arrays that may be forces, or their negative.
 GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_|$)", re.IGNORECASE)
 
+#: Names of the electronic state of a structure, in the comment line.
+STATE = re.compile(r"(total_|net_)?charge|spin|multiplicity|spin_multiplicity", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -163,6 +166,11 @@ def said_of(atoms: Atoms, labels: Labels) -> list[str]:
         said.append(f"not used: {', '.join(unused)}; they are the gradient of another quantity")
     elif not there and is_total_energy(target) and (vectors := _other_vectors(atoms)):
         said.append(f"not used: {', '.join(vectors)}; if these are forces, call them forces")
+    if (states := sorted(k for k in atoms.info if STATE.fullmatch(k))) and is_total_energy(target):
+        said.append(
+            f"not used: {', '.join(states)}; networks here know nothing of charge and spin, so all "
+            "structures should have the same ones"
+        )
     return said
 
 

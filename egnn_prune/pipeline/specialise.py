@@ -46,6 +46,7 @@ from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 from egnn_prune.pipeline.specialise_pool import learn_from_pool
 from egnn_prune.pipeline.specialise_pool_file import check_pool
 from egnn_prune.pipeline.specialise_scratch import fresh
+from egnn_prune.pipeline.specialise_units import warn_of_foreign_units
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.system import files
 from egnn_prune.system.device import choose_device
@@ -167,6 +168,7 @@ class SpecialiseJob(SpecialiseContext):
             dataset = self.labelled_by(teacher, dataset)
             self.say_what_it_is(dataset)
         else:
+            warn_of_foreign_units(teacher, dataset.split("train"), dataset.name, self.device)
             refit_shifts(teacher, dataset.split("train"))
         structures.write_dataset(self.folder.path / LABELLED, dataset)
         elements = sorted({z for split in SPLITS for z in dataset.elements_of(split)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -170,9 +171,17 @@ class SpecialiseContext:
             target="energy",
             unit="eV",
             units=dict(structures.UNITS),
+            dataset=self.learned_from,
             config_hash=self.folder.hash,
             **known,
         )
+
+    @property
+    def learned_from(self) -> str:
+        """The structures and whose labels they had, for a reader of the model's file."""
+        if self.settings.labels == "teacher" or self.settings.demo:
+            return f"{self.dataset.name}, labelled by {Path(self.settings.teacher).name}"
+        return self.dataset.name
 
     @cached_property
     def domain(self) -> TrainingDomain | None:

@@ -21,7 +21,7 @@ from egnn_prune.configs.specialise_settings import StructureSettings
 from egnn_prune.data import GraphDataset, ase_files, random_splits
 from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import is_isolated
-from egnn_prune.data.labels import energies_of
+from egnn_prune.data.labels import energies_of, per_structure
 from egnn_prune.data.store import HEAVIEST, GraphStore, not_an_element
 from egnn_prune.errors import DataError
 from egnn_prune.system import files
@@ -176,11 +176,21 @@ def _refuse_unlabelled(path: Path, settings: StructureSettings) -> None:
         raise DataError(f"there is no file {path}; check data.path")
     first = list(islice(ase_files.read_structures(path), FEWEST))
     if not settings.target and not any(map(energies_of, first)):
+        there = [key for atoms in first[:1] for key in _numbers_of(atoms)]
+        named = f"it has {', '.join(there[:8])}; " if there else ""
         raise DataError(
-            f"{path} has structures without energies, and labels=data learns from them; say "
-            "labels=teacher to let the teacher label them"
+            f"{path} has structures without energies of a usual name, and labels=data learns from "
+            f"them; {named}name the key of the energy with data.target=KEY (its forces have to "
+            "match it by name, such as REF_energy and REF_forces), or say labels=teacher to let "
+            "the teacher label them"
         )
     _refuse_few(len(first), path.name)
+
+
+def _numbers_of(atoms: Atoms) -> list[str]:
+    """Names of the single numbers of a structure, any of which may be the energy."""
+    found = {key: np.asarray(value) for key, value in per_structure(atoms).items()}
+    return sorted(k for k, v in found.items() if v.size == 1 and v.dtype.kind in "iuf")
 
 
 def _refuse_few(count: int, name: str) -> None:

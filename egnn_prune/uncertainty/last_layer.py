@@ -126,7 +126,9 @@ class LastLayer(Estimator):
             raise ConfigError("fit last-layer uncertainty on training batches before predicting")
         features, prediction = linear_out(self.network).last_layer(batch)
         covariance = self.covariance.to(features)
-        spread = torch.einsum("bi,ij,bj->b", features, covariance, features)
+        # not an einsum of three: opt_einsum, where it is installed, makes sizes numbers, and
+        # torch.export then cannot leave the number of graphs free
+        spread = (features @ covariance * features).sum(1)
         return self.combined(prediction, spread.clamp(min=0))
 
     def best_precision(self, eigenvalues: Tensor, weights: Tensor) -> float:

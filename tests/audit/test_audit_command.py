@@ -124,3 +124,10 @@ def test_refusals_are_one_sentence(tmp_path, call):
     ):
         code, out, err = call(*words)
         assert code == 2 and said in err and err.count("\n") == 1 and not out, err
+
+
+def test_options_are_refused_before_calculators_are_loaded(tmp_path, call):
+    ase.io.write(tmp_path / "some.xyz", [ethanol()])
+    words = ("neither", "there", tmp_path / "some.xyz", "--md-steps", 20, "--out", tmp_path / "out")
+    code, _, err = call(*words)
+    assert code == 2 and "--md-steps must be 0 or at least 40, not 20" in err

@@ -125,6 +125,15 @@ def test_forces_with_other_names_are_said_to_be_unused(tmp_path):
     assert data.load("extxyz", tmp_path / "own.xyz").notes[-1].startswith("not used: pull; if")
 
 
+def test_charges_are_said_to_be_unused(tmp_path):
+    frames = [ase.Atoms("OH", positions=[[0, 0, 0], [0, 0, 1 + k / 10]]) for k in range(5)]
+    for k, frame in enumerate(frames):
+        frame.info |= {"dft_energy": float(k), "charge": k % 2, "Spin": 1}
+    ase.io.write(tmp_path / "own.xyz", frames)
+    notes = data.load("extxyz", tmp_path / "own.xyz").notes
+    assert [note for note in notes if note.startswith("not used: Spin, charge; networks")]
+
+
 def test_one_of_several_unclaimed_forces_is_not_guessed(tmp_path):
     frames = [ase.Atoms("OH", positions=[[0, 0, 0], [0, 0, 1 + k / 10]]) for k in range(5)]
     for frame in frames:

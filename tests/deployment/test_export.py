@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+from trained_models import last_layer
 
 from egnn_prune import prune
 from egnn_prune.api.pruning import compact
@@ -177,6 +178,18 @@ def test_without_this_package(tmp_path):
     subprocess.run([sys.executable, "-c", RUN, *files], check=True, cwd=tmp_path)
     for batch, found in zip(batches, torch.load(files[2]), strict=True):
         assert_same(lambda *_, found=found: found, model, batch, 1e-10)
+
+
+def test_error_bars_of_the_last_layer(tmp_path):
+    """Of a specialist: the number of graphs stays free, also where opt_einsum is installed."""
+    model = last_layer(torch.float64)
+    path = export_program(model, tmp_path / "bars.pt2", forces=False)  # traced sooner
+    program = torch.export.load(path).module()
+    for sizes in ((5, 4), (1,), (6, 1, 7)):
+        batch = structures(*sizes)
+        prediction, found = model(batch), program(*tensors(model, batch))
+        for a, b in zip(found, (prediction.mean, prediction.variance), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow

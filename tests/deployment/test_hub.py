@@ -108,6 +108,15 @@ def test_the_card_says_what_is_known(run, tmp_path):
     assert "`mae_of_my_own` | 3 |" in mine.read_text() and "0.125" not in mine.read_text()
 
 
+def test_the_card_of_a_specialist_says_its_errors(run, tmp_path):
+    (run / "pruned.safetensors").rename(run / "specialised.safetensors")
+    measured = {"force_rmse_mev_per_angstrom": 181.0, "latency_ms": 5.0, "ence_calibrated": 0.5}
+    (run / "metrics.json").write_text(json.dumps({"models": {"specialised": measured}}))
+    text = (save_pretrained(run, tmp_path / "model") / "README.md").read_text()
+    assert "| `force_rmse_mev_per_angstrom` | 181 |" in text and "latency" not in text
+    assert text.index("`force_rmse") < text.index("`ence_calibrated`")
+
+
 def test_the_code_of_the_card_runs(run, tmp_path, monkeypatch):
     folder = save_pretrained(run, tmp_path / "me" / "ethanol", repository="me/ethanol")
     monkeypatch.chdir(tmp_path)

@@ -315,6 +315,15 @@ def test_structures_without_labels_where_labels_were_asked_for(tmp_path, boxes):
     )
 
 
+def test_energies_of_an_unusual_name(tmp_path):
+    frames = structures(12)
+    for k, atoms in enumerate(frames):
+        atoms.info |= {"mp2": -1.0 * k, "source": "somewhere"}
+    write(tmp_path / "mine.xyz", frames, format="extxyz")
+    said = refused(tiny(tmp_path / "run", tmp_path / "mine.xyz"))
+    assert "it has mp2; name the key" in said and "data.target=KEY" in said
+
+
 def test_energies_without_forces(tmp_path):
     frames = structures(12)
     for k, atoms in enumerate(frames):
