@@ -22,6 +22,8 @@ PUBLIC = {
     "egnn_prune.audit": "AuditReport Candidate audit calculator_of",
     "egnn_prune.checkpoint": "load load_estimator read_header save",
     "egnn_prune.data": "load",
+    "egnn_prune.adapters": "AdoptedPotential Committee OwnRegressor TracedNetwork load "
+    "plain_radials",
     "egnn_prune.export": "export_onnx export_program tensors",
     "egnn_prune.hub": "from_pretrained pretrained_file push_to_hub save_pretrained",
     "egnn_prune.inference": "predict_structures write_predictions",

@@ -29,7 +29,7 @@ from egnn_prune.pruning import (
 from egnn_prune.pruning import compact as compact_prunable
 from egnn_prune.pruning.calling import call, moved
 from egnn_prune.pruning.criteria import DATA_FREE, Criterion
-from egnn_prune.pruning.criteria.batches import inputs_of
+from egnn_prune.pruning.criteria.batches import check_batches, check_loss, inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked
 from egnn_prune.pruning.stopwatch import Measure
 from egnn_prune.system.device import choose_device
@@ -108,6 +108,8 @@ def prune(
         raise ConfigError(f"{criterion} needs data: pass data=..., such as a DataLoader")
     if batches < 1:
         raise ConfigError(f"batches is a number of batches, at least 1, not {batches}")
+    check_batches(data)
+    check_loss(loss)
     device = device_of(model)
     sample = None if data is None else [moved(b, device) for b in islice(data, batches)]
     if data is not None and not sample:
@@ -182,6 +184,8 @@ def fine_tune(
     # Lightning: pruning does without
     from egnn_prune.training import FitSettings, RegressionTask, fit
 
+    check_batches(data)
+    check_loss(loss)
     if isinstance(data, Iterator):  # it would be used up after one pass
         data = list(data)
     first = next(iter(data), None)
@@ -205,6 +209,11 @@ def compact(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the module cannot be pruned, and so was not.
     """
+    if isinstance(model, nn.Module) and not hasattr(model, "channel_groups"):
+        raise ConfigError(
+            f"{type(model).__name__} cannot be made compact: compact() takes what prune() "
+            "returned, with its masks, and what compact() returned is small already"
+        )
     small = compact_prunable(checked(model))
     return small.network if isinstance(small, TracedNetwork) else small
 

@@ -240,7 +240,8 @@ def _networks(model: nn.Module) -> list[Any]:
     for one in networks:
         if not isinstance(one, PropertyModel | AdoptedPotential):
             raise ConfigError(
-                f"only models of energies of graphs can be exported, not {type(one).__name__}"
+                f"only models of energies of graphs can be exported, not {type(one).__name__}; for "
+                "a network of your own call torch.onnx.export on what compact() returned"
             )
         options = _options(one)
         if getattr(options, "edge_features", 0) or getattr(options, "velocity", False):
