@@ -1,4 +1,4 @@
-"""Molecular dynamics at constant energy or temperature, and whether the energy was constant."""
+"""Molecular dynamics at constant energy, temperature or pressure; was the energy constant?"""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from egnn_prune.ase.barostat import Barostat, pressure_of
 from egnn_prune.ase.calculator import UncertaintyExceeded
 from egnn_prune.ase.dynamics_state import DynamicsState, row_text, rows_of
 from egnn_prune.ase.thermostat import Thermostat
@@ -36,6 +37,8 @@ MAX_ENERGY_DRIFT = 1.0
 #: A run hotter than so many times its thermostat, and so many kelvin, has exploded: two atoms stay
 #: below the first at five sigma, and a strained start releases the second.
 HOTTER, SPARE_K = 4.0, 1000.0
+#: A volume so many times larger or smaller than at the start is that of a runaway cell.
+MAX_VOLUME_RATIO = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Trajectory:
     Attributes:
         rows: ``time_fs``, ``potential_eV``, ``kinetic_eV``, ``total_eV``, ``temperature_K``,
             ``uncertainty_eV`` (calibrated standard deviation) and ``epistemic_eV`` (its epistemic
-            part, which thresholds are compared with); NaN where the model states none.
+            part, which thresholds are compared with); NaN where the model states none. With a
+            barostat also ``volume_A3`` and ``pressure_GPa``, see
+            :func:`~egnn_prune.ase.barostat.pressure_of`.
         seconds: wall time of the steps.
         steps: steps that were made.
         stopped: why the run ended early, or ``None``.
@@ -143,9 +148,10 @@ def run_dynamics(
     observers: Sequence[Callable[[], object]] = (),
     watchers: Sequence[Callable[[], object]] = (),
     thermostat: Thermostat | None = None,
+    barostat: Barostat | None = None,
     state: DynamicsState | None = None,
 ) -> Trajectory:
-    """Velocity Verlet, or a thermostat; frames go to ``path`` as extended XYZ.
+    """Velocity Verlet, or thermostat and barostat; frames go to ``path`` as extended XYZ.
 
     Constraints of the atoms are kept (by RATTLE where they are bond lengths).
 
@@ -163,26 +169,36 @@ def run_dynamics(
             :class:`~egnn_prune.ase.UncertaintyGuard`.
         watchers: called at every step, the start included.
         thermostat: of the temperature; without one, the energy is constant.
+        barostat: of the pressure; without one, the cell is constant.
         state: what the run goes on from, and where its state is saved; the rows of the trajectory
             then grow on the disk, too, in ``energies.csv`` beside ``path``.
 
     Raises:
-        ConfigError: a number is out of range.
-        InputError: the very first structure cannot be computed, or the disk is full.
+        ConfigError: a number is out of range, or the barostat has no thermostat that goes with it.
+        InputError: the very first structure cannot be computed or has no pressure that could be
+            held, or the disk is full.
     """
     check_numbers(steps, timestep, interval)
+    if barostat is not None:
+        barostat.check(atoms, thermostat)
     trajectory = Trajectory()
     if state is not None:
         state.place(atoms)
     if thermostat is None:
         dynamics: Any = VelocityVerlet(atoms, timestep=timestep * units.fs)
-    else:
+    elif barostat is None:
         dynamics = thermostat.integrator(atoms, timestep)
+    else:
+        dynamics = barostat.integrator(atoms, timestep, thermostat)
+        if state is not None:
+            state.parts["barostat"] = dynamics
     if state is not None:
         state.resume(dynamics)
         if thermostat is not None:
             thermostat.hold(dynamics, dynamics.nsteps / steps)
     atoms.get_potential_energy()  # what fails here leaves no file behind
+    if barostat is not None:
+        pressure_of(atoms)
     with (
         ExitStack() as stack,
         asked_to_end() as asked,
@@ -199,6 +215,8 @@ def run_dynamics(
 
         def record() -> None:
             row = frame(atoms, dynamics.get_time() / units.fs)
+            if barostat is not None:
+                row |= {"volume_A3": atoms.get_volume(), "pressure_GPa": pressure_of(atoms)}
             atoms.get_forces()  # for the file, where they were not asked for yet
             out = atoms.copy()
             out.info |= row
@@ -220,6 +238,9 @@ def run_dynamics(
         first = trajectory.rows[0]["total_eV"] if trajectory.rows else None
         guard = explosion_guard(atoms, None if thermostat is None else target, first)
         dynamics.attach(guard)  # before the frames, which stay finite
+        if barostat is not None:
+            begun = trajectory.rows[0]["volume_A3"] if trajectory.rows else atoms.get_volume()
+            dynamics.attach(lambda: refuse_runaway(atoms.get_volume(), begun))
         for watcher in watchers:
             dynamics.attach(watcher)
         dynamics.attach(record, interval=interval)
@@ -306,6 +327,16 @@ def explosion_guard(
             )
 
     return look
+
+
+def refuse_runaway(volume: float, first: float) -> None:
+    """Raise :class:`Exploded` where a volume is :data:`MAX_VOLUME_RATIO` times off the first."""
+    if not 1 / MAX_VOLUME_RATIO < volume / first < MAX_VOLUME_RATIO:
+        raise Exploded(
+            f"the simulation exploded: its volume went from {first:.4g} to {volume:.4g} "
+            "Angstrom^3; take another pressure, a longer taup, or a start nearer to the training "
+            "data"
+        )
 
 
 def frame(atoms: Atoms, time_fs: float) -> dict[str, float]:

@@ -40,9 +40,9 @@ class Part(Protocol):
 class DynamicsState:
     """The state of a simulation in a file; one that goes on makes the steps that it had made.
 
-    Kept are step, positions and momenta in full precision, the thermostat's random numbers, and how
-    long the files were that grow: what a killed run wrote behind is cut off and made again. The
-    file is there as long as the simulation has not ended.
+    Kept are step, positions, cell and momenta in full precision, the thermostat's random numbers,
+    and how long the files were that grow: what a killed run wrote behind is cut off and made again.
+    The file is there as long as the simulation has not ended.
 
     Args:
         path: the file.
@@ -72,7 +72,8 @@ class DynamicsState:
             return
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                self._arrays = {name: arrays[name] for name in ("positions", "momenta")}
+                names = [name for name in ("cell",) if name in arrays]  # absent in older files
+                self._arrays = {name: arrays[name] for name in ("positions", "momenta", *names)}
                 found = json.loads(str(arrays["facts"]))
             theirs = dict(found["settings"])
             sizes = {str(name): int(size) for name, size in found["sizes"].items()}
@@ -113,6 +114,8 @@ class DynamicsState:
             return
         if self._arrays["positions"].shape != atoms.positions.shape:
             raise InputError(f"{self.path} is of another structure; delete it to begin anew")
+        if "cell" in self._arrays:
+            atoms.set_cell(self._arrays["cell"], apply_constraint=False)
         atoms.set_positions(self._arrays["positions"], apply_constraint=False)
         atoms.set_momenta(self._arrays["momenta"], apply_constraint=False)
 
@@ -164,6 +167,7 @@ class DynamicsState:
             self.path,
             positions=atoms.get_positions(),
             momenta=atoms.get_momenta(),
+            cell=atoms.cell.array,
             facts=np.array(json.dumps(facts)),
         )
         self._saved = self.clock()

@@ -10,6 +10,7 @@ from typing import Any
 
 from ase import Atoms
 
+from egnn_prune.ase.barostat import Barostat, pressure_of
 from egnn_prune.ase.calculator import PrunedCalculator
 from egnn_prune.ase.dynamics import check_numbers, energy_conservation, run_dynamics
 from egnn_prune.ase.dynamics_state import FILE, DynamicsState, fingerprint
@@ -58,6 +59,9 @@ class SimulationReport:
         thermostat: kind and temperature, ``""`` at constant energy.
         forces_threshold_eV_A: limit of the error bars of forces, or ``None`` without such.
         specialist: :meth:`egnn_prune.ase.watch_log.WatchLog.summary`, or ``None``.
+        pressure_GPa: that was held, or ``None`` where the cell was constant; so are the next two.
+        mean_pressure_GPa: over the frames of the last half.
+        mean_volume_A3: likewise, in Angstrom^3.
     """
 
     formula: str
@@ -77,6 +81,9 @@ class SimulationReport:
     thermostat: str = ""
     forces_threshold_eV_A: float | None = None
     specialist: dict[str, Any] | None = None
+    pressure_GPa: float | None = None
+    mean_pressure_GPa: float | None = None
+    mean_volume_A3: float | None = None
 
     def text(self) -> str:
         """A line for people, others where nothing watched the uncertainty or it ended early."""
@@ -99,6 +106,11 @@ class SimulationReport:
         )
         if self.constraints:
             line += f"; held: {self.constraints}"
+        if self.pressure_GPa is not None:
+            line += (
+                f"\nheld at {self.pressure_GPa:g} GPa; means of the last half: "
+                f"{self.mean_pressure_GPa:.3g} GPa, {self.mean_volume_A3:.5g} Angstrom^3"
+            )
         if self.specialist is not None:
             line = "\n".join(filter(None, (line, said(self.specialist))))
             if self.specialist["switches"] and not self.thermostat:
@@ -154,6 +166,7 @@ def simulate(
     on_uncertain: str = "warn",
     device: str = "auto",
     thermostat: Thermostat | None = None,
+    barostat: Barostat | None = None,
 ) -> SimulationReport:
     """Run dynamics from the last structure of a file, and judge it.
 
@@ -182,6 +195,7 @@ def simulate(
         device: see :class:`~egnn_prune.ase.calculator.PrunedCalculator`; like ``which``,
             ``threshold`` and ``on_uncertain`` not used where ``model`` is a calculator.
         thermostat: of the temperature; without one, the energy is constant.
+        barostat: of the pressure; without one, the cell is constant.
 
     Raises:
         ConfigError: a number is out of range, stopping was asked for without a threshold, or
@@ -202,6 +216,8 @@ def simulate(
         )
     )
     atoms.calc = calculator
+    if barostat is not None:
+        barostat.check(atoms, thermostat)
     guards = []
     if made:
         pass  # it watches itself
@@ -228,9 +244,12 @@ def simulate(
             "temperature": kelvin,
             "seed": seed,
             "thermostat": None if thermostat is None else asdict(thermostat),
+            "barostat": None if barostat is None else asdict(barostat),
         },
     )
     atoms.get_potential_energy()  # a structure that cannot be used leaves no file behind
+    if barostat is not None:
+        pressure_of(atoms)
     with ExitStack() as stack:
         log = None
         if isinstance(calculator, SpecialistCalculator):
@@ -248,12 +267,20 @@ def simulate(
             observers=guards,
             watchers=[] if log is None else [log],
             thermostat=thermostat,
+            barostat=barostat,
             state=state,
         )
     write_rows(trajectory.rows, folder / "energies.csv")
     epistemic_std, limit = trajectory.column("epistemic_eV"), calculator.threshold
     drift = error = fluctuation = math.nan
     how = "at constant energy" if thermostat is None else f"({thermostat.text()})"
+    pressure: dict[str, float] = {}
+    if barostat is not None:
+        how, half = f"{how[:-1]}, {barostat.text()})", len(trajectory.rows) // 2
+        pressure = {"pressure_GPa": barostat.pressure} | {
+            f"mean_{name}": float(trajectory.column(name)[half:].mean())
+            for name in ("pressure_GPa", "volume_A3")
+        }
     title = (
         f"{atoms.get_chemical_formula()} {how}, {timestep:g} fs a step, "
         f"{trajectory.column('temperature_K').mean():.0f} K on average"
@@ -267,7 +294,9 @@ def simulate(
         from egnn_prune.report.common.style import png_bytes  # matplotlib
         from egnn_prune.report.run.dynamics import dynamics_plot
 
-        figure = dynamics_plot(trajectory.rows, len(atoms), drift, error, limit, title)
+        figure = dynamics_plot(
+            trajectory.rows, len(atoms), drift, error, limit, title, pressure.get("pressure_GPa")
+        )
         write_atomic(folder / "dynamics.png", png_bytes(figure))
     if log is not None:
         log.write(folder, title)
@@ -289,6 +318,7 @@ def simulate(
         thermostat="" if thermostat is None else thermostat.text(),
         forces_threshold_eV_A=calculator.forces_threshold,
         specialist=None if log is None else log.summary(),
+        **pressure,
     )
     # JSON has no NaN
     facts = {k: None if v != v else v for k, v in asdict(report).items()}

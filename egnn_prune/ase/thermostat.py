@@ -92,8 +92,8 @@ class Thermostat:
     def hold(self, dynamics: Any, share: float) -> None:
         """Set the temperature for this share of the run."""
         kelvin = self.at(share)
-        if isinstance(dynamics, Langevin):
-            dynamics.set_temperature(temperature_K=kelvin)
-        else:
+        if isinstance(dynamics, Bussi):
             dynamics.temp = units.kB * kelvin
             dynamics.target_kinetic_energy = 0.5 * dynamics.temp * dynamics.ndof
+        else:
+            dynamics.set_temperature(temperature_K=kelvin)

@@ -17,6 +17,9 @@ All of this is on the disk as it comes. A run that was interrupted or killed goe
 saved last (every 10 seconds) when the same command is given again: the same steps as if nothing had
 happened. Ctrl-C, SIGTERM and SIGHUP end it after the present step.
 
+With --pressure the volume moves, too (periodic structures; Langevin's thermostat; the cell's shape
+stays): energies.csv, the summary and the figure then have volume and pressure.
+
 With a teacher behind the network (--teacher), every structure is watched: error bars of forces,
 atoms unlike the training atoms, bonds unlike the training structures'. Where the network is not
 sure, --on-uncertain says what happens: warn (once), stop, ask (the teacher answers this step) or
@@ -28,6 +31,8 @@ Where network and teacher take turns, energy is not conserved: use a thermostat.
     egnn-prune md runs/ethanol ethanol.xyz --steps 20000 --out md
     egnn-prune md runs/water box.xyz --teacher 7net-0 --on-uncertain learn --thermostat langevin \
         --heat-to 600 --check 0.01 --out md
+    egnn-prune md runs/water box.xyz --thermostat langevin --temperature 300 --pressure 0.0001 \
+        --steps 200000 --out npt
 """
 
 from __future__ import annotations
@@ -64,6 +69,16 @@ def parser() -> Parser:
     )
     parser.add_argument("--friction", type=float, help="of Langevin's thermostat in 1/fs (0.02)")
     parser.add_argument("--taut", type=float, help="time constant of Bussi's in fs (100)")
+    parser.add_argument(
+        "--pressure",
+        type=float,
+        metavar="GPA",
+        help="hold this pressure in GPa, positive where it compresses (1 bar is 0.0001), with "
+        "--thermostat langevin (none: the cell is constant)",
+    )
+    parser.add_argument(
+        "--taup", type=float, metavar="FS", help="time constant of the volume in fs (500)"
+    )
     parser.add_argument("--interval", type=int, default=10, help="steps between frames (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the velocities (0)")
     parser.add_argument("--dense", action="store_true", help="the run's dense model instead")
@@ -137,6 +152,12 @@ def refuse_unused(arguments: argparse.Namespace) -> None:
             raise ConfigError(
                 f"{option} needs {needed} {' or '.join(values)}, without which it changes nothing"
             )
+    if arguments.pressure is not None and arguments.thermostat != "langevin":
+        raise ConfigError(
+            "--pressure needs --thermostat langevin: volume and temperature are held together"
+        )
+    if arguments.taup is not None and arguments.pressure is None:
+        raise ConfigError("--taup needs --pressure, without which it changes nothing")
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -160,13 +181,14 @@ def simulated(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: arguments cannot be used, in the words of Python.
     """
+    from egnn_prune.ase.barostat import Barostat
     from egnn_prune.ase.predict_file import checked_folder
     from egnn_prune.ase.simulation import simulate
     from egnn_prune.ase.structures import read_structures
     from egnn_prune.ase.thermostat import Thermostat
     from egnn_prune.errors import ConfigError
 
-    a, thermostat = arguments, None
+    a, thermostat, barostat = arguments, None, None
     refuse_unused(a)
     if a.seed < 0:
         raise ConfigError(f"seed must be 0 or more, not {a.seed}")
@@ -175,6 +197,8 @@ def simulated(arguments: argparse.Namespace) -> None:
         kelvin = 300.0 if a.temperature is None else a.temperature
         how = given(friction=a.friction, taut=a.taut)
         thermostat = Thermostat(a.thermostat, kelvin, a.heat_to, seed=a.seed, **how)
+    if a.pressure is not None:
+        barostat = Barostat(a.pressure, **given(taup=a.taup))
     model = a.model
     watched = a.teacher is not None or a.forces_threshold is not None or a.check
     if watched or a.on_uncertain in ("ask", "learn"):
@@ -217,6 +241,7 @@ def simulated(arguments: argparse.Namespace) -> None:
         on_uncertain=a.on_uncertain if model is a.model else "ignore",
         device=a.device,
         thermostat=thermostat,
+        barostat=barostat,
     )
     print(report.text())
     if report.stopped:
