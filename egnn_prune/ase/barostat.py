@@ -10,7 +10,6 @@ import numpy as np
 from ase import Atoms, __version__, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from egnn_prune.ase.specialist import SpecialistCalculator
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import constraints_of
 from egnn_prune.errors import ConfigError, InputError
@@ -86,11 +85,8 @@ class Barostat:
                 "a pressure moves every atom with the cell, and the structure has constraints "
                 f"({held}); remove them, or go without a pressure"
             )
-        calculator = atoms.calc
-        if isinstance(calculator, SpecialistCalculator) and calculator.teacher is not None:
-            known = calculator.teacher.calculator.implemented_properties
-            if calculator.on_uncertain in ("ask", "learn") and "stress" not in known:
-                raise InputError(NO_STRESS)
+        if not getattr(atoms.calc, "gives_stress", True):
+            raise InputError(NO_STRESS)
 
     def integrator(self, atoms: Atoms, timestep: float, thermostat: Thermostat) -> Any:
         """The dynamics of ASE, with steps in fs, and a state that can be saved.

@@ -209,6 +209,13 @@ class SpecialistCalculator(PrunedCalculator):
             )
         self.forces_threshold = own * self.electronvolts if given is None else float(given)
 
+    @property
+    def gives_stress(self) -> bool:
+        """Whether every answer has a stress, the teacher's, too."""
+        if self.teacher is None or self.on_uncertain not in ("ask", "learn"):
+            return True
+        return "stress" in self.teacher.calculator.implemented_properties
+
     def state(self) -> dict[str, Any]:
         """What a simulation that goes on needs besides the folder.
 
