@@ -8,7 +8,7 @@ import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.langevinbaoab import LangevinBAOAB
 
-from egnn_prune.ase.barostat import NO_STRESS
+from egnn_prune.ase.pressure import NO_STRESS
 from egnn_prune.errors import DataError, InputError
 
 

@@ -18,9 +18,10 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from egnn_prune.ase.barostat import Barostat, pressure_of
+from egnn_prune.ase.barostat import Barostat
 from egnn_prune.ase.calculator import UncertaintyExceeded
 from egnn_prune.ase.dynamics_state import DynamicsState, row_text, rows_of
+from egnn_prune.ase.pressure import pressure_of
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import temperature
 from egnn_prune.errors import ConfigError, DataError, InputError
@@ -65,7 +66,7 @@ class Trajectory:
             ``uncertainty_eV`` (calibrated standard deviation) and ``epistemic_eV`` (its epistemic
             part, which thresholds are compared with); NaN where the model states none. With a
             barostat also ``volume_A3`` and ``pressure_GPa``, see
-            :func:`~egnn_prune.ase.barostat.pressure_of`.
+            :func:`~egnn_prune.ase.pressure.pressure_of`.
         seconds: wall time of the steps.
         steps: steps that were made.
         stopped: why the run ended early, or ``None``.

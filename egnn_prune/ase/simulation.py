@@ -10,12 +10,13 @@ from typing import Any
 
 from ase import Atoms
 
-from egnn_prune.ase.barostat import Barostat, pressure_of
+from egnn_prune.ase.barostat import Barostat
 from egnn_prune.ase.calculator import PrunedCalculator
 from egnn_prune.ase.dynamics import check_numbers, energy_conservation, run_dynamics
 from egnn_prune.ase.dynamics_state import FILE, DynamicsState, fingerprint
 from egnn_prune.ase.guard import UncertaintyGuard
 from egnn_prune.ase.predict_file import checked_folder
+from egnn_prune.ase.pressure import pressure_of
 from egnn_prune.ase.specialist import SpecialistCalculator
 from egnn_prune.ase.structures import read_structures
 from egnn_prune.ase.thermostat import Thermostat

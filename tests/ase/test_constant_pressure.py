@@ -23,9 +23,10 @@ from trained_models import ethanol, trained
 
 from egnn_prune import save
 from egnn_prune.ase import PrunedCalculator, SpecialistCalculator
-from egnn_prune.ase.barostat import Barostat, pressure_of
+from egnn_prune.ase.barostat import Barostat
 from egnn_prune.ase.dynamics import run_dynamics
 from egnn_prune.ase.dynamics_state import DynamicsState
+from egnn_prune.ase.pressure import pressure_of
 from egnn_prune.ase.simulation import simulate
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import set_thermal_velocities
@@ -285,6 +286,10 @@ def test_what_the_command_leaves(start, tmp_path, call_script):
     frames = ase.io.read(out / "trajectory.extxyz", ":")
     assert [f.get_volume() for f in frames] == pytest.approx([float(r["volume_A3"]) for r in rows])
     assert (out / "dynamics.png").stat().st_size > 1000
+    # the guard watches it, too
+    stop = ("--on-uncertain", "stop", "--threshold", 1e-9, "--pressure", 1)
+    code, said, err = script(start, "--out", tmp_path / "stopped", *how, *stop)
+    assert code == 1 and "stopped early" in said
     # without a pressure, nothing of it
     code, said, err = script(start, "--out", out, *how[:4])
     assert code == 0 and "GPa" not in said + (out / "energies.csv").read_text()
@@ -376,3 +381,15 @@ def test_a_teacher_that_promised_a_stress_ends_the_run_in_a_sentence(start, tmp_
     how = {"steps": 40, "thermostat": heat, "barostat": Barostat(1.0, 30.0)}
     report = simulate(calc, start, tmp_path / "md", **how)
     assert "give a stress; take others" in report.stopped
+
+
+def test_nothing_is_computed_before_a_state_is_restored():
+    """Else a watched structure would be decided on twice, once with the draws of another step."""
+    atoms, calls = gas(2, 0.5), []
+    atoms.calc.calculate = lambda *arguments: calls.append(arguments)
+    dynamics = Barostat(0.5).integrator(atoms, 1.0, HOLD)
+    state = {"p_eps": 0.25, "force_eps": -1.5, "accelerations": [[0.5, 0.0, 1.0]] * 2}
+    dynamics.set_state(state)
+    assert dynamics.state() == state and not calls
+    with pytest.raises(ValueError, match="of other atoms"):
+        dynamics.set_state(state | {"accelerations": [[0.0] * 3]})
