@@ -61,6 +61,7 @@ def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
         "0a1b2c3d4e5f",
         "hidden: 64",
         "Rank correlation",
+        "of the weights that are left were frozen while fine-tuning",
     ):
         assert expected in text
     assert "prefers-color-scheme: dark" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,8 @@ def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block
         ),
         "training": (
             "Validation error against optimiser steps for every model",
-            "Learning curves. Pruning happens in the first part of the red line; the baseline "
-            "takes the same extra steps.",
+            "Learning curves. Pruning happens in the first part of the orange line; the "
+            "baseline takes the same extra steps.",
         ),
     }
     return [
@@ -217,6 +218,21 @@ def _channels(metrics: Metrics) -> list[Block]:
     return [Text(f"{removed} of {channels} prunable channels were removed."), Bars(groups)]
 
 
+def _ledger(metrics: Metrics) -> list[Block]:
+    """Parameters and multiplications by layer, and what was frozen of those that are left."""
+    rows = ledger_rows(metrics)
+    if not rows:
+        return []
+    frozen = math.fsum(number(entry.get("frozen")) for entry in metrics["ledger"])
+    mode = (metrics.get("pruning") or {}).get("freeze")
+    setting = f" (pruning.freeze={mode})" if mode else ""
+    said = f"{si(frozen)} of the weights that are left were frozen while fine-tuning{setting}."
+    if frozen == 0:
+        said = f"Only what was removed is frozen, at zero{setting}; all that is left was trained."
+    told = [Text(said)] if math.isfinite(frozen) else []
+    return [*told, Table("", LEDGER_HEADER, rows, total=True)]
+
+
 def _listed(items: Sequence[tuple[str, str]]) -> list[Block]:
     return [Pairs(items)] if items else []
 
@@ -243,7 +259,6 @@ def render(
     own = {row.key for row in calibration.rows} - {"nll"}
     own |= {row.key for row in forces.rows} if forces else set()
     rows = [row for row in comparison_rows(metrics) if row.key not in own]
-    ledger = ledger_rows(metrics)
     provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
     found = (metrics.get("pruning") or {}).items()
     pruning = {k: v for k, v in found if k not in ("groups", "ms_per_channel")}
@@ -258,7 +273,7 @@ def render(
         "Error bars of forces": _forces(forces, names, images),
         "Least certain molecules": gallery,
         "Channels kept": _channels(metrics),
-        "Ledger": [Table("", LEDGER_HEADER, ledger, total=True)] if ledger else [],
+        "Ledger": _ledger(metrics),
         "Data set": [Pairs(_dataset(metrics))],
         "Selection": _listed(pairs(metrics.get("selection"))),
         "Pruning": _listed(pairs(pruning)),
