@@ -227,7 +227,9 @@ def _ledger(metrics: Metrics) -> list[Block]:
     mode = (metrics.get("pruning") or {}).get("freeze")
     setting = f" (pruning.freeze={mode})" if mode else ""
     said = f"{si(frozen)} of the weights that are left were frozen while fine-tuning{setting}."
-    if frozen == 0:
+    if mode == "none":
+        said = f"Nothing was frozen{setting}: what was removed could grow until the end, then went."
+    elif frozen == 0:
         said = f"Only what was removed is frozen, at zero{setting}; all that is left was trained."
     told = [Text(said)] if math.isfinite(frozen) else []
     return [*told, Table("", LEDGER_HEADER, rows, total=True)]
