@@ -117,6 +117,8 @@ def _comparison(names: Sequence[str], rows: Sequence[Row]) -> Table:
             ]
         )
     header = ["quantity", *names, "pruned vs dense", "95 % interval"]
+    if not any(row.interval for row in rows):  # an empty column takes the room of the others
+        header, body = header[:-1], [cells[:-1] for cells in body]
     return Table("", header, body, sortable=False)
 
 
@@ -197,7 +199,8 @@ def _gallery(
     caption = (
         "The molecules to which the pruned model gives the longest error bars, the longest first. "
         "All drawings have one scale; farther atoms are smaller and paler; two atoms are bonded if "
-        f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii."
+        f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii. "
+        "σ is one error bar: 1.5σ off is wrong by one and a half of them."
     )
     if any(f"gallery_{split}_forces_std" in predictions for split in ("test", "ood")):
         caption += f" {ATOM_COLOURS}"
