@@ -47,9 +47,9 @@ def test_settings_become_a_table():
         "Usage: x\n\nSettings:\n  a=1   one | two <b>\n\n  b=[]  none [x, *y]\n\n--config FILE"
     )
     assert "\n".join(parts(help_text)).count("<tr><td>") == 2
-    assert "<tr><td><code>a=1</code></td><td>one | two &lt;b&gt;</td></tr>" in parts(help_text)
+    assert "<tr><td><code>a=<wbr>1</code></td><td>one | two &lt;b&gt;</td></tr>" in parts(help_text)
     assert parts(help_text)[-2:] == ["--config FILE", "```"]
-    assert parts("no settings") == ["```text", "no settings", "```"]
+    assert parts("no settings") == ["``` { .text .wrapped }", "no settings", "```"]
     with pytest.raises(ValueError, match="not a setting"):
         parts(help_text.replace("b=[]", "b"))
 

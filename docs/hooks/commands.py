@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 from egnn_prune.cli.main import main
 from egnn_prune.cli.registry import COMMANDS, NAME
 
+WRAPPED = "``` { .text .wrapped }"  # see docs/assets/site.css
 SETTING = re.compile(r"  (\S+=\S*) +(\S.*)")  # as ``--help`` lists it
 
 
@@ -66,7 +67,7 @@ def parts(text: str) -> list[str]:
     """
     above, settings, rest = text.partition("\n\nSettings:\n")
     if not settings:
-        return ["```text", text, "```"]
+        return [WRAPPED, text, "```"]
     listed, _, below = rest.partition("\n\n--")
     rows = []
     for line in filter(None, listed.splitlines()):
@@ -74,10 +75,12 @@ def parts(text: str) -> list[str]:
         if found is None:
             raise ValueError(f"not a setting of --help: {line!r}")
         name, meaning = (html.escape(part) for part in found.groups())
+        name = re.sub(r"\.(?=[a-z])|=(?=.)", r"\g<0><wbr>", name)  # where a narrow page may break it
         rows.append(f"<tr><td><code>{name}</code></td><td>{meaning}</td></tr>")
     head = "<thead><tr><th>setting and default</th><th>meaning [values]</th></tr></thead>"
-    table = ["<table>", head, "<tbody>", *rows, "</tbody>", "</table>"]
-    return ["```text", above, "```", "", *table, "", "```text", f"--{below}", "```"]
+    body = ["<table>", head, "<tbody>", *rows, "</tbody>", "</table>"]
+    table = ['<div class="settings">', *body, "</div>"]
+    return [WRAPPED, above, "```", "", *table, "", WRAPPED, f"--{below}", "```"]
 
 
 def said(words: list[str]) -> str:
