@@ -75,7 +75,7 @@ def parts(text: str) -> list[str]:
         if found is None:
             raise ValueError(f"not a setting of --help: {line!r}")
         name, meaning = (html.escape(part) for part in found.groups())
-        name = re.sub(r"\.(?=[a-z])|=(?=.)", r"\g<0><wbr>", name)  # where a narrow page may break it
+        name = re.sub(r"\.(?=[a-z])|=(?=.)", r"\g<0><wbr>", name)  # may break there
         rows.append(f"<tr><td><code>{name}</code></td><td>{meaning}</td></tr>")
     head = "<thead><tr><th>setting and default</th><th>meaning [values]</th></tr></thead>"
     body = ["<table>", head, "<tbody>", *rows, "</tbody>", "</table>"]
