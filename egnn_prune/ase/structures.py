@@ -47,7 +47,7 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
     energy), in the comment line, in arrays and among the results that the file attached, of which
     the others are left out. A stress or virial whose own unit is declared (``stress_unit=GPa``)
     stays as it is, with that declaration, and is left out of the results. A structure that declares
-    no units is returned itself.
+    none of these units is returned itself.
 
     Args:
         atoms: the structure.
@@ -58,11 +58,11 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
             other.
     """
     energy, length, force = declared(atoms, where).factors(where)
-    if not any(map(kind_of, atoms.info)):
-        return atoms
     own = {
         kind for key in atoms.info if {"unit", "units"} & {*words(key)} for kind in _of_strain(key)
     }
+    if not any(map(kind_of, atoms.info)) and "stress" not in own:
+        return atoms
     factors = {"stress": energy / length**3, "virial": energy}
     factors = {kind: 1.0 if kind in own else factor for kind, factor in factors.items()}
     out = atoms.copy()
