@@ -33,13 +33,16 @@ TRAINED = "stages/trained.safetensors"
 BATCH = 64
 
 
-def network_job(settings: CalibrationStudySettings, recipe: str, seed: int) -> Job:
+def network_job(
+    settings: CalibrationStudySettings, recipe: str, seed: int, first: Job | None = None
+) -> Job:
     """The main job of one network, whose first stage trains the dense model.
 
     ``"single"`` has one mean and variance and dropout in its read-out: a mean-variance network,
     Monte Carlo dropout and a last-layer method all read the same weights. ``"shallow"`` is a
     shallow ensemble without dropout, trained on the CRPS of its pooled members (with forces its
-    members are trained apart, as everywhere).
+    members are trained apart, as everywhere). A further member of a deep ensemble learns from the
+    data of the ``first`` one: where splits are drawn by the seed, its own would hold test graphs.
     """
     job = seed_settings(settings, seed)
     job.out = str(study_folder(settings) / f"{recipe}{seed}")
@@ -48,7 +51,10 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int) -> J
         job.uncertainty = replace(job.uncertainty, method="shallow")
         job.training = replace(job.training, loss=None)  # the CRPS, unless there are forces
         job.model = replace(job.model, readout_dropout=None)  # none
-    return open_job(job)
+    opened = open_job(job)
+    if first is not None:
+        opened.dataset, opened.train, opened.val = first.dataset, first.train, first.val
+    return opened
 
 
 def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float, Path]:

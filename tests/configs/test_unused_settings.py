@@ -75,7 +75,7 @@ OTHER: dict[str, Any] = {
     "uncertainty.members": 3,
     "uncertainty.calibration": "variance",
     "selection.strategy": "least",
-    "selection.fraction": 0.6,
+    "selection.fraction": 0.9,
     "selection.band": [0.1, 0.6],
     "selection.rounds": 2,
     "selection.threshold": 1e-3,
