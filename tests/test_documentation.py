@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -294,16 +295,25 @@ def test_the_page_on_your_own_data(tmp_path, monkeypatch, capsys):
     assert "'train': 16" in capsys.readouterr().out
 
 
-def test_the_page_on_your_own_network(capsys):
-    codes = blocks(ROOT / "docs" / "own-network.md")
-    assert len(codes) == 3
-    known = run_blocks(codes, {})
+def test_the_page_on_your_own_network(tmp_path, monkeypatch, capsys):
+    codes = [c.replace("steps=20", "steps=2") for c in blocks(ROOT / "docs" / "own-network.md")]
+    assert len(codes) == 7
+    module = ModuleType("my_networks")  # where pickle finds the page's classes
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+    monkeypatch.chdir(tmp_path)
+    known = run_blocks(codes, vars(module))
     dense, small = (
         sum(p.numel() for p in known[name].parameters()) for name in ("network", "small")
     )
     assert type(known["small"]) is type(known["network"]) and small < dense
+    assert bool((known["low"] < known["high"]).all()) and bool((known["error_bar"] > 0).all())
+    whole = torch.load("own.pt", weights_only=False)  # written above
+    graphs = next(iter(known["validation"]))
+    for other in (known["same"], whole):
+        torch.testing.assert_close(other.eval()(graphs), known["own"].eval()(graphs))
+    assert known["equivariant"].radial[0].out_features < 32
     said = capsys.readouterr().out
-    assert "kept" in said and "1o" in said
+    assert "kept" in said and "1o" in said and "left as it is: " in said
 
 
 INTEGRATIONS = ROOT / "docs" / "integrations.md"

@@ -143,6 +143,11 @@ def test_a_missing_extra_is_both_wrong_input_and_a_failed_import(monkeypatch):
         with pytest.raises(kind, match=r"^images need the package torchvision; run"):
             with naming_extras("images need"):
                 import torchvision  # noqa: F401
+    # the hub's library comes with two extras
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"egnn_prune\[vision\]"):
+        with naming_extras("images need", "vision"):
+            import huggingface_hub  # noqa: F401
 
 
 @pytest.mark.parametrize("package", [egnn_prune, training])

@@ -17,11 +17,13 @@ from egnn_prune.report.common.files import load_metrics, load_predictions
 PUBLIC = {
     "egnn_prune": "EGNN IrrepsNet Prediction PropertyModel break_even channel_groups compact "
     "fine_tune forces load load_estimator prune save sparsity_sweep",
-    "egnn_prune.ase": "Collection PrunedCalculator SpecialistCalculator Teacher "
+    "egnn_prune.ase": "Collection ExportedCalculator PrunedCalculator SpecialistCalculator Teacher "
     "UncertaintyExceeded UncertaintyGuard UncertaintyWarning evaluate_many",
     "egnn_prune.audit": "AuditReport Candidate audit calculator_of",
     "egnn_prune.checkpoint": "load load_estimator read_header save",
     "egnn_prune.data": "load",
+    "egnn_prune.adapters": "AdoptedPotential Committee OwnRegressor TracedNetwork load "
+    "plain_radials",
     "egnn_prune.export": "export_onnx export_program tensors",
     "egnn_prune.hub": "from_pretrained pretrained_file push_to_hub save_pretrained",
     "egnn_prune.inference": "predict_structures write_predictions",

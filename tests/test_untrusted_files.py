@@ -21,12 +21,14 @@ RUNNING = {
         "hydra.utils.instantiate",
         "instantiate",
         "torch.jit.load",
+        "torch.export.load",
         "joblib.load",
         "dill.load",
     ),
 }
-#: MACE's own files are pickles, read only when their user names one; the manual warns of it.
-TRUSTED = {"adapters/mace.py"}
+#: MACE's own files are pickles, read only when their user says that they are trusted
+#: (``EGNN_PRUNE_TRUST_PICKLES``). Exported programs are there to be run, by ``ExportedCalculator``.
+TRUSTED = {"adapters/mace.py", "deployment/program_file.py"}
 
 
 def calls(path: Path) -> list[ast.Call]:

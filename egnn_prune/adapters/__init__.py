@@ -10,11 +10,13 @@ Where it finds none, write a subclass of :class:`egnn_prune.channels.Prunable` h
 ``channel_groups()`` and builds ``resized(keep)``, and test it with
 :func:`egnn_prune.testing.assert_prunable`. To be saved and loaded by name it needs an entry in
 ``BUILDERS`` (:mod:`egnn_prune.deployment.checkpoint`). How a network is called with a batch:
-:mod:`egnn_prune.pruning.calling`.
+:mod:`egnn_prune.pruning.calling`. :class:`OwnRegressor` gives them error bars.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from egnn_prune.adapters.own_regressor import OwnRegressor
+from egnn_prune.adapters.plain_radials import plain_radials
 from egnn_prune.adapters.traced import TracedNetwork
 from egnn_prune.system.lazy_imports import lazy_names
 
@@ -64,6 +66,7 @@ __all__ = [
     "PRETRAINED",
     "AdoptedPotential",
     "Committee",
+    "OwnRegressor",
     "TracedNetwork",
     "UnknownLayout",
     "calculator",
@@ -73,5 +76,6 @@ __all__ = [
     "drop_species",
     "from_scratch",
     "load",
+    "plain_radials",
     "write_sevennet",
 ]

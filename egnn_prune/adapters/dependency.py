@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from egnn_prune.adapters.propagation import WAY_OUT, Item, Reached, trace
 from egnn_prune.channels import ChannelGroup, Member
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.groups import RETURNED
 from egnn_prune.pruning.masks import remove_masks
 from egnn_prune.pruning.tensors import get_tensor, owner_of
 
@@ -62,9 +63,15 @@ def derive(network: nn.Module, inputs: tuple[Any, ...], ignored: Sequence[str] =
         if name not in modules:
             raise ConfigError(f"{kind} has no module {name!r} to ignore; see named_modules()")
     if not any(isinstance(m, (_ConvNd, nn.Linear)) or is_graph_linear(m) for m in modules.values()):
+        e3nn = any(type(m).__module__.startswith("e3nn.") for m in modules.values())
+        way = (
+            "e3nn's layers cannot be followed, and declaring their channels is not enough, as they "
+            "divide by their number; see docs/own-network.md, 'e3nn'"
+            if e3nn
+            else f"for layers of another kind, {WAY_OUT}"
+        )
         raise ConfigError(
-            f"{kind} has no convolution and no linear layer whose channels could be removed; for "
-            f"layers of another kind, {WAY_OUT}"
+            f"{kind} has no convolution and no linear layer whose channels could be removed; {way}"
         )
     traced = copy.deepcopy(network)
     remove_masks(traced)
@@ -109,7 +116,7 @@ class _Reading:
         for item in self.items:
             name = self.names.get(item.module, "")
             if item.is_output:
-                raise _NotPrunable("its channels are what the network returns")
+                raise _NotPrunable(RETURNED)
             if not item.reads and any(name == i or name.startswith(f"{i}.") for i in ignored):
                 raise _NotPrunable(f"{name} is to be left as it is")
         if self.lost is not None:

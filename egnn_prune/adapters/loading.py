@@ -20,7 +20,9 @@ def load(name_or_path: str | Path, *, modal: str | None = None) -> AdoptedPotent
 
     The translation is tried on a small structure: a layout that is not known is refused, never
     misread. A checkpoint of another package is a pickle, which can run code; it is read by the
-    package that wrote it, and only because you name it here: name files that you trust.
+    package that wrote it, and only because you name it here: name files that you trust. MACE has no
+    reader of its own but torch's; its files are refused unless the environment says
+    ``EGNN_PRUNE_TRUST_PICKLES=1``.
 
     Args:
         name_or_path: ``"7net-0"`` (SevenNet-0 of July 2024), ``"7net-0_22may2024"``,
@@ -35,7 +37,7 @@ def load(name_or_path: str | Path, *, modal: str | None = None) -> AdoptedPotent
     Raises:
         InputError: there is no such potential or file, or its layout is not known.
         MissingExtraError: the package that wrote it is not installed.
-        ConfigError: ``modal`` is missing or wrong.
+        ConfigError: ``modal`` is missing or wrong, or nobody said that a file of MACE is trusted.
 
     Example:
         >>> model = load("7net-0")

@@ -1,13 +1,17 @@
 """MACE's networks (https://github.com/ACEsuit/mace) as prunable potentials.
 
 MACE is no dependency of this package: whoever has a MACE model has it installed. Its files
-(``.model``) are pickles of whole modules. They can be read by ``torch.load(weights_only=False)``
-alone, which *runs code that the file holds*: name only files whose origin you trust. A potential
-that was translated here is saved by :func:`egnn_prune.save` without any pickle, and needs no mace.
+(``.model``) are pickles of whole modules, with Python source that is run when they are read:
+torch's restricted loader cannot read them, nor any list of allowed classes make them harmless. So
+a file is refused here until its user says that its origin is trusted, by the environment variable
+``EGNN_PRUNE_TRUST_PICKLES=1``, or reads it and hands the network over, see :func:`read_mace`. A
+potential that was translated here is saved by :func:`egnn_prune.save` without any pickle, and needs
+no mace.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +29,8 @@ from egnn_prune.adapters.trial import try_out
 from egnn_prune.errors import ConfigError, DataError, MissingExtraError
 from egnn_prune.graphs import with_edges
 
+#: Set to 1 by users who trust whoever wrote the ``.model`` files that they name.
+TRUST = "EGNN_PRUNE_TRUST_PICKLES"
 #: Parts that change what is computed, and are not known here.
 STRANGE = {
     "pair_repulsion_fn": "a pair repulsion",
@@ -38,11 +44,13 @@ def read_mace(model: nn.Module | str | Path, head: str | None = None) -> Adopted
 
     Args:
         model: a ``MACE`` or ``ScaleShiftMACE``, which is not changed, or a ``.model`` file. A file
-            is a pickle, and reading it runs what it holds: see the top of this module.
+            is a pickle, and reading it runs what it holds: it is refused unless the environment
+            says ``EGNN_PRUNE_TRUST_PICKLES=1``.
         head: of a model of several heads, which one.
 
     Raises:
-        ConfigError: the model needs a ``head``, or has no such one.
+        ConfigError: the model needs a ``head``, or has no such one; or it is a file, and nobody
+            said that it is trusted.
         DataError: the file is no MACE.
         MissingExtraError: a file was named and mace is not installed.
         UnknownLayout: the model has parts that are not known here, or the translation does not
@@ -102,8 +110,13 @@ def _loaded(path: Path) -> nn.Module:
     _require_mace(f"{path.name} is read by the package mace")
     if not path.is_file():
         raise DataError(f"there is no file {path}")
+    if os.environ.get(TRUST) != "1":
+        raise ConfigError(
+            f"{path} is a pickle, as all files of MACE are, and reading it runs whatever code is "
+            f"in it; if you trust whoever wrote it, set the environment variable {TRUST}=1"
+        )
     try:
-        # the user named this file; MACE has no other format
+        # the user trusts this file; MACE has no other format
         found = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         raise DataError(f"{path} cannot be read as a MACE model: {error}") from error

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from egnn_prune.errors import ConfigError
-from egnn_prune.pruning.calling import call
+from egnn_prune.pruning.calling import call, is_graph
 
 #: Entries that the groups of a network may reach, and operations that it may consist of. Counts and
 #: not seconds, so that a network is accepted or refused alike on every machine.
@@ -29,6 +29,10 @@ WAY_OUT = (
     "declare channel_groups() and resized() yourself (docs/pruning.md, 'Prune a network of your "
     "own')"
 )
+
+
+#: What a batch may be.
+EXPECTED = "batches are PyG batches, or (inputs, targets), where a tuple of inputs is spread out"
 
 
 @dataclass
@@ -92,8 +96,8 @@ def trace(network: nn.Module, inputs: tuple[Any, ...]) -> list[Reached]:
             run(network, inputs)
         except Exception as error:  # whatever third-party code raises
             raise ConfigError(
-                f"{kind} cannot be run on the example inputs: {first_line(error)} (batches are PyG "
-                "batches, or pairs (inputs, targets) where a tuple of inputs is spread out)"
+                f"{kind} cannot be run on the example inputs: {first_line(error)} "
+                f"({_other_type(network, inputs) or EXPECTED})"
             ) from error
         size = _operations(outputs)
         if size > MOST_OPERATIONS:
@@ -113,6 +117,17 @@ def trace(network: nn.Module, inputs: tuple[Any, ...]) -> list[Reached]:
                 f"Torch-Pruning cannot follow the channels through {kind} "
                 f"({first_line(error)}); {WAY_OUT}"
             ) from error
+
+
+def _other_type(network: nn.Module, inputs: tuple[Any, ...]) -> str:
+    """Says so where the weights have a type of numbers that nothing in the batch has."""
+    parts = [i.to_dict() if is_graph(i) else i for i in inputs]
+    leaves = [x for x in pytree.tree_leaves(parts) if isinstance(x, Tensor)]
+    given = {x.dtype for x in leaves if x.is_floating_point()}
+    weights = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+    if weights is None or not given or weights in given:
+        return ""
+    return f"its weights are {weights}, the batch is {min(map(str, given))}: convert one of them"
 
 
 def first_line(error: Exception) -> str:

@@ -50,7 +50,8 @@ class TracedNetwork(Prunable):
             of the same class.
         skipped: for each group that cannot be pruned, why.
         kinds: for each group with a gate, whether its readers see ``samples``, ``nodes`` or
-            ``edges``.
+            ``edges``; one word for each reader, with commas between them, where they differ: a
+            message may be read along edges, and summed at nodes.
 
     Shapes:
         as ``network``.
@@ -164,19 +165,23 @@ class TracedNetwork(Prunable):
             gate = self.get_submodule(group.gate) if group.gate else None
             if isinstance(gate, ChannelGate) and _busy(gate):
                 sample_of = sample_of or rows(inputs)
-                place = sample_of.get(self.kinds[group.name])
-                for member in group.members:
-                    if member.reads:
-                        layer, _ = owner_of(self, member.name)
-                        # a hook belongs to one call: other threads may run the network, too
-                        caller = threading.get_ident()
-                        hook = partial(_gate_inputs, caller, gate, _inputs_of(layer, member), place)
-                        handles.append(layer.register_forward_pre_hook(hook))
+                readers = [member for member in group.members if member.reads]
+                for member, kind in zip(readers, self._kinds_of(group, readers), strict=True):
+                    layer, _ = owner_of(self, member.name)
+                    # a hook belongs to one call: other threads may run the network, too
+                    caller, place = threading.get_ident(), sample_of.get(kind)
+                    hook = partial(_gate_inputs, caller, gate, _inputs_of(layer, member), place)
+                    handles.append(layer.register_forward_pre_hook(hook))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _kinds_of(self, group: ChannelGroup, readers: Sequence[Member]) -> list[str]:
+        """Of the rows that each reader of a group sees."""
+        kinds = self.kinds[group.name].split(",")
+        return kinds if len(kinds) == len(readers) else kinds[:1] * len(readers)
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The groups in the order of the layers that make them; the last layer has none."""
@@ -282,15 +287,21 @@ def _kinds_of_rows(
         for module, mode in modes.items():
             module.training = mode
     known = rows(inputs)
-    kinds = {}
-    for name, layers in readers.items():
+
+    def kind_of(layer: nn.Module) -> str:
+        found = ""
         for kind, samples in known.items():
             # as many edges as nodes: they could not be told apart
             alike = [s for s in known.values() if len(s) == len(samples)]
-            if all(torch.equal(s, samples) for s in alike) and all(
-                seen[layer] == {len(samples)} for layer in layers
-            ):
-                kinds[name] = kind
+            if all(torch.equal(s, samples) for s in alike) and seen[layer] == {len(samples)}:
+                found = kind
+        return found
+
+    kinds = {}
+    for name, layers in readers.items():
+        each = [kind_of(layer) for layer in layers]
+        if all(each):
+            kinds[name] = ",".join(each) if len(set(each)) > 1 else each[0]
     return kinds
 
 

@@ -29,7 +29,7 @@ from egnn_prune.pruning import (
 from egnn_prune.pruning import compact as compact_prunable
 from egnn_prune.pruning.calling import call, moved
 from egnn_prune.pruning.criteria import DATA_FREE, Criterion
-from egnn_prune.pruning.criteria.batches import inputs_of
+from egnn_prune.pruning.criteria.batches import check_batches, check_loss, inputs_of
 from egnn_prune.pruning.groups import ChannelGroups, checked
 from egnn_prune.pruning.stopwatch import Measure
 from egnn_prune.system.device import choose_device
@@ -108,6 +108,8 @@ def prune(
         raise ConfigError(f"{criterion} needs data: pass data=..., such as a DataLoader")
     if batches < 1:
         raise ConfigError(f"batches is a number of batches, at least 1, not {batches}")
+    check_batches(data)
+    check_loss(loss)
     device = device_of(model)
     sample = None if data is None else [moved(b, device) for b in islice(data, batches)]
     if data is not None and not sample:
@@ -153,8 +155,10 @@ def fine_tune(
     loss: Losses | None = None,
     device: str = "auto",
     callbacks: list[Callback] | None = None,
+    schedule: str = "onecycle",
+    mixed_precision: str = "none",
 ) -> nn.Module:
-    """Train a model in place, with AdamW and a one-cycle rate; masked channels stay zero.
+    """Train a model in place, with AdamW; masked channels stay zero.
 
     Args:
         model: usually the result of :func:`prune`.
@@ -166,16 +170,22 @@ def fine_tune(
         loss: as for :func:`prune`.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         callbacks: Lightning callbacks, such as a ``PruningCallback``.
+        schedule: how the rate goes: ``"onecycle"``, ``"cosine"`` or ``"constant"``.
+        mixed_precision: ``"bf16"`` multiplies matrices in bfloat16 while training, on a GPU that
+            is fast at it.
 
     Returns:
         The same model, in evaluation mode, on the CPU.
 
     Raises:
-        ConfigError: there is no data, no such device, or the loss became NaN or infinite.
+        ConfigError: there is no data, no such device, schedule or precision, or the loss became
+            NaN or infinite.
     """
     # Lightning: pruning does without
     from egnn_prune.training import FitSettings, RegressionTask, fit
 
+    check_batches(data)
+    check_loss(loss)
     if isinstance(data, Iterator):  # it would be used up after one pass
         data = list(data)
     first = next(iter(data), None)
@@ -183,7 +193,9 @@ def fine_tune(
         raise ConfigError("data has not a single batch")
     if isinstance(data, list | tuple):  # for lightning a list is several loaders side by side
         data = DataLoader(data, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    how = FitSettings(steps, lr, weight_decay, clip)
+    how = FitSettings(
+        steps, lr, weight_decay, clip, schedule=schedule, mixed_precision=mixed_precision
+    )
     task = RegressionTask(model, how, loss or default_loss(model, first))
     fit(task, data, device=choose_device(device), label="fine-tuning", callbacks=callbacks or ())
     return model
@@ -197,6 +209,11 @@ def compact(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the module cannot be pruned, and so was not.
     """
+    if isinstance(model, nn.Module) and not hasattr(model, "channel_groups"):
+        raise ConfigError(
+            f"{type(model).__name__} cannot be made compact: compact() takes what prune() "
+            "returned, with its masks, and what compact() returned is small already"
+        )
     small = compact_prunable(checked(model))
     return small.network if isinstance(small, TracedNetwork) else small
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from egnn_prune.pruning.stopwatch import TakingTurns
 from egnn_prune.system.break_even import BreakEven
 from egnn_prune.system.files import read_json, write_json
 from egnn_prune.training.batch_losses import Losses
+
+if TYPE_CHECKING:  # Lightning: pruning does without
+    from lightning.pytorch.callbacks import Callback
 
 Row = dict[str, Any]
 
@@ -48,6 +51,9 @@ def sparsity_sweep(
     seed: int = 0,
     device: str = "auto",
     save: str | Path | None = None,
+    schedule: str = "onecycle",
+    mixed_precision: str = "none",
+    callbacks: Callable[[], list[Callback]] | None = None,
 ) -> list[Row]:
     """Prune a trained model to every sparsity by every criterion, one shot, and fine-tune it.
 
@@ -69,6 +75,9 @@ def sparsity_sweep(
         device: where to fine-tune.
         save: a JSON file that rows are added to as they are finished, and read from if it exists,
             so that an interrupted sweep goes on.
+        schedule: see :func:`egnn_prune.api.pruning.fine_tune`.
+        mixed_precision: see there, too.
+        callbacks: makes the Lightning callbacks of a fine-tuning.
 
     Returns:
         One row a cell: ``seed, criterion, sparsity`` (asked for), ``effective_sparsity``,
@@ -83,6 +92,7 @@ def sparsity_sweep(
     if isinstance(data, Iterator):  # every cell needs it anew
         data = list(data)
     how: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+    how |= {"schedule": schedule, "mixed_precision": mixed_precision}
     which: dict[str, Any] = {"scope": scope, "round_to": round_to, "seed": seed}
     asked = {"steps": steps, **how, **which}
     rows = _saved(save, asked)
@@ -101,7 +111,8 @@ def sparsity_sweep(
         pruned = prune(model, by, sparsity, data=scored, loss=loss, batches=len(scored), **which)
         before = evaluate(compact(pruned))
         if steps:
-            fine_tune(pruned, data, steps=steps, loss=loss, device=device, **how)
+            more = callbacks() if callbacks else None
+            fine_tune(pruned, data, steps=steps, loss=loss, device=device, callbacks=more, **how)
         small = compact(pruned)
         times = TakingTurns(lambda m: call(m, inputs), REPEATS)({"dense": model, "small": small})
         count = count_macs(small, lambda m: call(m, inputs))[""]
@@ -131,7 +142,8 @@ def _saved(save: str | Path | None, asked: dict[str, Any]) -> list[Row]:
         return []
     found = read_json(Path(save))
     # files of earlier versions do not say what they could not change
-    before = {"weight_decay": WEIGHT_DECAY, "clip": CLIP, "round_to": 1}
+    before: dict[str, Any] = {"weight_decay": WEIGHT_DECAY, "clip": CLIP, "round_to": 1}
+    before |= {"schedule": "onecycle", "mixed_precision": "none"}
     if before | (found.get("sweep") or {}) != asked:
         raise ConfigError(
             f"{save} holds a sweep with {found.get('sweep')}, not {asked}; choose another file"

@@ -14,6 +14,7 @@ from egnn_prune.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from egnn_prune.ase.collection import Collection
+    from egnn_prune.ase.exported import ExportedCalculator
     from egnn_prune.ase.many import evaluate_many
     from egnn_prune.ase.specialist import SpecialistCalculator
     from egnn_prune.ase.teacher import Teacher
@@ -22,6 +23,7 @@ else:  # what a calculator without a teacher does not need
         __name__,
         {
             "collection": ("Collection",),
+            "exported": ("ExportedCalculator",),
             "many": ("evaluate_many",),
             "specialist": ("SpecialistCalculator",),
             "teacher": ("Teacher",),
@@ -30,6 +32,7 @@ else:  # what a calculator without a teacher does not need
 
 __all__ = [
     "Collection",
+    "ExportedCalculator",
     "PrunedCalculator",
     "SpecialistCalculator",
     "Teacher",

@@ -47,7 +47,11 @@ class PrunedCalculator(Calculator):
     r"""Energy, forces, stress and their error bars from a trained model, in ASE's units.
 
     Only what is asked for is computed: an energy takes one pass forth, forces or stress one forth
-    and one back, and what one of them brings along is kept until the atoms change.
+    and one back, and what one of them brings along is kept until the atoms change. An energy alone
+    takes a third to a half of the time of both (``scripts/benchmark_calculators.py``), so asking
+    for it before the forces would cost that much more. Therefore a calculator that was asked in
+    this order once computes forces with every energy from then on; one that is asked for energies
+    alone never does.
 
     ASE's ``results``: ``energy`` (= ``free_energy``), the mean of the members, in eV; ``forces``,
     its exact negative gradient, in eV/Angstrom; ``stress`` (structures that are periodic and whose
@@ -128,7 +132,7 @@ class PrunedCalculator(Calculator):
         super().__init__()
         if on_uncertain not in REACTIONS:
             raise ConfigError(f"on_uncertain must be one of {', '.join(REACTIONS)}")
-        self.model = TrainedModel.load(model, which, device, unit)
+        self.model = self._loaded(model, which, device, unit)
         self.electronvolts = self.model.electronvolts()
         limit = self.model.ood_threshold
         self.threshold = checked_threshold(
@@ -151,11 +155,17 @@ class PrunedCalculator(Calculator):
             )
         self.on_uncertain, self.force_uncertainty = on_uncertain, force_uncertainty
         self.compiled, self._warned = compiled, False
+        self._forces_follow = False  # whether forces were asked for after an energy
         self._moving: tuple[TrainedModel, MovingStructure] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles record passes of their own."""
         return {**self.__dict__, "_moving": None}
+
+    @staticmethod
+    def _loaded(model: Any, which: str, device: str, unit: str | None) -> TrainedModel:
+        """What answers. Subclasses may have something else that answers the same questions."""
+        return TrainedModel.load(model, which, device, unit)
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -215,8 +225,9 @@ class PrunedCalculator(Calculator):
         spread = "forces_uncertainty" in asked and self.force_uncertainty
         fitted = spread and self.model.force_error_bars is not None
         slopes = fitted or bool(asked & {"forces", "stress"})
+        self._forces_follow |= slopes and not fresh and "forces" not in results
         if slopes or "energy" not in results:
-            self._predict(structure, slopes or self.compiled, fitted)
+            self._predict(structure, slopes or self.compiled or self._forces_follow, fitted)
         if "energies" in asked:
             results["energies"] = self._atom_energies(structure)
         if spread and not fitted:

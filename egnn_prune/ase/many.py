@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from egnn_prune.ase.calculator import PrunedCalculator, UncertaintyExceeded, UncertaintyWarning
+from egnn_prune.ase.exported import ExportedCalculator
 from egnn_prune.ase.predict_file import at_once
 from egnn_prune.ase.results import REASON, ase_properties, error_bars, judgement
 from egnn_prune.ase.structures import graph_of, has_stress, problem
@@ -45,9 +46,9 @@ def evaluate_many(
         >>> done = evaluate_many(PrunedCalculator("runs/demo"), ase.io.read("all.xyz", ":"))
         >>> error_bars = [atoms.info["energy_uncertainty"] for atoms in done]
     """
-    if type(calculator) is not PrunedCalculator:
+    if type(calculator) not in (PrunedCalculator, ExportedCalculator):
         raise ConfigError(
-            "evaluate_many takes a PrunedCalculator, whose network alone answers, not a "
+            "evaluate_many takes a PrunedCalculator or an ExportedCalculator, not a "
             f"{type(calculator).__name__}; ask others one structure at a time"
         )
     if batch_size < 1:

@@ -76,6 +76,7 @@ def error_bars(found: StructurePrediction) -> dict[str, Any]:
         extras["atoms_distance"] = found.distances
     if found.std is not None:
         extras["energy_uncertainty"] = found.std
+    if found.ood_score is not None:
         extras |= dict.fromkeys(("energy_epistemic_std", "energy_doubt"), found.ood_score)
     return extras
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
 from egnn_prune.data import ase_files
 from egnn_prune.data.labels import declared, forces_of
-from egnn_prune.data.quantities import is_energy
+from egnn_prune.data.quantities import is_energy, words
 from egnn_prune.data.units import kind_of
 from egnn_prune.errors import DataError
 
@@ -40,10 +41,14 @@ def read_structures(path: str | Path) -> list[Atoms]:
 def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
     """The structure in eV and Angstrom, whatever its comment line declares, as in training.
 
-    Where it declares units (``length_unit=Bohr``), this is a copy without a calculator, without
-    momenta (nobody declares their unit) and without the declaration; positions, cell, numbers
-    called as energies are and arrays called as forces are converted. Otherwise it is the structure
-    itself.
+    Where it declares units (``length_unit=Bohr``), this is a copy without momenta (nobody declares
+    their unit) and without the declaration. Converted are positions, cell, numbers called as
+    energies are, arrays called as forces are, stresses (an energy per volume) and virials (an
+    energy), in the comment line, in arrays and among the results that the file attached, of which
+    the others are left out. A stress or virial whose own unit is declared (``stress_unit=GPa``)
+    stays as it is, with that declaration, and is left out of the results. A structure that declares
+    no units is returned itself; of one that declares that of its stress alone, the stress is left
+    out of the results.
 
     Args:
         atoms: the structure.
@@ -54,22 +59,59 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
             other.
     """
     energy, length, force = declared(atoms, where).factors(where)
+    own = {
+        kind for key in atoms.info if {"unit", "units"} & {*words(key)} for kind in _of_strain(key)
+    }
     if not any(map(kind_of, atoms.info)):
-        return atoms
+        return _without_stress(atoms) if "stress" in own else atoms
+    factors = {"stress": energy / length**3, "virial": energy}
+    factors = {kind: 1.0 if kind in own else factor for kind, factor in factors.items()}
     out = atoms.copy()
     out.arrays.pop("momenta", None)
     out.positions *= length
     out.cell[:] *= length
-    out.info = {
-        key: np.asarray(value) * energy
-        if is_energy(key) and np.asarray(value).dtype.kind in "iuf"
-        else value
-        for key, value in out.info.items()
-        if not kind_of(key)
-    }
+    out.info = {key: value for key, value in out.info.items() if not kind_of(key)}
+    for key, value in out.info.items():
+        if np.asarray(value).dtype.kind not in "iuf":
+            continue
+        if is_energy(key):
+            out.info[key] = np.asarray(value) * energy
+        elif np.size(value) in (6, 9):  # not their weights
+            for kind in _of_strain(key):
+                out.info[key] = np.asarray(value) * factors[kind]
     for name, values in forces_of(out).items():
         out.arrays[name] = values * force
+    for name, values in list(out.arrays.items()):
+        if values.size in (6 * len(out), 9 * len(out)) and values.dtype.kind in "iuf":
+            for kind in _of_strain(name):
+                out.arrays[name] = values * factors[kind]
+    if isinstance(atoms.calc, SinglePointCalculator):  # of the file; others are in ASE's units
+        known = dict.fromkeys(("energy", "free_energy", "energies"), energy)
+        known["forces"] = force
+        if "stress" not in own:
+            known |= dict.fromkeys(("stress", "stresses"), factors["stress"])
+        there = {name: atoms.calc.results.get(name) for name in known}
+        found = {n: np.asarray(v) * known[n] for n, v in there.items() if v is not None}
+        out.calc = SinglePointCalculator(out, **found)
     return out
+
+
+def _without_stress(atoms: Atoms) -> Atoms:
+    """The structure without the stress that its file attached, whose unit is not ASE's."""
+    there = atoms.calc.results if isinstance(atoms.calc, SinglePointCalculator) else {}
+    if not {"stress", "stresses"} & {*there}:
+        return atoms
+    out = atoms.copy()
+    kept = {name: value for name, value in there.items() if name not in ("stress", "stresses")}
+    out.calc = SinglePointCalculator(out, **kept)
+    return out
+
+
+def _of_strain(key: object) -> list[str]:
+    """Whether a name is that of a stress or of a virial."""
+    said = {*words(key)} if isinstance(key, str) else set()
+    kinds = {"stress": {"stress", "stresses"}, "virial": {"virial", "virials"}}
+    return [kind for kind, names in kinds.items() if said & names]
 
 
 def problem(atoms: Atoms, elements: Sequence[int]) -> str | None:

@@ -97,7 +97,11 @@ def _by_size(values: Array, unit: str) -> Iterator[tuple[str, Mask]]:
     ends = np.unique(np.quantile(values, np.linspace(0, 1, PARTS + 1)))
     for k, (low, high) in enumerate(pairwise(ends)):
         first = values >= low if k == 0 else values > low
-        yield f"{low:.3g} to {high:.3g} {unit}", first & (values <= high)
+        yield f"{_short(low)} to {_short(high)} {unit}", first & (values <= high)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def structure_errors(seen: Observations) -> dict[str, Array]:

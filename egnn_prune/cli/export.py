@@ -3,9 +3,10 @@
 MODEL is the folder of a finished run (its out=DIR, of which pruned.safetensors is taken) or a
 .safetensors file of a model of a property of structures. FILE ends in .pt2 (a torch.export program,
 which runs wherever torch does, also from C++) or in .onnx (needs pip install 'egnn_prune[onnx]').
-Either returns energies, calibrated variances and, unless --no-forces is given, forces; docs of
-egnn_prune.export.export_program have its inputs. The file is compared with the model before it is
-written.
+Either returns energies, calibrated variances and, unless --no-forces is given, forces; a program
+returns stresses, too, with --stress. The docs of egnn_prune.export.export_program have its inputs,
+and egnn_prune.ase.ExportedCalculator runs a program in ASE. The file is compared with the model
+before it is written.
 
     egnn-prune export runs/ethanol ethanol.pt2
 """
@@ -27,6 +28,11 @@ def parser() -> Parser:
         "--no-forces", action="store_true", help="energies and variances only, smaller and faster"
     )
     parser.add_argument(
+        "--stress",
+        action="store_true",
+        help="stresses, too; of a .pt2 file of a model with a cutoff",
+    )
+    parser.add_argument(
         "--single-pass",
         action="store_true",
         help="of Monte Carlo dropout, which has no program of its own: one pass without dropout; "
@@ -37,26 +43,31 @@ def parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from torch import nn
+    from dataclasses import replace
 
     from egnn_prune.deployment.export import export_onnx, export_program
     from egnn_prune.deployment.trained_model import TrainedModel
     from egnn_prune.errors import ConfigError
-    from egnn_prune.uncertainty import MCDropout
+    from egnn_prune.uncertainty import MCDropout, SinglePass
 
-    write = {"pt2": export_program, "onnx": export_onnx}.get(arguments.file.rpartition(".")[2])
-    if write is None:
+    suffix = arguments.file.rpartition(".")[2]
+    if suffix not in ("pt2", "onnx"):
         raise ConfigError(f"FILE must end in .pt2 or .onnx, not {arguments.file}")
+    if suffix == "onnx" and arguments.stress:
+        raise ConfigError("stresses are exported to .pt2 files, not to .onnx")
     model = TrainedModel.load(arguments.model, "dense" if arguments.dense else "pruned", "cpu")
-    exported: nn.Module = model.estimator
     if isinstance(model.method, MCDropout):
         if not arguments.single_pass:
             raise ConfigError(
                 f"{arguments.model} has Monte Carlo dropout, whose drawn networks cannot be "
                 "exported; --single-pass exports its network without error bars of the draws"
             )
-        exported = model.method.network
-    path = write(exported, arguments.file, forces=not arguments.no_forces)
+        model = replace(model, estimator=SinglePass(model.method.network))
+    forces = not arguments.no_forces
+    if suffix == "onnx":
+        path = export_onnx(model, arguments.file, forces=forces)
+    else:
+        path = export_program(model, arguments.file, forces=forces, stress=arguments.stress)
     print(f"Written: {path}")
 
 

@@ -103,8 +103,9 @@ TRAIN = Job(
 Trains an E(n)-equivariant network, selects the training graphs that it is least sure about, prunes
 message-passing channels by their importance on those graphs, fine-tunes, makes the network
 physically smaller, and compares it with a dense baseline that got the same number of optimiser
-steps and with the small network trained from scratch. The output folder receives metrics.json,
-figures, report.html, and both models as safetensors (load them with egnn_prune.load).""",
+steps (with training.patience, the number that it took) and with the small network trained from
+scratch. The output folder receives metrics.json, figures, report.html, and both models as
+safetensors (load them with egnn_prune.load).""",
     processes=_shared_by,
 )
 

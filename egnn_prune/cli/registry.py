@@ -51,6 +51,6 @@ COMMANDS = {
     "export": Entry("export:main", "write a model as a torch.export program or as ONNX"),
     "status": Entry("status:main", "what the runs in a folder are doing, and how far they are"),
     "clean": Entry("clean:main", "what can be removed from a folder of runs, and remove it"),
-    "report": Entry("report:main", "draw a run's tables, figures and page again, without torch"),
+    "report": Entry("report:main", "draw the figures and page of a run, study or audit again"),
 }
 SHELLS = ("bash", "zsh", "fish")

@@ -221,8 +221,14 @@ class TrainingSettings:
     )
     average: str = later_setting(
         "none",
-        "ema: fits validate and end with an exponential moving average of their weights",
-        choices=("none", "ema"),
+        "fits validate and end with an average of their weights; ema: an exponential moving one, "
+        "swa: the plain one over the last quarter of the steps",
+        choices=("none", "ema", "swa"),
+    )
+    mixed_precision: str = later_setting(
+        "none",
+        "bf16: steps multiply matrices in bfloat16, for GPUs; weights and errors stay float32",
+        choices=("none", "bf16"),
     )
     patience: int = later_setting(
         0,

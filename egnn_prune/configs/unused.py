@@ -113,9 +113,12 @@ def _network(s: Settings) -> Reasons:
 
 
 def _training(s: Settings) -> Reasons:
-    if s.training.monitor:
-        return {}
-    return {"training.patience": "it waits for a better training.monitor, and none is chosen"}
+    found: Reasons = {}
+    if not s.training.monitor:
+        found["training.patience"] = "it waits for a better training.monitor, and none is chosen"
+    if s.precision == "float64":
+        found["training.mixed_precision"] = "networks of precision=float64 compute in float64 alone"
+    return found
 
 
 def _error_bars(s: Settings) -> Reasons:

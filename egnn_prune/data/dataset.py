@@ -39,6 +39,8 @@ class GraphDataset:
         references: energy of an isolated atom of each element that the source has one of, in the
             target's unit; they are in no split.
         notes: what is to be said of how the source was read, a sentence each.
+        types: by ``row`` what each graph is, such as the ``config_type`` of extended XYZ (empty
+            where it has none); empty where no graph has one.
     """
 
     name: str
@@ -52,6 +54,7 @@ class GraphDataset:
     units: dict[str, str] = field(default_factory=dict)
     references: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    types: Sequence[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse graphs that cannot be used, naming the first one."""
@@ -70,6 +73,11 @@ class GraphDataset:
         if isinstance(self.graphs, GraphStore) and "y" in self.graphs.graphs:
             return self.graphs.column("y", self.splits[split])
         return torch.cat([graph.y for graph in self.split(split)])
+
+    def types_of(self, split: str) -> list[str]:
+        """What each graph of a split is; empty where the source says so of none in it."""
+        found = [self.types[row] for row in self.splits[split].tolist()] if self.types else []
+        return found if any(found) else []
 
     @property
     def elements(self) -> list[int]:

@@ -22,6 +22,14 @@ GRADIENT = re.compile(r"(^|_)(f|frcs?|g|grads?|gradients?|d?e_?d[rx]|de/d[rx])(_
 
 #: Names of the electronic state of a structure, in the comment line.
 STATE = re.compile(r"(total_|net_)?charge|spin|multiplicity|spin_multiplicity", re.IGNORECASE)
+#: Where files say what kind of structure each is, as GAP's and MACE's do, and how much is read.
+TYPE, LONGEST_TYPE = "config_type", 64
+
+
+def config_type(atoms: Atoms) -> str:
+    """What kind of structure one is, as its file says; empty where it says nothing."""
+    found = atoms.info.get(TYPE)
+    return "" if found is None else " ".join(str(found).split())[:LONGEST_TYPE]
 
 
 @dataclass(frozen=True)

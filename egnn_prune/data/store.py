@@ -18,7 +18,7 @@ from egnn_prune.graphs import neighbours
 from egnn_prune.graphs.batch_record import record
 
 #: What is handed out in float64, whatever the file holds; other arrays keep their kind.
-EXACT = ("pos", "y", "forces", "cell", "stress")
+EXACT = ("pos", "y", "forces", "cell", "stress", "config_weight")
 #: Graphs of smaller sets are built once and kept, so that an epoch costs no more than from a list.
 KEPT_GRAPHS = 20_000
 #: Of larger ones neighbour lists only, up to this size in all; beyond it they are searched again.

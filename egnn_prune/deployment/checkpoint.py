@@ -142,7 +142,9 @@ def _stored_header(path: str | Path) -> dict[str, Any]:
     """The header as it is in the file."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no model file {path}")
+        of_a_run = path.name in ("dense.safetensors", "pruned.safetensors")
+        way = f"; `egnn-prune train out={path.parent}` makes one, in minutes" if of_a_run else ""
+        raise InputError(f"there is no model file {path}{way}")
     try:
         with safe_open(path, "pt") as archive:
             header = dict(json.loads((archive.metadata() or {})["egnn_prune"]))

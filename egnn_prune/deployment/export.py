@@ -7,7 +7,7 @@ import importlib.util
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.data import Batch, Data
 
 from egnn_prune.adapters.potential import AdoptedPotential
+from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.errors import ConfigError, DataError, InputError
 from egnn_prune.graphs import is_periodic, tracing, with_edges
 from egnn_prune.models import PropertyModel, energy_and_forces, energy_forces_stress
 from egnn_prune.prediction import members_of
 from egnn_prune.system.files import atomic
-from egnn_prune.uncertainty import Estimator, MCDropout
+from egnn_prune.uncertainty import Estimator, MCDropout, SinglePass
 
 #: The name under which a program's file keeps its description (``extra_files`` of torch.export).
 DESCRIPTION = "egnn_prune.json"
@@ -45,7 +46,7 @@ Numbers = tuple[Tensor, ...]
 
 
 def export_program(
-    model: nn.Module,
+    model: nn.Module | TrainedModel,
     path: str | Path,
     example: Batch | Data | None = None,
     forces: bool = True,
@@ -79,7 +80,9 @@ def export_program(
         model: a :class:`PropertyModel`, an
             :class:`~egnn_prune.adapters.AdoptedPotential`, a deep ensemble of them, or an
             estimator on either. Of
-            Monte Carlo dropout export the network: its drawn networks are not in the program.
+            Monte Carlo dropout export the network: its drawn networks are not in the program. A
+            :class:`~egnn_prune.deployment.trained_model.TrainedModel` brings the unit of its
+            energies along, and what its training structures looked like.
         path: where to write, ending in ``.pt2``.
         example: structures on which the program must agree with the model before it is written;
             a few made-up atoms unless given.
@@ -93,10 +96,10 @@ def export_program(
         ConfigError: the model cannot be exported, or the path does not end in ``.pt2``.
         InputError: program and model disagree on the example, or the file cannot be written.
     """
-    path = _checked_path(path, ".pt2")
-    if stress and not (forces and _cutoffs(model)):
+    path, network = _checked_path(path, ".pt2"), _known(model).estimator
+    if stress and not (forces and _cutoffs(network)):
         raise ConfigError("stress is exported with forces, and of models with a cutoff")
-    exported = _agreeing(model, example, forces, stress=stress)
+    exported = _agreeing(network, example, forces, stress=stress)
     buffer = io.BytesIO()
     about = described(model, forces, stress)
     torch.export.save(exported, buffer, extra_files={DESCRIPTION: json.dumps(about)})
@@ -106,7 +109,7 @@ def export_program(
 
 
 def export_onnx(
-    model: nn.Module,
+    model: nn.Module | TrainedModel,
     path: str | Path,
     example: Batch | Data | None = None,
     forces: bool = True,
@@ -134,7 +137,7 @@ def export_onnx(
     path = _checked_path(path, ".onnx")
     if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxscript")):
         raise ConfigError("ONNX export needs more packages; pip install 'egnn_prune[onnx]'")
-    exported = _agreeing(model, example, forces, simple=True)
+    exported = _agreeing(_known(model).estimator, example, forces, simple=True)
     about = described(model, forces)
     with warnings.catch_warnings(), _refusing("ONNX"):
         warnings.simplefilter("ignore")  # about the converter's own deprecated calls
@@ -153,16 +156,35 @@ def export_onnx(
     return path
 
 
-def described(model: nn.Module, forces: bool = True, stress: bool = False) -> dict[str, Any]:
-    """What a user of an exported file must know: names of inputs and outputs, elements, cutoff."""
-    first = _networks(model)[0]
-    cutoffs = _cutoffs(model)
-    return {
-        "inputs": list(_names(model, stress)),
+def described(
+    model: nn.Module | TrainedModel, forces: bool = True, stress: bool = False
+) -> dict[str, Any]:
+    """What a user of an exported file must know: names of inputs and outputs, elements, cutoff.
+
+    And ``error_bars``, whether the variances mean something; ``target`` and ``unit`` of the
+    energies where the model says them; ``training_domain``, what its training structures looked
+    like, where its file holds that.
+    """
+    known = _known(model)
+    first = _networks(known.estimator)[0]
+    about = {
+        "inputs": list(_names(known.estimator, stress)),
         "outputs": ["energy", "variance", *["forces"] * forces, *["stress"] * stress],
         "elements": list(first.elements),
-        "cutoff": max(cutoffs, default=None),
+        "cutoff": max(_cutoffs(known.estimator), default=None),
+        "error_bars": known.has_error_bars,
     }
+    stated: dict[str, Any] = {"target": known.target, "unit": known.unit}
+    stated["training_domain"] = known.domain.to_json() if known.domain else None
+    return about | {name: value for name, value in stated.items() if value}
+
+
+def _known(model: nn.Module | TrainedModel) -> TrainedModel:
+    """A model with what is known of it: of one in memory, the unit that its network states."""
+    if isinstance(model, TrainedModel):
+        return model
+    estimator = model if isinstance(model, Estimator) else SinglePass(model)
+    return TrainedModel(estimator, unit=getattr(members_of(estimator.network)[0], "unit", ""))
 
 
 def tensors(model: nn.Module, batch: Batch | Data, stress: bool = False) -> Numbers:
@@ -172,7 +194,11 @@ def tensors(model: nn.Module, batch: Batch | Data, stress: bool = False) -> Numb
         ConfigError: the graphs are periodic, and the model has no cutoff.
         DataError: their edges cannot be built, or they have no cells, which ``stress`` needs.
     """
-    cutoff = described(model)["cutoff"]
+    return inputs_of(batch, _names(model, stress), max(_cutoffs(model), default=None))
+
+
+def inputs_of(batch: Batch | Data, names: Sequence[str], cutoff: float | None) -> Numbers:
+    """:func:`tensors` of a program whose inputs have these names."""
     if cutoff is None and (is_periodic(batch) or batch.get("edge_shift") is not None):
         raise ConfigError("a model without a cutoff is exported for molecules, not periodic graphs")
     batch = copy.copy(batch)
@@ -188,13 +214,13 @@ def tensors(model: nn.Module, batch: Batch | Data, stress: bool = False) -> Numb
         "edge_shift": batch.get("edge_shift"),
         "cell": batch.get("cell"),
     }
-    if stress:
+    if "cell" in names:
         if values["cell"] is None:
             raise DataError("stress needs periodic graphs with batch.cell and pbc")
         values["cell"] = values["cell"].reshape(-1, 3, 3).double()
     if values["edge_shift"] is None:
         values["edge_shift"] = batch.pos.new_zeros(batch.edge_index.shape[1], batch.pos.shape[1])
-    return tuple(values[name] for name in _names(model, stress))
+    return tuple(values[name] for name in names)
 
 
 def _networks(model: nn.Module) -> list[Any]:
@@ -214,7 +240,8 @@ def _networks(model: nn.Module) -> list[Any]:
     for one in networks:
         if not isinstance(one, PropertyModel | AdoptedPotential):
             raise ConfigError(
-                f"only models of energies of graphs can be exported, not {type(one).__name__}"
+                f"only models of energies of graphs can be exported, not {type(one).__name__}; for "
+                "a network of your own call torch.onnx.export on what compact() returned"
             )
         options = _options(one)
         if getattr(options, "edge_features", 0) or getattr(options, "velocity", False):

@@ -8,21 +8,18 @@ import warnings
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from egnn_prune.deployment.atom_pass import AtomPass, atom_pass
+from egnn_prune.deployment.moving_graph import MovingGraph
 from egnn_prune.deployment.recorded_pass import RecordedPass
 from egnn_prune.errors import ConfigError
-from egnn_prune.graphs import SkinList, checked, graph_of_node
+from egnn_prune.graphs import checked, graph_of_node
 from egnn_prune.graphs.batch_record import forget_edges
 from egnn_prune.prediction import Prediction, members_of
 from egnn_prune.uncertainty import Estimator, MCDropout
-
-Array = NDArray[np.float64]
 
 #: Steps before a pass is recorded, which takes about as long as so many of them.
 RECORD_AFTER = 100
@@ -38,7 +35,7 @@ PARTS = [field.name for field in fields(AtomPass)][1:]
 Asked = tuple[tuple[str, bool], ...]
 
 
-class MovingStructure:
+class MovingStructure(MovingGraph):
     """A structure, checked and encoded once, of which positions and cell change.
 
     In every step the atoms get the edges of a :class:`~egnn_prune.graphs.SkinList`. After
@@ -52,9 +49,6 @@ class MovingStructure:
         device: where the network is.
         compiled: whether passes are compiled, at the first step.
 
-    Attributes:
-        graph: the structure as it is now, on the CPU.
-
     Raises:
         DataError: the model cannot use the structure.
     """
@@ -62,7 +56,8 @@ class MovingStructure:
     def __init__(
         self, method: Estimator, graph: Data, device: torch.device, compiled: bool = False
     ) -> None:
-        self.graph, self._device, self._compile = graph, device, compiled
+        super().__init__(graph, _cutoff(method.network))
+        self._device, self._compile = device, compiled
         self.method = method.holding() if isinstance(method, MCDropout) else method
         batch = copy.copy(graph)
         batch.batch = graph_of_node(graph)
@@ -74,34 +69,10 @@ class MovingStructure:
         self._base = prepared[0]
         forget_edges(self._base)
         self._base.found_edges = False  # they are given, from here on
-        self.cutoff = _cutoff(method.network)
-        self.edges = SkinList(self.cutoff)
-        self._periodic = "cell" in graph
         self._records: dict[Asked, RecordedPass] = {}
         self._names: dict[Asked, list[str]] = {}
         self._states: dict[Asked, Any] = {}
         self._calls, self._recordable = 0, True
-
-    def is_of(self, numbers: NDArray[np.int64], pbc: NDArray[np.bool_]) -> bool:
-        """Whether a structure is this one but for its positions and its cell."""
-        same = np.array_equal(pbc, self.graph.pbc.numpy()[0]) if self._periodic else not pbc.any()
-        return same and np.array_equal(numbers, self.graph.z.numpy())
-
-    def has_cell(self, cell: Array) -> bool:
-        """Whether its cell is this one; molecules have none, whatever is written there."""
-        return not self._periodic or np.array_equal(cell, self.graph.cell.numpy()[0])
-
-    def move(self, positions: Array, cell: Array) -> None:
-        """Put the atoms elsewhere; what was handed out before is left as it is.
-
-        Args:
-            positions: ``[N, 3]`` in Angstrom, finite.
-            cell: ``[3, 3]`` in Angstrom; not read of molecules.
-        """
-        self.graph = copy.copy(self.graph)
-        self.graph.pos = torch.from_numpy(np.array(positions, dtype=np.float64))
-        if self._periodic:
-            self.graph.cell = torch.from_numpy(np.array(cell, dtype=np.float64))[None]
 
     def atom_pass(self, **asked: bool) -> AtomPass:
         """What :func:`~egnn_prune.deployment.atom_pass.atom_pass` finds where the atoms are now.
@@ -113,9 +84,7 @@ class MovingStructure:
             ConfigError: members of a single one were asked for.
             DataError: the atoms lie too far apart for a neighbour search, or too close.
         """
-        graph = self.graph
-        lattice = [graph[name].numpy()[0] for name in ("cell", "pbc") if name in graph]
-        index, shift = self.edges(graph.pos.numpy(), *lattice)
+        index, shift = self.neighbours()
         self._calls += 1
         if not self._recordable or not (self._compile or self._calls > RECORD_AFTER):
             return self._plain(index, shift if self._periodic else None, asked)

@@ -14,16 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Batch, Data
 
-from egnn_prune.data.quantities import is_total_energy
-from egnn_prune.data.sources.npz import UNDECLARED
-from egnn_prune.data.units import ENERGY, to_ev
 from egnn_prune.deployment.atom_pass import AtomPass, atom_energies, atom_pass, member_pass
 from egnn_prune.deployment.checkpoint import read_estimator
 from egnn_prune.deployment.memory_needed import refuse_what_does_not_fit
 from egnn_prune.deployment.moving_structure import MovingStructure
+from egnn_prune.deployment.stated_model import StatedModel, agreed_unit
 from egnn_prune.deployment.structure_prediction import StructurePrediction
 from egnn_prune.deployment.training_domain import TrainingDomain
-from egnn_prune.errors import ConfigError, DataError, InputError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.prediction import Prediction, members_of
 from egnn_prune.system.device import choose_device
 from egnn_prune.uncertainty import (
@@ -40,7 +38,7 @@ NUMBERS = ("mean", "std", "epistemic_std", "ood_score")
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(StatedModel):
     """An estimator and what its file says about it.
 
     Attributes:
@@ -83,7 +81,7 @@ class TrainedModel:
         """
         if isinstance(model, TrainedModel):
             _refuse_dense(which, model.source)
-            return replace(model, unit=_agreed(model.unit, unit or "", model.source))
+            return replace(model, unit=agreed_unit(model.unit, unit or "", model.source))
         if not isinstance(model, (str, Path, Estimator)):
             raise ConfigError(
                 "a model is given as the folder of a run, a .safetensors file or an estimator "
@@ -93,7 +91,7 @@ class TrainedModel:
             raise ConfigError(f"which must be 'pruned' or 'dense', not {which!r}")
         if isinstance(model, Estimator):
             _refuse_dense(which, "an estimator in memory")
-            found = cls(model.eval(), unit=_agreed(_own_unit(model), unit or "", "the model"))
+            found = cls(model.eval(), unit=agreed_unit(_own_unit(model), unit or "", "the model"))
         else:
             path = file_of(model, which)
             estimator, metadata = read_estimator(path)
@@ -105,7 +103,7 @@ class TrainedModel:
             found = cls(
                 estimator.to(choose_device(device or "auto")).requires_grad_(False),
                 str(metadata.get("target") or ""),
-                _agreed(_agreed(_own_unit(estimator), stated, path), unit or "", path),
+                agreed_unit(agreed_unit(_own_unit(estimator), stated, path), unit or "", path),
                 (validation or {}).get("q99") or None,
                 str(path),
                 TrainingDomain.from_json(domain) if domain is not None else None,
@@ -160,39 +158,6 @@ class TrainedModel:
         first = members_of(self.estimator.network)[0]
         inner = getattr(first, "trunk", getattr(first, "network", None))
         return getattr(getattr(inner, "options", None), "cutoff", None)
-
-    @property
-    def names_an_energy(self) -> bool:
-        """Whether the target's name is that of a potential energy (or nobody gave one)."""
-        return not self.target or is_total_energy(self.target)
-
-    @property
-    def is_potential(self) -> bool:
-        """Whether the target is a potential energy in a known unit: its gradient is a force."""
-        try:
-            return self.electronvolts() > 0
-        except ConfigError:
-            return False
-
-    def electronvolts(self) -> float:
-        """How many eV one unit of the target is.
-
-        Raises:
-            ConfigError: the target is no potential energy, or its unit is unknown.
-        """
-        if not self.names_an_energy:
-            raise ConfigError(
-                f"{self.source} predicts {self.target!r}, which is no potential energy and has no "
-                "forces; a calculator needs a model of an energy, others go through "
-                "scripts/predict.py"
-            )
-        try:
-            return to_ev(self.unit)
-        except DataError:
-            raise ConfigError(
-                f"{self.source} does not say in which unit its energies are, or in one that is "
-                f"not known ({self.unit or 'none'}); give unit= as one of {', '.join(ENERGY)}"
-            ) from None
 
     @property
     def calibration(self) -> Calibration:
@@ -401,10 +366,14 @@ def file_of(model: str | Path, which: str = "pruned") -> Path:
         which: ``"pruned"`` or ``"dense"``, of a folder.
 
     Raises:
-        ConfigError: a file is asked for its dense model.
+        ConfigError: a file is asked for its dense model, or is an exported program.
         InputError: the folder holds no such model.
     """
     path = Path(model).expanduser()
+    if path.suffix == ".pt2":
+        raise ConfigError(
+            f"{path} is an exported program; egnn_prune.ase.ExportedCalculator runs it"
+        )
     if path.is_dir():
         whole, path = path, path / f"{which}.safetensors"
         if which == "pruned" and not path.is_file():  # a run of specialise
@@ -430,21 +399,3 @@ def _refuse_dense(which: str, what: str) -> None:
 def _own_unit(estimator: Estimator) -> str:
     """The unit that the network itself knows, or ``""``."""
     return str(getattr(members_of(estimator.network)[0], "unit", ""))
-
-
-def _agreed(of_file: str, given: str, path: str | Path) -> str:
-    """The unit that the file states; where it does not know (``"data unit"``), the given one."""
-    if not given or of_file == given:
-        return of_file
-    if of_file in ("", UNDECLARED):
-        return given
-    try:
-        same = to_ev(of_file) == to_ev(given)
-    except DataError:
-        same = False
-    if not same:
-        raise ConfigError(
-            f"{path} says that its target is in {of_file}, which unit={given!r} contradicts; leave "
-            "unit= away"
-        )
-    return of_file

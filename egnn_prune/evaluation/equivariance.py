@@ -222,6 +222,8 @@ def _seen(batch: Batch | Data, view: _View) -> Batch | Data:
             continue
         if key == "edge_index":
             out[key] = edges[:, by_target]
+        elif key == "listed_in" and not value.any():
+            out[key] = value  # one for all graphs, where none has a cell
         elif key in GRAPH_VECTORS and value.shape[-1] == n:  # rows of a cell are vectors
             out[key] = _turned(value.reshape(graphs, -1, n), view.matrix).view_as(value).to(value)
         elif key in TENSORS:

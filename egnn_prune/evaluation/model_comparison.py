@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ from tqdm import tqdm
 from egnn_prune.configs.settings import Settings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.collation import loader
-from egnn_prune.evaluation.element_errors import force_errors_by_element
+from egnn_prune.evaluation.element_errors import Sums, force_errors_by_element, sums_of
 from egnn_prune.evaluation.equivariance import equivariance_error
 from egnn_prune.evaluation.force_uncertainty import gallery_of_atoms, score_force_uncertainty
 from egnn_prune.evaluation.predict import BATCH, mean_of, point_predictions, targets
+from egnn_prune.evaluation.type_errors import errors_by_type
 from egnn_prune.evaluation.uncertainty_scores import score_uncertainty
 from egnn_prune.models import forces
 from egnn_prune.prediction import members_of
@@ -140,6 +141,30 @@ def evaluate(
         )
         results[name] = result
     return results, arrays | gallery_of_atoms(arrays, "pruned")
+
+
+def errors_by_type_of_test(
+    dataset: GraphDataset, models: Iterable[str], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Errors on the test split by type of structure; nothing where the data have no types.
+
+    Args:
+        dataset: the data.
+        models: names of those that :func:`evaluate` compared.
+        arrays: that it found.
+    """
+    types = dataset.types_of("test")
+    if not types:
+        return {}
+    sums: dict[str, dict[str, Sums]] = {}
+    for name in models:
+        error = arrays[f"test_{name}_point"] - arrays["test_target"]
+        sums[name] = {"energy": sums_of(error, np.arange(len(types)), len(types))}
+        if f"test_{name}_force_abs" in arrays:
+            absolute, square = (arrays[f"test_{name}_force_{k}"] for k in ("abs", "square"))
+            sums[name]["force"] = (absolute, square, arrays["test_force_count"])
+    units = {"energy": dataset.unit, "force": f"{dataset.unit}/Angstrom"}
+    return errors_by_type(types, sums, units, ("pruned", "dense"))
 
 
 def force_errors(

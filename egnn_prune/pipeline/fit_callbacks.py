@@ -9,6 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from egnn_prune.configs.settings import TrainingSettings
 from egnn_prune.training import AveragedWeights, KeepBest, PruningCallback, StopEarly
 
+#: Share of a fit's steps that stochastic weight averaging averages over.
+LAST = 0.25
+
 
 def with_the_asked(callbacks: Sequence[Callback], asked: TrainingSettings) -> list[Callback]:
     """A fit's own callbacks, between those that the settings ask for: their order matters.
@@ -26,8 +29,9 @@ def with_the_asked(callbacks: Sequence[Callback], asked: TrainingSettings) -> li
         return all(p.finished for p in pruning)
 
     found = [*callbacks]
-    if asked.average == "ema":
-        found.insert(0, AveragedWeights())
+    if asked.average != "none":
+        last = LAST if asked.average == "swa" else None
+        found.insert(0, AveragedWeights(last=last))
     if asked.monitor:
         found.append(KeepBest(asked.monitor, pruned))
         if asked.patience:

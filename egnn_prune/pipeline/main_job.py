@@ -17,7 +17,7 @@ from egnn_prune.data.dataset import split_hash
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import DataError, InputError
 from egnn_prune.evaluation.force_uncertainty import force_bars
-from egnn_prune.evaluation.model_comparison import evaluate
+from egnn_prune.evaluation.model_comparison import errors_by_type_of_test, evaluate
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.run_context import Outputs, RunContext, stage
 from egnn_prune.pipeline.timed_pruning import check_latency, latency_left, stopwatch, timed_batch
@@ -115,7 +115,7 @@ class Job(RunContext):
         """The dense network."""
         model, seconds = self.trained()
         self.save(model, TRAINED)
-        return {"train_seconds": seconds}
+        return {"train_seconds": seconds, "steps": self.steps_taken["dense"]}
 
     @stage(2, "selection", "Scoring the training graphs", SELECTED, CHOSEN)
     def select_uncertain_graphs(self) -> Outputs:
@@ -201,6 +201,7 @@ class Job(RunContext):
                 row[key] = round(row[key] / batch.num_graphs)
         return {
             "train_seconds": seconds,
+            "steps": self.steps_taken["pruned"],
             "ledger": rows_of_ledger,
             "pruning": {
                 **asdict(self.settings.pruning),
@@ -215,11 +216,11 @@ class Job(RunContext):
 
     @stage(4, "baseline", "Training the baseline further", DENSE, "dense.safetensors")
     def continue_dense(self) -> Outputs:
-        """The baseline, with the same extra steps on randomly drawn training graphs."""
+        """The baseline, with the same extra steps (or its own patience) on any training graphs."""
         model, t = self.load(TRAINED), self.settings.training
         seconds = self.fit("baseline", model, self.train, t.finetune_epochs, lr=t.finetune_lr)
         self.save(self.calibrated(model), "dense.safetensors")
-        return {"train_seconds": seconds}
+        return {"train_seconds": seconds, "steps": self.steps_taken["baseline"]}
 
     @stage(5, "scratch", "Training the pruned shape from scratch", PRUNED, SCRATCH)
     def train_scratch(self) -> Outputs:
@@ -230,7 +231,8 @@ class Job(RunContext):
         more, lr = t.finetune_epochs, t.finetune_lr
         seconds += self.fit("scratch_continued", model, self.train, more, lr=lr)
         self.save(self.calibrated(model), SCRATCH)
-        return {"train_seconds": seconds}
+        steps = [*self.steps_taken["scratch"], *self.steps_taken["scratch_continued"]]
+        return {"train_seconds": seconds, "steps": steps}
 
     @stage(6, "evaluation", "Evaluating", PRUNED, *EVALUATED, alone=True)
     def evaluate(self) -> Outputs:
@@ -244,6 +246,7 @@ class Job(RunContext):
         if self.settings.training.scratch:
             paths["scratch"] = SCRATCH
             seconds["scratch"] = self.outputs("scratch")["train_seconds"]
+        fits = ("dense", "baseline", "pruned", *(("scratch",) if "scratch" in paths else ()))
         models = {name: self.load_calibrated(path) for name, path in paths.items()}
         results, arrays = evaluate(models, self.dataset, self.settings, self.device)
         for name, result in results.items():
@@ -252,6 +255,7 @@ class Job(RunContext):
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         reference = arrays["test_target"] - arrays["test_reference"]
         bars = {name: found for name, m in models.items() if (found := force_bars(m))}
+        by_type = errors_by_type_of_test(self.dataset, results, arrays)
         files.write_json(
             self.folder.path / "metrics.json",
             {
@@ -278,6 +282,9 @@ class Job(RunContext):
                 },
                 **({"force_uncertainty": self.force_uncertainty(bars)} if bars else {}),
                 "models": results,
+                **({"errors_by_type": by_type} if by_type else {}),
+                # of each fit; a stage of an earlier version did not write them down
+                "steps": {name: self.outputs(name).get("steps") for name in fits},
                 "intervals": change_intervals({"models": results, "dataset": {}}, arrays),
                 "selection": {k: v for k, v in selection.items() if k not in ("key", "seconds")},
                 "pruning": pruned["pruning"],

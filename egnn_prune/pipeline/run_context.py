@@ -158,6 +158,8 @@ class RunContext:
         for line in summary(self.dataset):
             say(f"  {line}")
         self.train, self.val = self.dataset.split("train"), self.dataset.split("val")
+        #: Optimiser steps of the fits of each label in this process.
+        self.steps_taken: dict[str, list[int]] = {}
         self._check_sizes()
         self._check_elements()
         self._check_sparsity()
@@ -231,6 +233,7 @@ class RunContext:
             t.clip,
             passes_per_look=every,
             schedule=t.schedule,
+            mixed_precision=t.mixed_precision,
         )
         seconds = fit(
             RegressionTask(model, how, self.losses),
@@ -241,9 +244,11 @@ class RunContext:
             callbacks=[*asked, curve, fit_log(logger, self.folder, label, self._fits)],
             checkpoint=saved_fit(self.folder, label, self.settings.trainer.save_minutes),
         )
+        done = steps
         if any(isinstance(c, StopEarly) and c.stopped for c in asked):
-            done = curve.rows[-1]["step"]
+            done = int(curve.rows[-1]["step"])
             say(f"{label}: no better {t.monitor} in {t.patience} looks; {done} of {steps} steps")
+        self.steps_taken.setdefault(label, []).append(done)
         if logger != "none":
             curve.write(self.folder.path / "curves" / f"{label}.csv")
         return seconds

@@ -54,6 +54,9 @@ from egnn_prune.training import LearningCurve, refit_shifts
 from egnn_prune.training.distillation import is_crystal
 from egnn_prune.uncertainty import AtomErrorBars
 
+#: What has no errors where the teacher made the labels.
+TEACHERS = ("teacher", "finetuned")
+
 
 def run(settings: SpecialiseSettings) -> Path:
     """Read, measure the teacher, cut it to a budget, train, compare, export, report.
@@ -295,6 +298,9 @@ class SpecialiseJob(SpecialiseContext):
             result["checkpoint_bytes"] = (self.folder.path / COMPARED[name]).stat().st_size
         files.write_arrays(self.folder.path / "predictions.npz", **arrays)
         content = {**about(self), **sizes, "models": results}
+        learned = [n for n in results if self.settings.labels == "data" or n not in TEACHERS]
+        types = measuring.by_type(self.dataset.types_of("test"), arrays, learned)
+        content |= {"errors_by_type": types} if types else {}
         pruned = {key: self.outputs("pruned")[key] for key in ("curve", "cut")}
         if self.settings.pool:
             pruned["pool"] = self.outputs("pool")["pool"]

@@ -19,9 +19,10 @@ from egnn_prune import data as sources
 from egnn_prune.ase.structures import graph_of, problem, read_structures
 from egnn_prune.configs.specialise_settings import StructureSettings
 from egnn_prune.data import GraphDataset, ase_files, random_splits
+from egnn_prune.data.config_weights import without_weights
 from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import is_isolated
-from egnn_prune.data.labels import energies_of, per_structure
+from egnn_prune.data.labels import config_type, energies_of, per_structure
 from egnn_prune.data.store import HEAVIEST, GraphStore, not_an_element
 from egnn_prune.errors import DataError
 from egnn_prune.system import files
@@ -51,7 +52,7 @@ def read_labelled(settings: StructureSettings, seed: int) -> GraphDataset:
         )
     assert isinstance(dataset.graphs, GraphStore)
     _refuse_copies(dataset.graphs, path.name)
-    return _limited(dataset, settings)
+    return _limited(replace(dataset, notes=without_weights(dataset.notes)), settings)
 
 
 def read_unlabelled(settings: StructureSettings, seed: int) -> GraphDataset:
@@ -70,7 +71,9 @@ def read_unlabelled(settings: StructureSettings, seed: int) -> GraphDataset:
             raise DataError(f"structure {k} of {path} {wrong}")
         if not is_isolated(atoms):
             structures.append(atoms)
-    return _limited(split_structures(structures, path.name, seed), settings)
+    dataset = split_structures(structures, path.name, seed)
+    types = [config_type(atoms) for atoms in structures]
+    return _limited(replace(dataset, types=types if any(types) else []), settings)
 
 
 def split_structures(structures: Sequence[Atoms], name: str, seed: int) -> GraphDataset:
@@ -107,15 +110,22 @@ def refuse_unknown_elements(dataset: GraphDataset, known: Sequence[int], teacher
 
 
 def replaced(dataset: GraphDataset, parts: Mapping[str, Sequence[Data]]) -> GraphDataset:
-    """The data set with other graphs in its splits, such as labelled ones; ``row`` counts anew."""
+    """The data set with other graphs in its splits, such as labelled ones; ``row`` counts anew.
+
+    Graphs beyond those that a split had, such as shaken copies, are of no type.
+    """
     graphs, splits, start = [], {}, 0
+    types: list[str] = []
     for name, some in parts.items():
         graphs += list(some)
         splits[name] = torch.arange(start, len(graphs))
         start = len(graphs)
+        types += dataset.types_of(name)
+        types += [""] * (start - len(types))
     store = stored(graphs)
     units = {k: v for k, v in UNITS.items() if k in store.nodes or k in store.graphs}
-    return replace(dataset, graphs=store, splits=splits, units=units)
+    types = types if any(types) else []
+    return replace(dataset, graphs=store, splits=splits, units=units, types=types)
 
 
 def stored(graphs: Sequence[Data]) -> GraphStore:
@@ -148,6 +158,8 @@ def write_dataset(path: Path, dataset: GraphDataset) -> None:
     assert isinstance(whole.graphs, GraphStore)
     about = {"name": dataset.name, "target": dataset.target, "unit": dataset.unit}
     arrays: dict[str, Any] = {**whole.graphs.nodes, **whole.graphs.graphs}
+    if whole.types:
+        arrays["types"] = np.array(whole.types)
     arrays |= {f"split_{name}": rows.numpy() for name, rows in whole.splits.items() if len(rows)}
     files.write_arrays(
         path, offset=whole.graphs.offset, about=np.array([json.dumps(about)]), **arrays
@@ -166,6 +178,7 @@ def read_dataset(path: Path) -> GraphDataset:
     }
     units = {k: v for k, v in UNITS.items() if k in arrays}
     about = json.loads(str(arrays["about"][0]))
+    about["types"] = arrays["types"].tolist() if "types" in arrays else []
     store = GraphStore(arrays["offset"], nodes, graphs)
     return GraphDataset(extensive=True, graphs=store, splits=splits, units=units, **about)
 

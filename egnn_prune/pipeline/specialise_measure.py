@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from egnn_prune.ase import PrunedCalculator
 from egnn_prune.ase.velocities import set_thermal_velocities
-from egnn_prune.evaluation.element_errors import Errors, force_errors_by_element
+from egnn_prune.evaluation.element_errors import Errors, force_errors_by_element, sums_of
 from egnn_prune.evaluation.potential_errors import (
     batch_of_atoms,
     force_symmetry,
@@ -27,6 +27,7 @@ from egnn_prune.evaluation.potential_errors import (
     potential_memory,
     reference_arrays,
 )
+from egnn_prune.evaluation.type_errors import errors_by_type
 from egnn_prune.pipeline.specialise_bars import WithErrorBars, scored
 from egnn_prune.prediction import members_of
 from egnn_prune.system.timing import alternating_medians
@@ -195,3 +196,28 @@ def _by_element(found: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> 
     """In meV/Angstrom."""
     wrong = torch.from_numpy(1000 * (found["forces"] - labels["forces_reference"]))
     return force_errors_by_element(wrong, torch.from_numpy(labels["z"]))
+
+
+def by_type(
+    types: Sequence[str], arrays: Mapping[str, np.ndarray], models: Sequence[str]
+) -> dict[str, Any]:
+    """Errors by type of structure, energies per atom; nothing where no structure has a type.
+
+    Args:
+        types: what each structure is, ``[B]``.
+        arrays: of ``predictions.npz``.
+        models: whose errors are wanted; the specialised one is compared with the first other.
+    """
+    atoms = arrays["atoms"]
+    count, owner = len(atoms), np.repeat(np.arange(len(atoms)), atoms)
+    sums = {}
+    for name in models:
+        energy = 1000 * (arrays[f"{name}_energy"] - arrays["energy_reference"]) / atoms
+        force = 1000 * (arrays[f"{name}_forces"] - arrays["forces_reference"])
+        sums[name] = {
+            "energy": sums_of(energy, np.arange(count), count),
+            "force": sums_of(force, owner, count),
+        }
+    other = next((name for name in ("finetuned", "scratch") if name in models), None)
+    pair = ("specialised", other) if other else None
+    return errors_by_type(types, sums, {"energy": "meV/atom", "force": "meV/Angstrom"}, pair)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -79,8 +80,8 @@ def choose(
 
 def check_sparsity(sparsity: float) -> None:
     """Raise a ConfigError unless the sparsity is a fraction below one."""
-    if not 0 <= sparsity < 1:
-        raise ConfigError(f"sparsity is the fraction removed and lies in [0, 1), not {sparsity}")
+    if not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
+        raise ConfigError(f"sparsity is the fraction removed and lies in [0, 1), not {sparsity!r}")
 
 
 def _pools(names: list[str], scope: str, groups: Sequence[ChannelGroup] | None) -> list[list[str]]:

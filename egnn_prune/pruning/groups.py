@@ -11,6 +11,9 @@ from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.masks import keep_masks
 from egnn_prune.pruning.tensors import by_entry, weight_members
 
+#: Why the last layer of a traced network stays, which goes without saying.
+RETURNED = "its channels are what the network returns"
+
 
 class ChannelGroups(list[ChannelGroup]):
     """The groups of a model; ``print`` shows a table."""
@@ -31,6 +34,11 @@ class ChannelGroups(list[ChannelGroup]):
             for g in self
             for pairs in [weight_members(g, model)]
         ]
+        weights = sum(p.numel() for p in model.parameters())
+        shrinking = {m.name: t.numel() for g in self for m, t in weight_members(g, model)}
+        self._share = sum(shrinking.values()) / max(weights, 1)
+        skipped: dict[str, str] = getattr(model, "skipped", {})
+        self._left = {name: why for name, why in skipped.items() if why != RETURNED}
 
     def __str__(self) -> str:
         """One row per group."""
@@ -51,7 +59,11 @@ class ChannelGroups(list[ChannelGroup]):
         ]
         lines.insert(1, "-" * max(len(line) for line in lines))
         total, kept = (sum(int(row[k]) for row in self._rows) for k in (2, 3))
-        lines.append(f"{len(self)} groups, {kept} of {total} channels kept")
+        lines.append(
+            f"{len(self)} groups, {kept} of {total} channels kept; the tensors that shrink hold "
+            f"{self._share:.0%} of the weights"
+        )
+        lines += [f"left as it is: {name} ({why})" for name, why in self._left.items()]
         return "\n".join(lines)
 
 

@@ -129,7 +129,14 @@ def train(job: Job, model: nn.Module, labelled: Tensor, steps: int, *, further: 
     t = job.settings.training
     graphs = [job.train[i] for i in labelled.tolist()]
     lr = t.finetune_lr if further else t.lr
-    how = FitSettings(steps, lr, t.weight_decay, t.clip, schedule=t.schedule)
+    how = FitSettings(
+        steps,
+        lr,
+        t.weight_decay,
+        t.clip,
+        schedule=t.schedule,
+        mixed_precision=t.mixed_precision,
+    )
     task = RegressionTask(model, how, job.losses)
     batches = graph_batches(graphs, t.batch_size)
     callbacks = with_the_asked([], t)

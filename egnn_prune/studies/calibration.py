@@ -89,8 +89,9 @@ def run_seed(settings: CalibrationStudySettings, seed: int) -> list[Row]:
                 found = cell.predictions(partial(_load, kind, path, settings.uncertainty.samples))
                 rows += cell.rows(found, dense.setdefault(name, found["val"]))
     if settings.deep_members:
-        members = range(settings.deep_members)
-        jobs = [network_job(settings, "single", seed + STRIDE * i) for i in members]
+        jobs = [network_job(settings, "single", seed)]
+        for i in range(1, settings.deep_members):
+            jobs.append(network_job(settings, "single", seed + STRIDE * i, jobs[0]))
         places = [train_networks(job, settings.sparsities, settings.steps) for job in jobs]
         name = f"deep ensemble of {len(jobs)}"
         for sparsity in (0.0, *settings.sparsities):

@@ -16,7 +16,7 @@ from egnn_prune.report.studies.comparison import COLUMNS
 from egnn_prune.report.studies.sweep import rivals_table, sweep_plot, sweep_table
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import Results, Study, open_job, seed_settings
-from egnn_prune.studies.networks import BATCH, TRAINED, errors, selected
+from egnn_prune.studies.networks import BATCH, TRAINED, averages, errors, selected
 from egnn_prune.uncertainty.metrics import nll
 
 
@@ -62,6 +62,9 @@ def run_seed(settings: SweepSettings, seed: int) -> list[Row]:
         seed=seed,
         device=settings.device,
         save=job.folder.path / "sweep.json",
+        schedule=t.schedule,
+        mixed_precision=t.mixed_precision,
+        callbacks=lambda: averages(job),
     )
 
 

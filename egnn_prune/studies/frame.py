@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from egnn_prune.configs.settings import Settings, check, main_job
 from egnn_prune.configs.unused import refuse_unused
+from egnn_prune.errors import InputError
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.common.csv_file import write_rows
@@ -23,6 +26,7 @@ from egnn_prune.runs.result_store import Row
 from egnn_prune.runs.run_folder import RunFolder
 from egnn_prune.runs.seed_jobs import over_seeds
 from egnn_prune.system.device import choose_device
+from egnn_prune.system.files import read_json, write_json
 
 
 class Placed(Protocol):
@@ -41,6 +45,8 @@ class StudySettings(Placed, Protocol):
 
 
 PAGE = "report.html"
+#: What a study found and with which settings, so that its page can be drawn again.
+STORED, KIND, VERSION = "study.json", "study", 1
 
 S = TypeVar("S", bound=StudySettings)
 
@@ -99,10 +105,17 @@ class Study(Generic[S]):
         out = study_folder(settings)
         with alone_in(out):
             rows = over_seeds(self.run_seed, settings, settings.seeds, out)
-            self._write(self.results(settings, rows), settings, out)
+            self.draw(settings, rows, out)
+            content = {
+                **{"kind": KIND, "schema_version": VERSION, "study": self.run_seed.__module__},
+                **{"settings": asdict(settings), "rows": rows},  # type: ignore[call-overload]
+            }
+            write_json(out / STORED, content)
         return out
 
-    def _write(self, found: Results, settings: S, out: Path) -> None:
+    def draw(self, settings: S, rows: list[Row], out: Path) -> None:
+        """Write tables, figure and page of rows into a folder, and print the tables."""
+        found = self.results(settings, rows)
         path = out / f"{self.name}.csv"
         written = [write_rows(found.rows, path, found.columns)]
         written.append(write_atomic(path.with_suffix(".txt"), f"{found.text}\n".encode()))
@@ -115,6 +128,41 @@ class Study(Generic[S]):
         )
         written.append(write_atomic(out / PAGE, html.encode("utf-8")))
         print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")
+
+
+def redraw(folder: Path, known: Mapping[str, type]) -> None:
+    """Draw tables, figure and page of a study again, from its ``study.json``; nothing is computed.
+
+    Args:
+        folder: of the study.
+        known: by module of a study the dataclass of its settings.
+
+    Raises:
+        InputError: the file is missing, damaged, or of a version with other settings or rows.
+    """
+    path = folder / STORED
+    stored = read_json(path)
+    module = str(stored.get("study"))
+    if stored.get("kind") != KIND or stored.get("schema_version") != VERSION or module not in known:
+        raise InputError(f"{path} is of another kind or version")
+    study = study_of(module)
+    try:
+        content = OmegaConf.merge(OmegaConf.structured(known[module]), stored["settings"])
+        study.draw(OmegaConf.to_object(content), stored["rows"], folder)
+    except InputError:
+        raise
+    except (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{path} is damaged or of another version ({what}); give the study's own command "
+            "again, which computes nothing twice"
+        ) from None
+
+
+def study_of(module: str) -> Study[Any]:
+    """The study that is worked on in a module."""
+    found = (one for one in vars(import_module(module)).values() if isinstance(one, Study))
+    return next(one for one in found if one.run_seed.__module__ == module)
 
 
 def study_folder(settings: Placed) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -20,6 +21,7 @@ from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import point_predictions, targets
+from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.frame import open_job, seed_settings, study_folder
@@ -31,13 +33,16 @@ TRAINED = "stages/trained.safetensors"
 BATCH = 64
 
 
-def network_job(settings: CalibrationStudySettings, recipe: str, seed: int) -> Job:
+def network_job(
+    settings: CalibrationStudySettings, recipe: str, seed: int, first: Job | None = None
+) -> Job:
     """The main job of one network, whose first stage trains the dense model.
 
     ``"single"`` has one mean and variance and dropout in its read-out: a mean-variance network,
     Monte Carlo dropout and a last-layer method all read the same weights. ``"shallow"`` is a
     shallow ensemble without dropout, trained on the CRPS of its pooled members (with forces its
-    members are trained apart, as everywhere).
+    members are trained apart, as everywhere). A further member of a deep ensemble learns from the
+    data of the ``first`` one: where splits are drawn by the seed, its own would hold test graphs.
     """
     job = seed_settings(settings, seed)
     job.out = str(study_folder(settings) / f"{recipe}{seed}")
@@ -46,7 +51,10 @@ def network_job(settings: CalibrationStudySettings, recipe: str, seed: int) -> J
         job.uncertainty = replace(job.uncertainty, method="shallow")
         job.training = replace(job.training, loss=None)  # the CRPS, unless there are forces
         job.model = replace(job.model, readout_dropout=None)  # none
-    return open_job(job)
+    opened = open_job(job)
+    if first is not None:
+        opened.dataset, opened.train, opened.val = first.dataset, first.train, first.val
+    return opened
 
 
 def train_networks(job: Job, sparsities: list[float], steps: int) -> dict[float, Path]:
@@ -133,7 +141,16 @@ def fine_tuned(model: nn.Module, loader: DataLoader, steps: int, job: Job) -> nn
         clip=t.clip,
         loss=job.losses,
         device=job.settings.device,
+        schedule=t.schedule,
+        mixed_precision=t.mixed_precision,
+        callbacks=averages(job),
     )
+
+
+def averages(job: Job) -> list[Callback]:
+    """What averages the weights of a fine-tuning, as the job's settings say."""
+    # these fits look at no validation, by which the best weights would be chosen
+    return with_the_asked([], replace(job.settings.training, monitor=None))
 
 
 def errors(model: nn.Module, job: Job, splits: Sequence[str] = ("test", "ood")) -> Row:

@@ -31,11 +31,12 @@ EXTRAS = {
 
 
 @contextmanager
-def naming_extras(what: str = "this needs") -> Iterator[None]:
+def naming_extras(what: str = "this needs", extra: str | None = None) -> Iterator[None]:
     """Say in one sentence which extra brings a library that turns out not to be installed.
 
     Args:
         what: the beginning of the sentence.
+        extra: the one that brings all that is needed here, where a library comes with several.
 
     Raises:
         MissingExtraError: an import below failed, and an extra of this package brings the library.
@@ -47,7 +48,8 @@ def naming_extras(what: str = "this needs") -> Iterator[None]:
         if library not in EXTRAS:
             raise
         raise MissingExtraError(
-            f"{what} the package {library}; run `pip install 'egnn_prune[{EXTRAS[library]}]'`"
+            f"{what} the package {library}; run "
+            f"`pip install 'egnn_prune[{extra or EXTRAS[library]}]'`"
         ) from error
 
 

@@ -16,6 +16,7 @@ from egnn_prune.training.loss import (
     likelihood_terms,
     normalised_outputs,
     per_graph,
+    weighted,
 )
 
 #: Error (in units of the force scale) below which the loss is quadratic: 1 % of the RMS force.
@@ -75,6 +76,7 @@ class ForceLosses:
             wanted = (-reference / _scale(model)).to(gradient.dtype)
             force = F.smooth_l1_loss(gradient, wanted, beta=HUBER_BETA, reduction="none")
             losses = losses + self.weight * per_graph(force, batch).to(losses.dtype)
+            losses = weighted(losses, batch)
         return losses if keep else losses.detach()
 
 

@@ -146,8 +146,24 @@ def per_graph(values: Tensor, batch: Any) -> Tensor:
     return scatter(values.mean(1), graph_of_node(batch), dim=0, dim_size=graphs, reduce="mean")
 
 
+def weighted(losses: Tensor, batch: Any) -> Tensor:
+    r"""Losses ``[B]`` times the weights of the graphs, where the batch has ``config_weight [B]``.
+
+    A step minimises the plain mean of the products over the B graphs of its batch,
+
+    .. math:: L = \frac1B \sum_b w_b L_b ,
+
+    and not over :math:`\sum_b w_b`: so a graph of weight 2 counts as two copies do, whichever
+    graphs are drawn beside it, and the expectation over batches is the mean over the data (as in
+    MACE, Batatia et al. 2022). Weights of mean 1 leave the size of the steps as it is. What
+    follows a loss follows its weights: importance of channels, selection by loss. Errors do not.
+    """
+    weights = getattr(batch, "config_weight", None)
+    return losses if weights is None else losses * weights.to(losses.dtype)
+
+
 def _losses(terms: Terms, model: nn.Module, batch: Any) -> Tensor:
-    return per_graph(terms(*normalised_outputs(model, batch)), batch)
+    return weighted(per_graph(terms(*normalised_outputs(model, batch)), batch), batch)
 
 
 def likelihood_terms(means: Tensor, variances: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from egnn_prune.errors import ConfigError, DataError
 from egnn_prune.graphs import graph_pointer
 from egnn_prune.models import energy_and_forces
 from egnn_prune.models.forces import energy_forces_stress
-from egnn_prune.training.loss import per_graph
+from egnn_prune.training.loss import per_graph, weighted
 
 
 class PotentialLosses:
@@ -86,7 +86,7 @@ class PotentialLosses:
             volume = torch.linalg.det(batch.cell.reshape(-1, 3, 3).double()).abs()
             virial = (volume / root)[:, None, None] * (slope.double() - stress.double())
             losses = losses + self.stress_weight * self._size(virial).mean((1, 2))
-        return losses
+        return weighted(losses, batch)
 
     def _size(self, error: Tensor) -> Tensor:
         """Rho of every entry."""

@@ -56,9 +56,12 @@ class FitSettings:
         passes_per_look: passes over the data from one look at the validation split to the next;
             more where there would be far over a hundred looks.
         schedule: how the rate goes, a name in :data:`egnn_prune.training.schedules.SCHEDULES`.
+        mixed_precision: ``"bf16"``: steps multiply matrices in bfloat16, and add and differentiate
+            what autocast leaves in float32; weights, validation and the result are float32.
+            Networks in float64 are left as they are.
 
     Raises:
-        ConfigError: a number is out of range, or there is no such schedule.
+        ConfigError: a number is out of range, or there is no such schedule or precision.
     """
 
     steps: int
@@ -68,6 +71,7 @@ class FitSettings:
     warmup: float = 0.1
     passes_per_look: int = 1
     schedule: str = "onecycle"
+    mixed_precision: str = "none"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.lr > 0 or self.clip < 0 or self.weight_decay < 0:
@@ -81,6 +85,8 @@ class FitSettings:
         if self.schedule not in SCHEDULES:
             known = ", ".join(SCHEDULES)
             raise ConfigError(f"schedule must be one of {known}, not {self.schedule!r}")
+        if self.mixed_precision not in ("none", "bf16"):
+            raise ConfigError(f"mixed_precision must be none or bf16, not {self.mixed_precision!r}")
 
 
 class Task(L.LightningModule):
@@ -141,7 +147,9 @@ class RegressionTask(Task):
     def trainer_options(self, batches: int | None) -> dict[str, Any]:
         """Exactly the steps that were asked for, however many passes over the data they are."""
         self._passes = passes = self.settings.steps // batches if batches else 1
+        mixed = self.settings.mixed_precision == "bf16"
         return {
+            "precision": "bf16-mixed" if mixed else None,
             "max_steps": self.settings.steps,
             "max_epochs": -1,
             "gradient_clip_val": self.settings.clip,
@@ -170,6 +178,11 @@ class RegressionTask(Task):
 
     def validation_step(self, batch: Data, _: int) -> None:
         """Errors in the target's unit, for the progress bar and the learning curve."""
+        # in the precision in which the network will be used, whatever the steps compute in
+        with torch.autocast(self.device.type, enabled=False):
+            self._look(batch)
+
+    def _look(self, batch: Data) -> None:
         found: Tensor | None = None
         if isinstance(self.losses, ForceLosses):
             prediction, found = energy_and_forces(self.model, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,14 +16,18 @@ from egnn_prune.errors import ConfigError
 
 
 class AveragedWeights(Callback):
-    r"""Exponential moving average of the weights: what is validated, kept, and left in the end.
+    r"""Average of the weights along a fit: what is validated, kept, and left in the end.
+
+    By default it is an exponential moving average,
 
     .. math:: \bar w_t = d_t\, \bar w_{t-1} + (1 - d_t)\, w_t, \qquad
         d_t = \min\!\left(d, \frac{1 + t}{10 + t}\right), \qquad \bar w_0 = w_0
 
     t is the number of the optimiser step, from 1. The average spans a tenth of the steps so far, so
     the weights that a short fit began with are forgotten (the schedule of TensorFlow's and
-    torch_ema's averages). Buffers, such as the masks of pruned channels, are those of the network.
+    torch_ema's averages). With ``last`` it is stochastic weight averaging (Izmailov et al. 2018):
+    the plain mean of the weights after each of the last steps, and before these the weights
+    themselves. Buffers, such as the masks of pruned channels, are those of the network.
 
     Lightning's own ``EMAWeightAveraging`` puts the trained weights back before other callbacks
     look, so :class:`~egnn_prune.training.KeepBest` would keep weights that were never validated.
@@ -30,15 +35,18 @@ class AveragedWeights(Callback):
 
     Args:
         decay: d, at least 0 and below 1.
+        last: instead, the share of a fit's steps, its last ones, whose weights count alike.
 
     Raises:
-        ConfigError: the decay is out of range.
+        ConfigError: the decay or the share is out of range.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float = 0.999, last: float | None = None) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"the decay of averaged weights must be in [0, 1), not {decay}")
-        self.decay = decay
+        if last is not None and not 0 < last <= 1:
+            raise ConfigError(f"the share of averaged steps must be in (0, 1], not {last}")
+        self.decay, self.last = decay, last
         self._average: Any = None
         self._steps = 0
         self._trained: list[Tensor] = []
@@ -55,10 +63,10 @@ class AveragedWeights(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The average begins with the weights as they are, on their device."""
+        steps = trainer.estimated_stepping_batches
 
         def moved(average: Tensor, weight: Tensor, _: Any) -> Tensor:
-            step = self._steps
-            return average.lerp(weight, 1 - min(self.decay, (1 + step) / (10 + step)))
+            return average.lerp(weight, 1 - self._kept(self._steps, steps))
 
         self._average = AveragedModel(pl_module.model, avg_fn=moved)
         self._average.update_parameters(pl_module.model)  # the first of these copies
@@ -91,6 +99,13 @@ class AveragedWeights(Callback):
         """Leave the average in the network."""
         self._put(pl_module, self._average.module.parameters())
         self._average, self._trained = None, []
+
+    def _kept(self, step: int, steps: float) -> float:
+        """How much of the average before a step is in the one after it."""
+        if self.last is None:
+            return min(self.decay, (1 + step) / (10 + step))
+        averaged = step - (steps - math.ceil(self.last * steps))
+        return 1 - 1 / max(1, averaged)
 
     @torch.no_grad()
     def _put(self, pl_module: Any, weights: Iterable[Tensor]) -> None:

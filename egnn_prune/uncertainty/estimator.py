@@ -108,7 +108,8 @@ def as_prediction(output: Any) -> Predicted:
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise ConfigError(
         f"an uncertainty method needs a network that returns a Prediction or logits "
-        f"[samples, classes], not {found}"
+        f"[samples, classes], not {found}; wrap a regression network of your own in "
+        "egnn_prune.adapters.OwnRegressor"
     )
 
 

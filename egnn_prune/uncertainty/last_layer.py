@@ -41,7 +41,8 @@ def linear_out(network: nn.Module) -> LinearOut:
     if not hasattr(network, "last_layer"):
         raise ConfigError(
             f"{type(network).__name__} does not say what its last layer reads; last-layer "
-            "uncertainty needs a network with last_layer(batch), such as a PropertyModel"
+            "uncertainty needs a network with last_layer(batch), such as a PropertyModel, or one "
+            "of your own in egnn_prune.adapters.OwnRegressor"
         )
     return cast(LinearOut, network)
 
@@ -106,7 +107,8 @@ class LastLayer(Estimator):
         if not bool(torch.isfinite(information).all()) or not bool(information.any()):
             raise ConfigError(
                 "last-layer uncertainty is fitted on training batches; there are none, or the "
-                "network's features on them are NaN, infinite or zero"
+                "network's features on them are NaN, infinite or zero, or it states no noise of "
+                "its own (PredictionRigidity does without)"
             )
         return information, own
 

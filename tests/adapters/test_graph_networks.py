@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 pytest.importorskip("torch_pruning", reason="needs the package torch-pruning")
 
-from egnn_prune import compact, fine_tune, prune
+from egnn_prune import channel_groups, compact, fine_tune, prune
 from egnn_prune.errors import ConfigError
 from egnn_prune.pruning.calling import call
 
@@ -176,6 +176,19 @@ def test_what_cannot_be_pruned_says_why():
             prune(pyg.GCN(6, 8, 3, 1, **options), "magnitude", 0.4, data=[batch])
 
 
+def test_the_table_says_how_much_of_a_network_it_is_about():
+    """Heads that are averaged stay, and with them nearly all of this network."""
+    torch.manual_seed(0)
+    network, batch = pair(pyg.GATConv, heads=2, concat=False)(), graphs()
+    weights = {n: p.numel() for n, p in network.named_parameters()}
+    shrink = sum(weights[n] for n in weights if n.startswith(("lower", "head")))
+    shrink -= weights["head.bias"]
+    table = str(channel_groups(network, batch))
+    assert f"hold {shrink / sum(weights.values()):.0%} of the weights" in table
+    assert "left as it is: convolutions.0.lin (an operation mixes its channels" in table
+    assert "what the network returns" not in table
+
+
 def test_every_way_to_hand_a_batch_over_comes_to_the_same():
     torch.manual_seed(0)
     network, batch = pair(pyg.GCNConv)(), graphs()
@@ -191,7 +204,69 @@ def on_edges() -> nn.Module:
     return Pooled(pyg.EdgeConv(mlp(12)), pyg.EdgeConv(mlp(16)))
 
 
-@pytest.mark.parametrize("make", [pair(pyg.GCNConv), on_edges], ids=["nodes", "edges"])
+class OwnEGCL(pyg.MessagePassing):
+    """As users write an EGNN's layer: a message is summed at nodes and weighs edges, too."""
+
+    def __init__(self, before, width):
+        super().__init__(aggr="add")
+        self.message_mlp = nn.Sequential(nn.Linear(2 * before + 1, width), nn.SiLU(), mlp(width))
+        self.node_mlp, self.weight = mlp(before + 8), nn.Linear(8, 1)
+
+    def forward(self, h, pos, edge_index):
+        source, target = edge_index
+        away = pos[target] - pos[source]
+        squares = away.square().sum(1, keepdim=True)
+        m = self.message_mlp(torch.cat([h[target], h[source], squares], 1))
+        size = (len(h), len(h))
+        moved = self.propagate(edge_index, m=away * torch.tanh(self.weight(m)), size=size)
+        summed = self.propagate(edge_index, m=m, size=size)
+        return self.node_mlp(torch.cat([h, summed], 1)), pos + moved
+
+    def message(self, m):
+        return m
+
+
+class OwnEGNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([OwnEGCL(6, 8), OwnEGCL(8, 8)])
+        self.lower, self.head = nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, batch):
+        h, pos = batch.x, torch.cat([batch.x[:, :3]])
+        for layer in self.layers:
+            h, pos = layer(h, pos, batch.edge_index)
+        x = pyg.global_add_pool(h, batch.batch, batch.num_graphs)
+        return self.head(torch.relu(self.lower(x)))[:, 0]
+
+
+class Recurring(nn.Module):
+    """One layer, called again and again, whose channels the head reads after the pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again, self.head = nn.Linear(6, 8), pyg.GCNConv(8, 8), nn.Linear(8, 1)
+
+    def forward(self, batch):
+        x = self.first(batch.x)
+        for _ in range(3):
+            x = x + torch.relu(self.again(x, batch.edge_index))
+        return self.head(pyg.global_add_pool(x, batch.batch, batch.num_graphs))[:, 0]
+
+
+@pytest.mark.parametrize("make", [OwnEGNN, Recurring])
+def test_readers_of_different_rows(make, dtype):
+    """Messages are read at nodes and along edges, a stream at nodes and, pooled, of graphs."""
+    torch.manual_seed(0)
+    pruned = agree(make().to(dtype), [cast(graphs(), dtype)], dtype)
+    assert any("," in kind for kind in pruned.kinds.values())
+    assert all(g.gate for g in pruned.channel_groups())
+
+
+MANY = {"nodes": pair(pyg.GCNConv), "edges": on_edges, "both": OwnEGNN, "recurring": Recurring}
+
+
+@pytest.mark.parametrize("make", MANY.values(), ids=MANY)
 def test_a_closed_gate_is_a_channel_removed_for_that_graph(make):
     """Whichever rows a layer sees, each belongs to its graph."""
     torch.manual_seed(0)

@@ -186,7 +186,8 @@ def test_written_back(kinds):
 
 @needs_mace
 @pytest.mark.filterwarnings("ignore")
-def test_files(tmp_path):
+def test_files(tmp_path, monkeypatch):
+    monkeypatch.setenv(mace.TRUST, "1")
     model = build("4x0e", 1)
     torch.save(model, tmp_path / "mine.model")
     translated = load(tmp_path / "mine.model")
@@ -251,6 +252,32 @@ def test_without_mace(monkeypatch, tmp_path):
         write_mace(potential())
     with pytest.raises(InputError, match="no potential and no file"):
         load(tmp_path / "b.model")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a file was unpickled",))
+
+
+@pytest.mark.parametrize("said", [None, "", "0", "no"])
+def test_a_file_is_refused_until_its_user_trusts_it(said, monkeypatch, tmp_path):
+    monkeypatch.setattr(mace, "find_spec", lambda name: object())  # it need not be installed
+    monkeypatch.delenv(mace.TRUST, raising=False)
+    if said is not None:
+        monkeypatch.setenv(mace.TRUST, said)
+    torch.save(Bomb(), tmp_path / "a.model")
+    for read in (load, read_mace):
+        with pytest.raises(ConfigError, match="EGNN_PRUNE_TRUST_PICKLES=1") as caught:
+            read(tmp_path / "a.model")
+        assert "is a pickle" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_trusted_file_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(mace, "find_spec", lambda name: object())
+    monkeypatch.setenv(mace.TRUST, "1")
+    torch.save({"weights": 1}, tmp_path / "a.model")
+    with pytest.raises(DataError, match="holds a dict, not a MACE"):
+        load(tmp_path / "a.model")
 
 
 def test_an_element_that_it_does_not_know():

@@ -193,10 +193,41 @@ def test_bad_fits(make_property_model, loader):
         fine_tune(make_property_model(), [], device="cpu")
 
 
+def test_what_people_hand_over_instead_of_batches_and_losses(images, make_batch):
+    for data in (torch.zeros(2, 3, 8, 8), make_batch(5, 7), {"x": torch.zeros(2, 3, 8, 8)}):
+        with pytest.raises(ConfigError, match=r"handed over in a list, \[batch\]"):
+            prune(convolutional(), "magnitude", 0.5, data=data)
+        with pytest.raises(ConfigError, match=r"handed over in a list, \[batch\]"):
+            fine_tune(convolutional(), data)
+    for act in (prune, fine_tune):
+        with pytest.raises(ConfigError, match=r"instead of MSELoss\(\) write such as lambda"):
+            how = {"sparsity": 0.5} if act is prune else {}
+            act(convolutional(), data=images, loss=nn.MSELoss(), **how)
+    with pytest.raises(ConfigError, match=r"lies in \[0, 1\), not '0.5'"):
+        prune(convolutional(), "magnitude", "0.5", data=images)
+
+
+def test_another_type_of_numbers(images):
+    with pytest.raises(ConfigError, match=r"weights are torch.float16, the batch is torch.float32"):
+        prune(convolutional().half(), "magnitude", 0.5, data=images)
+
+
+def test_tuples_do_not_tell_graphs_apart():
+    class Pooled(nn.Sequential):
+        def forward(self, x, graph):
+            nodes = self[1](self[0](x))
+            return self[2](nodes.new_zeros(2, 4).index_add(0, graph, nodes))[:, 0]
+
+    batch = ((torch.randn(5, 3), torch.tensor([0, 0, 1, 1, 1])), torch.zeros(2))
+    with pytest.raises(ConfigError, match=r"shape \(5,\), not \(2,\); of graphs hand over PyG"):
+        layers = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+        prune(Pooled(*layers), "taylor", 0.5, data=[batch])
+
+
 def test_modules_that_cannot_be_pruned():
     with pytest.raises(ConfigError, match="needs a batch"):
         prune(convolutional(), "magnitude", 0.5)
-    with pytest.raises(ConfigError, match="cannot be pruned as it is"):
+    with pytest.raises(ConfigError, match=r"compact\(\) takes what prune\(\) returned"):
         compact(convolutional())
     for nothing in (nn.ReLU(), 3):
         with pytest.raises(ConfigError, match="has no parameters"):

@@ -248,9 +248,40 @@ def test_only_what_is_asked_for_is_computed(kind, dtype):
     assert whole.get_potential_energy() == energy
     atoms.positions[0, 0] += 0.1
     assert atoms.get_potential_energy() != energy
-    assert "forces" not in atoms.calc.results
     assert np.abs(atoms.get_forces() - forces).max() > 1e-4
     assert not np.array_equal(atoms.calc.results["forces_uncertainty"], spread)
+
+
+@pytest.mark.parametrize("make", [ethanol, crystal])
+def test_forces_after_an_energy_take_two_passes_only_once(make):
+    atoms = make()
+    atoms.calc = PrunedCalculator(trained(), unit="eV")
+    atoms.calc.model = watched = Watched(atoms.calc.model)
+    last = "stress" if atoms.pbc.any() else "forces"
+    for _ in range(3):  # an energy alone never brings forces
+        atoms.rattle(0.01)
+        atoms.get_potential_energy()
+    assert watched.asked == ["energy"] * 3
+    atoms.get_forces()
+    assert watched.asked == ["energy"] * 3 + [last]
+    for _ in range(2):
+        atoms.rattle(0.01)
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        other = atoms.copy()
+        other.calc = PrunedCalculator(trained(), unit="eV")
+        assert np.array_equal(forces, other.get_forces())
+        assert energy == other.get_potential_energy()
+    assert watched.asked == ["energy"] * 3 + [last] * 3
+
+
+def test_forces_before_energies_never_bring_forces_to_energies():
+    atoms = with_calculator()
+    atoms.calc.model = watched = Watched(atoms.calc.model)
+    for ask in (atoms.get_forces, atoms.get_potential_energy) * 2:
+        ask()
+    atoms.rattle(0.01)
+    atoms.get_potential_energy()
+    assert watched.asked == ["forces", "energy"]
 
 
 def test_stress_brings_forces_and_energy_along():

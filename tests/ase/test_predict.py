@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Batch
 from trained_models import ethanol, trained
 
 from egnn_prune import data, forces, save
 from egnn_prune.ase.predict_file import predict_structures, write_predictions
-from egnn_prune.ase.structures import graph_of
+from egnn_prune.ase.structures import graph_of, in_ase_units
 from egnn_prune.deployment.trained_model import TrainedModel
 from egnn_prune.deployment.training_domain import TrainingDomain
 from egnn_prune.errors import ConfigError, DataError, InputError
@@ -201,6 +202,65 @@ def in_bohr(atoms: Atoms) -> Atoms:
     out.info |= {"REF_energy": -2.0, "charge": 3.0}
     out.arrays["REF_forces"] = np.ones((len(out), 3))
     return out
+
+
+EV_OF_HARTREE, PER_VOLUME = units.Hartree, units.Hartree / units.Bohr**3
+
+
+def strained(**declared: str) -> Atoms:
+    """A structure as a file has it, with every kind of label that depends on strain."""
+    atoms = crystal()
+    atoms.info |= {"energy_unit": "Hartree", "length_unit": "Bohr", **declared}
+    atoms.info |= {"REF_stress": np.eye(3), "virial": np.arange(6.0), "stress_weight": 2.0}
+    atoms.arrays["atomic_virials"] = np.ones((2, 9))
+    labels = {"energy": -1.0, "forces": np.ones((2, 3)), "stress": np.arange(6.0)}
+    atoms.calc = SinglePointCalculator(atoms, **labels, dipole=np.ones(3))
+    return atoms
+
+
+def test_stresses_and_virials_are_converted_with_the_rest():
+    found = in_ase_units(strained())
+    assert np.allclose(found.info["REF_stress"], PER_VOLUME * np.eye(3))
+    assert np.allclose(found.info["virial"], EV_OF_HARTREE * np.arange(6))
+    assert np.allclose(found.arrays["atomic_virials"], EV_OF_HARTREE)
+    assert found.info["stress_weight"] == 2.0
+    assert found.get_potential_energy() == pytest.approx(-EV_OF_HARTREE)
+    assert np.allclose(found.get_forces(), EV_OF_HARTREE / units.Bohr)
+    assert np.allclose(found.get_stress(), PER_VOLUME * np.arange(6))
+    assert "dipole" not in found.calc.results  # nobody declares its unit
+    # energy over volume, by its own numbers
+    assert found.info["REF_stress"][0, 0] * found.cell.volume == pytest.approx(
+        EV_OF_HARTREE * crystal().cell.volume
+    )
+
+
+def test_a_stress_that_declares_its_own_unit_stays_as_it_is():
+    found = in_ase_units(strained(stress_unit="GPa"))
+    assert np.allclose(found.info["REF_stress"], np.eye(3))
+    assert found.info["stress_unit"] == "GPa" and "stress" not in found.calc.results
+    assert np.allclose(found.info["virial"], EV_OF_HARTREE * np.arange(6))
+    plain = crystal()
+    plain.info["stress"] = np.eye(3)
+    assert in_ase_units(plain) is plain
+
+
+def test_a_stress_in_gpa_is_no_label_in_ase_units_where_nothing_else_is_declared():
+    atoms = crystal()
+    atoms.info["stress_unit"] = "GPa"
+    atoms.set_momenta(np.ones((2, 3)))
+    assert in_ase_units(atoms) is atoms
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, stress=np.arange(6.0))
+    found = in_ase_units(atoms)
+    assert "stress" not in found.calc.results and found.get_potential_energy() == -1.0
+    assert found.info["stress_unit"] == "GPa" and np.all(found.get_momenta() == 1)
+
+
+def test_what_a_calculator_computed_is_not_converted_again():
+    atoms = crystal()
+    atoms.info["energy_unit"] = "Hartree"
+    atoms.calc = EMT()
+    atoms.get_potential_energy()
+    assert in_ase_units(atoms).calc is None
 
 
 @pytest.mark.filterwarnings("ignore:c.extxyz holds 10 structures, but only 1 different")

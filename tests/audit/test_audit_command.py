@@ -131,3 +131,16 @@ def test_options_are_refused_before_calculators_are_loaded(tmp_path, call):
     words = ("neither", "there", tmp_path / "some.xyz", "--md-steps", 20, "--out", tmp_path / "out")
     code, _, err = call(*words)
     assert code == 2 and "--md-steps must be 0 or at least 40, not 20" in err
+
+
+def test_the_page_is_drawn_again_of_what_was_stored(tmp_path, monkeypatch, capsys):
+    found = audit(HandMade(), HandMade(wrong_on=8), labelled(), md_steps=0, sizes=())
+    page = found.write(tmp_path)
+    before = page.read_bytes()
+    page.unlink()
+    (tmp_path / "groups.png").unlink()
+    monkeypatch.setattr(sys, "argv", ["egnn-prune", "report", str(tmp_path)])
+    main()
+    assert page.read_bytes() == before and (tmp_path / "groups.png").exists()
+    said = capsys.readouterr().out.splitlines()
+    assert said == [*(f"- {sentence}" for sentence in found.findings), f"Report: {page}"]

@@ -116,7 +116,7 @@ def test_what_a_command_calls_is_there(name):
         (["predict", "m", "--out", "o"], "arguments are required: STRUCTURES"),
         (["md", "m", "s", "--out", "o", "--steps", "few"], "invalid int value: 'few'"),
         (["export", "m", "model.pt"], "FILE must end in .pt2 or .onnx, not model.pt"),
-        (["report", "nowhere"], "nowhere holds no metrics.json; give the folder of a finished run"),
+        (["report", "nowhere"], "nowhere holds no metrics.json, study.json or audit.json; give "),
         (["--completion", "tcsh"], "--completion is followed by one of bash, zsh, fish"),
         (["train", "--config"], "--config is given once, with a file"),
     ],

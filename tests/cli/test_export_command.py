@@ -14,7 +14,7 @@ from egnn_prune.ase import structures
 from egnn_prune.cli.main import main
 from egnn_prune.deployment import export
 from egnn_prune.deployment.export import tensors
-from egnn_prune.models import PropertyModel
+from egnn_prune.uncertainty import SinglePass
 
 
 @pytest.fixture
@@ -56,4 +56,4 @@ def test_monte_carlo_dropout_is_asked_about(call, tmp_path, monkeypatch):
     code, _, err = call(tmp_path, tmp_path / "m.pt2", "--no-forces")
     assert code == 2 and "--single-pass" in err and not exported
     code, _, _ = call(tmp_path, tmp_path / "m.pt2", "--no-forces", "--single-pass")
-    assert code == 0 and isinstance(exported[0], PropertyModel)
+    assert code == 0 and isinstance(exported[0].estimator, SinglePass)

@@ -49,6 +49,24 @@ def labelled(n: int = 12, seed: int = 0) -> list[ase.Atoms]:
     return made
 
 
+def test_types_are_read_where_the_file_states_them(tmp_path):
+    made = labelled(30)
+    for k, atoms in enumerate(made[:20]):
+        atoms.info["config_type"] = f"kind {k % 2}" if k else 7 * "long name "
+    ase.io.write(tmp_path / "typed.xyz", made)
+    dataset = data.load("extxyz", tmp_path / "typed.xyz")
+    for split in ("train", "val", "test"):
+        rows = dataset.splits[split].tolist()
+        expected = [made[row].info.get("config_type", "") for row in rows]
+        assert dataset.types_of(split) == [t.strip()[:64] for t in expected]
+    assert dataset.limited(5).types_of("train") == [
+        dataset.types[row] for row in dataset.limited(5).splits["train"]
+    ]
+    ase.io.write(tmp_path / "none.xyz", labelled(30))
+    untyped = data.load("extxyz", tmp_path / "none.xyz")
+    assert not untyped.types and untyped.types_of("test") == []
+
+
 def named(energy: str | None, *forces: str, n: int = 6) -> list[ase.Atoms]:
     """Structures whose energy is i and whose k-th forces are all k + 1, under these names."""
     made = bare(n)

@@ -191,6 +191,8 @@ def test_nothing_is_unpickled(saved, write):
 def test_missing_file_and_folder(tmp_path):
     assert "there is no model file" in refused(tmp_path / "nothing.safetensors")
     assert "there is no model file" in refused(tmp_path)
+    missing = tmp_path / "demo" / "dense.safetensors"
+    assert f"`egnn-prune train out={missing.parent}` makes one" in refused(missing)
 
 
 def test_a_class_that_could_not_be_loaded(tmp_path):

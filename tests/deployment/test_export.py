@@ -130,6 +130,7 @@ def test_any_size(kind, dtype, tmp_path):
         "outputs": ["energy", "variance", "forces"],
         "elements": [1, 6, 8],
         "cutoff": CUTOFF,
+        "error_bars": True,
     }
     for sizes in SIZES:
         assert_same(program, model, structures(*sizes), tolerance)

@@ -8,6 +8,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 from egnn_prune.errors import SuspiciousDataWarning
+from egnn_prune.graphs import with_edges
 from egnn_prune.models import forces
 from egnn_prune.prediction import Prediction
 from egnn_prune.testing import assert_equivariant, equivariance_error, random_transform
@@ -193,6 +194,11 @@ def test_error_is_relative_to_the_given_scale(make_batch):
     one = equivariance_error(model, batch, scale=1.0)
     assert one > 0.1
     assert equivariance_error(model, batch, scale=10.0) == pytest.approx(one / 10)
+
+
+def test_a_batch_with_edges_that_were_found_before(make_property_model, make_batch, tolerance):
+    model = make_property_model(cutoff=3.0, radial=4)
+    assert_equivariant(model, with_edges(make_batch(4, 6), 3.0), tolerance=tolerance)
 
 
 def test_mode_and_batch_are_left_alone(make_egnn, make_batch):

@@ -29,6 +29,7 @@ from egnn_prune.uncertainty import AtomErrorBars, Calibrated
 
 FRAMES, LIMIT = 100, 30
 """Structures in the file (a tenth each for val and test), and how many are trained on."""
+MODELS = ("dense", "pruned")
 
 
 def structures(shake: float) -> list[ase.Atoms]:
@@ -49,7 +50,10 @@ def structures(shake: float) -> list[ase.Atoms]:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("emt") / "emt.xyz"
-    ase.io.write(path, structures(0.15), format="extxyz")
+    made = structures(0.15)
+    for k, atoms in enumerate(made):  # a third are of no type
+        atoms.info |= {"config_type": ("cold", "hot")[k % 3]} if k % 3 < 2 else {}
+    ase.io.write(path, made, format="extxyz")
     return path
 
 
@@ -105,6 +109,30 @@ def test_errors_are_those_of_the_saved_model(finished, dataset, frames, split, n
     energies = np.array([atoms.get_potential_energy() for atoms in frames[split]])
     off = energy.detach().double().numpy() - energies
     assert found[f"{split}_mae"] == pytest.approx(np.abs(off).mean(), rel=1e-5)
+
+
+def test_errors_by_type_are_those_of_its_structures(finished, frames):
+    found = metrics(finished)["errors_by_type"]
+    with np.load(finished / "predictions.npz") as archive:
+        arrays = dict(archive)
+    types = np.array([atoms.info.get("config_type", "") for atoms in frames["test"]])
+    assert {name: one["structures"] for name, one in found["types"].items()} == {
+        name: (types == name).sum() for name in ("cold", "hot")
+    }
+    off = {name: arrays[f"test_{name}_point"] - arrays["test_target"] for name in MODELS}
+    for kind, one in found["types"].items():
+        own = types == kind
+        for name in MODELS:
+            mae = np.abs(off[name][own]).mean()
+            assert one["energy_mae"][name][0] == pytest.approx(mae, rel=1e-6)
+            square = arrays[f"test_{name}_force_square"][own].sum() / (12 * own.sum())
+            assert one["force_rmse"][name][0] == pytest.approx(square**0.5, rel=1e-6)
+        value, low, high = one["force_mae"]["difference"]
+        new, old = (one["force_mae"][name][0] for name in ("pruned", "dense"))
+        assert value == pytest.approx(new - old, abs=1e-9) and low <= value <= high
+    assert found["units"] == {"energy": "eV", "force": "eV/Angstrom"}
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert '<section id="errors-by-type-of-structure">' in page and ">hot</th>" in page
 
 
 @pytest.mark.parametrize("name", ["dense", "pruned"])

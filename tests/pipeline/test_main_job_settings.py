@@ -388,3 +388,4 @@ def test_a_fit_follows_the_schedule_averages_and_ends_early(
     lines = (tmp_path / "run" / "curves" / "dense.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["step", "5", "10"]
     assert "dense: no better val_mae in 1 looks; 10 of 20 steps" in capsys.readouterr().out
+    assert metrics(tmp_path / "run")["steps"] == {"dense": [10], "baseline": [5], "pruned": [5]}

@@ -26,6 +26,12 @@ from egnn_prune.deployment.export import export_program, tensors
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.pipeline import specialise_measure as measuring
 from egnn_prune.pipeline.specialise import SpecialiseJob, run
+from egnn_prune.pipeline.specialise_data import (
+    read_dataset,
+    read_unlabelled,
+    replaced,
+    write_dataset,
+)
 from egnn_prune.pipeline.specialise_demo import demo_structures, demonstration
 from egnn_prune.report.specialise.training import load_curves
 
@@ -59,7 +65,10 @@ def traced() -> Iterator[list[tuple[Path, bool]]]:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory) -> Path:
-    return write_labelled(tmp_path_factory.mktemp("data") / "mine.xyz", structures())
+    made = structures()
+    for atoms in made:
+        atoms.info["config_type"] = f"molecule of {len(atoms)}"
+    return write_labelled(tmp_path_factory.mktemp("data") / "mine.xyz", made)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +80,10 @@ def finished(tmp_path_factory, labelled) -> Path:
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("boxes") / "boxes.xyz"
-    write(path, structures(12, periodic=True), format="extxyz")
+    made = structures(12, periodic=True)
+    for atoms in made:
+        atoms.info["config_type"] = "box"
+    write(path, made, format="extxyz")
     return path
 
 
@@ -124,6 +136,44 @@ def test_errors_are_those_of_the_predictions(finished):
         assert hydrogen["mae"] == pytest.approx(np.abs(force[arrays["z"] == 1]).mean())
         assert content[name]["energy_mae_mev_per_atom"] == pytest.approx(np.abs(energy).mean())
     assert len(arrays["z"]) == arrays["atoms"].sum() == len(arrays["forces_reference"])
+
+
+def test_types_stay_with_their_structures(tmp_path):
+    made = structures(30)
+    for k, atoms in enumerate(made):
+        atoms.info["config_type"] = f"number {k}" if k % 5 else ""
+    write(tmp_path / "some.xyz", made)
+    settings = tiny(tmp_path / "run", tmp_path / "some.xyz").data
+    found = read_unlabelled(settings, 0)
+    val = found.types_of("val")
+    assert val == [made[row].info["config_type"] for row in found.splits["val"].tolist()]
+    more = {"train": [*found.split("train"), *found.split("val")], "test": found.split("test")}
+    write_dataset(tmp_path / "kept.npz", replaced(found, more | {"val": found.split("val")}))
+    kept = read_dataset(tmp_path / "kept.npz")
+    assert kept.types_of("train") == [*found.types_of("train"), *[""] * len(val)]
+    for split in ("val", "test"):
+        assert kept.types_of(split) == found.types_of(split) and any(kept.types_of(split))
+
+
+def test_errors_by_type_are_those_of_its_structures(finished, distilled):
+    arrays, found = predictions(finished), metrics(finished)["errors_by_type"]
+    assert found["compared"] == ["specialised", "finetuned"]
+    assert found["units"] == {"energy": "meV/atom", "force": "meV/Angstrom"}
+    owner = np.repeat(arrays["atoms"], arrays["atoms"])
+    assert sum(one["structures"] for one in found["types"].values()) == len(arrays["atoms"])
+    for kind, one in found["types"].items():
+        atoms = int(kind.removeprefix("molecule of "))
+        own = owner == atoms
+        assert one["structures"] == (arrays["atoms"] == atoms).sum() > 0
+        for name in MODELS:
+            wrong = 1000 * (arrays[f"{name}_forces"] - arrays["forces_reference"])[own]
+            assert one["force_rmse"][name][0] == pytest.approx(np.sqrt((wrong**2).mean()))
+    # a teacher has no errors against its own labels
+    found = metrics(distilled)["errors_by_type"]
+    assert found["compared"] == ["specialised", "scratch"]
+    assert [*found["types"]] == ["box"] and [*found["types"]["box"]["energy_mae"]] == [
+        *("specialised", "scratch", "difference")
+    ]
 
 
 def test_the_budget_is_met(finished):

@@ -534,6 +534,13 @@ def test_what_cannot_be_pruned_is_one_sentence(network, inputs, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_e3nn_is_named():
+    """For it the way out of other layers is none."""
+    o3 = pytest.importorskip("e3nn.o3", reason="needs the package e3nn")
+    with pytest.raises(ConfigError, match=r"no linear layer .*; e3nn's layers .*own-network\.md"):
+        TracedNetwork(nn.Sequential(o3.Linear("4x0e", "4x0e")), torch.randn(2, 4))
+
+
 def test_a_network_that_cannot_be_followed():
     models = pytest.importorskip("torchvision", reason="needs the extra [vision]").models
     with pytest.raises(ConfigError, match=r"cannot follow .* ShuffleNetV2 .*; declare") as caught:

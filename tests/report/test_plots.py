@@ -10,7 +10,7 @@ import pytest
 
 from egnn_prune.report.common.plots import band, diagonal, line, square
 from egnn_prune.report.common.statistics import interval_text, over_seeds, spread_text, summarise
-from egnn_prune.report.common.style import LOOKS, house_style, looks, new_figure
+from egnn_prune.report.common.style import LOOKS, house_style, looks, new_figure, png_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,22 @@ def test_texts_of_summaries():
 def test_cells_leave_out_what_is_not_finite():
     rows = [{"seed": k, "arm": "a", "x": x} for k, x in enumerate([1.0, None, math.nan, 3.0])]
     assert over_seeds([*rows, {"seed": 9, "arm": "b", "x": 7.0}], "x", arm="a").mean == 2.0
+
+
+def test_powers_of_ten_are_text_and_no_formulas() -> None:
+    with house_style():
+        figure = new_figure(2.0)
+        left, middle, right = figure.subplots(1, 3)
+        left.set(xscale="log", xlim=(1e-7, 1e-2))
+        middle.set(yscale="log", ylim=(2, 7))
+        right.set_yscale("symlog")
+        right.set_ylim(-100, 100)
+    png_bytes(figure)
+    labels = [
+        text.get_text()
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for text in axis.get_ticklabels(which="both")
+    ]
+    assert {"10⁻⁶", "3·10⁰", "-10¹", "0"} <= {*labels}
+    assert not any("$" in label or "\\" in label for label in labels)

@@ -9,6 +9,7 @@ import image_rows
 import pytest
 
 from egnn_prune.cli import report
+from egnn_prune.studies.sanity_checks import ARMS
 
 
 @pytest.fixture
@@ -44,3 +45,40 @@ def test_a_damaged_run_is_refused_in_one_sentence(content, tmp_path, call):
     (tmp_path / "metrics.json").write_text(content)
     code, out, err = call(tmp_path)
     assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["[1", '{"kind": "audit"}', '{"kind": "audit", "schema_version": 1}']
+)
+def test_a_damaged_audit_is_refused_in_one_sentence(content, tmp_path, call):
+    (tmp_path / "audit.json").write_text(content)
+    code, out, err = call(tmp_path)
+    assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
+    assert not (tmp_path / "audit.html").exists()
+
+
+def test_a_study(tmp_path, call):
+    rows = [
+        {"seed": s, "arm": arm, "unit": "eV", "test_mae": 1.0 + s}
+        for s in (0, 1)
+        for arm in ("dense", *ARMS)
+    ]
+    content = {
+        "kind": "study",
+        "schema_version": 1,
+        "study": "egnn_prune.studies.sanity_checks",
+        "settings": {"seeds": [0, 1]},
+        "rows": rows,
+    }
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    code, out, err = call(tmp_path)
+    assert code == 0, err
+    assert "Written: sanity.csv" in out and out.endswith(f"Report: {tmp_path / 'report.html'}\n")
+    assert "14 results over seeds 0, 1</h1>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_study_of_an_earlier_version_says_what_to_do(tmp_path, call):
+    (tmp_path / "sanity.csv").write_text("seed\n0\n")
+    (tmp_path / "sanity.txt").write_text("a table\n")
+    code, out, err = call(tmp_path)
+    assert code == 2 and not out and "no study.json" in err and "own command again" in err

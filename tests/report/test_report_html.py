@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from egnn_prune.report import write_report
+from egnn_prune.report.run.figures import pruned_vs_baseline
 from egnn_prune.report.run.html import _comparison
 from egnn_prune.report.run.tables import comparison_rows
 
@@ -148,3 +149,30 @@ def test_missing_file(run_folder: Path) -> None:
     (run_folder / "config.yaml").unlink()
     with pytest.raises(FileNotFoundError):
         write_report(run_folder)
+
+
+def test_every_figure_scrolls_in_a_box_of_its_own(run_folder: Path) -> None:
+    text = write_report(run_folder).read_text(encoding="utf-8")
+    assert text.count("<img") == len(re.findall(r'<div class="wide"[^>]*><img', text)) == 2
+    assert re.search(r"figure img \{ width: 800px; max-width: none; \}", text)
+    assert ".wide { overflow-x: auto;" in text
+
+
+def test_the_learning_curves_say_the_steps_that_were_taken(run_folder: Path) -> None:
+    (run_folder / "curves").mkdir()
+    for name in ("dense", "baseline", "pruned"):
+        (run_folder / "curves" / f"{name}.csv").write_text("step,val_mae\n10,0.3\n20,0.2\n")
+    assert "The baseline takes the same extra steps." in write_report(run_folder).read_text()
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    metrics["steps"] = {"dense": [20], "baseline": [20], "pruned": [10]}
+    (run_folder / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(run_folder).read_text()
+    assert "same extra steps" not in text
+    assert text.count("the dense model took 20 extra steps and the pruned one 10.") == 2
+
+
+def test_a_long_headline_is_a_title_of_two_lines(metrics: Any, predictions: Any) -> None:
+    for name in ("dense", "pruned"):
+        metrics["models"][name] |= {"test_force_mae": 0.1}
+    title = pruned_vs_baseline(metrics, predictions).get_suptitle()
+    assert len(title) > 88 and max(map(len, title.splitlines())) <= 88

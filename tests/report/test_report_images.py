@@ -130,6 +130,16 @@ def test_lottery_lines_are_means_with_intervals(everything, figures):
     assert percent["original checkpoints, re-evaluated"].get_ydata()[0] == pytest.approx(60.79)
 
 
+def test_what_the_published_numbers_are_is_said_where_they_stand(everything, figures):
+    said = "found by testing again the trained networks (checkpoints) that it left"
+    assert said in figures["lottery"]["sparsity"][1]
+    (table,) = KINDS["lottery"].tables(everything["lottery"])
+    assert said in table.note and "“original checkpoints, re-evaluated”" in table.note
+    bare = everything["lottery"] | {"published": []}
+    (table,) = KINDS["lottery"].tables(bare)
+    assert not table.note and said not in KINDS["lottery"].figures(bare)["sparsity"][1]
+
+
 def test_lottery_headline_says_the_largest_sparsity_that_keeps_accuracy(everything):
     metrics = copy.deepcopy(everything["lottery"])
     for row in metrics["rows"]:

@@ -258,3 +258,24 @@ def test_malformed_metrics(
 def test_metrics_must_be_a_mapping() -> None:
     with pytest.raises(ValueError, match="must be a mapping"):
         comparison_table([])  # type: ignore[arg-type]
+
+
+def test_unequal_steps_are_said_with_their_numbers(metrics: dict[str, Any]) -> None:
+    metrics["steps"] = {"dense": [900], "baseline": [300], "pruned": [300], "scratch": [900, 300]}
+    assert not any("steps" in said for said in notes(metrics))
+    metrics["steps"] |= {"pruned": [1120], "scratch": [900, 200]}
+    (said,) = [said for said in notes(metrics) if "steps" in said]
+    assert said.endswith(
+        "after the first 900 the dense model took 300 extra steps and the pruned one 1,120; the "
+        "same shape from scratch 1,100 in all."
+    )
+    metrics["steps"] = {"dense": [10, 10], "baseline": [30], "pruned": [20]}
+    assert any(": the dense model took 30 extra steps and" in said for said in notes(metrics))
+    metrics["steps"] |= {"pruned": None}  # a stage of an earlier version
+    assert not any("steps" in said for said in notes(metrics))
+
+
+def test_a_title_without_intervals_claims_no_speed_that_is_not_certain(metrics: Any) -> None:
+    metrics["intervals"]["latency_ms"] = [-0.6, 0.1]
+    assert headline(metrics).startswith("same latency [0.40, 1.10]")
+    assert headline(metrics, intervals=False).startswith("same latency, ")

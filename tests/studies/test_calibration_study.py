@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_teacher import structures, write_labelled
 from torch_geometric.data import Data
 
 from egnn_prune.configs.settings import CalibrationStudySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
+from egnn_prune.studies import calibration as study
 from egnn_prune.studies.calibration import (
     DENSE,
     NONE,
@@ -130,3 +132,24 @@ def test_each_recalibration_is_fitted_where_its_name_says(tmp_path):
     assert z["robust"] == pytest.approx(1, rel=0.5)  # scaled by its own errors
     assert z[DENSE] == pytest.approx(4 * z["robust"])  # half as long, as the dense errors are
     assert z[NONE] == pytest.approx(16, rel=0.2)  # errors of 4, error bars of 1
+
+
+def test_members_of_a_deep_ensemble_learn_from_the_same_graphs(tmp_path):
+    """Where splits are drawn by the seed, a member's own would hold the others' test graphs."""
+    frames = [atoms for atoms in structures(240) if len(atoms) > 3]
+    settings = small(tmp_path, deep_members=2, seeds=[0])
+    settings.data.name = "extxyz"
+    settings.data.path = str(write_labelled(tmp_path / "frames.xyz", frames))
+    settings.data.limit = None
+    learned = {}
+
+    def watched(job, *_):
+        learned[job.settings.seed] = [float(graph.y) for graph in job.train]
+        if len(learned) == 2:
+            raise InterruptedError  # nothing needs to be trained
+        return {}
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(study, "train_networks", watched)
+        study.run_seed(settings, 0)
+    assert learned[0] == learned[study.STRIDE]

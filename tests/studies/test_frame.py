@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from egnn_prune.cli.report import studies
 from egnn_prune.configs.declaration import setting
 from egnn_prune.configs.settings import SanitySettings
-from egnn_prune.errors import ConfigError
+from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.runs.result_store import Row, Rows
-from egnn_prune.studies.frame import Results, Study, study_folder
+from egnn_prune.studies.frame import Results, Study, redraw, study_folder, study_of
 from egnn_prune.studies.sanity_checks import run_checks
 
 
@@ -62,6 +64,52 @@ def test_rows_tables_and_figures_are_written(tmp_path, monkeypatch, capsys):
     assert page.count("<img") == 1
     assert study(Settings(str(tmp_path / "one"), seeds=[3])) == tmp_path / "one"
     assert not (tmp_path / "one" / "tiny.png").exists()
+
+
+KNOWN = {__name__: Settings}
+
+
+def test_a_study_is_drawn_again_of_what_it_stored(tmp_path, monkeypatch, capsys):
+    out = study(Settings(str(tmp_path / "out"), seeds=[4, 3]))
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".lock"}
+    assert "study.json" in before
+    for name in ("tiny.csv", "tiny.txt", "tiny.png", "report.html"):
+        (out / name).unlink()
+    monkeypatch.setattr("egnn_prune.studies.frame.over_seeds", None)  # nothing is found out anew
+    capsys.readouterr()
+    redraw(out, KNOWN)
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".lock"} == before
+    assert capsys.readouterr().out.startswith("2 rows\nWritten: tiny.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"kind": "audit"}, "is of another kind or version"),
+        ({"schema_version": 2}, "is of another kind or version"),
+        ({"study": "os"}, "is of another kind or version"),
+        ({"study": ["os"]}, "is of another kind or version"),
+        ({"settings": {"nonsense": 3}}, "is damaged or of another version .*nonsense"),
+        ({"settings": None}, "is damaged or of another version"),
+        ({"rows": 3}, "is damaged or of another version"),
+    ],
+)
+def test_a_damaged_study_is_refused_in_one_sentence(tmp_path, change, complaint):
+    content = {"kind": "study", "schema_version": 1, "study": __name__, "settings": {}, "rows": []}
+    (tmp_path / "study.json").write_text(json.dumps(content | change))
+    with pytest.raises(InputError, match=complaint) as error:
+        redraw(tmp_path, KNOWN)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_knows_every_study():
+    """By the module that its seeds are worked on in, which ``study.json`` names."""
+    known = studies()
+    assert len(known) > 9
+    for module, schema in known.items():
+        found = study_of(module)
+        assert found.run_seed.__module__ == module and {"out", "seeds"} <= set(vars(schema()))
 
 
 @pytest.mark.parametrize(

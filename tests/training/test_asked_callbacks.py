@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 
 from egnn_prune.configs.settings import TrainingSettings
 from egnn_prune.data.collation import held
+from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.fit_callbacks import with_the_asked
 from egnn_prune.pruning import compact, keep_masks
 from egnn_prune.pruning.tensors import parameter_names
@@ -47,12 +48,12 @@ def rounds(until=0.8) -> PruningCallback:
     return PruningCallback("random", 0.5, scope="group", rounds=3, until=until)
 
 
-def fitted(model, graphs, callbacks, *, steps=STEPS, lr=0.02, saving=None, schedule="onecycle"):
+def fitted(model, graphs, callbacks, *, steps=STEPS, lr=0.02, saving=None, **how):
     """The steps of all looks, with their errors."""
     torch.manual_seed(3)
     curve = LearningCurve()
     fit(
-        RegressionTask(model, FitSettings(steps, lr, weight_decay=0.0, schedule=schedule)),
+        RegressionTask(model, FitSettings(steps, lr, weight_decay=0.0, **how)),
         graph_batches(graphs[0][:20], 10),
         held(graphs[1], 10),
         device=torch.device("cpu"),
@@ -71,14 +72,17 @@ def error(model, graphs) -> float:
 # ------------------------------------------------------------------ averages
 
 
-def test_pruned_weights_of_the_average_are_zero(model, graphs):
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_pruned_weights_of_the_average_are_zero(model, graphs, kind):
     pruning, trained = rounds(), Trained()
-    asked = TrainingSettings(average="ema")
+    asked = TrainingSettings(average=kind)
     begun = [w.detach().clone() for w in model.parameters()]
     looks = fitted(model, graphs, with_the_asked([pruning, trained], asked))
     for step, weights in enumerate(trained.seen, start=1):
         decay = min(0.999, (1 + step) / (10 + step))
         begun = [a.lerp(w, 1 - decay) for a, w in zip(begun, weights, strict=True)]
+    if kind == "swa":  # the last quarter of twenty steps
+        begun = [torch.stack(five).mean(0) for five in zip(*trained.seen[15:], strict=True)]
     average = [w.detach().clone() for w in model.parameters()]
     for found, value, last in zip(average, begun, trained.seen[-1], strict=True):
         torch.testing.assert_close(found, value)
@@ -102,15 +106,30 @@ def test_pruned_weights_of_the_average_are_zero(model, graphs):
 def test_rounds_see_the_trained_weights(model, graphs):
     """Importance is that of the weights that learn, whether or not they are averaged."""
     masks = []
-    for average in ("ema", "none"):
+    for average in ("ema", "swa", "none"):
         pruning = PruningCallback("magnitude", 0.5, rounds=3, until=0.8)
         asked = TrainingSettings(average=average)
         trained = Trained()
         fitted(copy.deepcopy(model), graphs, with_the_asked([pruning, trained], asked), lr=0.1)
         masks.append((pruning.keep, trained.seen[-1]))
-    (keep, weights), (without, alone) = masks
-    assert all(torch.equal(kept, without[name]) for name, kept in keep.items())
-    assert all(map(torch.equal, weights, alone))
+    *averaged, (without, alone) = masks
+    for keep, weights in averaged:
+        assert all(torch.equal(kept, without[name]) for name, kept in keep.items())
+        assert all(map(torch.equal, weights, alone))
+
+
+def test_before_the_last_quarter_looks_are_at_the_trained_weights(model, graphs):
+    """Each look sees the mean of the steps 16, 17, ... so far, and before these the weights."""
+    plain = fitted(copy.deepcopy(model), graphs, [], lr=0.1)
+    asked = TrainingSettings(average="swa")
+    looks = fitted(model, graphs, with_the_asked([], asked), lr=0.1)
+    assert [plain[step] == looks[step] for step in plain] == [step <= 16 for step in plain]
+
+
+@pytest.mark.parametrize("wrong", [{"decay": 1.0}, {"last": 0.0}, {"last": 1.5}])
+def test_averages_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError, match="averaged"):
+        AveragedWeights(**wrong)
 
 
 def test_the_best_average_is_kept(model, graphs):
@@ -183,6 +202,28 @@ MOMENTS = [
     *(("on_validation_end", step) for step in (10, 12, 14, 16)),
     ("on_train_end", 16),
 ]
+
+
+@pytest.mark.parametrize(
+    "hook", slow_but(["on_train_batch_end", "on_validation_end"], "on_train_batch_end")
+)
+@pytest.mark.parametrize("step", slow_but([14, 16, 18], 18))
+def test_a_mean_of_the_last_steps_is_gone_on_with(model, graphs, tmp_path, hook, step):
+    """Killed before, in and near the end of the quarter that is averaged, in mixed precision."""
+    asked = TrainingSettings(average="swa", mixed_precision="bf16")
+
+    def run(saving=None, more=()):
+        network = copy.deepcopy(model)
+        callbacks = [*with_the_asked([rounds(0.6)], asked), *more]
+        looks = fitted(network, graphs, callbacks, saving=saving, mixed_precision="bf16")
+        return looks, network.state_dict()
+
+    expected, path = run(), tmp_path / "fit.ckpt"
+    with pytest.raises(Killed):
+        run(FitCheckpoint(path, 0.0), [KilledAt(step, hook)])
+    looks, state = run(FitCheckpoint(path, 0.0))
+    assert looks == expected[0]
+    assert all(torch.equal(value, expected[1][name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize("schedule", slow_but(["onecycle", "cosine", "constant"], "cosine"))

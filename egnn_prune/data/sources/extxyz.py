@@ -14,12 +14,13 @@ from torch import Tensor
 
 from egnn_prune.data.ase_files import out_of_bounds, read_structures
 from egnn_prune.data.cache import Arrays, cached
+from egnn_prune.data.config_weights import KEY, about_weights, config_weight, not_read
 from egnn_prune.data.dataset import GraphDataset, random_splits
 from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import DATA, UNLABELLED, reference_energies, sentence
-from egnn_prune.data.labels import Labels, declared, said_of
+from egnn_prune.data.labels import LONGEST_TYPE, Labels, config_type, declared, said_of
 from egnn_prune.data.quantities import is_energy, is_extensive
-from egnn_prune.data.store import GraphStore, not_an_element, not_finite
+from egnn_prune.data.store import GraphStore, Texts, not_an_element, not_finite
 from egnn_prune.errors import DataError
 
 #: Structures that are held in memory while a file is parsed.
@@ -48,6 +49,10 @@ def load_extxyz(
     ``cell [1, 3, 3]`` and ``pbc [1, 3]``; a cell without them is ignored. ``row`` counts through
     all files.
 
+    ``config_weight=0.1`` in a comment line multiplies what that structure adds to the training
+    loss, see :func:`~egnn_prune.training.loss.weighted`; without it a structure has the weight 1.
+    Graphs have ``config_weight [1]`` where a structure's differs from 1.
+
     The files are parsed once, structure by structure, and kept as mapped arrays.
 
     Args:
@@ -63,8 +68,9 @@ def load_extxyz(
 
     Raises:
         DataError: a file is missing or cannot be parsed, or a structure lacks the target, has
-            forces where others have none, or periodic boundaries around a cell of no volume; or
-            ``test`` or ``ood`` hold nothing new, or an element that ``path`` does not have.
+            forces where others have none, periodic boundaries around a cell of no volume, or a
+            weight that is none; or ``test`` or ``ood`` hold nothing new, or an element that
+            ``path`` does not have.
     """
     path = Path(path)
     others = {kind: Path(f) for kind, f in ((TEST, test), (OOD, ood)) if f is not None}
@@ -78,7 +84,7 @@ def load_extxyz(
         return pieces(files, target)
 
     variant = "|".join([target or "", *("path test ood".split()[kind] for kind in others)])
-    arrays = cached(path, parse, version=3, variant=variant, others=[*others.values()])
+    arrays = cached(path, parse, version=4, variant=variant, others=[*others.values()])
     store, name = _store(arrays), str(arrays["target"][0])
     file_of, kind_of = np.array(arrays["file"]), np.array(arrays["kind"])
     first = store.nodes["z"][store.offset[:-1]]
@@ -101,8 +107,10 @@ def load_extxyz(
         notes=[
             *str(arrays["said"][0]).split("\n"),
             *notes,
+            *about_weights(arrays[KEY], splits["train"], path.name),
             *sentence(kind_of, references, store.elements(splits["train"])),
         ],
+        types=Texts(arrays["type"]) if np.any(arrays["type"] != "") else [],
     )
 
 
@@ -119,7 +127,8 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
         while piece := list(islice(structures, PIECE)):
             if labels is None:
                 labels = Labels.of(piece, target, str(path))
-                said = "\n".join(said_of(max(piece, key=len), labels))
+                largest = max(piece, key=len)
+                said = "\n".join([*said_of(largest, labels), *not_read(largest)])
                 yield {"target": np.array([labels.target]), "said": np.array([said])}
             yield _arrays(piece, labels, path, start, kind)
             start += len(piece)
@@ -130,7 +139,7 @@ def pieces(files: dict[int, Path], target: str | None) -> Iterator[Arrays]:
 def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: int) -> Arrays:
     energy, length, force = labels.units.factors(path.name)
     columns: dict[str, list[np.ndarray]] = {k: [] for k in ("z", "pos", "forces", "cell")}
-    numbers, kinds = [], []
+    numbers, kinds, weights = [], [], []
     for k, atoms in enumerate(piece, start):
         where = f"structure {k} of {path}"
         if declared(atoms, where) != labels.units:
@@ -151,6 +160,7 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
         if absurd := out_of_bounds(atoms, length):
             raise DataError(f"{where} {absurd}")
         numbers.append(y)
+        weights.append(config_weight(atoms, where))
         columns["z"].append(atoms.numbers.astype(np.int16))
         columns["pos"].append(atoms.positions * length)
         columns["cell"].append(_cell(atoms, where, kinds[-1]) * length)
@@ -159,12 +169,14 @@ def _arrays(piece: list[Atoms], labels: Labels, path: Path, start: int, kind: in
     arrays = {k: np.concatenate(v) for k, v in columns.items() if v}
     return arrays | {
         "y": np.array(numbers),
+        KEY: np.array(weights),
         "pbc": np.array(
             [atoms.pbc & (kind == DATA) for atoms, kind in zip(piece, kinds, strict=True)]
         ),
         "size": np.array([len(atoms) for atoms in piece]),
         "kind": np.array(kinds, dtype=np.uint8),
         "file": np.full(len(piece), kind, dtype=np.uint8),
+        "type": np.array([config_type(atoms) for atoms in piece], dtype=f"<U{LONGEST_TYPE}"),
     }
 
 
@@ -187,11 +199,15 @@ def _cell(atoms: Atoms, where: str, kind: int) -> np.ndarray:
 
 
 def _store(arrays: Arrays) -> GraphStore:
-    periodic = bool(arrays["pbc"].any())  # molecules alone travel without cells
+    has = {"y"}
+    if arrays["pbc"].any():  # molecules alone travel without cells
+        has |= {"cell", "pbc"}
+    if (arrays[KEY] != 1).any():
+        has |= {KEY}
     return GraphStore(
         np.concatenate([[0], np.cumsum(arrays["size"])]),
         nodes={name: arrays[name] for name in ("z", "pos", "forces") if name in arrays},
-        graphs={name: arrays[name] for name in ("y", "cell", "pbc") if name == "y" or periodic},
+        graphs={name: arrays[name] for name in ("y", "cell", "pbc", KEY) if name in has},
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from egnn_prune.data.array_files import npz_names, npz_pieces
 from egnn_prune.data.cache import Arrays, cached
+from egnn_prune.data.config_weights import KEY, about_weights, check_weights
 from egnn_prune.data.dataset import SPLITS, GraphDataset, random_splits
 from egnn_prune.data.duplicates import grouped_splits, shared_structures
 from egnn_prune.data.quantities import is_energy, is_extensive, is_per_atom
@@ -29,7 +30,9 @@ POTENTIALS = (
 ENERGIES = (*POTENTIALS, "u298", "h298", "g298", "zpve", "homo", "lumo", "gap")
 REQUIRED = ("offset", "z", "pos", "targets", "target_names")
 #: All arrays of the layout; their names are read in any case.
-LAYOUT = {*REQUIRED, "forces", "smiles", "split", "target_units", "pos_unit", "forces_unit"}
+LAYOUT = {
+    *(*REQUIRED, "forces", "smiles", "split", "target_units", "pos_unit", "forces_unit", KEY),
+}
 UNDECLARED = "data unit"
 
 
@@ -39,7 +42,7 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         DataError: the file is missing, truncated or pickled, or its arrays cannot be used.
     """
-    return cached(path, parse_npz, version=3, check=partial(check_arrays, name=path.name))
+    return cached(path, parse_npz, version=4, check=partial(check_arrays, name=path.name))
 
 
 def parse_npz(path: Path) -> Iterator[Arrays]:
@@ -94,6 +97,7 @@ def check_arrays(arrays: Arrays, name: str) -> None:
         ("split", (count,)),
         ("smiles", (count,)),
         ("target_units", (targets,)),
+        (KEY, (count,)),
     ):
         if key in arrays and arrays[key].shape != shape:
             raise DataError(f"{key} of {name} has shape {arrays[key].shape}, not {shape}")
@@ -108,6 +112,8 @@ def check_arrays(arrays: Arrays, name: str) -> None:
             raise DataError(f"{key} of {name} must be one string, such as 'Angstrom'")
     if not set(np.unique(arrays.get("split", ())).tolist()) <= {0, 1, 2, 3}:
         raise DataError(f"split of {name} must hold 0 train, 1 val, 2 test or 3 ood only")
+    if KEY in arrays:
+        check_weights(arrays[KEY], name)
     exact: Arrays = {str(key): arrays[key] for key in ("z", "pos", "forces") if key in arrays}
     GraphStore(offset, exact, {}).check(name)
 
@@ -117,8 +123,8 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
 
     The file holds ``offset [M+1]`` (molecule k owns atoms ``offset[k]:offset[k+1]``), ``z [A]``,
     ``pos [A, 3]``, ``targets [M, K]``, ``target_names [K]``, and optionally ``forces [A, 3]``,
-    ``smiles [M]`` and ``split [M]`` (0 train, 1 val, 2 test, 3 ood); without ``split`` a seeded
-    random 80/10/10 split is made.
+    ``smiles [M]``, ``split [M]`` (0 train, 1 val, 2 test, 3 ood; without it a seeded random
+    80/10/10 split is made) and ``config_weight [M]``, which multiplies a molecule's training loss.
 
     Units are strings: ``target_units [K]``, ``pos_unit`` (Angstrom, unless given) and
     ``forces_unit`` (the energy's per Angstrom; must be given where that is not eV). Energies,
@@ -148,6 +154,8 @@ def load_npz(path: str | Path, target: str | None = None, seed: int = 0) -> Grap
     splits, notes = own_or_random_splits(
         arrays, store, partial(random_splits, seed=seed), path.name
     )
+    if KEY in arrays:
+        notes = [*notes, *about_weights(arrays[KEY], splits["train"], path.name)]
     return GraphDataset(
         name=path.stem,
         target=target,
@@ -180,7 +188,10 @@ def flat_store(
     if "forces" in arrays and target in POTENTIALS:
         nodes["forces"] = arrays["forces"]
     scales = {k: f for k, f in (("pos", factors[1]), ("forces", factors[2])) if f != 1.0}
-    store = GraphStore(arrays["offset"], nodes, {"y": np.asarray(y)}, scales)
+    graphs = {"y": np.asarray(y)}
+    if KEY in arrays and (arrays[KEY] != 1).any():
+        graphs[KEY] = arrays[KEY]
+    store = GraphStore(arrays["offset"], nodes, graphs, scales)
     store.check_column("y", name)
     return store
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
 from egnn_prune.errors import ConfigError
+from egnn_prune.pruning.calling import is_graph
 
 #: ``f(model, batch) -> [samples]``
 PerSample = Callable[[nn.Module, Any], Tensor]
@@ -43,10 +45,39 @@ def checked(function: PerSample, name: str) -> PerSample:
     def call(model: nn.Module, batch: Any) -> Tensor:
         value, samples = function(model, batch), sample_count(batch)
         if value.shape != (samples,):
+            several = isinstance(batch, Sequence) and isinstance(inputs_of(batch), Sequence)
+            hint = "; of graphs hand over PyG batches, a tuple does not tell them apart"
             raise ConfigError(
                 f"the {name} must give one number per sample, shape ({samples},), "
-                f"not {tuple(value.shape)}"
+                f"not {tuple(value.shape)}{hint if several else ''}"
             )
         return value
 
     return call
+
+
+def check_batches(data: Any) -> None:
+    """Refuse a single batch where several are wanted.
+
+    Raises:
+        ConfigError: it is a tensor, a mapping or a PyG batch.
+    """
+    if isinstance(data, Tensor | Mapping) or is_graph(data):
+        raise ConfigError(
+            "data is an iterable of batches, such as a DataLoader; a single batch is handed over "
+            "in a list, [batch]"
+        )
+
+
+def check_loss(loss: Any) -> None:
+    """Refuse one of torch's losses, which are functions of outputs and targets.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if isinstance(loss, _Loss):
+        raise ConfigError(
+            f"loss is called with the network and a batch and gives one number per sample; instead "
+            f"of {type(loss).__name__}() write such as "
+            "lambda network, batch: (network(batch) - batch.y).square()"
+        )

@@ -106,7 +106,8 @@ class Context:
         if group.gate is None:
             raise ConfigError(
                 f"group {group.name} has no gate, where this criterion looks at the channels; "
-                "give it one, or take a criterion that reads weights only, such as magnitude"
+                "give it one, leave it out (TracedNetwork(network, inputs, ignored=[...])), or "
+                "take a criterion that reads weights only, such as magnitude"
             )
         gate = self.model.get_submodule(group.gate)
         if not isinstance(gate, ChannelGate):

@@ -1,4 +1,4 @@
-"""What an audit shows of two calculators, A in blue and B in red in every figure."""
+"""What an audit shows of two calculators, A in blue and B in orange in every figure."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ _CAPTIONS = {
         "each calculator's less the median, so that zeros of energy play no part."
     ),
     "groups": (
-        "Points are changes, bars 95 % intervals: red where B is worse, green where it is better, "
-        "grey where it is not decided. Of forty groups without any change, one would be called "
-        "worse by chance. One atom is in one group of every kind."
+        "Points are changes, bars 95 % intervals: orange where B is worse, green where it is "
+        "better, grey where it is not decided. Of forty groups without any change, one would be "
+        "called worse by chance. One atom is in one group of every kind."
     ),
     "smoothness": (
         "Structures along straight lines, a line each. Above, minus the force along the line; "

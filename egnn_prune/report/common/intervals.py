@@ -103,7 +103,7 @@ class _Split:
         for what, key in (("abs", "force_mae"), ("square", "force_rmse")):
             sums = self.predictions.get(f"{self.name}_{model}_force_{what}")
             if sums is not None and count is not None and len(sums) == len(count) == self.n:
-                found[key] = _ratio(np.asarray(sums), np.asarray(count), what == "square")
+                found[key] = ratio(np.asarray(sums), np.asarray(count), what == "square")
         return found
 
     def errors_changed(self) -> dict[str, tuple[float, float]]:
@@ -140,7 +140,7 @@ class _Split:
             for model in ("pruned", "dense")
         )
         wanted = {
-            f"{prefix}{key}{suffix}": _difference(new, dense[suffix][key])
+            f"{prefix}{key}{suffix}": difference(new, dense[suffix][key])
             for suffix, scores in pruned.items()
             for key, new in scores.items()
             if dense[suffix]
@@ -178,7 +178,8 @@ def point(predictions: Predictions, split: str, name: str) -> Array | None:
     return np.asarray(found, dtype=np.float64)
 
 
-def _difference(new: Statistic, old: Statistic) -> Statistic:
+def difference(new: Statistic, old: Statistic) -> Statistic:
+    """``new - old`` of the same draws."""
     return lambda counts: new(counts) - old(counts)
 
 
@@ -190,7 +191,7 @@ def _change(new: Statistic, old: Statistic) -> Statistic:
     return lambda counts: new(counts) / old(counts) - 1
 
 
-def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
+def ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
     """Mean over the values of the drawn structures, each with its sum and number of values."""
 
     def statistic(drawn: Array) -> Array:
@@ -202,9 +203,9 @@ def _ratio(sums: Array, counts: Array, root: bool = False) -> Statistic:
 
 def _mean(values: Array, graph: NDArray[np.int64] | None, n: int, root: bool = False) -> Statistic:
     if graph is None:
-        return _ratio(values, np.ones(n), root)
+        return ratio(values, np.ones(n), root)
     sums, counts = np.bincount(graph, values, n), np.bincount(graph, minlength=n)
-    return _ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
+    return ratio(np.asarray(sums, np.float64), np.asarray(counts, np.float64), root)
 
 
 def medians(times: Array) -> Statistic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext, LogFormatterSciNotation
 
 # Okabe-Ito: distinguishable with all common forms of colour blindness.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -56,6 +58,8 @@ SPLIT_LABELS = {"test": "test", "ood": "OOD"}
 WIDTH = 9.0
 """Figure width in inches; at 100 px per inch it fills the 900 px of a README."""
 DPI = 200
+TITLE_CHARACTERS = 88
+"""Of a figure's title in one line; longer ones are cut off at both ends."""
 
 RC: dict[str, Any] = {
     "text.parse_math": False,  # names come from strangers: a $ is a $, and never a program
@@ -120,9 +124,35 @@ def light_grid(axes: Axes, axis: str = "both") -> None:
     axes.grid(True, axis=axis, color="#DDDDDD", linewidth=0.6)  # type: ignore[arg-type]
 
 
+_POWER = re.compile(r"\$\\mathdefault\{(-?)(?:([\d.]+)\\times)?10\^\{(-?\d+)\}\}\$")
+_NUMBER = re.compile(r"\$\\mathdefault\{(.*)\}\$")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class _PlainPowers(LogFormatterSciNotation):
+    """Powers of ten as text: matplotlib writes formulas, which we do not parse."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return _plain(super().__call__(x, pos))
+
+
+def _plain(text: str) -> str:
+    found = _POWER.fullmatch(text)
+    if found is None:
+        return _NUMBER.sub(r"\1", text)
+    sign, times, power = found.groups()
+    return f"{sign}{f'{times}·' if times else ''}10{power.translate(_RAISED)}"
+
+
 def png_bytes(figure: Figure) -> bytes:
     """Renders to PNG without date or program version, so equal input gives equal bytes."""
     buffer = io.BytesIO()
     with house_style():
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                    axis.set_major_formatter(_PlainPowers())
+                if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+                    axis.set_minor_formatter(_PlainPowers())
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

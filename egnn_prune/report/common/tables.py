@@ -16,11 +16,13 @@ class Cell(NamedTuple):
         text: What it says.
         style: ``good``, ``bad``, ``soft`` or empty.
         unit: Shown behind the text, softly.
+        below: A second line, soft and small, such as an interval.
     """
 
     text: str
     style: str = ""
     unit: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,13 @@ class Table:
 
     def text(self) -> str:
         """Plain text without a trailing newline."""
-        plain = [[c if isinstance(c, str) else c.text for c in row] for row in self.body]
+        plain = [[_plain(cell) for cell in row] for row in self.body]
         lines = [self.title, text_table(list(self.header), plain, self.left)]
         return "\n".join([*lines, self.note] if self.note else lines)
+
+
+def _plain(cell: str | Cell) -> str:
+    return cell if isinstance(cell, str) else f"{cell.text} {cell.below}".rstrip()
 
 
 def without_empty(header: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[list, list]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from egnn_prune.report.common.files import Metrics, number
@@ -24,6 +25,33 @@ class Words:
     positions: bool
     reference: str
     simplest: str
+
+
+def unequal_steps(metrics: Metrics) -> str:
+    """How many steps each model took, where they took different numbers; nothing elsewhere.
+
+    Args:
+        metrics: The checked content of ``metrics.json``; ``steps`` has a list a stage, one number
+            for each of its fits.
+    """
+    steps = metrics.get("steps")
+    steps = steps if isinstance(steps, Mapping) else {}
+    dense, baseline, pruned, scratch = (
+        [number(n) for n in found] if isinstance(found := steps.get(name), list) else []
+        for name in ("dense", "baseline", "pruned", "scratch")
+    )
+    if len(baseline) != 1 or len(pruned) != 1:
+        return ""  # of an earlier version, or an ensemble's
+    whole = [*dense, *baseline] if len(dense) == 1 else []
+    if baseline == pruned and (len(scratch) != 2 or len(whole) != 2 or scratch == whole):
+        return ""
+    before = f" after the first {dense[0]:,.0f}" if len(dense) == 1 else ""
+    more = f"; the same shape from scratch {sum(scratch):,.0f} in all" if scratch else ""
+    return (
+        "Fits ended early by themselves (training.patience), so the models did not take equal "
+        f"numbers of optimiser steps:{before} the dense model took {baseline[0]:,.0f} extra steps "
+        f"and the pruned one {pruned[0]:,.0f}{more}."
+    )
 
 
 def words(metrics: Metrics) -> Words:

@@ -67,6 +67,11 @@ _COLUMNS = (
     Quantity("epochs", "epochs", places=1),
 )
 
+_PUBLISHED = (
+    "are of the study that this experiment repeats: not quoted from its text, but found by testing "
+    "again the trained networks (checkpoints) that it left. Nothing of them was trained here."
+)
+
 
 def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
     """Figures by file name, each with its caption."""
@@ -77,7 +82,7 @@ def figures(metrics: Metrics) -> dict[str, tuple[Figure, str]]:
             _sparsity_figure(metrics),
             "Test images: mean over the seeds with 95 % t-intervals against the share of "
             "neurons, filters or weights that was removed; dashed, with band: the dense network."
-            + (" Open grey circles: published numbers." if metrics.get("published") else ""),
+            + (f" Open grey circles {_PUBLISHED}" if metrics.get("published") else ""),
         )
     for module in (reliability, dropout, ood_classes):
         drawn |= module.figures(metrics)
@@ -174,7 +179,9 @@ def tables(metrics: Metrics) -> list[Table]:
     body += [_published_row(row) for row in metrics.get("published") or []]
     names = [q.name for q in _COLUMNS]
     header, body = without_empty(["structure", "strategy", "sparsity", *names], body)
-    return [Table(f"Lottery tickets: {means_note(rows)}", header, body, left=2)]
+    label = next((str(row.get("label", "")) for row in metrics.get("published") or []), "")
+    note = f"Rows called “{label}” {_PUBLISHED}" if label else ""
+    return [Table(f"Lottery tickets: {means_note(rows)}", header, body, left=2, note=note)]
 
 
 def _published_row(row: Row) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,13 @@ from egnn_prune.report.common.files import (
     write_atomic,
 )
 from egnn_prune.report.common.formatting import si, significant
-from egnn_prune.report.common.intervals import point_key
+from egnn_prune.report.common.intervals import point_key, with_intervals
 from egnn_prune.report.common.plots import diagonal, model_bars, square
 from egnn_prune.report.common.style import (
     MODEL_COLOURS,
     MODEL_MARKERS,
     SPLIT_LABELS,
+    TITLE_CHARACTERS,
     house_style,
     light_grid,
     new_figure,
@@ -142,7 +144,8 @@ def pruned_vs_baseline(metrics: Metrics, predictions: Predictions) -> Figure:
     _error_panel(error, metrics, predictions)
     _calibration_panel(calibration, metrics, predictions)
     _cost_panel(cost, metrics)
-    figure.suptitle(f"Pruned against dense: {headline(metrics, intervals=False)}")
+    summary = headline(with_intervals(metrics, predictions), intervals=False)
+    figure.suptitle(textwrap.fill(f"Pruned against dense: {summary}", TITLE_CHARACTERS))
     handles = [Patch(color=MODEL_COLOURS[name], label=name) for name in models_present(metrics)]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9.5)
     return figure

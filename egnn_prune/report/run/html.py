@@ -25,7 +25,8 @@ from egnn_prune.report.common.page import Bars, Block, Pairs, Picture, Section, 
 from egnn_prune.report.common.rows import Row
 from egnn_prune.report.common.style import SPLIT_LABELS
 from egnn_prune.report.common.tables import Cell, Table
-from egnn_prune.report.common.wording import Words, words
+from egnn_prune.report.common.type_tables import type_blocks
+from egnn_prune.report.common.wording import Words, unequal_steps, words
 from egnn_prune.report.run.calibration_page import CalibrationSection, calibration_section
 from egnn_prune.report.run.figures import write_figures
 from egnn_prune.report.run.force_page import ATOM_ERRORS, ForceSection, force_section
@@ -35,6 +36,7 @@ from egnn_prune.report.run.molecule import BOND_FACTOR
 from egnn_prune.report.run.tables import (
     LEDGER_HEADER,
     comparison_rows,
+    has_forces,
     headline,
     ledger_rows,
     notes,
@@ -138,7 +140,7 @@ def _elements(metrics: Metrics) -> list[Block]:
     return [table for table in found if table]
 
 
-def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block]:
+def _figures(summary: str, images: Mapping[str, Path], graph: str, unequal: str) -> list[Block]:
     shown = {
         "pruned_vs_baseline": (
             f"Error, calibration and cost of the models: {summary}",
@@ -152,8 +154,8 @@ def _figures(summary: str, images: Mapping[str, Path], graph: str) -> list[Block
         ),
         "training": (
             "Validation error against optimiser steps for every model",
-            "Learning curves. Pruning happens in the first part of the orange line; the "
-            "baseline takes the same extra steps.",
+            "Learning curves. Pruning happens in the first part of the orange line. "
+            + (unequal or "The baseline takes the same extra steps."),
         ),
     }
     return [
@@ -196,13 +198,15 @@ def _gallery(
 ) -> list[Block]:
     if not notes:
         return [Text("The gallery is left out: this run holds no molecules for it.", soft=True)]
+    coloured = any(f"gallery_{split}_forces_std" in predictions for split in ("test", "ood"))
+    farther = "smaller" if coloured else "smaller and paler"
     caption = (
         "The molecules to which the pruned model gives the longest error bars, the longest first. "
-        "All drawings have one scale; farther atoms are smaller and paler; two atoms are bonded if "
+        f"All drawings have one scale; farther atoms are {farther}; two atoms are bonded if "
         f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii. "
         "σ is one error bar: 1.5σ off is wrong by one and a half of them."
     )
-    if any(f"gallery_{split}_forces_std" in predictions for split in ("test", "ood")):
+    if coloured:
         caption += f" {ATOM_COLOURS}"
     alt = (
         "Drawings of the molecules that the pruned model is least certain about, with predicted "
@@ -216,7 +220,7 @@ def _channels(metrics: Metrics) -> list[Block]:
     if not groups:
         return []
     removed, channels = (
-        si(number(pruning.get(key))) for key in ("channels_removed", "channels_total")
+        f"{number(pruning.get(key)):,.0f}" for key in ("channels_removed", "channels_total")
     )
     return [Text(f"{removed} of {channels} prunable channels were removed."), Bars(groups)]
 
@@ -272,8 +276,11 @@ def render(
     )
     sections: dict[str, Sequence[Block]] = {
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
-        "Figures": _figures(summary, images, run.graph),
+        "Figures": _figures(summary, images, run.graph, unequal_steps(metrics)),
         "Forces by element": _elements(metrics),
+        "Errors by type of structure": type_blocks(
+            metrics, {name: name for name in names}, "energy" if has_forces(metrics) else "target"
+        ),
         "Calibration": _calibration(calibration, names, images),
         "Error bars of forces": _forces(forces, names, images),
         "Least certain molecules": gallery,

@@ -36,7 +36,7 @@ from egnn_prune.report.common.rows import (
     rows_of,
     score,
 )
-from egnn_prune.report.common.wording import words
+from egnn_prune.report.common.wording import unequal_steps, words
 from egnn_prune.system.break_even import BreakEven
 
 
@@ -187,7 +187,7 @@ def notes(metrics: Metrics) -> list[str]:
             "costs cannot be seen from this run: train longer (training.max_epochs), on more data, "
             "or with another seed."
         )
-    sentences += [said] if (said := break_even(metrics)) else []
+    sentences += [said for said in (break_even(metrics), unequal_steps(metrics)) if said]
     for key, name in _maes(metrics):
         pruned = number(models["pruned"].get(key))
         scratch = number((models.get("scratch") or {}).get(key))

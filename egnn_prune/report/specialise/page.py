@@ -13,6 +13,7 @@ from egnn_prune.report.common.element_table import element_table
 from egnn_prune.report.common.files import Metrics, write_atomic
 from egnn_prune.report.common.page import Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.style import png_bytes
+from egnn_prune.report.common.type_tables import type_blocks
 from egnn_prune.report.specialise import error_bar_figures, error_bars, wording
 from egnn_prune.report.specialise.bars import (
     cost,
@@ -57,10 +58,7 @@ CAPTIONS = {
         "Root mean square error of the forces on the atoms of each element, on one axis, with the "
         "95 % interval over the test structures. Where forces are larger, errors are, too."
     ),
-    "energy_error": (
-        "Dashed: no error. The untouched teacher counts energies from the zero of its own data, "
-        "so it can lie far off while its forces are right."
-    ),
+    "energy_error": "Dashed: no error.",
     "what_was_cut": (
         "Blue bars: copies of each irrep that were kept. Grid: a mark is a path from a source "
         "irrep with the degree l2 of the direction to a neighbour (columns) to a target irrep "
@@ -127,7 +125,7 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
     )
     extra: dict[str, tuple[Sequence[Block], Sequence[Block]]] = {
         "Speed and cost": ([], [budgets] if budgets else []),
-        "Accuracy": ([], [elements] if elements else []),
+        "Accuracy": ([], [*([elements] if elements else []), *type_blocks(metrics, LABELS)]),
         "What was cut": ([Text(sentence) for sentence in wording.what_was_cut(metrics)], []),
         ERROR_BARS: (
             [Text(sentence) for sentence in error_bars.sentences(metrics, test)],
@@ -163,6 +161,11 @@ def _caption(name: str, test: Structures) -> str:
     shown, all_of_them = len(elements_shown(test)), len(set(test.z.tolist()))
     if name == "force_error_by_element" and shown < all_of_them:
         return f"{CAPTIONS[name]} Shown are the {shown} of {all_of_them} with most atoms."
+    if name == "energy_error" and "teacher" in test.energies:
+        return (
+            f"{CAPTIONS[name]} The untouched teacher counts energies from the zero of its own "
+            "data, so it can lie far off while its forces are right."
+        )
     return (CAPTIONS | error_bar_figures.CAPTIONS)[name]
 
 

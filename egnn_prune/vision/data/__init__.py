@@ -83,7 +83,7 @@ def load_images(
     if validation is None:
         validation = VALIDATION.get(name, VALIDATION_SHARE)
     others = _parts(ood, path=ood_path, size=size if ood == "folder" else None) if ood else None
-    with naming_extras("images need"):
+    with naming_extras("images need", "vision"):
         train, val, test = divided(parts, validation, seed, limit)
         unlike = others.get("test", others["train"])() if others else None
     data = ImageData(name, train, val, test, unlike, *channel_moments(train.images))
