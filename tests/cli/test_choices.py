@@ -58,7 +58,8 @@ MAIN: dict[str, Iterable[str]] = {
     "training.loss": LOSSES,
     "training.monitor": ("val_mae", "val_mse", "val_force_mae"),
     "training.schedule": RATE_SCHEDULES,
-    "training.average": ("none", "ema"),
+    "training.average": ("none", "ema", "swa"),
+    "training.mixed_precision": ("none", "bf16"),
     "precision": ("float32", "float64"),
 }
 OTHERS: list[tuple[type, str, Iterable[str]]] = [
