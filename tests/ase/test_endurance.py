@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
 import torch
 from trained_models import ethanol, trained
@@ -86,6 +87,21 @@ def test_a_killed_simulation_goes_on(places, tmp_path, monkeypatch, kind):
     run(places, tmp_path / "md", kind)
     assert content(tmp_path / "md") == content(tmp_path / "undisturbed")
     assert not (tmp_path / "md" / FILE).exists()
+
+
+def test_a_file_from_before_pressures_were_held_goes_on(places, tmp_path, monkeypatch):
+    """It has no cell, which was constant, and no setting of a barostat."""
+    run(places, tmp_path / "undisturbed")
+    killed_at(monkeypatch, [10])
+    with pytest.raises(Killed):
+        run(places, tmp_path / "md")
+    with np.load(tmp_path / "md" / FILE) as found:
+        arrays = {name: found[name] for name in ("positions", "momenta")}
+        facts = json.loads(str(found["facts"]))
+    assert facts["settings"].pop("barostat", 0) is None
+    np.savez(tmp_path / "md" / FILE, facts=np.array(json.dumps(facts)), **arrays)
+    run(places, tmp_path / "md")
+    assert content(tmp_path / "md") == content(tmp_path / "undisturbed")
 
 
 def test_a_signal_ends_it_after_the_step_and_it_goes_on(places, tmp_path, monkeypatch):
