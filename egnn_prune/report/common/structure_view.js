@@ -33,7 +33,7 @@ for (const view of document.querySelectorAll(".structures")) {
     const centre = middle(...ends);
     const reach = points.reduce((far, p) =>
       Math.max(far, Math.hypot(...p.map((value, i) => value - centre[i]))), 0);
-    return { ...given, pos, edges, centre, reach: reach + 0.8 };
+    return { ...given, pos, edges, centre, reach: reach + 0.5 };
   });
   const scaled = (share) => {
     const place = Math.min(share, 1) * (data.scale.length - 1);
@@ -51,7 +51,7 @@ for (const view of document.querySelectorAll(".structures")) {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     canvas.width = width * ratio;
     canvas.height = height * ratio;
-    const scale = (ratio * Math.min(width, height)) / 2.2 / structure.reach;
+    const scale = (ratio * Math.min(width, height)) / 2.1 / structure.reach;
     const near = (z) => z / structure.reach; // -1 far, 1 near
     const seen = (p) => {
       const [x, y, z] = turned(structure.turn, p.map((value, i) => value - structure.centre[i]));

@@ -127,7 +127,8 @@ def of_forces(error: Array, bar: Array | None, unit: str) -> str:
 
 
 def _largest(values: Array) -> str:
-    return "infinite" if np.isinf(values).any() else significant(float(np.nanmax(values)), 2)
+    most = float(values.max(where=~np.isnan(values), initial=0.0))
+    return significant(most, 2) if np.isfinite(most) else "infinite"
 
 
 def gallery_view(predictions: Predictions, unit: str) -> list[StructureView]:
