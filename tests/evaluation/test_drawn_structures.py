@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.evaluation.drawn_structures import frames_and_cells
 
-CELL = torch.tensor([[[3.0, 0, 0], [1, 4, 0], [0, 0, 20]]])
+CELL = torch.tensor([[[3.0, 0, 0], [1, 4, 0], [0.5, 0, 20]]])
 
 
 def test_a_slab_repeats_along_two_vectors_and_a_molecule_along_none():
