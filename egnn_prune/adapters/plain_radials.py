@@ -29,18 +29,17 @@ def plain_radials(network: nn.Module) -> nn.Module:
         ConfigError: it has no such module.
     """
     plain = copy.deepcopy(network)
-    found = 0
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            sequence = _sequence(child)
-            if sequence is not None:
-                setattr(parent, name, sequence)
-                found += 1
-    if not found:
+    inside = [module for module in plain.modules() if module is not plain]
+    found = {module: _sequence(module) for module in inside}
+    if not any(found.values()):
         raise ConfigError(
             f"{type(network).__name__} has no e3nn.nn.FullyConnectedNet inside that could be "
             "written in plain layers"
         )
+    for parent in (plain, *inside):
+        for name, child in list(parent._modules.items()):  # what is shared stays shared
+            if child is not None and (sequence := found[child]) is not None:
+                setattr(parent, name, sequence)
     return plain
 
 

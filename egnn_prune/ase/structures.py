@@ -47,7 +47,8 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
     energy), in the comment line, in arrays and among the results that the file attached, of which
     the others are left out. A stress or virial whose own unit is declared (``stress_unit=GPa``)
     stays as it is, with that declaration, and is left out of the results. A structure that declares
-    no units is returned itself.
+    no units is returned itself; of one that declares that of its stress alone, the stress is left
+    out of the results.
 
     Args:
         atoms: the structure.
@@ -58,11 +59,11 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
             other.
     """
     energy, length, force = declared(atoms, where).factors(where)
-    if not any(map(kind_of, atoms.info)):
-        return atoms
     own = {
         kind for key in atoms.info if {"unit", "units"} & {*words(key)} for kind in _of_strain(key)
     }
+    if not any(map(kind_of, atoms.info)):
+        return _without_stress(atoms) if "stress" in own else atoms
     factors = {"stress": energy / length**3, "virial": energy}
     factors = {kind: 1.0 if kind in own else factor for kind, factor in factors.items()}
     out = atoms.copy()
@@ -92,6 +93,17 @@ def in_ase_units(atoms: Atoms, where: str = "the structure") -> Atoms:
         there = {name: atoms.calc.results.get(name) for name in known}
         found = {n: np.asarray(v) * known[n] for n, v in there.items() if v is not None}
         out.calc = SinglePointCalculator(out, **found)
+    return out
+
+
+def _without_stress(atoms: Atoms) -> Atoms:
+    """The structure without the stress that its file attached, whose unit is not ASE's."""
+    there = atoms.calc.results if isinstance(atoms.calc, SinglePointCalculator) else {}
+    if not {"stress", "stresses"} & {*there}:
+        return atoms
+    out = atoms.copy()
+    kept = {name: value for name, value in there.items() if name not in ("stress", "stresses")}
+    out.calc = SinglePointCalculator(out, **kept)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
@@ -67,6 +68,13 @@ def about_weights(weights: np.ndarray, train: Tensor, name: str) -> list[str]:
         f"{KEY}: {of_training.min():g} to {of_training.max():g} in training, mean "
         f"{of_training.mean():.4g}; it multiplies a structure's training loss, and no error"
     ]
+
+
+def without_weights(notes: Sequence[str]) -> list[str]:
+    """What is said of a source whose weights are not used, in place of :func:`about_weights`."""
+    own = [note for note in notes if not note.startswith(f"{KEY}:")]
+    unused = f"not used: {KEY}; all structures count alike here"
+    return own if len(own) == len(notes) else [*own, unused]
 
 
 def not_read(atoms: Atoms) -> list[str]:

@@ -19,6 +19,7 @@ from egnn_prune import data as sources
 from egnn_prune.ase.structures import graph_of, problem, read_structures
 from egnn_prune.configs.specialise_settings import StructureSettings
 from egnn_prune.data import GraphDataset, ase_files, random_splits
+from egnn_prune.data.config_weights import without_weights
 from egnn_prune.data.duplicates import equal_structures, grouped_splits
 from egnn_prune.data.isolated import is_isolated
 from egnn_prune.data.labels import config_type, energies_of, per_structure
@@ -51,7 +52,7 @@ def read_labelled(settings: StructureSettings, seed: int) -> GraphDataset:
         )
     assert isinstance(dataset.graphs, GraphStore)
     _refuse_copies(dataset.graphs, path.name)
-    return _limited(dataset, settings)
+    return _limited(replace(dataset, notes=without_weights(dataset.notes)), settings)
 
 
 def read_unlabelled(settings: StructureSettings, seed: int) -> GraphDataset:

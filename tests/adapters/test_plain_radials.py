@@ -61,6 +61,19 @@ def test_the_same_numbers(options, batch):
     assert isinstance(network.radial, FullyConnectedNet)  # was not changed
 
 
+def test_what_is_shared_stays_shared(batch):
+    torch.manual_seed(0)
+    network = Own()
+    network.again = network.radial
+    network.more = nn.ModuleList([network.radial])
+    plain = plain_radials(network)
+    assert isinstance(plain.radial, nn.Sequential) and not isinstance(
+        plain.radial, FullyConnectedNet
+    )
+    assert plain.again is plain.radial is plain.more[0]
+    torch.testing.assert_close(plain(batch), network(batch))
+
+
 def test_hidden_channels_go(batch):
     torch.manual_seed(0)
     network = plain_radials(Own())

@@ -179,6 +179,8 @@ def test_thresholds_and_guards_have_nothing_to_watch(program, loaded):
         UncertaintyGuard(atoms, threshold=1.0)
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_potential_energies()
+    atoms.get_potential_energy()
+    assert "energy_epistemic_std" not in loaded.extras  # not even as None
     with pytest.raises(ConfigError, match="contradicts"):
         ExportedCalculator(program, unit="eV")
     with pytest.raises(ConfigError, match="on_uncertain"):

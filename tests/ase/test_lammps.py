@@ -40,6 +40,12 @@ def crystal() -> Atoms:
     return Atoms("HCOH", scaled_positions=places, cell=cell, pbc=True)
 
 
+def slab() -> Atoms:
+    atoms = crystal()
+    atoms.pbc = [True, True, False]
+    return atoms
+
+
 def molecule() -> Atoms:
     return Atoms("COH", [[5, 5, 5], [6.2, 5.1, 5], [4.4, 5.9, 5.2]], cell=[10, 10, 10])
 
@@ -51,7 +57,7 @@ def simulated(atoms: Atoms, kind: str = "metal"):
     lmp.commands_string(f"""
         units {kind}
         atom_modify map yes
-        boundary {"p p p" if atoms.pbc.all() else "f f f"}
+        boundary {" ".join("p" if flag else "f" for flag in atoms.pbc)}
         region box prism 0 {lx} 0 {ly} 0 {lz} {xy} {xz} {yz}
         create_box 3 box
         pair_style zero 3.0
@@ -72,6 +78,27 @@ def places(lmp) -> np.ndarray:
     return x[np.argsort(numbers)]
 
 
+def assert_pressures(lmp, ours: np.ndarray) -> None:
+    """Of atoms at rest; ours in eV/Angstrom^3, in the order of Voigt."""
+    ours = ours / (1e5 * units.Pascal)
+    theirs = [lmp.get_thermo(name) for name in ("pxx", "pyy", "pzz", "pyz", "pxz", "pxy")]
+    assert np.allclose(theirs, ours, rtol=1e-5, atol=1e-5 * np.abs(ours).max())
+
+
+def test_pressures_of_slabs_and_of_molecules_have_their_virial():
+    surface, lmp = slab(), simulated(slab())
+    LammpsForces(lmp, calculator(), list(MASSES)).run(0)
+    surface.calc = calculator()
+    assert np.abs(surface.get_stress()).max() > 1e-4
+    assert_pressures(lmp, -surface.get_stress())
+    free, lmp = molecule(), simulated(molecule())
+    LammpsForces(lmp, calculator(), list(MASSES)).run(0)
+    free.calc = calculator()
+    virial = np.einsum("ni,nj->ij", free.positions - free.positions.mean(0), free.get_forces())
+    assert np.abs(virial).max() > 0.01
+    assert_pressures(lmp, virial.ravel()[[0, 4, 8, 5, 2, 1]] / free.get_volume())
+
+
 @pytest.mark.parametrize("make", [molecule, crystal])
 def test_the_path_is_that_of_ase(make):
     atoms, lmp = make(), simulated(make())
@@ -82,9 +109,7 @@ def test_the_path_is_that_of_ase(make):
     assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), rel=1e-10)
     if atoms.pbc.all():
         assert np.abs(atoms.get_stress()).max() > 1e-4
-        ours = -atoms.get_stress() / (1e5 * units.Pascal)  # of atoms at rest, in bar
-        theirs = [lmp.get_thermo(name) for name in ("pxx", "pyy", "pzz", "pyz", "pxz", "pxy")]
-        assert np.allclose(theirs, ours, rtol=1e-5, atol=1e-5 * np.abs(ours).max())
+        assert_pressures(lmp, -atoms.get_stress())
     simulation.run(20)
     atoms.set_masses([MASSES[symbol] for symbol in atoms.symbols])
     start = atoms.positions.copy()

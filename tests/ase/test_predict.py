@@ -244,6 +244,17 @@ def test_a_stress_that_declares_its_own_unit_stays_as_it_is():
     assert in_ase_units(plain) is plain
 
 
+def test_a_stress_in_gpa_is_no_label_in_ase_units_where_nothing_else_is_declared():
+    atoms = crystal()
+    atoms.info["stress_unit"] = "GPa"
+    atoms.set_momenta(np.ones((2, 3)))
+    assert in_ase_units(atoms) is atoms
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, stress=np.arange(6.0))
+    found = in_ase_units(atoms)
+    assert "stress" not in found.calc.results and found.get_potential_energy() == -1.0
+    assert found.info["stress_unit"] == "GPa" and np.all(found.get_momenta() == 1)
+
+
 def test_what_a_calculator_computed_is_not_converted_again():
     atoms = crystal()
     atoms.info["energy_unit"] = "Hartree"

@@ -9,10 +9,13 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from tiny_specialise import tiny
+from tiny_teacher import structures, write_labelled
 
 from egnn_prune import data
 from egnn_prune.data.collation import collate
 from egnn_prune.errors import DataError
+from egnn_prune.pipeline.specialise_data import read_labelled
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +112,14 @@ def test_weights_in_an_npz(tmp_path):
 def test_an_npz_with_wrong_weights_is_refused(weights, what, tmp_path):
     with pytest.raises(DataError, match=what):
         data.load("npz", npz(tmp_path, config_weight=weights))
+
+
+def test_specialise_does_not_say_that_weights_count(tmp_path):
+    """Its networks learn from all structures alike."""
+    made = structures(20)
+    for k, atoms in enumerate(made):
+        atoms.info["config_weight"] = 0.1 + k
+    path = write_labelled(tmp_path / "mine.xyz", made)
+    found = read_labelled(tiny(tmp_path / "run", path).data, 0)
+    said = [note for note in found.notes if "config_weight" in note]
+    assert said == ["not used: config_weight; all structures count alike here"]

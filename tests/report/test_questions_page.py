@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from egnn_prune.errors import InputError
+from egnn_prune.report.studies.questions import page
 from egnn_prune.report.studies.questions.figure import questions_plot
 from egnn_prune.report.studies.questions.page import questions_text, results_page, stored_rows
 from egnn_prune.report.studies.questions.primary import (
@@ -18,6 +19,7 @@ from egnn_prune.report.studies.questions.primary import (
     best_nll,
     calibration_loss,
 )
+from egnn_prune.studies.questions.forms import FORMS
 
 SEEDS = range(5)
 ROOT = Path(__file__).parents[2]
@@ -172,6 +174,50 @@ def test_the_page_has_answers_tables_and_a_panel_a_question():
     figure = questions_plot(rows)
     titles = [axes.get_title("left") for axes in figure.axes if axes.axison]
     assert [title[:2] for title in titles] == ["1.", "3."]
+
+
+def test_the_lowest_share_at_which_something_is_lost():
+    rows = calibration_rows()
+    noise = {seed: 0.3 * (seed - 2) for seed in SEEDS}
+    small = [
+        {**row, "share": 0.3, "m": math.exp(noise[row["seed"]]), "log_std": -3.0}
+        for row in rows
+        if row["share"]
+    ]
+    lines = questions_text(rows + small).splitlines()
+    after = next(
+        line for line in lines if line.startswith("| calibration loss minus") and "%" in line
+    )
+    assert after.split("|")[1:3] == [" calibration loss minus accuracy loss, right after ", " 75% "]
+
+
+def test_what_is_over_its_budget_is_marked():
+    rows = [
+        {"part": "fit", "seed": s, "score": "force", "budget": b, "compensated": c, "before": 1.0}
+        | {"force_rmse": 100.0, "time": 0.45}
+        for s in SEEDS
+        for b in (0.5, 0.4)
+        for c in (False, True)
+    ]
+    text = questions_text(of("budgets", rows))
+    assert text.count("over the budget") == 2
+
+
+def test_nothing_is_concluded_before_all_seeds_are_run():
+    rows = [row for row in calibration_rows() if row["seed"] < 4]
+    assert "4 of 5 seeds" in results_page(rows) and "**" not in results_page(rows)
+    assert "**yes**" in results_page(calibration_rows())
+    assert len(FORMS["full"].seeds) == page.SEEDS
+
+
+def test_the_page_says_which_direction_is_yes():
+    lines = questions_text(calibration_rows() + scratch_rows()).splitlines()
+    told = {
+        line.split("|")[1].strip(): line.split("|")[-3].strip() for line in lines if "**" in line
+    }
+    assert told["calibration loss minus accuracy loss, right after"] == "above 0"
+    assert told["coverage of 90 % intervals, recalibrated minus before"] == "below 0"
+    assert told["inherited against scratch, 100 structures, 200 steps"] == "below 1"
 
 
 def test_the_committed_page_is_what_the_stored_rows_say():

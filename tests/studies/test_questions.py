@@ -202,12 +202,23 @@ def test_the_worst_tenth_of_equal_values_has_a_tenth():
     assert forgetting.worst_tenth(torch.ones(30, dtype=torch.float64)) == pytest.approx(0.1)
 
 
+def test_damage_is_the_growth_of_the_error_and_its_tail_a_share_of_that(tmp_path):
+    networks = asked("forgetting", tmp_path).networks()
+    full, small = networks.network("full"), networks.network("small@0.75")
+    row = forgetting.damage(full, small, networks)
+    test = networks.found.test + forgetting.hot("shaken")[: len(networks.found.test)]
+    was, now = (forgetting.structure_errors(model, test) for model in (full, small))
+    assert row["damage"] == pytest.approx((1000 * (now - was)).tolist(), abs=0.01)
+    assert row["tail"] == pytest.approx(float((now - was).max() / (now - was).sum()))
+    assert row["tail_of_full"] == pytest.approx(float(was.max() / was.sum()))
+
+
 def test_budgets_are_met_by_the_largest_network_that_is_fast_enough(tmp_path):
     one = asked("budgets", tmp_path)
     shares = [1 - 0.05 * k for k in range(len(budgets.LADDER))]
     one.rows().add({"part": "ladder", "score": "force", "shares": shares})
-    assert budgets.size_within(one, "force", 0.9) == budgets.LADDER[2]
-    assert budgets.size_within(one, "force", 0.01) == budgets.LADDER[-1]
+    assert budgets.size_within(one, "force", 0.9) == (budgets.LADDER[2], shares[2])
+    assert budgets.size_within(one, "force", 0.01) == (budgets.LADDER[-1], shares[-1])
 
 
 def test_old_laws_on_another_network_keep_their_factor_and_measure_new_distances(tmp_path):
@@ -235,6 +246,7 @@ def test_error_bars_are_judged_by_squares_of_error_over_deviation(tmp_path):
     assert row["force_rmse"] == pytest.approx(1000 * float(wrong.square().mean().sqrt()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_from_rows_that_a_second_call_reads(tmp_path, capsys):
     names = ["scratch", "calibration", "forgetting", "uncertainty", "freezing"]
     settings = QuestionsStudySettings(out=str(tmp_path), asked=names, seeds=[0, 1])

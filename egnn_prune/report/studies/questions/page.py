@@ -25,6 +25,8 @@ the rule behind each answer are [the protocol](study.md). Means ± standard devi
 
 """
 
+#: Seeds of the full form: nothing is concluded before all of them are run.
+SEEDS = 5
 TITLES = {
     "scratch": "1. Pretrained and pruned, or from scratch?",
     "budgets": "2. Which score, with and without compensation, at equal measured time?",
@@ -35,13 +37,18 @@ TITLES = {
 }
 
 
-def questions_text(rows: Rows) -> str:
-    """All answers and tables of the questions that have rows."""
+def questions_text(rows: Rows, seeds: int = 2) -> str:
+    """All answers and tables of the questions that have rows.
+
+    Args:
+        rows: of the study.
+        seeds: without which nothing is concluded.
+    """
     parts = []
     for name, title in TITLES.items():
         inside = [row for row in rows if row["question"] == name]
         if inside:
-            parts += [f"## {title}", answers_table(inside, name), TABLES[name](inside)]
+            parts += [f"## {title}", answers_table(inside, name, seeds), TABLES[name](inside)]
     return "\n\n".join(parts)
 
 
@@ -68,24 +75,25 @@ def results_page(rows: Rows) -> str:
         for name, title in TITLES.items()
         if (inside := [row for row in rows if row["question"] == name])
     ]
-    return HEAD.format(counts=", ".join(counts)) + questions_text(rows) + "\n"
+    return HEAD.format(counts=", ".join(counts)) + questions_text(rows, SEEDS) + "\n"
 
 
-def answers_table(rows: Rows, name: str) -> str:
-    """The primary comparisons of a question, and what they say."""
-    body = [_line(answer) for answer in answers(PRIMARY[name](rows))]
+def answers_table(rows: Rows, name: str, seeds: int) -> str:
+    """The primary comparisons of a question, and what they say if all seeds are there."""
+    body = [_line(answer, seeds) for answer in answers(PRIMARY[name](rows))]
     header = [
         "primary comparison",
         "seeds",
         "found [95 %]",
         "p (Holm)",
         "would have shown",
+        "yes is",
         "answer",
     ]
     return markdown(header, body)
 
 
-def _line(answer: Answer) -> list[str]:
+def _line(answer: Answer, seeds: int) -> list[str]:
     comparison, found = answer.comparison, answer.found
     ratio = comparison.ratio
 
@@ -102,12 +110,14 @@ def _line(answer: Answer) -> list[str]:
         would = MISSING
     unit = f" {comparison.unit}" if comparison.unit else ""
     p = MISSING if math.isnan(answer.adjusted) else f"{answer.adjusted:.3f}"
-    says = f"**{answer.says}**" if found.n > 1 else "not run"
+    missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
+    says = f"**{answer.says}**" if found.n >= seeds else missing
     return [
         f"{comparison.label}",
         str(found.n),
         f"{shown(found.mean)}{interval}{unit}",
         p,
         would,
+        f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
         says,
     ]

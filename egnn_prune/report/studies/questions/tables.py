@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from egnn_prune.report.common.answers import LEVEL, answers
 from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.statistics import Rows, over_seeds, spread_text, values
 from egnn_prune.report.studies.questions.primary import at_best_rate, losses
+from egnn_prune.report.studies.questions.primary import calibration as at_share
 
 
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -43,7 +45,9 @@ def budgets(rows: Rows) -> str:
             texts = []
             for cell in cells:
                 before = significant(over_seeds(fits, "before", **cell).mean)
-                texts.append(f"{spread_text(over_seeds(fits, 'force_rmse', **cell))} ({before})")
+                late = any(time > cell["budget"] for time in values(fits, "time", **cell))
+                text = f"{spread_text(over_seeds(fits, 'force_rmse', **cell))} ({before})"
+                texts.append(f"{text}, over the budget" if late else text)
             body.append([score, "yes" if helped else "no", *texts])
     header = ["score", "compensated", *(f"{b:.0%} of the time" for b in values(fits, "budget"))]
     text = markdown(header, body)
@@ -85,7 +89,20 @@ def calibration(rows: Rows) -> str:
                     cell = {"system": system, "method": method, "share": share, "point": point}
                     texts = [_plain(over_seeds(found, key, **cell), key) for key in keys]
                     body.append([system, method, f"{share:.0%}", point, *texts])
-    return markdown(["system", "method", "copies gone", "point", *keys.values()], body)
+    header = ["system", "method", "copies gone", "point", *keys.values()]
+    return f"{markdown(header, body)}\n\n{_thresholds(rows)}"
+
+
+def _thresholds(rows: Rows) -> str:
+    """The lowest share of the copies at which each primary comparison differs from zero."""
+    shares = sorted(s for s in values(rows, "share", method="last_layer") if s)
+    found = [at_share(rows, share) for share in shares]
+    body = []
+    for comparisons in zip(*found, strict=True):
+        told = zip(shares, answers(comparisons), strict=True)
+        first = next((f"{share:.0%}" for share, a in told if a.adjusted < LEVEL), "none of them")
+        body.append([comparisons[0].label, first])
+    return markdown(["lowest share of the copies at which it differs from 0 (Holm)", ""], body)
 
 
 def _plain(found: Any, key: str) -> str:
