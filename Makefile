@@ -12,6 +12,13 @@ PYTHON_OK := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11
 PYTHON    ?= $(shell for p in python3 python python3.13 python3.12 python3.11; do \
 	$$p $(PYTHON_OK) >/dev/null 2>&1 && { echo $$p; break; }; done)
 
+# `make train seed=3` would set a variable of make's own and train with the default seed.
+STRAY := $(foreach v,$(filter-out VENV ARGS PYTHON SHELL,$(.VARIABLES)),$(if \
+	$(filter command,$(firstword $(origin $v))),$v=$($v)))
+ifneq ($(strip $(STRAY)),)
+  $(error settings go into ARGS: make $(or $(firstword $(MAKECMDGOALS)),train) ARGS="$(strip $(STRAY) $(ARGS))")
+endif
+
 # An environment that another checkout installed itself into is left alone: `pip install -e` would
 # make everybody who uses it import this checkout instead.
 define OURS
@@ -33,12 +40,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) $(PYTHON_OK) 2>/dev/null || { \
 	  echo 'egnn_prune needs Python 3.11 or newer with its venv module: install it or pass PYTHON=/path/to/python.' >&2; exit 1; }
 	@$(OURS)
-	@echo '>> Setting up $(VENV): several minutes; with CUDA builds of PyTorch (Linux) about 3 GB to download.'
+	@echo '>> Setting up $(VENV): several minutes; with CUDA builds of PyTorch (Linux) about 3 GB to download, 6 GB on disk.'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --disable-pip-version-check \
 	  -c constraints.txt -e '.[vision,test,dev]'
 	@touch $@
-	@echo '>> $(VENV) is ready.'
+	@echo '>> $(VENV) is ready; `source $(VENV)/bin/activate` lets you type egnn-prune and python.'
 
 train: $(STAMP)  ## train, prune, fine-tune and compact; e.g. ARGS="pruning.sparsity=0.75"
 	$(BIN)/python scripts/train_pruned_egnn.py $(ARGS)

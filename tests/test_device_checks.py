@@ -161,7 +161,9 @@ def test_a_full_memory_is_one_sentence(capsys, monkeypatch, tmp_path):
     assert caught.value.code == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("error: the GPU's memory is full; make batches smaller")
-    assert second.endswith("the same command continues from the last finished stage")
+    assert second.endswith(
+        "the same command continues from what is saved (egnn-prune status shows it)"
+    )
 
 
 def test_other_errors_are_not_taken_for_it(monkeypatch):

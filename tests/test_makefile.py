@@ -59,3 +59,12 @@ def test_its_own_is_set_up(checkout, tmp_path, source):
     status, said, asked = make(checkout, "docs")
     assert status == 0, said
     assert "-e .[vision,test,dev]" in asked and "-e .[docs]" in asked and "build --strict" in asked
+
+
+@pytest.mark.parametrize("word", ["pruning.sparsity=0.75", "seed=3"])
+def test_settings_outside_args_are_not_dropped_silently(checkout, word):
+    done = subprocess.run(
+        ["make", "train", "VENV=env", word], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode and f'make train ARGS="{word}"' in done.stderr
+    assert not (checkout / "asked").exists()

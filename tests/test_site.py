@@ -37,6 +37,21 @@ def test_every_command_says_how_it_is_used(command):
     assert f"# egnn-prune {command}\n" in page
     assert f"sage: egnn-prune {command} " in page
     assert page.rstrip().endswith("```")
+    text = page[: page.find("<table>")] + page[page.find("</table>") :]
+    assert max(map(len, text.splitlines())) <= 120  # longer lines wrap in a table only
+
+
+def test_settings_become_a_table():
+    parts = hook("commands").parts
+    help_text = (
+        "Usage: x\n\nSettings:\n  a=1   one | two <b>\n\n  b=[]  none [x, *y]\n\n--config FILE"
+    )
+    assert "\n".join(parts(help_text)).count("<tr><td>") == 2
+    assert "<tr><td><code>a=<wbr>1</code></td><td>one | two &lt;b&gt;</td></tr>" in parts(help_text)
+    assert parts(help_text)[-2:] == ["--config FILE", "```"]
+    assert parts("no settings") == ["``` { .text .wrapped }", "no settings", "```"]
+    with pytest.raises(ValueError, match="not a setting"):
+        parts(help_text.replace("b=[]", "b"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
+import re
 import sys
 from unittest import mock
 
@@ -12,6 +14,9 @@ from mkdocs.structure.files import File, Files
 
 from egnn_prune.cli.main import main
 from egnn_prune.cli.registry import COMMANDS, NAME
+
+WRAPPED = "``` { .text .wrapped }"  # see docs/assets/site.css
+SETTING = re.compile(r"  (\S+=\S*) +(\S.*)")  # as ``--help`` lists it
 
 
 def file_name(command: str) -> str:
@@ -52,7 +57,30 @@ def page(command: str) -> str:
     """What ``egnn-prune COMMAND --help`` says."""
     wide = ["---", "hide: [toc]", "---", ""]
     head = [*wide, f"# {NAME} {command}", "", f"{COMMANDS[command].summary}.".capitalize(), ""]
-    return "\n".join([*head, "```text", said(command.split()), "```", ""])
+    return "\n".join([*head, *parts(said(command.split())), ""])
+
+
+def parts(text: str) -> list[str]:
+    """The text as it stands, its settings as a table, because their long lines wrap there.
+
+    The table is HTML: in a Markdown one, the bars and stars of a meaning would count.
+    """
+    above, settings, rest = text.partition("\n\nSettings:\n")
+    if not settings:
+        return [WRAPPED, text, "```"]
+    listed, _, below = rest.partition("\n\n--")
+    rows = []
+    for line in filter(None, listed.splitlines()):
+        found = SETTING.fullmatch(line)
+        if found is None:
+            raise ValueError(f"not a setting of --help: {line!r}")
+        name, meaning = (html.escape(part) for part in found.groups())
+        name = re.sub(r"\.(?=[a-z])|=(?=.)", r"\g<0><wbr>", name)  # may break there
+        rows.append(f"<tr><td><code>{name}</code></td><td>{meaning}</td></tr>")
+    head = "<thead><tr><th>setting and default</th><th>meaning [values]</th></tr></thead>"
+    body = ["<table>", head, "<tbody>", *rows, "</tbody>", "</table>"]
+    table = ['<div class="settings">', *body, "</div>"]
+    return [WRAPPED, above, "```", "", *table, "", WRAPPED, f"--{below}", "```"]
 
 
 def said(words: list[str]) -> str:

@@ -210,6 +210,10 @@ def _through_hydra(
     )()
 
 
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+"""What OmegaConf's names of types mean."""
+
+
 def _one_sentence(error: Exception, schema: type, stated: Sequence[str]) -> str:
     """Hydra's and OmegaConf's messages without their hints on Hydra's syntax."""
     text = str(error.__cause__ or error)
@@ -229,4 +233,7 @@ def _one_sentence(error: Exception, schema: type, stated: Sequence[str]) -> str:
             f"{options.group(1)} must be one of {names}, not {wrong.group(1) if wrong else '?'!r}"
         )
     key = re.search(r"full_key: (\S+)", text)
+    wrong = re.match(r"Value '(.*)' (?:of type .* converted to|is not a valid) (\w+)", lines[0])
+    if key and wrong and wrong.group(2) in KINDS:
+        return f"{key.group(1)} must be {KINDS[wrong.group(2)]}, not {wrong.group(1)!r}"
     return lines[0] + (f" (setting {key.group(1)})" if key else "")

@@ -46,7 +46,7 @@ def one_sentence(level: int = NORMAL, resumable: bool = False) -> Iterator[None]
     """
     # threads that spin while they wait make a busy machine a hundred times slower, not faster
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    again = "the same command continues from the last finished stage"
+    again = "the same command continues from what is saved (egnn-prune status shows it)"
     try:
         with naming_extras():
             yield

@@ -39,7 +39,8 @@ class StepBar(ProgressBar):
         steps = trainer.estimated_stepping_batches
         # False, said aloud, would outvote TQDM_DISABLE of people who want no bars
         off = {"disable": True} if self.off else {}
-        self.bar = tqdm(total=steps, desc=self.label, unit="step", **off)
+        done = trainer.global_step  # by a fit that is gone on with: these took no time now
+        self.bar = tqdm(total=steps, desc=self.label, unit="step", initial=done, **off)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Advance to the present step."""

@@ -74,11 +74,14 @@ def test_of_arrays(tmp_path):
     said = summary(data.load("npz", tmp_path / "own.npz"))
     assert said[0].startswith("4 structures of 1 to 4 atoms; elements ")
     assert said[-1] == (
-        "read: energy in eV, pos in a unit not declared, forces in a unit not declared"
+        "read: energy in eV, pos in Angstrom (assumed, none is declared), "
+        "forces in eV/Angstrom (assumed, none is declared)"
     )
     said = summary(data.load("npz", tmp_path / "own.npz", "gap"))
     assert said[-1] == "not used: forces, which gap has none of"
-    assert said[-2] == "read: gap in a unit not declared, pos in a unit not declared"
+    assert (
+        said[-2] == "read: gap in a unit not declared, pos in Angstrom (assumed, none is declared)"
+    )
 
 
 def test_of_other_graphs():

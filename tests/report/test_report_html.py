@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from egnn_prune.report import write_report
 from egnn_prune.report.run.figures import pruned_vs_baseline
+from egnn_prune.report.run.html import _comparison
+from egnn_prune.report.run.tables import comparison_rows
 
 _LINKING = {"src", "href", "srcset", "data", "action", "poster"}
 _VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -62,6 +65,7 @@ def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
         "0a1b2c3d4e5f",
         "hidden: 64",
         "Rank correlation",
+        "of the weights that are left were frozen while fine-tuning",
     ):
         assert expected in text
     assert "prefers-color-scheme: dark" in text
@@ -113,6 +117,25 @@ def test_page_without_optional_parts(run_folder: Path, metrics: dict[str, Any]) 
     assert _Page(text).open == []
     for heading in ("Selection", "Ledger", "Channels kept", "<h2>Pruning"):
         assert heading not in text
+
+
+def test_what_is_said_of_freezing(run_folder: Path, metrics: dict[str, Any]) -> None:
+    for row in metrics["ledger"]:
+        row["frozen"] = 0
+    said = {"none": "Nothing was frozen (", "pruned": "Only what was removed is frozen, at zero ("}
+    for mode, sentence in said.items():
+        metrics["pruning"]["freeze"] = mode
+        (run_folder / "metrics.json").write_text(json.dumps(metrics))
+        text = write_report(run_folder).read_text(encoding="utf-8")
+        assert f"{sentence}pruning.freeze={mode})" in text
+
+
+def test_a_column_that_says_nothing_is_left_out(metrics: dict[str, Any]) -> None:
+    rows = comparison_rows(metrics)
+    full = _comparison(["dense", "pruned"], rows)
+    bare = _comparison(["dense", "pruned"], [replace(row, interval="") for row in rows])
+    assert full.header[-1] == "95 % interval" and bare.header == full.header[:-1]
+    assert {len(cells) for cells in bare.body} == {len(bare.header)}
 
 
 def test_impossible_groups_are_refused(run_folder: Path, metrics: dict[str, Any]) -> None:

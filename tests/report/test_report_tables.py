@@ -161,6 +161,31 @@ def test_no_proud_count_where_time_is_not_saved(metrics: dict[str, Any]) -> None
     assert "takes 1.10 of the dense time: at this size" in comparison_table(metrics)
 
 
+def test_a_network_that_learned_nothing_proves_nothing(metrics: dict[str, Any]) -> None:
+    assert not headline(metrics).startswith("hardly") and len(notes(metrics)) == 2
+    metrics["models"]["dense"]["test_mae"] = 0.6
+    assert headline(metrics).startswith("hardly trained: 2.3x faster")
+    assert "0.600 eV, without any network it is 0.610" in notes(metrics)[0]
+    metrics["dataset"]["mean_predictor_mae"] = None
+    assert "hardly" not in comparison_table(metrics) + headline(metrics)
+
+
+def test_the_interval_of_a_time_holds_the_number_beside_it(metrics: dict[str, Any]) -> None:
+    dense, pruned = (metrics["models"][name] for name in ("dense", "pruned"))
+    pruned["latency_ms"] = dense["latency_ms"] / 1.07
+    metrics["intervals"]["latency_ms"] = [-0.24, 0.05]
+    table = comparison_table(metrics)
+    line = next(line for line in table.splitlines() if line.startswith("Latency"))
+    assert line.endswith("[0.95, 1.32]") and "1.07x faster" in line
+    assert headline(metrics, intervals=False).startswith("same latency, "), "as with them"
+
+
+def test_the_table_says_how_it_is_read(metrics: dict[str, Any]) -> None:
+    table = comparison_table(metrics)
+    assert ("a → b: before and after calibration; " in table) == (" → " in table.split("a → b")[0])
+    assert "[a, b]: 95 % interval. What the words mean: at the end of report.html." in table
+
+
 def test_without_an_interval_it_cannot_be_told(metrics: dict[str, Any]) -> None:
     metrics["intervals"] = {"latency_ms": [-0.1, 0.1], "test_mae_scratch": [-0.1, 0.02]}
     unknown = "(no interval: cannot be told)"
@@ -252,5 +277,5 @@ def test_unequal_steps_are_said_with_their_numbers(metrics: dict[str, Any]) -> N
 
 def test_a_title_without_intervals_claims_no_speed_that_is_not_certain(metrics: Any) -> None:
     metrics["intervals"]["latency_ms"] = [-0.6, 0.1]
-    assert headline(metrics).startswith("same latency [0.40, 1.10]")
+    assert headline(metrics).startswith("same latency [0.91, 2.50]"), "times faster"
     assert headline(metrics, intervals=False).startswith("same latency, ")

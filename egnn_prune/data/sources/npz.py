@@ -223,14 +223,17 @@ def own_or_random_splits(
 
 def _said(arrays: Arrays, target: str, with_forces: bool) -> list[str]:
     column = column_of(arrays, target, "")
-    units = {
-        target: str(arrays["target_units"][column]) if "target_units" in arrays else "",
-        "pos": str(arrays.get("pos_unit", "")),
-        **({"forces": str(arrays.get("forces_unit", ""))} if with_forces else {}),
-    }
-    shown = ", ".join(f"{name} in {unit or 'a unit not declared'}" for name, unit in units.items())
+    declared = str(arrays["target_units"][column]) if "target_units" in arrays else ""
+    units = {target: declared or "a unit not declared", "pos": _declared(arrays, "pos", "Angstrom")}
+    if with_forces:
+        units["forces"] = _declared(arrays, "forces", "eV/Angstrom")
+    shown = ", ".join(f"{name} in {unit}" for name, unit in units.items())
     unused = "forces" in arrays and not with_forces
     return [f"read: {shown}"] + [f"not used: forces, which {target} has none of"] * unused
+
+
+def _declared(arrays: Arrays, name: str, assumed: str) -> str:
+    return str(arrays.get(f"{name}_unit", "")) or f"{assumed} (assumed, none is declared)"
 
 
 def column_of(arrays: Arrays, target: str, name: str) -> int:

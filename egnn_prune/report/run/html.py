@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from egnn_prune.report.common.files import (
     number,
     write_atomic,
 )
+from egnn_prune.report.common.formatting import si
 from egnn_prune.report.common.intervals import with_intervals
 from egnn_prune.report.common.page import Bars, Block, Pairs, Picture, Section, Text, pairs
 from egnn_prune.report.common.rows import Row
@@ -118,6 +120,8 @@ def _comparison(names: Sequence[str], rows: Sequence[Row]) -> Table:
             ]
         )
     header = ["quantity", *names, "pruned vs dense", "95 % interval"]
+    if not any(row.interval for row in rows):  # an empty column takes the room of the others
+        header, body = header[:-1], [cells[:-1] for cells in body]
     return Table("", header, body, sortable=False)
 
 
@@ -200,7 +204,8 @@ def _gallery(
     caption = (
         "The molecules to which the pruned model gives the longest error bars, the longest first. "
         f"All drawings have one scale; farther atoms are {farther}; two atoms are bonded if "
-        f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii."
+        f"their distance is at most {BOND_FACTOR} times the sum of their covalent radii. "
+        "σ is one error bar: 1.5σ off is wrong by one and a half of them."
     )
     if coloured:
         caption += f" {ATOM_COLOURS}"
@@ -220,6 +225,23 @@ def _channels(metrics: Metrics) -> list[Block]:
         f"{number(pruning.get(key)):,.0f}" for key in ("channels_removed", "channels_total")
     )
     return [Text(f"{removed} of {channels} prunable channels were removed."), Bars(groups)]
+
+
+def _ledger(metrics: Metrics) -> list[Block]:
+    """Parameters and multiplications by layer, and what was frozen of those that are left."""
+    rows = ledger_rows(metrics)
+    if not rows:
+        return []
+    frozen = math.fsum(number(entry.get("frozen")) for entry in metrics["ledger"])
+    mode = (metrics.get("pruning") or {}).get("freeze")
+    setting = f" (pruning.freeze={mode})" if mode else ""
+    said = f"{si(frozen)} of the weights that are left were frozen while fine-tuning{setting}."
+    if mode == "none":
+        said = f"Nothing was frozen{setting}: what was removed could grow until the end, then went."
+    elif frozen == 0:
+        said = f"Only what was removed is frozen, at zero{setting}; all that is left was trained."
+    told = [Text(said)] if math.isfinite(frozen) else []
+    return [*told, Table("", LEDGER_HEADER, rows, total=True)]
 
 
 def _listed(items: Sequence[tuple[str, str]]) -> list[Block]:
@@ -248,7 +270,6 @@ def render(
     own = {row.key for row in calibration.rows} - {"nll"}
     own |= {row.key for row in forces.rows} if forces else set()
     rows = [row for row in comparison_rows(metrics) if row.key not in own]
-    ledger = ledger_rows(metrics)
     provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
     found = (metrics.get("pruning") or {}).items()
     pruning = {k: v for k, v in found if k not in ("groups", "ms_per_channel")}
@@ -266,7 +287,7 @@ def render(
         "Error bars of forces": _forces(forces, names, images),
         "Least certain molecules": gallery,
         "Channels kept": _channels(metrics),
-        "Ledger": [Table("", LEDGER_HEADER, ledger, total=True)] if ledger else [],
+        "Ledger": _ledger(metrics),
         "Data set": [Pairs(_dataset(metrics))],
         "Selection": _listed(pairs(metrics.get("selection"))),
         "Pruning": _listed(pairs(pruning)),

@@ -148,7 +148,23 @@ def headline(metrics: Metrics, intervals: bool = True) -> str:
     if old_macs > 0:
         parts.append(f"{100 * new_macs / old_macs:.0f} % of the MACs")
     parts += [f"{name.removesuffix('MAE')}error {error(key)}" for key, name in _maes(metrics)]
-    return ", ".join(parts)
+    said = ", ".join(parts)
+    return f"hardly trained: {said}" if hardly_trained(metrics) else said
+
+
+HARDLY = 0.8
+"""Share of the error without any network above which the dense network has learned too little."""
+
+
+def hardly_trained(metrics: Metrics) -> bool:
+    """Whether the dense network is little better than none, so that nothing can be compared yet.
+
+    Runs that measured forces are not judged: they may have been trained on these alone.
+    """
+    dense = number(metrics["models"]["dense"].get("test_mae"))
+    return not has_forces(metrics) and dense > HARDLY * number(
+        metrics["dataset"].get("mean_predictor_mae")
+    )
 
 
 def _maes(metrics: Metrics) -> list[tuple[str, str]]:
@@ -162,7 +178,16 @@ def notes(metrics: Metrics) -> list[str]:
     """Sentences on what the comparison leaves open: time, same shape from scratch, no network."""
     check_metrics(metrics)
     models, dataset = metrics["models"], metrics["dataset"]
-    sentences = [said for said in (break_even(metrics), unequal_steps(metrics)) if said]
+    sentences = []
+    if hardly_trained(metrics):
+        sentences.append(
+            "The dense network has hardly learned anything yet: its test MAE is "
+            f"{significant(number(models['dense']['test_mae']))} {dataset['unit']}, without any "
+            f"network it is {significant(number(dataset['mean_predictor_mae']))}. What pruning "
+            "costs cannot be seen from this run: train longer (training.max_epochs), on more data, "
+            "or with another seed."
+        )
+    sentences += [said for said in (break_even(metrics), unequal_steps(metrics)) if said]
     for key, name in _maes(metrics):
         pruned = number(models["pruned"].get(key))
         scratch = number((models.get("scratch") or {}).get(key))
@@ -208,6 +233,10 @@ def break_even(metrics: Metrics) -> str:
     )
 
 
+GLOSSARY = "at the end of report.html"
+"""Where the words of the table are explained."""
+
+
 def comparison_table(metrics: Metrics) -> str:
     """The comparison as a terminal table with one line per quantity.
 
@@ -224,7 +253,10 @@ def comparison_table(metrics: Metrics) -> str:
         for row in rows
     ]
     table = text_table(["", "unit", *names, "pruned vs dense", "95 % interval"], body, left=2)
-    return "\n".join([table, *([""] if notes(metrics) else []), *notes(metrics)])
+    arrows = "a → b: before and after calibration" if " → " in table else ""
+    reading = [part for part in (arrows, "[a, b]: 95 % interval") if part]
+    key = f"{'; '.join(reading)}. What the words mean: {GLOSSARY}."
+    return "\n".join([table, "", key, *notes(metrics)])
 
 
 LEDGER_COUNTS = ("total", "pruned", "frozen", "trainable", "macs_dense", "macs_pruned")
