@@ -15,6 +15,7 @@ from torch_geometric.data import Batch, Data
 
 from egnn_prune.channels import evaluating
 from egnn_prune.errors import ConfigError, DataError
+from egnn_prune.evaluation.drawn_structures import frames_and_cells
 from egnn_prune.evaluation.equivariance import PROPER, equivariance_error
 from egnn_prune.models import energy_and_forces
 from egnn_prune.system.memory import peak_megabytes
@@ -82,7 +83,8 @@ def reference_arrays(graphs: Sequence[Data]) -> Arrays:
 
     Returns:
         ``atoms [B]``, ``energy_reference [B]`` in eV, ``forces_reference [sum N, 3]`` in
-        eV/Angstrom, ``pos [sum N, 3]`` in Angstrom, and ``z [sum N]``.
+        eV/Angstrom, ``pos [sum N, 3]`` in Angstrom, ``z [sum N]``, and what
+        :func:`~egnn_prune.evaluation.drawn_structures.frames_and_cells` finds.
     """
     return {
         "atoms": np.array([len(graph.pos) for graph in graphs]),
@@ -90,6 +92,7 @@ def reference_arrays(graphs: Sequence[Data]) -> Arrays:
         "forces_reference": _joined(graphs, "forces").numpy(),
         "pos": _joined(graphs, "pos").numpy(),
         "z": torch.cat([graph.z.cpu() for graph in graphs]).numpy(),
+        **frames_and_cells(graphs),
     }
 
 

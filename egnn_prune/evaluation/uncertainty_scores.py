@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import InputError
+from egnn_prune.evaluation.drawn_structures import frames_and_cells
 from egnn_prune.evaluation.predict import graph_means, predict_all, targets
 from egnn_prune.prediction import Prediction
 from egnn_prune.uncertainty import (
@@ -93,10 +94,12 @@ def gallery(
     order = prediction.ood_variance.argsort(descending=True, stable=True)[:GALLERY].tolist()
     chosen = [graphs[i] for i in order]
     names = [smiles[int(g.row)] if smiles else "" for g in chosen]
+    places = frames_and_cells(chosen)
     return {
         f"gallery_{split}_row": np.array(order),
         f"gallery_{split}_atoms": np.array([len(g.z) for g in chosen]),
         f"gallery_{split}_z": torch.cat([g.z for g in chosen]).numpy(),
         f"gallery_{split}_pos": torch.cat([g.pos for g in chosen]).numpy(),
         f"gallery_{split}_smiles": np.array(names, dtype=np.str_),
+        **{f"gallery_{split}_{key}": values for key, values in places.items()},
     }

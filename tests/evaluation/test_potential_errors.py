@@ -48,6 +48,8 @@ def test_errors_are_those_that_were_put_in():
     reference = reference_arrays(graphs)
     assert reference["atoms"].tolist() == [3] * 4 and reference["z"].shape == (12,)
     assert np.array_equal(reference["pos"], np.concatenate([g.pos.numpy() for g in graphs]))
+    assert reference["cell"].shape == (4, 3, 3) and "frame" not in reference
+    assert np.array_equal(reference["cell"][1], 4 * np.eye(3)) and not reference["cell"][2].any()
     assert arrays["energy"].dtype == np.float64
     wrong = arrays["forces"] - reference["forces_reference"]
     assert 1000 * np.sqrt((wrong**2).mean()) == pytest.approx(30, rel=1e-6)

@@ -171,6 +171,8 @@ def test_the_gallery_holds_the_most_uncertain_graphs(finished, dataset):
             graphs = [dataset.split(split)[i] for i in rows]
             positions = np.concatenate([g.pos.numpy() for g in graphs])
             assert np.array_equal(stored[f"gallery_{split}_pos"], positions)
+            assert stored[f"gallery_{split}_frame"].tolist() == [int(g.row) for g in graphs]
+            assert f"gallery_{split}_cell" not in stored, "molecules have no cell"
             smiles = [dataset.smiles[int(g.row)] for g in graphs]
             assert stored[f"gallery_{split}_smiles"].tolist() == smiles
             sizes = np.cumsum(stored[f"{split}_forces_atoms"])[:-1]

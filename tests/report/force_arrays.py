@@ -47,6 +47,12 @@ def add_force_bars(metrics: dict[str, Any], predictions: Arrays, structures: int
     for split, worse in (("test", 1.0), ("ood", 1.8)):
         random = np.random.default_rng(len(split))
         atoms = random.integers(5, 20, structures)
+        for row, count in zip(
+            *(predictions.get(f"gallery_{split}_{key}", ()) for key in ("row", "atoms")),
+            strict=True,
+        ):
+            if row < structures:
+                atoms[row] = count
         reference = random.normal(size=(atoms.sum(), 3))
         predictions |= {
             f"{split}_forces_atoms": atoms,

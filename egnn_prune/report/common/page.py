@@ -70,7 +70,23 @@ class Printed:
     text: str
 
 
-Block = Text | Picture | Pairs | Bars | Printed | Table
+@dataclass(frozen=True)
+class StructureView:
+    """Structures to turn, drawn by ``structure_view.js``; hidden where no script runs.
+
+    Attributes:
+        data: Numbers and texts without NaN, as the script wants them; on the page as JSON.
+        colours: What atoms can be coloured by: the key in `data` with the label of its button.
+        note: What the view shows.
+    """
+
+    kind: ClassVar[str] = "structures"
+    data: Mapping[str, Any]
+    colours: Sequence[Pair]
+    note: str
+
+
+Block = Text | Picture | Pairs | Bars | Printed | Table | StructureView
 
 
 @dataclass(frozen=True)
@@ -114,18 +130,23 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # markup in texts becomes \u003c and the like, so that no text can end the data
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     shown = [section for section in sections if section.blocks]
     last = [Section("What the words mean", ())] if terms else []
     last += [Section("Configuration", ())] if config else []
-    script = Path(__file__).with_name("sort_tables.js").read_text(encoding="utf-8")
+    blocks = [*below, *(block for section in shown for block in section.blocks)]
+    names = ["sort_tables.js"]
+    names += ["structure_view.js"] if any(b.kind == StructureView.kind for b in blocks) else []
+    scripts = [Path(__file__).with_name(n).read_text(encoding="utf-8") for n in names]
     return environment.get_template("page.html.j2").render(
         title=title,
         headline=headline,
         sections=shown,
         contents=[*shown, *last],
-        script=script,
-        # browsers run this script alone, whatever else should ever get into a page
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        scripts=scripts,
+        # browsers run these scripts alone, whatever else should ever get into a page
+        hashes=[base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts],
         config=config,
         terms=terms,
         above=above,

@@ -45,21 +45,29 @@ class Exhibit:
         label: SMILES or, where the run has none, the formula.
         z: ``[n]`` atomic numbers.
         pos: ``[n, 3]`` in Angstrom, turned to face the viewer.
+        given: ``[n, 3]`` the same as in the data.
+        row: Its number in the split, from 0.
         target: True value, in the unit of the data set.
         mean: Predicted value.
         std: Its error bar, calibrated where the run has that.
         forces_std: ``[n]`` calibrated error bars of the forces on its atoms; None: there are none.
         distance: ``[n]`` of its atoms from training atoms, in units of the limit; None: unknown.
+        frame: Its number in the data set, from 0; None where the run does not say.
+        cell: ``[3, 3]`` lattice vectors in Angstrom, zero where it does not repeat; or None.
     """
 
     label: str
     z: NDArray[np.int64]
     pos: Array
+    given: Array
+    row: int
     target: float
     mean: float
     std: float
     forces_std: Array | None = None
     distance: Array | None = None
+    frame: int | None = None
+    cell: Array | None = None
 
     @property
     def off(self) -> float:
@@ -107,20 +115,36 @@ def exhibits(predictions: Predictions, split: str) -> list[Exhibit]:
             raise DataError(
                 f"predictions: '{prefix}_{key}' has shape {values.shape}, '{prefix}_z' {z.shape}"
             )
+    per_graph = {
+        key: np.asarray(predictions[f"{prefix}_{key}"])
+        for key in ("frame", "cell")
+        if f"{prefix}_{key}" in predictions
+    }
+    for key, values in per_graph.items():
+        if values.shape != rows.shape + (() if key == "frame" else (3, 3)):
+            raise DataError(
+                f"predictions: '{prefix}_{key}' has shape {values.shape} for {rows.size} molecules"
+            )
     bars = error_bars(predictions, split, MODEL)
     ends = np.cumsum(atoms)
     found = []
-    for row, start, end, label in zip(rows, ends - atoms, ends, labels, strict=True):
+    for i, (row, start, end, label) in enumerate(
+        zip(rows, ends - atoms, ends, labels, strict=True)
+    ):
         numbers = z[start:end]
         found.append(
             Exhibit(
                 label=str(label) or formula(numbers),
                 z=numbers,
                 pos=facing(pos[start:end]),
+                given=pos[start:end],
+                row=int(row),
                 target=float(target[row]),
                 mean=float(target[row] + bars.error[row]),
                 std=float(bars.final[row]),
                 **{key: values[start:end] for key, values in per_atom.items()},
+                frame=int(per_graph["frame"][i]) if "frame" in per_graph else None,
+                cell=per_graph["cell"][i] if "cell" in per_graph else None,
             )
         )
     return sorted(found, key=lambda each: -each.std)

@@ -19,9 +19,8 @@ from egnn_prune.report.run.molecule import room_for
 Array = NDArray[np.float64]
 
 _COLUMNS = 4
-_SURE_TO_UNSURE = LinearSegmentedColormap.from_list(
-    "sure_to_unsure", ["#f2f8fd", "#7ab8e0", BLUE, "#001d36"]
-)
+LITTLE_TO_MUCH = ("#f2f8fd", "#7ab8e0", BLUE, "#001d36")
+_SURE_TO_UNSURE = LinearSegmentedColormap.from_list("sure_to_unsure", LITTLE_TO_MUCH)
 """Nearly white to nearly black; rings have another colour."""
 ATOM_COLOURS = (
     "The darker an atom, the longer the calibrated error bar of the force on it, on one scale for "

@@ -33,6 +33,7 @@ from egnn_prune.report.run.force_page import ATOM_ERRORS, ForceSection, force_se
 from egnn_prune.report.run.gallery import gallery_notes
 from egnn_prune.report.run.hanging import ATOM_COLOURS
 from egnn_prune.report.run.molecule import BOND_FACTOR
+from egnn_prune.report.run.structure_view import gallery_view
 from egnn_prune.report.run.tables import (
     LEDGER_HEADER,
     comparison_rows,
@@ -194,7 +195,7 @@ def _forces(
 
 
 def _gallery(
-    notes: Sequence[str], images: Mapping[str, Path], predictions: Predictions
+    notes: Sequence[str], images: Mapping[str, Path], predictions: Predictions, unit: str
 ) -> list[Block]:
     if not notes:
         return [Text("The gallery is left out: this run holds no molecules for it.", soft=True)]
@@ -212,7 +213,8 @@ def _gallery(
         "Drawings of the molecules that the pruned model is least certain about, with predicted "
         "and true values"
     )
-    return [*map(Text, notes), Picture(images["gallery"].read_bytes(), alt, [("", caption)])]
+    picture = Picture(images["gallery"].read_bytes(), alt, [("", caption)])
+    return [*map(Text, notes), picture, *gallery_view(predictions, unit)]
 
 
 def _channels(metrics: Metrics) -> list[Block]:
@@ -271,9 +273,9 @@ def render(
     provenance = {label: metrics.get(key) for key, label in _PROVENANCE.items()}
     found = (metrics.get("pruning") or {}).items()
     pruning = {k: v for k, v in found if k not in ("groups", "ms_per_channel")}
-    gallery = (
-        [] if run.positions else _gallery(gallery_notes(metrics, predictions), images, predictions)
-    )
+    drawn = [] if run.positions else gallery_notes(metrics, predictions)
+    unit = metrics["dataset"]["unit"]
+    gallery = [] if run.positions else _gallery(drawn, images, predictions, unit)
     sections: dict[str, Sequence[Block]] = {
         "Comparison": [Text(_ABOUT, soft=True), _comparison(names, rows)],
         "Figures": _figures(summary, images, run.graph, unequal_steps(metrics)),

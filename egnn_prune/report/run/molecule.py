@@ -20,7 +20,7 @@ BOND_FACTOR = 1.23
 agrees best with the SMILES of the embedded data: 28 of 6,000 molecules, all shaken at 300 K, get a
 bond too many (small strained rings) or too few (a stretched bond)."""
 
-_BALL = 0.45
+BALL = 0.45
 """Radius of an atom in the drawing relative to its covalent radius, so that bonds are seen."""
 
 _HAZE = 0.45
@@ -47,8 +47,8 @@ def formula(z: NDArray[np.int64]) -> str:
     return str(Symbols(known(z)).get_chemical_formula("hill"))
 
 
-def facing(pos: Array) -> Array:
-    """Positions along the principal axes: widest to the right, thinnest towards the viewer.
+def principal_axes(pos: Array) -> Array:
+    """Unit vectors of the viewer: widest to the right, thinnest towards the viewer.
 
     The axes are the right singular vectors of the centred positions; their signs are chosen so
     that the third moment is positive and the frame right-handed. A handed molecule keeps its hand,
@@ -58,7 +58,7 @@ def facing(pos: Array) -> Array:
         pos: ``[n, 3]`` in Angstrom.
 
     Returns:
-        ``[n, 3]``: right, up, towards the viewer, in Angstrom; the middle of the extent at zero.
+        ``[3, 3]``: the rows point right, up and towards the viewer.
     """
     centred = pos - pos.mean(axis=0)
     axes = np.linalg.svd(centred, full_matrices=True)[2]
@@ -66,7 +66,19 @@ def facing(pos: Array) -> Array:
     signs = np.where((turned**3).sum(axis=0) < 0, -1.0, 1.0)
     # The third sign follows from the others: a mirror image would be another molecule.
     signs[2] = signs[0] * signs[1] * np.sign(np.linalg.det(axes))
-    turned = turned * signs
+    return np.asarray(signs[:, None] * axes)
+
+
+def facing(pos: Array) -> Array:
+    """Positions along the :func:`principal_axes`.
+
+    Args:
+        pos: ``[n, 3]`` in Angstrom.
+
+    Returns:
+        ``[n, 3]``: right, up, towards the viewer, in Angstrom; the middle of the extent at zero.
+    """
+    turned = (pos - pos.mean(axis=0)) @ principal_axes(pos).T
     return turned - (turned.max(axis=0) + turned.min(axis=0)) / 2
 
 
@@ -87,7 +99,7 @@ def bonds(z: NDArray[np.int64], pos: Array) -> NDArray[np.int64]:
 
 def room_for(z: NDArray[np.int64]) -> Array:
     """``[n]`` Angstrom from the middle of an atom to the edge of its drawing, a ring included."""
-    room: Array = _BALL * covalent_radii[known(z)] * (1 + _PERSPECTIVE) + 1.5 * _RING
+    room: Array = BALL * covalent_radii[known(z)] * (1 + _PERSPECTIVE) + 1.5 * _RING
     return room
 
 
@@ -139,7 +151,7 @@ def draw_molecule(
         known(z), element, pos, near, rings, strict=True
     ):
         haze = (1 - closeness) / 2 if colours is None else 0.0
-        radius = _BALL * covalent_radii[number] * (1 + _PERSPECTIVE * closeness)
+        radius = BALL * covalent_radii[number] * (1 + _PERSPECTIVE * closeness)
         if ring:
             axes.add_artist(
                 Circle(

@@ -159,6 +159,9 @@ class Structures:
         error_bars: What `PER_STRUCTURE` and `PER_ATOM` name, by model and name together, such as
             ``specialised_forces_std``: ``[B]`` eV, ``[N]`` eV/Angstrom or in units of the limit.
         pos: ``[N, 3]`` in Angstrom; None where the file has none.
+        frame: ``[B]`` numbers in the user's data, from 0; None where the file does not say.
+        cell: ``[B, 3, 3]`` lattice vectors in Angstrom, zero where a structure does not repeat;
+            None where none does, or the file does not say.
     """
 
     atoms: NDArray[np.int64]
@@ -169,6 +172,8 @@ class Structures:
     all_forces: Mapping[str, Array]
     error_bars: Mapping[str, Array] = field(default_factory=dict)
     pos: Array | None = None
+    frame: Array | None = None
+    cell: Array | None = None
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -206,6 +211,7 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
         "energy": (len(atoms),),
         "forces": (int(atoms.sum()), 3),
         "atom": (int(atoms.sum()),),
+        "cell": (len(atoms), 3, 3),
     }
 
     def array(key: str, what: str) -> Array:
@@ -241,6 +247,8 @@ def load_structures(path: Path, metrics: Metrics) -> Structures:
             if f"{name}_{what}" in arrays
         },
         array("pos", "forces") if "pos" in arrays else None,
+        array("frame", "energy") if "frame" in arrays else None,
+        array("cell", "cell") if "cell" in arrays else None,
     )
 
 

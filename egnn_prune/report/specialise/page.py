@@ -31,6 +31,7 @@ from egnn_prune.report.specialise.files import (
 )
 from egnn_prune.report.specialise.parity import energy_errors, force_parity
 from egnn_prune.report.specialise.speed import error_against_speed
+from egnn_prune.report.specialise.structure_view import structures_to_turn
 from egnn_prune.report.specialise.table import budgets_table, models_table
 from egnn_prune.report.specialise.training import load_curves, training_figure
 
@@ -141,7 +142,8 @@ def render(metrics: Metrics, test: Structures, config: str, drawn: Mapping[str, 
             for name in names
             if name in drawn
         ]
-        sections.append(Section(title, [*first, *pictures, *last]))
+        turn = structures_to_turn(test) if title == (ERROR_BARS if bars else "Accuracy") else []
+        sections.append(Section(title, [*first, *pictures, *turn, *last]))
     sections += [
         Section("Data set", [Pairs(pairs(wording.dataset(metrics), compact=True))]),
         Section("Provenance", [Pairs(pairs(wording.provenance(metrics)), single=True)]),
