@@ -179,9 +179,36 @@ def of_networks() -> dict[str, Any]:
     return {"batch": Batch.from_data_list([graph])}
 
 
+def of_own_regressors() -> dict[str, Any]:
+    """The user's network is one that gives a number for each graph."""
+    from torch import nn
+    from torch_geometric.loader import DataLoader
+    from torch_geometric.nn import global_add_pool
+
+    from egnn_prune.uncertainty import PredictionRigidity, calibrate
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 1)
+
+        def forward(self, batch: Any) -> Any:
+            return self.last(global_add_pool(self.first(batch.pos.float()).tanh(), batch.batch))[
+                :, 0
+            ]
+
+    graphs = waters(40)
+    for graph in graphs:
+        graph.y = graph.pos.norm().reshape(1)
+    loaders = {n: DataLoader(graphs, 20) for n in ("train_loader", "validation_loader")}
+    given = {"PredictionRigidity": PredictionRigidity, "calibrate": calibrate, "network": Net()}
+    return given | loaders | {"batch": Batch.from_data_list(graphs)}
+
+
 #: What the examples of a module take as given.
 GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "egnn_prune.adapters.loading": of_adapters,
+    "egnn_prune.adapters.own_regressor": of_own_regressors,
     "egnn_prune.adapters.traced": of_tracing,
     "egnn_prune.ase.adopted": of_adapters,
     "egnn_prune.ase.calculator": of_calculators,

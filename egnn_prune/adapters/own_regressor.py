@@ -47,7 +47,7 @@ class OwnRegressor(nn.Module):
     Example:
         >>> estimator = PredictionRigidity(OwnRegressor(network)).fit(train_loader)
         >>> estimator = calibrate(estimator, validation_loader, "robust")
-        >>> estimator.predict(batch).variance.sqrt()
+        >>> error_bars = estimator.predict(batch).variance.sqrt()
     """
 
     def __init__(self, network: nn.Module, last: str | None = None) -> None:

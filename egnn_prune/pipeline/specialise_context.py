@@ -159,6 +159,7 @@ class SpecialiseContext:
         known: dict[str, Any] = {}
         barred = isinstance(model, Estimator)
         if barred or name == SPECIALISED:
+            known["dataset"] = self.learned_from
             wider = [*self.dataset.split("train"), *learned] if learned else []
             if domain := TrainingDomain.of(wider) if wider else self.domain:
                 known["training_domain"] = domain.to_json()
@@ -171,7 +172,6 @@ class SpecialiseContext:
             target="energy",
             unit="eV",
             units=dict(structures.UNITS),
-            dataset=self.learned_from,
             config_hash=self.folder.hash,
             **known,
         )

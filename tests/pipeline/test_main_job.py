@@ -34,7 +34,7 @@ SCORES = {
 }
 KEYS = {
     *("schema_version", "config_hash", "git_commit", "seed", "device", "threads", "dataset"),
-    *("models", "selection", "ledger", "uncertainty", "intervals", "force_uncertainty"),
+    *("models", "selection", "ledger", "uncertainty", "intervals", "force_uncertainty", "steps"),
 }
 FORCE_SCORES = {f"force_{name}" for name in SCORES - {"spearman_error_uncertainty"}} | {
     *("force_spearman_atoms", "force_spearman_structures", "force_auroc_wrong"),
