@@ -158,6 +158,7 @@ def _rewritten(folder: Path, metrics: dict[str, Any], arrays: Arrays) -> str:
     return write_report(folder).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_an_old_run_has_the_page_it_had(
     calibrated_run: Path, calibrated_metrics: dict[str, Any], calibrated_predictions: Arrays
 ) -> None:

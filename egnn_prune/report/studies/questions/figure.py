@@ -86,7 +86,8 @@ def _ratios(axes: Axes, comparisons: Sequence[Comparison], title: str) -> None:
     found = [summarise(c.by_seed.values()) for c in comparisons]
     line(axes, places, found, looks(["a"])["a"], "", "none", np.exp, horizontal=True)
     axes.axvline(1, color="#999999", linewidth=0.8)
-    names = [c.label.split(" against")[0].replace(", ", "\n", 1) for c in comparisons]
+    texts = [c.label.replace(" against nothing", "").split(": uncertain")[0] for c in comparisons]
+    names = [text.replace(", ", "\n", 1) for text in texts]
     axes.set_yticks(places, names)
     axes.set_xlabel("ratio of force RMSE (below 1: better)")
     axes.set_title(title)
