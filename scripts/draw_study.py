@@ -1,5 +1,6 @@
-"""The page and the figure of the study's results, drawn anew from the rows in docs/study."""
+"""The page and the figure of the study's results, drawn anew from the rows that are stored."""
 
+import argparse
 from pathlib import Path
 
 from egnn_prune.cli.script import one_sentence
@@ -11,9 +12,17 @@ from egnn_prune.report.studies.questions.page import results_page, stored_rows
 ROOT = Path(__file__).parents[1]
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    rows = ROOT / "docs" / "study"
+    parser.add_argument("--rows", type=Path, default=rows, help="folder of rows (docs/study)")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Write docs/study-results.md and figures/study.png."""
-    rows = stored_rows(ROOT / "docs" / "study")
+    rows = stored_rows(parse().rows)
     write_atomic(ROOT / "docs" / "study-results.md", results_page(rows).encode())
     write_atomic(ROOT / "figures" / "study.png", png_bytes(questions_plot(rows)))
     print(f"Written: docs/study-results.md and figures/study.png, from {len(rows)} rows")

@@ -109,7 +109,7 @@ def _line(answer: Answer, seeds: int) -> list[str]:
     else:
         would = MISSING
     unit = f" {comparison.unit}" if comparison.unit else ""
-    p = MISSING if math.isnan(answer.adjusted) else f"{answer.adjusted:.3f}"
+    p = MISSING if math.isnan(answer.adjusted) else _chance(answer.adjusted)
     missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
     says = f"**{answer.says}**" if found.n >= seeds else missing
     return [
@@ -121,3 +121,7 @@ def _line(answer: Answer, seeds: int) -> list[str]:
         f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
         says,
     ]
+
+
+def _chance(p: float) -> str:
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
