@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch_geometric.data import Batch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
 
 from egnn_prune.adapters import (
     AdoptedPotential,
@@ -106,6 +106,7 @@ class Bench:
 
     def __init__(self, settings: SpecialisationStudySettings, name: str, seed: int) -> None:
         self.settings, self.name, self.seed = settings, name, seed
+        self.scored_on: list[Data] = []  #: instead of the first training structures
         self._scores: dict[str, dict[str, Tensor]] = {}
         self._small: dict[str, AdoptedPotential] = {}
 
@@ -114,12 +115,16 @@ class Bench:
         """The structures, and the teacher of their elements with shifts refitted to them."""
         s = self.settings
         teacher = load(s.teacher)
-        found = system(self.name, teacher, s.train, self.seed)
+        found = self.drawn(teacher)
         elements = {int(z) for graph in found.train for z in graph.z}
         teacher = collapse_linear_readout(drop_species(teacher, elements))
         if found.labels == "data":
             refit_shifts(teacher, found.train)
         return found, teacher
+
+    def drawn(self, teacher: AdoptedPotential) -> System:
+        """The structures of the seed; the teacher labels what has no labels."""
+        return system(self.name, teacher, self.settings.train, self.seed)
 
     def scores(self, kind: str) -> dict[str, Tensor]:
         """Importance of every copy and path of the teacher, found once."""
@@ -135,7 +140,7 @@ class Bench:
 
     def batches(self) -> list[Batch]:
         """What scores and compensation look at."""
-        seen = self.data[0].train[:SCORED]
+        seen = self.scored_on or self.data[0].train[:SCORED]
         return [Batch.from_data_list(seen[i : i + BATCH]) for i in range(0, len(seen), BATCH)]
 
     def cut(self, conv: float, paths: float, kind: str, compensated: bool) -> AdoptedPotential:
@@ -148,15 +153,19 @@ class Bench:
         assert isinstance(small, AdoptedPotential)
         return small
 
+    def best_cut(self, conv: float, paths: float) -> AdoptedPotential:
+        """By the force score, not trained, compensated where validation says so."""
+        val = self.data[0].val
+        made = [self.cut(conv, paths, "force", compensated) for compensated in (False, True)]
+        return min(made, key=lambda model: force_rmse(model, val))
+
     def small(self, shape: str) -> AdoptedPotential:
         """An arm's network, not trained: cut, and compensated where validation says so."""
-        found, teacher = self.data
         conv, paths = SHAPES[shape]
         if not conv:
-            return copy.deepcopy(teacher)
+            return copy.deepcopy(self.data[1])
         if shape not in self._small:
-            made = [self.cut(conv, paths, "force", compensated) for compensated in (False, True)]
-            self._small[shape] = min(made, key=lambda model: _rmse(model, found.val))
+            self._small[shape] = self.best_cut(conv, paths)
         return copy.deepcopy(self._small[shape])
 
     def fitted(self, part: str, arm: str, weights: str, times: int, lr: float) -> Row:
@@ -165,7 +174,7 @@ class Bench:
         model = self.small(arm)
         before, _ = potential_errors(model, found.test)
         if weights == "scratch":
-            model = from_scratch(model, _neighbours(model, found), self.seed)
+            model = from_scratch(model, neighbours(model, found), self.seed)
             refit_shifts(model, found.train)
         chosen = lr or self.chosen(arm, weights)
         how = PotentialSettings(
@@ -219,7 +228,8 @@ class Bench:
         return latencies(models, self.settings.teacher, compiled=compiled)
 
 
-def _rmse(model: AdoptedPotential, graphs: Any) -> float:
+def force_rmse(model: nn.Module, graphs: Any) -> float:
+    """Root mean square error of forces, in meV/Angstrom."""
     errors, _ = potential_errors(model, graphs)
     return float(errors["force_rmse_mev_per_angstrom"] or 0.0)
 
@@ -230,7 +240,7 @@ def _change(model: AdoptedPotential, teacher: AdoptedPotential, found: System) -
     return 1000 * float(((a["forces"] - b["forces"]) ** 2).mean() ** 0.5)
 
 
-def _neighbours(model: AdoptedPotential, found: System) -> float:
+def neighbours(model: AdoptedPotential, found: System) -> float:
     """Mean number of neighbours of an atom."""
     batch = model.prepared(batch_of_atoms(found.train, 500))
     return batch.edge_index.shape[1] / len(batch.pos)

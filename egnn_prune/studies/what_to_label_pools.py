@@ -85,9 +85,7 @@ def pools(kind: str, teacher: nn.Module, train: int, test: int, seed: int) -> Po
     common = shuffled([graph for graph in cold if place(graph) not in known], seed)
     ordinary = found.test[:test]
     if kind == "hot":
-        hottest, seen = max(float(graph.y) for graph in cold), {place(graph) for graph in cold}
-        hot = [g for g in frames_of_3bpa("train_mixedT") if float(g.y) > hottest]
-        hot = shuffled([graph for graph in hot if place(graph) not in seen], 0)
+        hot = hot_frames_of_3bpa()
         rare = shuffled(hot[test:], seed)
         return Pools(found.train, found.val, common, rare, ordinary, hot[:test], "data")
     tested = {place(graph) for graph in found.test}
@@ -99,6 +97,18 @@ def pools(kind: str, teacher: nn.Module, train: int, test: int, seed: int) -> Po
         for graphs in (found.train, found.val, ordinary, strained[:test])
     ]
     return Pools(parts[0], parts[1], common, rare, parts[2], parts[3], "teacher")
+
+
+def hot_frames_of_3bpa() -> list[Data]:
+    """Frames of mixed temperatures with an energy above every frame at 300 K, in one order.
+
+    Raises:
+        ConfigError: the data are not here.
+    """
+    cold = frames_of_3bpa("train_300K")
+    hottest, seen = max(float(graph.y) for graph in cold), {place(graph) for graph in cold}
+    hot = [g for g in frames_of_3bpa("train_mixedT") if float(g.y) > hottest]
+    return shuffled([graph for graph in hot if place(graph) not in seen], 0)
 
 
 def place(graph: Data) -> bytes:

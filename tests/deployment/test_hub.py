@@ -84,7 +84,8 @@ def test_the_card_says_what_is_known(run, tmp_path):
     hub = pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed")
     folder = save_pretrained(run, tmp_path / "model", repository="me/ethanol", license="mit")
     card = hub.ModelCard.load(folder / "README.md")  # the hub's own reader
-    assert card.data.library_name == "egnn_prune" and card.data.license == "mit"
+    data = card.data.to_dict()
+    assert data["library_name"] == "egnn_prune" and data["license"] == "mit"
     assert card.data.pipeline_tag == "graph-ml" and "uncertainty" in card.data.tags
     results = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert results == {"test_mae": 0.125, "ence_calibrated": 0.5}

@@ -13,8 +13,8 @@ from egnn_prune.ase.structures import graph_of
 from egnn_prune.configs.questions_study import QuestionsStudySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.potential_errors import potential_errors
+from egnn_prune.studies import specialisation
 from egnn_prune.studies.questions import budgets, forgetting, freezing, scratch, uncertainty
-from egnn_prune.studies.questions import networks as making
 from egnn_prune.studies.questions import structures as drawing
 from egnn_prune.studies.questions.context import Asked
 from egnn_prune.studies.questions.error_bars import ErrorBars
@@ -53,7 +53,7 @@ def labelled(count: int, seed: int) -> list:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(FORMS, "quick", TINY)
-    monkeypatch.setattr(making, "load", lambda name: tiny_teacher())
+    monkeypatch.setattr(specialisation, "load", lambda name: tiny_teacher())
     pool, held_out, hots = labelled(40, 0), labelled(12, 1), labelled(30, 2)
     monkeypatch.setattr(drawing, "_parts", lambda name: (pool, held_out))
     for module in (forgetting, uncertainty):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 from typing import cast
 
@@ -10,18 +9,16 @@ import torch
 from torch import nn
 from torch_geometric.data import Batch
 
-from egnn_prune.adapters import AdoptedPotential, copies_and_paths
+from egnn_prune.adapters import AdoptedPotential
 from egnn_prune.models import energy_and_forces
-from egnn_prune.pruning import apply_masks, compact
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.networks import (
     Networks,
     fitted,
-    force_rmse,
     judged,
 )
-from egnn_prune.studies.specialisation import SCORES
+from egnn_prune.studies.specialisation import SCORES, force_rmse
 from egnn_prune.system.timing import alternating_medians
 
 #: Shares of the copies that go, from which budgets are met; of the paths two thirds as much.
@@ -64,7 +61,7 @@ def find(
 
 def ladder(networks: Networks, score: str) -> list[float]:
     """Of each size the share of the teacher's time that energies and forces take."""
-    models = {f"{share:g}": masked(networks, score, share) for share in LADDER}
+    models = {f"{share:g}": plain_cut(networks, score, share) for share in LADDER}
     times = measured({"teacher": networks.data[1], **models}, networks)
     return [times[name] / times["teacher"] for name in models]
 
@@ -80,12 +77,9 @@ def size_within(asked: Asked, score: str, budget: float) -> tuple[float, float]:
     return next((size for size in sizes if size[1] <= budget), sizes[-1])
 
 
-def masked(networks: Networks, score: str, share: float) -> AdoptedPotential:
-    """The cut network, whose weights do not matter for its time."""
-    teacher = networks.data[1]
-    model = copy.deepcopy(teacher)
-    apply_masks(model, copies_and_paths(teacher, networks.scores(score), share, 2 / 3 * share))
-    return cast(AdoptedPotential, compact(model))
+def plain_cut(networks: Networks, score: str, share: float) -> AdoptedPotential:
+    """Without compensation, which changes no time."""
+    return networks.cut(share, 2 / 3 * share, score, compensated=False)
 
 
 def measured(models: dict[str, AdoptedPotential], networks: Networks, **how: bool) -> Row:
@@ -103,7 +97,7 @@ def compiled_times(asked: Asked) -> Row:
     """The networks of all budgets beside the teacher, both as they are and compiled."""
     networks = asked.networks()
     sizes = {b: size_within(asked, "force", b)[0] for b in asked.form.budgets}
-    models = {f"{b:g}": masked(networks, "force", share) for b, share in sizes.items()}
+    models = {f"{b:g}": plain_cut(networks, "force", share) for b, share in sizes.items()}
     models = {"teacher": networks.data[1], **models}
     return {
         "eager_ms": measured(models, networks),

@@ -12,23 +12,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
-from torch_geometric.data import Batch, Data
 
 from egnn_prune.adapters import (
     AdoptedPotential,
-    collapse_linear_readout,
-    drop_species,
     from_scratch,
-    load,
 )
 from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.deployment import checkpoint
-from egnn_prune.evaluation.potential_errors import batch_of_atoms, potential_errors
+from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.models import IrrepsOptions, PropertyModel, TargetScale
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.forms import Form
 from egnn_prune.studies.questions.structures import structures
-from egnn_prune.studies.specialisation import BATCH, SCORED, Bench
+from egnn_prune.studies.specialisation import Bench, neighbours
 from egnn_prune.studies.specialisation_systems import System
 from egnn_prune.training.distillation import augmented, label
 from egnn_prune.training.potential_task import PotentialSettings, fit_potential
@@ -56,34 +52,22 @@ class Networks(Bench):
         train = train or form.train
         super().__init__(SpecialisationStudySettings(teacher=TEACHER, train=50), name, seed)
         self.form, self.folder, self.train = form, folder, train
-        self.scored_on: list[Data] = []  #: scores are taken on these, by default on the first ones
         self._kept: dict[str, AdoptedPotential] = {}
 
-    @cached_property
-    def data(self) -> tuple[System, AdoptedPotential]:
-        """The structures, and the teacher of their elements with shifts refitted to them."""
-        found = structures(self.form, self.name, self.seed, self.train)
-        elements = {int(z) for graph in found.train for z in graph.z}
-        teacher = collapse_linear_readout(drop_species(load(TEACHER), elements))
-        refit_shifts(teacher, found.train)
-        return found, teacher
+    def drawn(self, teacher: AdoptedPotential) -> System:
+        """The structures; all have labels."""
+        return structures(self.form, self.name, self.seed, self.train)
 
     @property
     def found(self) -> System:
         """The structures."""
         return self.data[0]
 
-    def batches(self) -> list[Batch]:
-        """What scores and compensation look at."""
-        seen = self.scored_on or self.found.train[:SCORED]
-        return [Batch.from_data_list(seen[i : i + BATCH]) for i in range(0, len(seen), BATCH)]
-
     def cut_at(self, share: float) -> AdoptedPotential:
         """A cut, not trained, compensated where validation says so; 0 is the teacher."""
         if not share:
             return copy.deepcopy(self.data[1])
-        made = [self.cut(share, 2 / 3 * share, "force", helped) for helped in (False, True)]
-        return min(made, key=lambda model: force_rmse(model, self.found.val))
+        return self.best_cut(share, 2 / 3 * share)
 
     def network(self, which: str) -> AdoptedPotential:
         """A trained network: ``full``, ``small@0.75``, ``member1@0.75``, ``distilled@0.75``.
@@ -125,9 +109,7 @@ class Networks(Bench):
 
     def fresh(self, model: AdoptedPotential) -> AdoptedPotential:
         """The same shape from fresh weights, in the data's own units of forces and neighbours."""
-        batch = model.prepared(batch_of_atoms(self.found.train, 500))
-        neighbours = batch.edge_index.shape[1] / len(batch.pos)
-        new = from_scratch(model, neighbours, self.seed)
+        new = from_scratch(model, neighbours(model, self.found), self.seed)
         new.atom_scale.fill_(self.force_size)
         refit_shifts(new, self.found.train)
         return new
@@ -186,11 +168,6 @@ def fitted(
         "seconds": time.process_time() - start,
         "curve": curve,
     }
-
-
-def force_rmse(model: nn.Module, graphs: Any) -> float:
-    """Root mean square error of forces, in meV/Angstrom."""
-    return cast(float, potential_errors(model, graphs)[0]["force_rmse_mev_per_angstrom"])
 
 
 def judged(model: nn.Module, graphs: Any) -> Row:

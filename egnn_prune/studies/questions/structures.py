@@ -14,7 +14,7 @@ from egnn_prune.ase.structures import graph_of
 from egnn_prune.errors import ConfigError
 from egnn_prune.studies.questions.forms import Form
 from egnn_prune.studies.specialisation_systems import System, all_of_ethanol, frames_of_3bpa
-from egnn_prune.studies.what_to_label_pools import place
+from egnn_prune.studies.what_to_label_pools import hot_frames_of_3bpa
 from egnn_prune.training.distillation import label
 
 #: Of the quick form: another potential that comes with SevenNet labels shaken molecules, how many
@@ -66,11 +66,7 @@ def hot(name: str) -> list[Data]:
     """
     if name == "shaken":
         return _shaken(SHAKEN, HOTTER, 1)
-    cold = frames_of_3bpa("train_300K")
-    hottest, seen = max(float(graph.y) for graph in cold), {place(graph) for graph in cold}
-    found = [g for g in frames_of_3bpa("train_mixedT") if float(g.y) > hottest]
-    found = [graph for graph in found if place(graph) not in seen]
-    return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+    return hot_frames_of_3bpa()
 
 
 def _shaken(count: int, size: float, seed: int) -> list[Data]:

@@ -18,9 +18,9 @@ from egnn_prune.studies.questions.networks import (
     SHARE,
     Networks,
     fitted,
-    force_rmse,
 )
 from egnn_prune.studies.questions.structures import hot
+from egnn_prune.studies.specialisation import force_rmse
 from egnn_prune.studies.specialisation_systems import System
 from egnn_prune.studies.what_to_label import BEFORE, Learner
 from egnn_prune.uncertainty import SinglePass
