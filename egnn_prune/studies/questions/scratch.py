@@ -17,9 +17,9 @@ def cells(asked: Asked) -> list[Row]:
     form = asked.form
     return [
         {"size": size, "steps": steps, "arm": arm, "rate": rate}
+        for arm in ARMS  # those of the primary comparisons first: a study cut short has answers
         for size in form.sizes
         for steps in form.lengths
-        for arm in ARMS
         for rate in (form.rates if asked.is_first and size == form.sizes[0] else [0.0])
     ]
 
