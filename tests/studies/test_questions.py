@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -219,6 +220,32 @@ def test_budgets_are_met_by_the_largest_network_that_is_fast_enough(tmp_path):
     one.rows().add({"part": "ladder", "score": "force", "shares": shares})
     assert budgets.size_within(one, "force", 0.9) == (budgets.LADDER[2], shares[2])
     assert budgets.size_within(one, "force", 0.01) == (budgets.LADDER[-1], shares[-1])
+
+
+def test_compiled_networks_take_turns_with_those_they_were_made_of(tmp_path, monkeypatch):
+    one = asked("budgets", tmp_path)
+    one.rows().add({"part": "ladder", "score": "force", "shares": [0.6] * len(budgets.LADDER)})
+    made, turns = [], []
+
+    def compiled(model, dynamic):
+        made.append(copy.copy(model))
+        return made[-1]
+
+    def by_turns(runs, *_):
+        turns.append(list(runs))
+        models = [run.args[0] for run in runs.values()]
+        assert models[-len(made) :] == made and not set(models[: -len(made)]) & set(made)
+        return {name: float(number) for number, name in enumerate(runs)}
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(budgets, "alternating_medians", by_turns)
+    row = budgets.find(one, "compiled", "force")
+    names = ["teacher", "0.99"]
+    assert turns == [[*names, *(f"{name} compiled" for name in names)]]
+    assert row == {
+        "eager_ms": dict(zip(names, (0.0, 1.0), strict=True)),
+        "compiled_ms": dict(zip(names, (2.0, 3.0), strict=True)),
+    }
 
 
 def test_old_laws_on_another_network_keep_their_factor_and_measure_new_distances(tmp_path):

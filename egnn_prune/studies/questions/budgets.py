@@ -82,26 +82,30 @@ def plain_cut(networks: Networks, score: str, share: float) -> AdoptedPotential:
     return networks.cut(share, 2 / 3 * share, score, compensated=False)
 
 
-def measured(models: dict[str, AdoptedPotential], networks: Networks, **how: bool) -> Row:
+def measured(models: dict[str, nn.Module], networks: Networks) -> Row:
     """Median milliseconds of energies and forces, models taking turns; neighbours are there."""
     batch = Batch.from_data_list(networks.found.val[:MOLECULES])  # test ones choose nothing
-    runs = {}
-    for name, model in models.items():
-        called = torch.compile(model, dynamic=False) if how.get("compiled") else model
-        prepared = model.eval().prepared(batch)
-        runs[name] = partial(energy_and_forces, cast(nn.Module, called), prepared)
+    prepared = networks.data[1].prepared(batch)  # cuts have the same cutoff
+    runs = {
+        name: partial(energy_and_forces, model.eval(), prepared) for name, model in models.items()
+    }
     return alternating_medians(dict(runs), REPEATS, WARMUP, "cpu")
 
 
 def compiled_times(asked: Asked) -> Row:
-    """The networks of all budgets beside the teacher, both as they are and compiled."""
+    """The networks of all budgets beside the teacher, both as they are and compiled, by turns."""
     networks = asked.networks()
     sizes = {b: size_within(asked, "force", b)[0] for b in asked.form.budgets}
     models = {f"{b:g}": plain_cut(networks, "force", share) for b, share in sizes.items()}
     models = {"teacher": networks.data[1], **models}
+    compiled = {
+        f"{name} compiled": cast(nn.Module, torch.compile(model, dynamic=False))
+        for name, model in models.items()
+    }
+    times = measured({**models, **compiled}, networks)
     return {
-        "eager_ms": measured(models, networks),
-        "compiled_ms": measured(models, networks, compiled=True),
+        "eager_ms": {name: times[name] for name in models},
+        "compiled_ms": {name: times[f"{name} compiled"] for name in models},
     }
 
 
