@@ -8,6 +8,7 @@ from egnn_prune.report.common.files import write_atomic
 from egnn_prune.report.common.style import png_bytes
 from egnn_prune.report.studies.questions.figure import questions_plot
 from egnn_prune.report.studies.questions.page import results_page, stored_rows
+from egnn_prune.system.files import read_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,8 +23,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Write docs/study-results.md and figures/study.png."""
-    rows = stored_rows(parse().rows)
-    write_atomic(ROOT / "docs" / "study-results.md", results_page(rows).encode())
+    folder = parse().rows
+    rows, origins = stored_rows(folder), read_json(folder / "origins.json")
+    write_atomic(ROOT / "docs" / "study-results.md", results_page(rows, origins).encode())
     write_atomic(ROOT / "figures" / "study.png", png_bytes(questions_plot(rows)))
     print(f"Written: docs/study-results.md and figures/study.png, from {len(rows)} rows")
 

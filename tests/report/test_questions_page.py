@@ -20,6 +20,7 @@ from egnn_prune.report.studies.questions.primary import (
     calibration_loss,
 )
 from egnn_prune.studies.questions.forms import FORMS
+from egnn_prune.system.files import read_json
 
 SEEDS = range(5)
 ROOT = Path(__file__).parents[2]
@@ -205,8 +206,8 @@ def test_what_is_over_its_budget_is_marked():
 
 def test_nothing_is_concluded_before_all_seeds_are_run():
     rows = [row for row in calibration_rows() if row["seed"] < 4]
-    assert "4 of 5 seeds" in results_page(rows) and "**" not in results_page(rows)
-    assert "**yes**" in results_page(calibration_rows())
+    assert "4 of 5 seeds" in results_page(rows, {}) and "**" not in results_page(rows, {})
+    assert "**yes**" in results_page(calibration_rows(), {})
     assert len(FORMS["full"].seeds) == page.SEEDS
 
 
@@ -225,7 +226,10 @@ def test_the_committed_page_is_what_the_stored_rows_say():
     if not folder.is_dir():
         pytest.skip("the study has no stored rows yet")
     page = (ROOT / "docs" / "study-results.md").read_text(encoding="utf-8")
-    assert page == results_page(stored_rows(folder)), "run python scripts/draw_study.py"
+    rows, origins = stored_rows(folder), read_json(folder / "origins.json")
+    assert page == results_page(rows, origins), "run python scripts/draw_study.py"
+    assert {row["question"] for row in rows} <= origins.keys()
+    assert all(page.count(origins[row["question"]]) == 1 for row in rows)
 
 
 def test_a_folder_without_rows_is_refused(tmp_path):

@@ -46,15 +46,20 @@ def calibration(axes: Axes, rows: Rows) -> None:
     shares = [share for share in values(found, "share", system=system) if share]
     shown = [("accuracy_loss", "recalibrated", "accuracy")]
     shown += [
-        ("calibration_loss", p, p) for p in ("right after", "old calibration", "recalibrated")
+        ("calibration_loss", point, f"calibration, {text}")
+        for point, text in (
+            ("right after", "right after the cut"),
+            ("old calibration", "fine-tuned"),
+            ("recalibrated", "recalibrated"),
+        )
     ]
     names = looks([text for *_, text in shown])
+    axes.set_yscale("symlog", linthresh=0.02)
     for key, point, text in shown:
         cells = [{"system": system, "share": share, "point": point} for share in shares]
         points = [over_seeds(found, key, **cell) for cell in cells]
         line(axes, 100 * np.array(shares), points, names[text], text)
     zero(axes)
-    axes.set_yscale("symlog", linthresh=0.02)
     axes.set(xlabel="copies removed (%)", ylabel="nats a component")
     axes.set_title(f"3. What is lost ({system})")
 
@@ -89,6 +94,7 @@ def _ratios(axes: Axes, comparisons: Sequence[Comparison], title: str) -> None:
     texts = [c.label.replace(" against nothing", "").split(": uncertain")[0] for c in comparisons]
     names = [text.replace(", ", "\n", 1) for text in texts]
     axes.set_yticks(places, names)
+    axes.set_ylim(-0.6, len(places) - 0.4)
     axes.set_xlabel("ratio of force RMSE (below 1: better)")
     axes.set_title(title)
 

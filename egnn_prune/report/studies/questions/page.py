@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,20 @@ TITLES = {
 }
 
 
-def questions_text(rows: Rows, seeds: int = 2) -> str:
+def questions_text(rows: Rows, seeds: int = 2, origins: Mapping[str, str] | None = None) -> str:
     """All answers and tables of the questions that have rows.
 
     Args:
         rows: of the study.
         seeds: without which nothing is concluded.
+        origins: of a question's rows, a sentence: machine, versions, commit.
     """
     parts = []
     for name, title in TITLES.items():
         inside = [row for row in rows if row["question"] == name]
         if inside:
             parts += [f"## {title}", answers_table(inside, name, seeds), TABLES[name](inside)]
+            parts += [origins[name]] if origins and name in origins else []
     return "\n\n".join(parts)
 
 
@@ -68,14 +71,14 @@ def stored_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def results_page(rows: Rows) -> str:
-    """The page of the study's results, in Markdown."""
+def results_page(rows: Rows, origins: Mapping[str, str]) -> str:
+    """The page of the study's results, in Markdown; origins as in :func:`questions_text`."""
     counts = [
         f"{title.split('.')[0]}: {len(inside)}"
         for name, title in TITLES.items()
         if (inside := [row for row in rows if row["question"] == name])
     ]
-    return HEAD.format(counts=", ".join(counts)) + questions_text(rows, SEEDS) + "\n"
+    return HEAD.format(counts=", ".join(counts)) + questions_text(rows, SEEDS, origins) + "\n"
 
 
 def answers_table(rows: Rows, name: str, seeds: int) -> str:
