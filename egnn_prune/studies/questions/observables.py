@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
+from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 from torch import nn
 from torch_geometric.data import Data
+from tqdm import tqdm
 
 from egnn_prune.adapters import calculator
 from egnn_prune.ase.velocities import set_thermal_velocities
@@ -67,7 +69,7 @@ def simulated(
         rng=np.random.default_rng(seed),
         fixcm=False,  # the constraint does it without changing the temperature
     )
-    bath.run(round(SETTLING * steps))
+    run(bath, round(SETTLING * steps), "settling")
     atoms.set_constraint()
     found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
     energies: list[float] = []
@@ -84,10 +86,17 @@ def simulated(
             found.setdefault(pair, []).append(lengths[(kinds == kind).all(1)])
 
     dynamics.attach(look, interval=EVERY)
-    dynamics.run(steps - round(SETTLING * steps))
+    run(dynamics, steps - round(SETTLING * steps), "dynamics")
     times = np.arange(len(energies)) * EVERY * STEP / 1000
     slope = np.polyfit(times, energies, 1)[0] if len(energies) > 1 else 0.0
     return {pair: np.concatenate(v) for pair, v in found.items()}, 1000 * slope / len(atoms)
+
+
+def run(dynamics: MolecularDynamics, steps: int, label: str) -> None:
+    """Take steps, and show how far they are."""
+    with tqdm(total=steps + 1, desc=label, unit="step", leave=False) as bar:
+        for _ in dynamics.irun(steps):  # yields at step 0, too
+            bar.update()
 
 
 def wavenumbers(model: nn.Module, start: Data) -> NDArray[np.float64]:

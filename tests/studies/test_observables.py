@@ -1,0 +1,62 @@
+"""What simulations are compared by, on a cluster whose forces are known (ASE's EMT)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.emt import EMT
+from torch_geometric.data import Data
+
+from egnn_prune.studies.questions import observables
+
+SIDE = 2.4 / 2**0.5
+COPPER = Data(
+    z=torch.full((4,), 29),
+    pos=SIDE * torch.tensor([[0.0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]]),
+)
+
+
+class Scaled(EMT):
+    """EMT with its energies and its forces multiplied."""
+
+    def __init__(self, energies: float = 1.0, forces: float = 1.0) -> None:
+        super().__init__()
+        self.factors = {"energy": energies, "free_energy": energies, "forces": forces}
+
+    def calculate(self, *args, **how) -> None:
+        super().calculate(*args, **how)
+        for key, factor in self.factors.items():
+            self.results[key] = factor * self.results[key]
+
+
+@pytest.fixture(autouse=True)
+def calculators_instead_of_networks(monkeypatch):
+    monkeypatch.setattr(observables, "calculator", lambda made: made)
+
+
+def test_wavenumbers_go_with_the_root_of_the_force_constants():
+    soft = observables.wavenumbers(EMT(), COPPER)
+    hard = observables.wavenumbers(Scaled(1.21, 1.21), COPPER)
+    assert len(soft) == 3 * 4 - 6 and 50 < soft.min()  # vibrations alone
+    np.testing.assert_allclose(hard, 1.1 * soft, rtol=1e-3)
+
+
+def test_a_potential_agrees_with_itself_but_for_chance():
+    found = observables.observables(EMT(), EMT(), COPPER, steps=400, seed=0)
+    other = observables.observables(EMT(), Scaled(4, 4), COPPER, steps=400, seed=0)
+    assert found["wavenumbers"] == 0 < 50 < other["wavenumbers"]
+    assert 0 < found["distances"] < other["distances"]
+
+
+def test_what_drifts_is_the_energy_that_the_forces_do_not_conserve():
+    _, true = observables.simulated(EMT(), COPPER, 400, 0)
+    _, wrong = observables.simulated(Scaled(3, 1), COPPER, 400, 0)
+    assert abs(true) < 1 < 10 < abs(wrong)
+
+
+def test_distances_are_of_every_pair_and_frame():
+    found, _ = observables.simulated(EMT(), COPPER, 400, 0)
+    frames = 300 // observables.EVERY + 1
+    assert found.keys() == {(29, 29)} and len(found[29, 29]) == 6 * frames
+    assert 2.0 < found[29, 29].min() < found[29, 29].max() < 3.2
