@@ -222,6 +222,21 @@ def test_budgets_are_met_by_the_largest_network_that_is_fast_enough(tmp_path):
     assert budgets.size_within(one, "force", 0.01) == (budgets.LADDER[-1], shares[-1])
 
 
+def test_cells_of_primary_comparisons_come_first(tmp_path):
+    """So that what was cut short has answers; none is lost, and none there twice."""
+    choices = uncertainty.cells(Asked("uncertainty", "full", tmp_path, 1, 0))
+    assert len(choices) == 3 * 4 + 2 + 1 + 2 * (1 + 4 * 4)
+    assert all(choices.count(cell) == 1 for cell in choices)
+    parts = [(cell["part"], cell.get("rare")) for cell in choices]
+    assert set(parts[:15]) == {("tune", 0.05), ("ask", None), ("label", 0.0), ("label", 0.05)}
+    assert not set(parts[15:]) & set(parts[:15])
+    for kind in ("hot", "bond"):  # what is learned further is there before
+        places = [k for k, cell in enumerate(choices) if cell.get("kind") == kind]
+        assert choices[places[0]]["rare"] == 0
+    arms = [cell["arm"] for cell in scratch.cells(Asked("scratch", "full", tmp_path, 1, 0))]
+    assert arms == 9 * ["inherited"] + 9 * ["scratch"] + 9 * ["other"] + 9 * ["full"]
+
+
 def test_compiled_networks_take_turns_with_those_they_were_made_of(tmp_path, monkeypatch):
     one = asked("budgets", tmp_path)
     one.rows().add({"part": "ladder", "score": "force", "shares": [0.6] * len(budgets.LADDER)})

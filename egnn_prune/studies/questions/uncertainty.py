@@ -28,6 +28,8 @@ from egnn_prune.uncertainty import SinglePass
 #: Ways to choose what is fine-tuned on, and whose structures the channels' scores are taken on.
 CHOICES = ("uncertain", "diverse", "loss", "random")
 SCORED_ON = ("uncertain", "random")
+#: Share of hot frames of the primary comparisons.
+PRIMARY_SHARE = 0.05
 #: Share of the structures that are given to the teacher.
 ASKED_FOR = 0.1
 
@@ -50,7 +52,11 @@ def cells(asked: Asked) -> list[Row]:
                 for share in how.shares
                 for strategy in how.strategies
             ]
-    return tune + score + ask + label
+    # those of the primary comparisons first: a study cut short has answers
+    return sorted(
+        tune + score + ask + label,
+        key=lambda cell: cell["part"] != "ask" and cell.get("rare") not in (0.0, PRIMARY_SHARE),
+    )
 
 
 def find(asked: Asked, part: str, rare: float = 0.0, choice: str = "", kind: str = "") -> Row:
