@@ -19,6 +19,7 @@ from egnn_prune.report.studies.questions.primary import (
     best_nll,
     calibration_loss,
 )
+from egnn_prune.report.studies.questions.tables import TABLES
 from egnn_prune.studies.questions.forms import FORMS
 from egnn_prune.system.files import read_json
 
@@ -60,6 +61,20 @@ def test_inherited_against_scratch():
     assert found[0].by_seed[0] == pytest.approx(math.log(50 / 100))
     assert found[3].by_seed[0] == pytest.approx(math.log(50 / 10))
     assert all(c.yes == -1 and c.ratio for c in found)
+
+
+def test_what_the_others_need_for_the_error_of_inherited_weights():
+    """In the made-up rows errors fall as 1 / steps, by factors of 50, 100, 90 and 40."""
+    rows = [row for row in scratch_rows() if row["seed"] == 0]
+    lines = TABLES["scratch"](rows).splitlines()
+    assert lines[-1] == (  # seconds are steps there
+        "| 8,000 | 200 | 400 (400) | 360 (360) | at most 200 (200) |"
+    )
+    assert lines[-5].split(" | ")[2] == "scratch needs, steps (processor seconds)"
+    slow = [
+        {**row, "force_rmse": row["force_rmse"] * 100 ** (row["arm"] == "scratch")} for row in rows
+    ]
+    assert "| 200 | more than 2,000 | 360 (360) |" in TABLES["scratch"](slow)
 
 
 def test_scores_are_compared_over_all_budgets():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from egnn_prune.report.common.answers import LEVEL, answers
 from egnn_prune.report.common.formatting import MISSING, significant
-from egnn_prune.report.common.statistics import Rows, over_seeds, spread_text, values
+from egnn_prune.report.common.statistics import Rows, by_seed, over_seeds, spread_text, values
 from egnn_prune.report.studies.questions.primary import at_best_rate, losses
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
@@ -30,7 +32,58 @@ def scratch(rows: Rows) -> str:
             times = [significant(over_seeds(rows, "seconds", **cell).mean) for cell in cells]
             body.append([f"{size:,}", f"{steps:,}", *errors, " / ".join(times)])
     seconds = f"processor seconds ({' / '.join(arms)})"
-    return markdown(["structures", "steps", *arms, seconds], body)
+    table = markdown(["structures", "steps", *arms, seconds], body)
+    return f"{table}\n\n{_crossings(rows)}"
+
+
+def _crossings(rows: Rows) -> str:
+    """How long the others need for the error that inherited weights have after fewer steps."""
+    others = [arm for arm in values(rows, "arm") if arm != "inherited"]
+    body = []
+    for size in sorted(values(rows, "size")):
+        lengths = values(rows, "steps", size=size, arm="inherited")
+        for steps in lengths[:-1]:
+            target = by_seed(rows, "force_rmse", arm="inherited", size=size, steps=steps)
+            texts = [_needed(rows, arm, size, target) for arm in others]
+            body.append([f"{size:,}", f"{steps:,}", *texts])
+    heads = [f"{arm} needs, steps (processor seconds)" for arm in others]
+    return markdown(["structures", "inherited has after steps", *heads], body)
+
+
+def _needed(rows: Rows, arm: str, size: int, target: Mapping[Any, float]) -> str:
+    """Medians over the seeds; a power law between the lengths that were run."""
+    inside = [row for row in rows if (row["arm"], row["size"]) == (arm, size)]
+    found = []
+    for seed, error in target.items():
+        curve = sorted(
+            (r["steps"], r["seconds"], r["force_rmse"]) for r in inside if r["seed"] == seed
+        )
+        if curve:
+            found.append(_reached([*curve], error))
+    if not found:
+        return MISSING
+    steps, seconds = (statistics.median(one[k] for one in found) for k in (0, 1))
+    if math.isinf(steps):
+        return f"more than {max(row['steps'] for row in inside):,}"
+    least = min(row["steps"] for row in inside)
+    less = "at most " if steps <= least else ""
+    return f"{less}{significant(steps)} ({significant(seconds)})"
+
+
+def _reached(curve: Sequence[tuple[float, float, float]], error: float) -> tuple[float, float]:
+    """Where a curve of (steps, seconds, error) first comes down to an error: steps, seconds."""
+    before: tuple[float, float, float] | None = None
+    for point in curve:
+        if point[2] <= error:
+            if before is None:
+                return point[:2]
+            share = math.log(before[2] / error) / math.log(before[2] / point[2])
+            steps, seconds = (
+                a * (b / a) ** share for a, b in zip(before[:2], point[:2], strict=True)
+            )
+            return steps, seconds
+        before = point
+    return math.inf, math.inf
 
 
 def budgets(rows: Rows) -> str:
