@@ -14,6 +14,14 @@ from egnn_prune.report.studies.questions.primary import at_best_rate, losses
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
 
+#: Of the observables of question 4, which are differences.
+UNITS = {
+    "distances": "distributions of distances, Wasserstein, Å",
+    "wavenumbers": "harmonic wavenumbers, mean absolute difference, 1/cm",
+    "drift": "drift of the energy (its own), meV an atom and ps",
+}
+
+
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [header, ["---"] * len(header), *body]
@@ -184,7 +192,8 @@ def forgetting(rows: Rows) -> str:
                 ]
                 for network in values(inside, "network")
             ]
-            parts.append(markdown([unit or "dynamics of the full network against", *names], lines))
+            heads = [UNITS.get(name, name) for name in names]
+            parts.append(markdown([unit or "dynamics of the full network against", *heads], lines))
     return "\n\n".join(parts)
 
 
