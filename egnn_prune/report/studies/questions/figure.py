@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from egnn_prune.report.common.answers import Comparison
-from egnn_prune.report.common.plots import line, zero
+from egnn_prune.report.common.plots import line, plain_log, zero
 from egnn_prune.report.common.statistics import Rows, over_seeds, summarise, values
 from egnn_prune.report.common.style import house_style, light_grid, looks, new_figure
 from egnn_prune.report.studies.questions.primary import at_best_rate, freezing, losses, uncertainty
@@ -24,6 +25,9 @@ def scratch(axes: Axes, rows: Rows) -> None:
         found = [over_seeds(rows, "force_rmse", size=size, arm=name, steps=s) for s in steps]
         line(axes, steps, found, look, name)
     axes.set(xscale="log", yscale="log", xlabel="optimiser steps", ylabel="force RMSE (meV/Å)")
+    axes.set_xticks(steps, [f"{count:,}" for count in steps])
+    axes.xaxis.set_minor_locator(NullLocator())
+    plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_title(f"1. From scratch? {size:,} structures")
 
 
@@ -36,6 +40,7 @@ def budgets(axes: Axes, rows: Rows) -> None:
         found = [over_seeds(rows, "force_rmse", **cell) for cell in cells]
         line(axes, 100 * np.array(sizes), found, look, name)
     axes.set(xlabel="time, % of the teacher's", ylabel="force RMSE (meV/Å)", yscale="log")
+    plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_title("2. Scores at equal time, fine-tuned")
 
 

@@ -13,7 +13,6 @@ from egnn_prune.report.common.statistics import Rows, by_seed, over_seeds, sprea
 from egnn_prune.report.studies.questions.primary import at_best_rate, losses
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
-
 #: Of the observables of question 4, which are differences.
 UNITS = {
     "distances": "distributions of distances, Wasserstein, Å",
