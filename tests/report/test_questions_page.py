@@ -201,10 +201,11 @@ def test_the_lowest_share_at_which_something_is_lost():
         if row["share"]
     ]
     lines = questions_text(rows + small).splitlines()
-    after = next(
-        line for line in lines if line.startswith("| calibration loss minus") and "%" in line
-    )
-    assert after.split("|")[1:3] == [" calibration loss minus accuracy loss, right after ", " 75% "]
+    head = next(k for k, line in enumerate(lines) if "Holm over the shares" in line)
+    assert lines[head].endswith("| 30% | 75% |")
+    after = lines[head + 2].split("|")
+    assert after[1] == " calibration loss minus accuracy loss, right after "
+    assert [cell.endswith("* ") for cell in after[2:4]] == [False, True]
 
 
 def test_what_is_over_its_budget_is_marked():

@@ -154,15 +154,16 @@ def calibration(rows: Rows) -> str:
 
 
 def _thresholds(rows: Rows) -> str:
-    """The lowest share of the copies at which each primary comparison differs from zero."""
+    """Each primary comparison at every share of the copies, marked where it differs from zero."""
     shares = sorted(s for s in values(rows, "share", method="last_layer") if s)
     found = [at_share(rows, share) for share in shares]
     body = []
     for comparisons in zip(*found, strict=True):
-        told = zip(shares, answers(comparisons), strict=True)
-        first = next((f"{share:.0%}" for share, a in told if a.adjusted < LEVEL), "none of them")
-        body.append([comparisons[0].label, first])
-    return markdown(["lowest share of the copies at which it differs from 0 (Holm)", ""], body)
+        told = answers(comparisons)  # of one comparison over the shares
+        cells = [f"{a.found.mean:+.3f}{'*' if a.adjusted < LEVEL else ''}" for a in told]
+        body.append([comparisons[0].label, *cells])
+    header = ["at each share of the copies (*: differs from 0, Holm over the shares)"]
+    return markdown([*header, *(f"{share:.0%}" for share in shares)], body)
 
 
 def _plain(found: Any, key: str) -> str:
