@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.studies.questions import page
+from egnn_prune.report.studies.questions import page, tables
 from egnn_prune.report.studies.questions.figure import questions_plot
 from egnn_prune.report.studies.questions.page import questions_text, results_page, stored_rows
 from egnn_prune.report.studies.questions.primary import (
@@ -66,7 +66,7 @@ def test_inherited_against_scratch():
 def test_what_the_others_need_for_the_error_of_inherited_weights():
     """In the made-up rows errors fall as 1 / steps, by factors of 50, 100, 90 and 40."""
     rows = [row for row in scratch_rows() if row["seed"] == 0]
-    lines = TABLES["scratch"](rows).splitlines()
+    lines = TABLES["scratch"](rows, 5).splitlines()
     assert lines[-1] == (  # seconds are steps there
         "| 8,000 | 200 | 400 (400) | 360 (360) | at most 200 (200) |"
     )
@@ -74,7 +74,9 @@ def test_what_the_others_need_for_the_error_of_inherited_weights():
     slow = [
         {**row, "force_rmse": row["force_rmse"] * 100 ** (row["arm"] == "scratch")} for row in rows
     ]
-    assert "| 200 | more than 2,000 | 360 (360) |" in TABLES["scratch"](slow)
+    assert "| 200 | more than 2,000 (0 of 1 seeds reach it) | 360 (360) |" in TABLES["scratch"](
+        slow, 5
+    )
 
 
 def test_scores_are_compared_over_all_budgets():
@@ -202,22 +204,48 @@ def test_the_lowest_share_at_which_something_is_lost():
     ]
     lines = questions_text(rows + small).splitlines()
     head = next(k for k, line in enumerate(lines) if "Holm over the shares" in line)
-    assert lines[head].endswith("| 30% | 75% |")
+    assert lines[head].endswith("| 30% | 75% | lowest |")
     after = lines[head + 2].split("|")
     assert after[1] == " calibration loss minus accuracy loss, right after "
     assert [cell.endswith("* ") for cell in after[2:4]] == [False, True]
+    assert after[4] == " 75% "
+    assert "* |" not in questions_text(rows + small, seeds=6)  # nothing before all seeds are there
 
 
-def test_what_is_over_its_budget_is_marked():
+def test_what_is_over_its_budget_says_what_it_takes_and_is_left_out_beside_the_answer():
     rows = [
-        {"part": "fit", "seed": s, "score": "force", "budget": b, "compensated": c, "before": 1.0}
-        | {"force_rmse": 100.0, "time": 0.45}
+        {"part": "fit", "seed": s, "score": score, "budget": b, "compensated": c, "before": 1.0}
+        | {"force_rmse": 100.0 * (1 + (b == 0.4)) * (1 + c) + s, "time": 0.45}
         for s in SEEDS
+        for score in ("force", "taylor", "magnitude", "random")
         for b in (0.5, 0.4)
         for c in (False, True)
     ]
     text = questions_text(of("budgets", rows))
-    assert text.count("over the budget") == 2
+    assert text.count("takes 45%") == 4 * 2
+    met = [line for line in text.splitlines() if line.count("|") == 4]
+    assert met[0].startswith("| over the budgets that were met (50%) |")
+    assert met[-1].startswith("| compensated against not (force) | 1.98x [1.96x, 2.00x]")
+
+
+def test_compiled_networks_stand_beside_the_teacher_as_it_is():
+    row = {"part": "compiled", "seed": 0, "score": "force"}
+    row |= {"eager_ms": {"teacher": 20.0, "0.5": 10.0}}
+    row |= {"compiled_ms": {"teacher": 40.0, "0.5": 25.0}}
+    lines = tables._compiled(row).splitlines()
+    assert lines[2] == "| teacher | 20.0 (1.00x) | 40.0 (0.50x) |"
+    assert lines[3] == "| budget 50% | 10.0 (2.00x) | 25.0 (0.80x) |"
+
+
+def test_damage_is_ranked_within_each_kind_and_beside_noise_of_its_spread():
+    damage = [1.0 * k for k in range(10)] + [100.0 + k for k in range(10)]
+    row = {"damage": damage, "bars": [*range(10), *range(110, 100, -1)]}
+    noise, cold, hot = tables._within(row)
+    assert (cold, hot) == pytest.approx((1, -1))
+    assert 0.15 < noise < 0.25  # the two largest of twenty
+    assert tables._within({**row, "damage": [5.0 + 1e-6 * k for k in range(20)]})[0] == (
+        pytest.approx(0.1, abs=1e-3)
+    )
 
 
 def test_nothing_is_concluded_before_all_seeds_are_run():

@@ -63,8 +63,8 @@ def find(
 def ladder(networks: Networks, score: str) -> Row:
     """Of each size the share of the teacher's time that energies and forces take.
 
-    ``measured`` are medians. A smaller network cannot take longer, so ``shares``, by which sizes are
-    chosen, are the nearest numbers that do not rise: a dip of the clock chooses nothing.
+    ``measured`` are medians. A smaller network cannot take longer, so ``shares``, by which sizes
+    are chosen, are the nearest numbers that do not rise: a dip of the clock chooses nothing.
     """
     models: dict[str, nn.Module] = {
         f"{share:g}": plain_cut(networks, score, share) for share in LADDER

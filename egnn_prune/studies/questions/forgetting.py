@@ -23,8 +23,9 @@ from egnn_prune.training.distillation import label
 
 #: Networks that are compared with the full one.
 NETWORKS = ("cut", "small", "distilled")
-#: Whose dynamics are compared with the full one's; ``again``: the same network, other velocities.
-SIMULATED = ("small", "scratch", "again")
+#: Whose dynamics are compared with the full one's; ``again``: the same network, other velocities;
+#: ``seed``: the full network of another seed.
+SIMULATED = ("small", "scratch", "again", "seed")
 
 
 def cells(asked: Asked) -> list[Row]:
@@ -47,6 +48,9 @@ def find(asked: Asked, part: str, system: str, network: str) -> Row:
     if part == "dynamics":
         if network == "scratch":
             other = networks.trained_from_scratch()
+        elif network == "seed":
+            next_seed = (asked.seed + 1) % len(asked.form.seeds)
+            other = Networks(asked.form, networks.folder, system, next_seed).network("full")
         else:
             other = full if network == "again" else networks.network(f"small@{SHARE}")
         return observables(full, other, networks.found.test[0], asked.form.dynamics, asked.seed)

@@ -11,6 +11,7 @@ from egnn_prune.errors import InputError
 from egnn_prune.report.common.answers import Answer, answers
 from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.statistics import Rows
+from egnn_prune.report.studies.questions.notes import NOTES
 from egnn_prune.report.studies.questions.primary import PRIMARY
 from egnn_prune.report.studies.questions.tables import TABLES, markdown
 from egnn_prune.system.files import read_json
@@ -50,8 +51,12 @@ def questions_text(rows: Rows, seeds: int = 2, origins: Mapping[str, str] | None
     for name, title in TITLES.items():
         inside = [row for row in rows if row["question"] == name]
         if inside:
-            parts += [f"## {title}", answers_table(inside, name, seeds), TABLES[name](inside)]
-            parts += [origins[name]] if origins and name in origins else []
+            parts += [
+                f"## {title}",
+                answers_table(inside, name, seeds),
+                TABLES[name](inside, seeds),
+            ]
+            parts += [NOTES[name], *([origins[name]] if origins and name in origins else [])]
     return "\n\n".join(parts)
 
 

@@ -47,10 +47,10 @@ def scratch(rows: Rows) -> list[Comparison]:
     return [compared(*cell) for cell in dict.fromkeys(cells)]
 
 
-def budgets(rows: Rows) -> list[Comparison]:
-    """Question 2: scores at equal measured time, mean over budgets."""
+def budgets(rows: Rows, shares: Sequence[float] | None = None) -> list[Comparison]:
+    """Question 2: scores at equal measured time, mean over budgets, by default all of them."""
     rows = [row for row in rows if row["part"] == "fit"]
-    steps = values(rows, "budget")
+    steps = shares or values(rows, "budget")
 
     def mean_log(score: str, helped: bool) -> dict[Any, float]:
         parts = [

@@ -7,10 +7,23 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
 from egnn_prune.report.common.answers import LEVEL, answers
 from egnn_prune.report.common.formatting import MISSING, significant
-from egnn_prune.report.common.statistics import Rows, by_seed, over_seeds, spread_text, values
+from egnn_prune.report.common.statistics import (
+    Rows,
+    by_seed,
+    over_seeds,
+    spread_text,
+    summarise,
+    values,
+)
 from egnn_prune.report.studies.questions.primary import at_best_rate, losses
+from egnn_prune.report.studies.questions.primary import budgets as at_budgets
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
 #: Of the observables of question 4, which are differences.
@@ -18,6 +31,25 @@ UNITS = {
     "distances": "distributions of distances, Wasserstein, Å",
     "wavenumbers": "harmonic wavenumbers, mean absolute difference, 1/cm",
     "drift": "drift of the energy (its own), meV an atom and ps",
+}
+#: Of the networks that question 4 simulates.
+SIMULATED = {"again": "itself, other velocities", "seed": "that of another seed"}
+
+
+#: Of question 5.
+PARTS = {
+    "tune": "what to fine-tune on: hot frames",
+    "label": "what to label: rare part",
+    "score": "what to take scores on",
+}
+CHOICES = {
+    "force_rmse": "error on the same mixture",
+    "cold": "on cold frames",
+    "hot": "on hot frames",
+    "hot_chosen": "hot ones chosen",
+    "rare_force_rmse": "error on the rare part",
+    "common_force_rmse": "on the rest",
+    "rare_chosen": "rare ones chosen",
 }
 
 
@@ -27,7 +59,7 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def scratch(rows: Rows) -> str:
+def scratch(rows: Rows, seeds: int) -> str:
     """Question 1: errors and processor seconds of every arm."""
     rows = at_best_rate(rows)
     arms = values(rows, "arm")
@@ -40,7 +72,23 @@ def scratch(rows: Rows) -> str:
             body.append([f"{size:,}", f"{steps:,}", *errors, " / ".join(times)])
     seconds = f"processor seconds ({' / '.join(arms)})"
     table = markdown(["structures", "steps", *arms, seconds], body)
-    return f"{table}\n\n{_crossings(rows)}"
+    return f"{table}\n\n{_rates(rows)}\n\n{_crossings(rows)}"
+
+
+def _rates(rows: Rows) -> str:
+    """The learning rates that were chosen, by arm and number of steps."""
+    body = []
+    for arm in values(rows, "arm"):
+        cells = []
+        for steps in values(rows, "steps", arm=arm):
+            chosen = {
+                row.get("chosen_rate", row["rate"])
+                for row in rows
+                if row["arm"] == arm and row["steps"] == steps
+            }
+            cells.append(", ".join(f"{rate:g}" for rate in sorted(chosen)))
+        body.append([arm, *cells])
+    return markdown(["learning rate", *(f"{n:,} steps" for n in values(rows, "steps"))], body)
 
 
 def _crossings(rows: Rows) -> str:
@@ -54,7 +102,7 @@ def _crossings(rows: Rows) -> str:
             texts = [_needed(rows, arm, size, target) for arm in others]
             body.append([f"{size:,}", f"{steps:,}", *texts])
     heads = [f"{arm} needs, steps (processor seconds)" for arm in others]
-    return markdown(["structures", "inherited has after steps", *heads], body)
+    return markdown(["structures", "for the error of inherited after, steps", *heads], body)
 
 
 def _needed(rows: Rows, arm: str, size: int, target: Mapping[Any, float]) -> str:
@@ -71,7 +119,9 @@ def _needed(rows: Rows, arm: str, size: int, target: Mapping[Any, float]) -> str
         return MISSING
     steps, seconds = (statistics.median(one[k] for one in found) for k in (0, 1))
     if math.isinf(steps):
-        return f"more than {max(row['steps'] for row in inside):,}"
+        there = sum(math.isfinite(one[0]) for one in found)
+        most = max(row["steps"] for row in inside)
+        return f"more than {most:,} ({there} of {len(found)} seeds reach it)"
     least = min(row["steps"] for row in inside)
     less = "at most " if steps <= least else ""
     return f"{less}{significant(steps)} ({significant(seconds)})"
@@ -93,9 +143,10 @@ def _reached(curve: Sequence[tuple[float, float, float]], error: float) -> tuple
     return math.inf, math.inf
 
 
-def budgets(rows: Rows) -> str:
+def budgets(rows: Rows, seeds: int) -> str:
     """Question 2: errors before and after fine-tuning within each budget, and compiled times."""
     fits = [row for row in rows if row["part"] == "fit"]
+    met = [b for b in values(fits, "budget") if max(values(fits, "time", budget=b)) <= b]
     body = []
     for score in values(fits, "score"):
         for helped in (False, True):
@@ -105,41 +156,64 @@ def budgets(rows: Rows) -> str:
             texts = []
             for cell in cells:
                 before = significant(over_seeds(fits, "before", **cell).mean)
-                late = any(time > cell["budget"] for time in values(fits, "time", **cell))
                 text = f"{spread_text(over_seeds(fits, 'force_rmse', **cell))} ({before})"
-                texts.append(f"{text}, over the budget" if late else text)
+                if cell["budget"] not in met:
+                    text += f", takes {over_seeds(fits, 'time', **cell).mean:.0%}"
+                texts.append(text)
             body.append([score, "yes" if helped else "no", *texts])
     header = ["score", "compensated", *(f"{b:.0%} of the time" for b in values(fits, "budget"))]
     text = markdown(header, body)
+    if met:
+        text += f"\n\n{_over_met(rows, met)}"
     for row in rows:
         if row["part"] == "compiled":
             text += f"\n\n{_compiled(row)}"
     return text
 
 
+def _over_met(rows: Rows, met: Sequence[float]) -> str:
+    """The primary comparisons over the budgets that all networks met."""
+    body = []
+    for answer in answers(at_budgets(rows, met)):
+        low, mean, high = (
+            math.exp(x) for x in (answer.found.low, answer.found.mean, answer.found.high)
+        )
+        body.append(
+            [
+                answer.comparison.label,
+                f"{mean:.2f}x [{low:.2f}x, {high:.2f}x]",
+                f"{answer.adjusted:.3f}",
+            ]
+        )
+    names = ", ".join(f"{share:.0%}" for share in met)
+    return markdown([f"over the budgets that were met ({names})", "found [95 %]", "p (Holm)"], body)
+
+
 def _compiled(row: Any) -> str:
+    """Times of networks as they are and compiled, both beside the teacher as it is."""
     eager, compiled = row["eager_ms"], row["compiled_ms"]
     body = [
         [
             name if name == "teacher" else f"budget {float(name):.0%}",
             f"{significant(eager[name])} ({eager['teacher'] / eager[name]:.2f}x)",
-            f"{significant(compiled[name])} ({compiled['teacher'] / compiled[name]:.2f}x)",
+            f"{significant(compiled[name])} ({eager['teacher'] / compiled[name]:.2f}x)",
         ]
         for name in eager
     ]
-    return markdown(["network", "as it is, ms", "compiled, ms"], body)
+    heads = ["as it is, ms (against the teacher as it is)", "compiled, ms (against the same)"]
+    return markdown(["network", *heads], body)
 
 
-def calibration(rows: Rows) -> str:
+def calibration(rows: Rows, seeds: int) -> str:
     """Question 3: losses, coverages and rank correlations at every point."""
     found = losses(rows)
     keys = {
         "force_rmse": "force RMSE, meV/Å",
         "accuracy_loss": "accuracy loss, nats",
         "calibration_loss": "calibration loss, nats",
-        "coverage_90": "90 % intervals hold",
-        "spearman": "rank correlation",
-        "energy_coverage_90": "the same, energies",
+        "coverage_90": "90 % intervals of forces hold",
+        "spearman": "rank correlation of error bar and error",
+        "energy_coverage_90": "90 % intervals of energies hold",
     }
     body = []
     for system in values(found, "system"):
@@ -150,35 +224,42 @@ def calibration(rows: Rows) -> str:
                     texts = [_plain(over_seeds(found, key, **cell), key) for key in keys]
                     body.append([system, method, f"{share:.0%}", point, *texts])
     header = ["system", "method", "copies gone", "point", *keys.values()]
-    return f"{markdown(header, body)}\n\n{_thresholds(rows)}"
+    return f"{markdown(header, body)}\n\n{_thresholds(rows, seeds)}"
 
 
-def _thresholds(rows: Rows) -> str:
-    """Each primary comparison at every share of the copies, marked where it differs from zero."""
+def _thresholds(rows: Rows, seeds: int) -> str:
+    """Each primary comparison at every share of the copies, and from which on it differs from 0."""
     shares = sorted(s for s in values(rows, "share", method="last_layer") if s)
     found = [at_share(rows, share) for share in shares]
     body = []
     for comparisons in zip(*found, strict=True):
         told = answers(comparisons)  # of one comparison over the shares
-        cells = [f"{a.found.mean:+.3f}{'*' if a.adjusted < LEVEL else ''}" for a in told]
-        body.append([comparisons[0].label, *cells])
+        clear = [a.adjusted < LEVEL and a.found.n >= seeds for a in told]
+        cells = [f"{a.found.mean:+.3f}{'*' * sure}" for a, sure in zip(told, clear, strict=True)]
+        first = next((f"{x:.0%}" for x, sure in zip(shares, clear, strict=True) if sure), "none")
+        body.append([comparisons[0].label, *cells, first])
     header = ["at each share of the copies (*: differs from 0, Holm over the shares)"]
-    return markdown([*header, *(f"{share:.0%}" for share in shares)], body)
+    return markdown([*header, *(f"{share:.0%}" for share in shares), "lowest"], body)
 
 
 def _plain(found: Any, key: str) -> str:
     return spread_text(found) if key == "force_rmse" else spread_text(found, 3)
 
 
-def forgetting(rows: Rows) -> str:
+def forgetting(rows: Rows, seeds: int) -> str:
     """Question 4: damage and what goes with it; structures without labels; observables."""
     keys = ("error_bar", "distance", "strain", "tail", "tail_of_full")
     body = []
     for name in values(rows, "network", part="damage"):
         cell = {"part": "damage", "network": name}
-        body.append([name, *(spread_text(over_seeds(rows, key, **cell), 2) for key in keys)])
+        inside = [row for row in rows if cell.items() <= row.items()]
+        more = [summarise(found) for found in zip(*map(_within, inside), strict=True)]
+        texts = [spread_text(over_seeds(rows, key, **cell), 2) for key in keys]
+        body.append([name, *texts, *(spread_text(one, 2) for one in more)])
     header = ["network", "rank correlation with the error bar", "with the distance"]
-    header += ["with the strain", "damage in the worst tenth", "full network's error there"]
+    header += ["with the strain", "damage in the worst tenth"]
+    header += ["the full network's error in its own worst tenth", "damage: noise would have"]
+    header += ["with the error bar within test frames", "within hot ones"]
     parts = [markdown(header, body), _errors(rows)]
     for part, unit in (("far", "forces against the full network's, meV/Å"), ("dynamics", "")):
         inside = [row for row in rows if row["part"] == part]
@@ -187,7 +268,7 @@ def forgetting(rows: Rows) -> str:
             names = list(dict.fromkeys(key for row in inside for key in row if key not in known))
             lines = [
                 [
-                    network,
+                    SIMULATED.get(network, network),
                     *(spread_text(over_seeds(inside, n, network=network)) for n in names),
                 ]
                 for network in values(inside, "network")
@@ -195,6 +276,22 @@ def forgetting(rows: Rows) -> str:
             heads = [UNITS.get(name, name) for name in names]
             parts.append(markdown([unit or "dynamics of the full network against", *heads], lines))
     return "\n\n".join(parts)
+
+
+def _within(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """The share in the worst tenth of normal noise like the damage; ranks within either kind."""
+    damage, bars = np.array(row["damage"]), np.array(row["bars"])
+    cold = len(damage) // 2  # as many hot structures follow
+    kinds = (slice(None, cold), slice(cold, None))
+    ranks = [_rank(damage[kind], bars[kind]) for kind in kinds]
+    noise = np.random.default_rng(0).normal(damage.mean(), damage.std(), (1000, len(damage)))
+    worst = np.sort(noise)[:, -(len(damage) // 10) :].sum(1) / noise.sum(1)
+    return float(np.median(worst)), ranks[0], ranks[1]
+
+
+def _rank(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation."""
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def _errors(rows: Rows) -> str:
@@ -207,7 +304,8 @@ def _errors(rows: Rows) -> str:
         for text, key in kinds.items():
             body.append([name, text, *_pair([row[key] for row in own])])
         for z in own[0]["elements"]:
-            body.append([name, f"element {z}", *_pair([row["elements"][z] for row in own])])
+            pairs = [row["elements"][z] for row in own]
+            body.append([name, f"atoms of {chemical_symbols[int(z)]}", *_pair(pairs)])
     return markdown(["network", "structures", "full, meV/Å", "this, meV/Å", "ratio"], body)
 
 
@@ -216,7 +314,7 @@ def _pair(pairs: list[list[float]]) -> list[str]:
     return [significant(was), significant(now), f"{now / was:.2f}" if was else MISSING]
 
 
-def uncertainty(rows: Rows) -> str:
+def uncertainty(rows: Rows, seeds: int) -> str:
     """Question 5: what each choice led to."""
     parts = []
     for part, keys in {
@@ -233,14 +331,15 @@ def uncertainty(rows: Rows) -> str:
                     texts = [spread_text(over_seeds(cells, key, choice=choice)) for key in keys]
                     body.append([kind or "", f"{rare:.0%}" if rare else "", choice, *texts])
         if body:
-            parts.append(markdown([f"{part}: rare part", "share", "choice", *keys], body))
+            heads = (CHOICES.get(key, key) for key in keys)
+            parts.append(markdown([PARTS[part], "share of it", "choice", *heads], body))
     asked = ("error_bar", "distance", "best", "random")
     texts = [spread_text(over_seeds(rows, key, part="ask"), 2) for key in asked]
     parts.append(markdown(["ask for a tenth, by", *asked], [["squared error removed", *texts]]))
     return "\n\n".join(parts)
 
 
-def freezing(rows: Rows) -> str:
+def freezing(rows: Rows, seeds: int) -> str:
     """Question 6: errors by what is frozen."""
     sizes = values(rows, "size")
     body = [
@@ -253,7 +352,7 @@ def freezing(rows: Rows) -> str:
     return markdown(["frozen", *(f"{size:,} structures" for size in sizes)], body)
 
 
-TABLES: dict[str, Callable[[Rows], str]] = {
+TABLES: dict[str, Callable[[Rows, int], str]] = {
     "scratch": scratch,
     "budgets": budgets,
     "calibration": calibration,
