@@ -50,7 +50,7 @@ class CutSettings:
 class SpecialiseTrainingSettings:
     """Fits of the small network, of the teacher and of the controls; all get the same steps."""
 
-    # Errors go on falling: 0.6 times those after 200 steps by 600, 0.4 by 2,000 (study, question 1)
+    # Errors go on falling: 0.7 times those after 200 steps by 600, 0.4 by 2,000 (study, question 1)
     steps: int = setting(1000, "optimiser steps of every fit", **COUNT)
     batch_size: int = setting(5, "structures per step", **COUNT)
     lr: float = setting(1e-2, "highest learning rate", **POSITIVE)

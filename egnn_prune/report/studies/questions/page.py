@@ -13,7 +13,7 @@ from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.statistics import Rows
 from egnn_prune.report.studies.questions.notes import NOTES
 from egnn_prune.report.studies.questions.primary import PRIMARY
-from egnn_prune.report.studies.questions.tables import TABLES, markdown
+from egnn_prune.report.studies.questions.tables import TABLES, chance, markdown
 from egnn_prune.system.files import read_json
 
 HEAD = """\
@@ -117,7 +117,7 @@ def _line(answer: Answer, seeds: int) -> list[str]:
     else:
         would = MISSING
     unit = f" {comparison.unit}" if comparison.unit else ""
-    p = MISSING if math.isnan(answer.adjusted) else _chance(answer.adjusted)
+    p = MISSING if math.isnan(answer.adjusted) else chance(answer.adjusted)
     missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
     says = f"**{answer.says}**" if found.n >= seeds else missing
     return [
@@ -129,7 +129,3 @@ def _line(answer: Answer, seeds: int) -> list[str]:
         f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
         says,
     ]
-
-
-def _chance(p: float) -> str:
-    return "<0.001" if p < 0.0005 else f"{p:.3f}"

@@ -59,6 +59,11 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def chance(p: float) -> str:
+    """A p-value."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def scratch(rows: Rows, seeds: int) -> str:
     """Question 1: errors and processor seconds of every arm."""
     rows = at_best_rate(rows)
@@ -146,13 +151,12 @@ def _reached(curve: Sequence[tuple[float, float, float]], error: float) -> tuple
 def budgets(rows: Rows, seeds: int) -> str:
     """Question 2: errors before and after fine-tuning within each budget, and compiled times."""
     fits = [row for row in rows if row["part"] == "fit"]
-    met = [b for b in values(fits, "budget") if max(values(fits, "time", budget=b)) <= b]
+    shares = sorted(values(fits, "budget"), reverse=True)
+    met = [b for b in shares if max(values(fits, "time", budget=b)) <= b]
     body = []
     for score in values(fits, "score"):
         for helped in (False, True):
-            cells = [
-                {"score": score, "compensated": helped, "budget": b} for b in values(fits, "budget")
-            ]
+            cells = [{"score": score, "compensated": helped, "budget": b} for b in shares]
             texts = []
             for cell in cells:
                 before = significant(over_seeds(fits, "before", **cell).mean)
@@ -161,7 +165,7 @@ def budgets(rows: Rows, seeds: int) -> str:
                     text += f", takes {over_seeds(fits, 'time', **cell).mean:.0%}"
                 texts.append(text)
             body.append([score, "yes" if helped else "no", *texts])
-    header = ["score", "compensated", *(f"{b:.0%} of the time" for b in values(fits, "budget"))]
+    header = ["score", "compensated", *(f"{b:.0%} of the time" for b in shares)]
     text = markdown(header, body)
     if met:
         text += f"\n\n{_over_met(rows, met)}"
@@ -182,7 +186,7 @@ def _over_met(rows: Rows, met: Sequence[float]) -> str:
             [
                 answer.comparison.label,
                 f"{mean:.2f}x [{low:.2f}x, {high:.2f}x]",
-                f"{answer.adjusted:.3f}",
+                chance(answer.adjusted),
             ]
         )
     names = ", ".join(f"{share:.0%}" for share in met)
