@@ -34,7 +34,7 @@ def scratch(axes: Axes, rows: Rows) -> None:
 def budgets(axes: Axes, rows: Rows) -> None:
     """Errors against the share of the teacher's time, compensated."""
     rows = [row for row in rows if row["part"] == "fit"]
-    sizes = values(rows, "budget")
+    sizes = sorted(values(rows, "budget"))
     for name, look in looks(values(rows, "score")).items():
         cells = [{"score": name, "compensated": True, "budget": b} for b in sizes]
         found = [over_seeds(rows, "force_rmse", **cell) for cell in cells]
@@ -124,7 +124,7 @@ def questions_plot(rows: Rows) -> Figure:
         PANELS[name](axes, [row for row in rows if row["question"] == name])
         light_grid(axes)
         if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, frameon=True, framealpha=0.7, edgecolor="none")
     for axes in panels[len(asked) :]:
         axes.axis("off")
     return figure
