@@ -53,7 +53,8 @@ def test_what_is_gone_stays_gone(setting):
 
 def test_latency_is_a_cost_like_any_other(setting):
     model, groups, scores, _run = setting
-    assert latency_of(lambda m: time.sleep(0.01), repeats=3)(model) == pytest.approx(0.01, rel=0.5)
+    # a busy machine sleeps longer, never shorter
+    assert 0.01 <= latency_of(lambda m: time.sleep(0.01), repeats=3)(model) < 1
     widths = lambda m: m.trunk.hidden  # noqa: E731 - any function of a model is a cost
     keep = choose_within(model, groups, scores, widths, 0.5)
     assert int(keep["trunk.stream"].sum()) == 12

@@ -339,7 +339,8 @@ def uncertainty(rows: Rows, seeds: int) -> str:
             parts.append(markdown([PARTS[part], "share of it", "choice", *heads], body))
     asked = ("error_bar", "distance", "best", "random")
     texts = [spread_text(over_seeds(rows, key, part="ask"), 2) for key in asked]
-    parts.append(markdown(["ask for a tenth, by", *asked], [["squared error removed", *texts]]))
+    heads = (key.replace("_", " ") for key in asked)
+    parts.append(markdown(["ask for a tenth, by", *heads], [["squared error removed", *texts]]))
     return "\n\n".join(parts)
 
 
