@@ -18,6 +18,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.neighborlist import neighbor_list
 from ase.stress import full_3x3_to_voigt_6_stress
+from killed_simulation import killed
 from small_specialist import CountingTeacher, specialist
 from trained_models import ethanol, trained
 
@@ -25,7 +26,6 @@ from egnn_prune import save
 from egnn_prune.ase import PrunedCalculator, SpecialistCalculator
 from egnn_prune.ase.barostat import Barostat
 from egnn_prune.ase.dynamics import run_dynamics
-from egnn_prune.ase.dynamics_state import DynamicsState
 from egnn_prune.ase.pressure import pressure_of
 from egnn_prune.ase.simulation import simulate
 from egnn_prune.ase.thermostat import Thermostat
@@ -201,17 +201,8 @@ def test_a_runaway_cell_is_stopped(tmp_path, own, what):
 
 
 def run_killed(monkeypatch, kill_at, work) -> None:
-    """Work which saves at every fourth step, and is killed at one."""
-    saved = DynamicsState.save_when_due
-
-    def save_when_due(self, atoms, dynamics, seconds):
-        self.every = 0.0 if dynamics.nsteps % 4 == 0 else 1e9
-        saved(self, atoms, dynamics, seconds)
-        if dynamics.nsteps == kill_at:
-            raise SystemExit
-
-    with monkeypatch.context() as patched:
-        patched.setattr(DynamicsState, "save_when_due", save_when_due)
+    """Work which is :func:`killed` at a step, without its figures."""
+    with killed(monkeypatch, kill_at) as patched:
         patched.setattr("egnn_prune.report.run.dynamics.dynamics_plot", lambda *_: None)
         patched.setattr("egnn_prune.report.common.style.png_bytes", lambda _: b"")
         work()

@@ -14,13 +14,13 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixAtoms, FixCom
+from killed_simulation import killed
 from small_specialist import CountingTeacher, improvement, labelled, specialist
 from trained_models import ethanol, network, trained
 
 from egnn_prune import save
 from egnn_prune.ase import SpecialistCalculator
 from egnn_prune.ase.dynamics import run_dynamics
-from egnn_prune.ase.dynamics_state import DynamicsState
 from egnn_prune.ase.simulation import simulate
 from egnn_prune.ase.thermostat import Thermostat
 from egnn_prune.ase.velocities import set_thermal_velocities, temperature
@@ -371,20 +371,11 @@ def test_a_killed_watched_simulation_goes_on(model, start, tmp_path, no_figure, 
     """With its random checks, the zero of the teacher's energies, and all rows of the log."""
 
     def run(out, kill_at=None):
-        saved = DynamicsState.save_when_due
-
-        def save_when_due(self, atoms, dynamics, seconds):
-            self.every = 0.0 if dynamics.nsteps % 4 == 0 else 1e9
-            saved(self, atoms, dynamics, seconds)
-            if dynamics.nsteps == kill_at:
-                raise SystemExit
-
         calc = SpecialistCalculator(
             model, CountingTeacher(), "ask", check=0.3, device="cpu", unit="eV", folder=out, seed=1
         )
         heat = Thermostat("langevin", 300.0, 6000.0, seed=1)
-        with monkeypatch.context() as patched:
-            patched.setattr(DynamicsState, "save_when_due", save_when_due)
+        with killed(monkeypatch, kill_at):
             simulate(calc, start, out, steps=40, interval=3, thermostat=heat)
         facts = json.loads((out / "dynamics.json").read_text())
         texts = [(out / n).read_text() for n in ("trajectory.extxyz", "energies.csv")]

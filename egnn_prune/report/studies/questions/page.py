@@ -117,14 +117,13 @@ def _line(answer: Answer, seeds: int) -> list[str]:
     else:
         would = MISSING
     unit = f" {comparison.unit}" if comparison.unit else ""
-    p = MISSING if math.isnan(answer.adjusted) else chance(answer.adjusted)
     missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
     says = f"**{answer.says}**" if found.n >= seeds else missing
     return [
         f"{comparison.label}",
         str(found.n),
         f"{shown(found.mean)}{interval}{unit}",
-        p,
+        chance(answer.adjusted),
         would,
         f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
         says,

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from egnn_prune.report.common.answers import LEVEL, answers
 from egnn_prune.report.common.formatting import MISSING, significant
@@ -61,6 +60,8 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def chance(p: float) -> str:
     """A p-value."""
+    if math.isnan(p):
+        return MISSING
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
@@ -287,15 +288,10 @@ def _within(row: Mapping[str, Any]) -> tuple[float, float, float]:
     damage, bars = np.array(row["damage"]), np.array(row["bars"])
     cold = len(damage) // 2  # as many hot structures follow
     kinds = (slice(None, cold), slice(cold, None))
-    ranks = [_rank(damage[kind], bars[kind]) for kind in kinds]
+    ranks = [float(spearmanr(damage[kind], bars[kind]).statistic) for kind in kinds]
     noise = np.random.default_rng(0).normal(damage.mean(), damage.std(), (1000, len(damage)))
     worst = np.sort(noise)[:, -(len(damage) // 10) :].sum(1) / noise.sum(1)
     return float(np.median(worst)), ranks[0], ranks[1]
-
-
-def _rank(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation."""
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def _errors(rows: Rows) -> str:
