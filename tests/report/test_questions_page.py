@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 
 import pytest
 from scipy.optimize import minimize_scalar
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.studies.questions import page, tables
+from egnn_prune.report.studies.questions import forgotten, page, primary, tables
 from egnn_prune.report.studies.questions.figure import questions_plot
 from egnn_prune.report.studies.questions.page import questions_text, results_page, stored_rows
 from egnn_prune.report.studies.questions.primary import (
@@ -20,6 +21,7 @@ from egnn_prune.report.studies.questions.primary import (
     calibration_loss,
 )
 from egnn_prune.report.studies.questions.tables import TABLES
+from egnn_prune.studies.questions import networks, uncertainty
 from egnn_prune.studies.questions.forms import FORMS
 from egnn_prune.system.files import read_json
 
@@ -145,6 +147,29 @@ def test_damage_and_its_tail():
     assert [c.by_seed[2] for c in found] == pytest.approx([0.6, 0.5, 0.4, 0.3])
 
 
+def test_damage_of_atoms_and_broken_molecules_are_told_over_the_seeds():
+    rows = [
+        {"part": "damage", "seed": s, "network": "small", "error_bar": 0.6, "distance": 0.5}
+        | {"strain": 0.4, "tail": 0.7, "tail_of_full": 0.4, "test": [1, 2], "hot": [3, 4]}
+        | {"elements": {"1": [1, 2]}, "damage": [1.0, 2.0] * 20, "bars": [1.0, 3.0] * 20}
+        for s in SEEDS
+    ]
+    for s in SEEDS:
+        atoms = {"part": "atoms", "seed": s, "network": "small", "error_bar": 0.1 * s}
+        atoms |= {"distance": 0.2, "within": {"H": 0.3}}
+        rows.append(atoms | {"bonds": {"C 4": [50.0, 100.0, 10], "C 3": [1.0, 1.0, 10]}})
+        whole = {"1000": [1.0, 1.0], "2000": [1.0, 0.25 if s == 2 else 1.0]}
+        rows.append({"part": "heated", "seed": s, "network": "small", "whole_ps": whole, "ps": 1.0})
+    del rows[-2]["bonds"]["C 3"]  # of the last seed
+    text = TABLES["forgetting"](of("forgetting", rows), len(SEEDS))
+    mean = statistics.mean(0.1 * s for s in SEEDS)
+    spread = statistics.stdev(0.1 * s for s in SEEDS)
+    assert f"| small | {mean:.2f} ± {spread:.2f} | 0.20 ± 0.00 | 0.30 ± 0.00 |" in text
+    assert "| small | C, 4 bonds | 10 | 50.0 | 100 | 2.00 |" in text and "C, 3" not in text
+    count = 2 * len(SEEDS)
+    assert f"| small | 0 of {count} | 1 of {count}, the first after 0.25 ps |" in text
+
+
 def test_uncertain_against_random():
     rows = [
         {"part": part, "seed": s, "kind": kind, "rare": rare, "choice": choice}
@@ -240,10 +265,10 @@ def test_compiled_networks_stand_beside_the_teacher_as_it_is():
 def test_damage_is_ranked_within_each_kind_and_beside_noise_of_its_spread():
     damage = [1.0 * k for k in range(10)] + [100.0 + k for k in range(10)]
     row = {"damage": damage, "bars": [*range(10), *range(110, 100, -1)]}
-    noise, cold, hot = tables._within(row)
+    noise, cold, hot = forgotten._within(row)
     assert (cold, hot) == pytest.approx((1, -1))
     assert 0.15 < noise < 0.25  # the two largest of twenty
-    assert tables._within({**row, "damage": [5.0 + 1e-6 * k for k in range(20)]})[0] == (
+    assert forgotten._within({**row, "damage": [5.0 + 1e-6 * k for k in range(20)]})[0] == (
         pytest.approx(0.1, abs=1e-3)
     )
 
@@ -287,3 +312,9 @@ def test_rows_are_read_in_the_order_of_questions_and_seeds(tmp_path):
         path.write_text(json.dumps({"asked": {}, "rows": [{"question": name, "seed": seed}]}))
     (tmp_path / "freezing-quick-seed0.json").write_text("{}")
     assert [row["seed"] for row in stored_rows(tmp_path)] == [2, 10, 0]
+
+
+def test_the_page_and_the_study_ask_at_the_same_shares():
+    """The page may not import the study, and states its two numbers again."""
+    assert primary.SHARE == networks.SHARE
+    assert primary.RARE == uncertainty.PRIMARY_SHARE

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ase import units
 from ase.calculators.emt import EMT
+from ase.data import covalent_radii
 from torch_geometric.data import Data
 
-from egnn_prune.studies.questions import observables
+from egnn_prune.studies.questions import observables, survival
 
 SIDE = 2.4 / 2**0.5
 COPPER = Data(
@@ -60,3 +62,30 @@ def test_distances_are_of_every_pair_and_frame():
     frames = 300 // observables.EVERY + 1
     assert found.keys() == {(29, 29)} and len(found[29, 29]) == 6 * frames
     assert 2.0 < found[29, 29].min() < found[29, 29].max() < 3.2
+
+
+def test_a_molecule_is_whole_until_a_bond_is_broken(monkeypatch):
+    """Without forces atoms fly on: it is the fastest pair that ends it."""
+    monkeypatch.setattr(survival, "RUNS", 1)
+    monkeypatch.setattr(survival, "KELVIN", (300, 90_000))
+    monkeypatch.setattr(observables, "FRICTION", 1e-9)
+    monkeypatch.setattr(survival, "COINCIDE", 0.0)
+    row = survival.survival(EMT(), COPPER, 100, 0)
+    assert row["ps"] == row["whole_ps"]["300"][0] == 0.05
+    assert 0 < row["whole_ps"]["90000"][0] < 0.05
+    free = survival.survival(Scaled(0, 0), COPPER, 100, 0)["whole_ps"]["90000"][0]
+    atoms = observables.atoms_of(Scaled(0, 0), COPPER)
+    survival.set_thermal_velocities(atoms, 90_000, 0)
+    start, speed = atoms.positions.copy(), atoms.get_velocities()
+    limit = survival.BROKEN * 2 * covalent_radii[29]
+
+    def apart(ps: float) -> float:
+        atoms.positions = start + 1000 * ps * units.fs * speed
+        return atoms.get_all_distances().max()
+
+    assert apart(free - 2 * observables.STEP / 1000) < limit < apart(free + observables.STEP / 1000)
+
+
+def test_atoms_that_coincide_end_it():
+    squeezed = Data(z=COPPER.z, pos=0.3 * COPPER.pos)
+    assert survival.survival(EMT(), squeezed, 10, 0)["whole_ps"]["1000"] == [0.0, 0.0]

@@ -15,7 +15,14 @@ from egnn_prune.configs.questions_study import QuestionsStudySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.studies import specialisation
-from egnn_prune.studies.questions import budgets, forgetting, freezing, scratch, uncertainty
+from egnn_prune.studies.questions import (
+    atom_damage,
+    budgets,
+    forgetting,
+    freezing,
+    scratch,
+    uncertainty,
+)
 from egnn_prune.studies.questions import structures as drawing
 from egnn_prune.studies.questions.context import Asked
 from egnn_prune.studies.questions.error_bars import ErrorBars
@@ -212,6 +219,31 @@ def test_damage_is_the_growth_of_the_error_and_its_tail_a_share_of_that(tmp_path
     assert row["damage"] == pytest.approx((1000 * (now - was)).tolist(), abs=0.01)
     assert row["tail"] == pytest.approx(float((now - was).max() / (now - was).sum()))
     assert row["tail_of_full"] == pytest.approx(float(was.max() / was.sum()))
+
+
+def test_damage_of_atoms_is_told_by_element_and_bonds(tmp_path, monkeypatch):
+    networks = asked("forgetting", tmp_path).networks()
+    full, small = networks.network("full"), networks.network("small@0.75")
+    test = forgetting.cold_and_hot(networks)
+    counts = atom_damage.bonds(test)
+    z = torch.cat([graph.z for graph in test])
+    # of water and of methanol
+    assert set(counts[z == 1].tolist()) == {1} and set(counts[z == 6].tolist()) == {4}
+    assert set(counts[z == 8].tolist()) == {2}
+    row = atom_damage.atom_damage(full, small, networks, test)
+    assert row["bonds"].keys() == {"H 1", "C 4", "O 2"} and row["within"].keys() == {"H", "C", "O"}
+    assert sum(count for *_, count in row["bonds"].values()) == len(z)
+    was, now = (
+        torch.from_numpy(potential_errors(model, test)[1]["forces"])
+        - torch.cat([graph.forces for graph in test])
+        for model in (full, small)
+    )
+    found = [1000 * float(wrong[z == 6].square().mean().sqrt()) for wrong in (was, now)]
+    assert row["bonds"]["C 4"] == [*map(pytest.approx, found), int((z == 6).sum())]
+    worse = pytest.approx((now.norm(dim=1) - was.norm(dim=1)).tolist())
+    monkeypatch.setattr(atom_damage, "rank_correlation", lambda _, told: told.tolist() == worse)
+    again = atom_damage.atom_damage(full, small, networks, test)
+    assert again["error_bar"] and again["distance"] and not again["within"]["H"]
 
 
 def test_budgets_are_met_by_the_largest_network_that_is_fast_enough(tmp_path):

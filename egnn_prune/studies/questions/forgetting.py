@@ -10,15 +10,18 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from egnn_prune.adapters import AdoptedPotential
 from egnn_prune.evaluation.atom_error_bars import rms_of_structures
 from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.out_of_distribution_structures import changed, other_molecules, stretched
+from egnn_prune.studies.questions.atom_damage import atom_damage
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.error_bars import ErrorBars
 from egnn_prune.studies.questions.networks import SHARE, Networks
 from egnn_prune.studies.questions.observables import observables
 from egnn_prune.studies.questions.structures import hot
+from egnn_prune.studies.questions.survival import survival
 from egnn_prune.training.distillation import label
 
 #: Networks that are compared with the full one.
@@ -26,6 +29,8 @@ NETWORKS = ("cut", "small", "distilled")
 #: Whose dynamics are compared with the full one's; ``again``: the same network, other velocities;
 #: ``seed``: the full network of another seed.
 SIMULATED = ("small", "scratch", "again", "seed")
+#: Of these, what is simulated hot, beside the full one.
+HEATED = ("small", "scratch")
 
 
 def cells(asked: Asked) -> list[Row]:
@@ -38,36 +43,53 @@ def cells(asked: Asked) -> list[Row]:
     moved: list[Row] = [
         {"part": "dynamics", "system": form.system, "network": name} for name in SIMULATED
     ]
-    return labelled + far + moved
+    atoms: list[Row] = [{**cell, "part": "atoms"} for cell in labelled]
+    heated: list[Row] = [{**cell, "part": "heated"} for cell in moved if cell["network"] in HEATED]
+    heated.append({"part": "heated", "system": form.system, "network": "full"})
+    return labelled + far + moved + atoms + heated
 
 
 def find(asked: Asked, part: str, system: str, network: str) -> Row:
     """Compare a network with the full one of the same seed."""
     networks = asked.networks(system)
-    full = networks.network("full")
+    full, model = networks.network("full"), _model(asked, networks, network)
+    start, steps = networks.found.test[0], asked.form.dynamics
     if part == "dynamics":
-        if network == "scratch":
-            other = networks.trained_from_scratch()
-        elif network == "seed":
-            next_seed = (asked.seed + 1) % len(asked.form.seeds)
-            other = Networks(asked.form, networks.folder, system, next_seed).network("full")
-        else:
-            other = full if network == "again" else networks.network(f"small@{SHARE}")
-        return observables(full, other, networks.found.test[0], asked.form.dynamics, asked.seed)
-    name = f"{network}@{SHARE}"
-    model = networks.cut_at(SHARE).eval() if network == "cut" else networks.network(name)
+        return observables(full, model, start, steps, asked.seed)
+    if part == "heated":
+        return survival(model, start, steps // 2, asked.seed)
     if part == "far":
         return deviations(full, model, networks)
+    if part == "atoms":
+        return atom_damage(full, model, networks, cold_and_hot(networks))
     return damage(full, model, networks)
 
 
-def damage(full: nn.Module, model: nn.Module, networks: Networks) -> Row:
+def _model(asked: Asked, networks: Networks, network: str) -> AdoptedPotential:
+    """One that a cell names."""
+    if network == "cut":
+        return networks.cut_at(SHARE).eval()
+    if network == "scratch":
+        return networks.trained_from_scratch()
+    if network == "seed":
+        next_seed = (asked.seed + 1) % len(asked.form.seeds)
+        return Networks(asked.form, networks.folder, networks.name, next_seed).network("full")
+    full = network in ("full", "again")
+    return networks.network("full" if full else f"{network}@{SHARE}")
+
+
+def cold_and_hot(networks: Networks) -> list[Data]:
+    """Test structures, and as many hot ones."""
+    test = networks.found.test
+    return test + hot(networks.name)[: len(test)]
+
+
+def damage(full: nn.Module, model: AdoptedPotential, networks: Networks) -> Row:
     """Of labelled structures, like the training ones and hotter: damage, and what goes with it."""
-    found = networks.found
-    test = found.test + hot(networks.name)[: len(found.test)]
+    found, test = networks.found, cold_and_hot(networks)
     was, now = (structure_errors(network, test) for network in (full, model))
     worse = now - was
-    bars = ErrorBars.fitted(networks, [model], "last_layer")  # type: ignore[list-item]
+    bars = ErrorBars.fitted(networks, [model], "last_layer")
     std, distance = bars.of_structures(test)
     least = min(float(graph.y) for graph in found.train)
     strain = torch.tensor([float(graph.y) - least for graph in test])

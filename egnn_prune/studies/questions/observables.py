@@ -58,18 +58,9 @@ def simulated(
     model: nn.Module, start: Data, steps: int, seed: int
 ) -> tuple[dict[tuple[int, int], NDArray[np.float64]], float]:
     """Distances by pair of elements along a run at constant energy, and the drift of the energy."""
-    atoms = _atoms(model, start)
+    atoms = atoms_of(model, start)
     set_thermal_velocities(atoms, KELVIN, seed)
-    atoms.set_constraint(FixCom())
-    bath = Langevin(
-        atoms,
-        STEP * units.fs,
-        temperature_K=KELVIN,
-        friction=FRICTION / units.fs,
-        rng=np.random.default_rng(seed),
-        fixcm=False,  # the constraint does it without changing the temperature
-    )
-    run(bath, round(SETTLING * steps), "settling")
+    run(thermostat(atoms, KELVIN, seed), round(SETTLING * steps), "settling")
     atoms.set_constraint()
     found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
     energies: list[float] = []
@@ -92,6 +83,19 @@ def simulated(
     return {pair: np.concatenate(v) for pair, v in found.items()}, 1000 * slope / len(atoms)
 
 
+def thermostat(atoms: Atoms, kelvin: float, seed: int) -> Langevin:
+    """Langevin dynamics; the centre of mass is held."""
+    atoms.set_constraint(FixCom())
+    return Langevin(
+        atoms,
+        STEP * units.fs,
+        temperature_K=kelvin,
+        friction=FRICTION / units.fs,
+        rng=np.random.default_rng(seed),
+        fixcm=False,  # the constraint does it without changing the temperature
+    )
+
+
 def run(dynamics: MolecularDynamics, steps: int, label: str) -> None:
     """Take steps, and show how far they are."""
     with tqdm(total=steps + 1, desc=label, unit="step", leave=False) as bar:
@@ -101,7 +105,7 @@ def run(dynamics: MolecularDynamics, steps: int, label: str) -> None:
 
 def wavenumbers(model: nn.Module, start: Data) -> NDArray[np.float64]:
     """Harmonic wavenumbers in 1/cm of the nearest minimum, without the six of rigid motions."""
-    atoms = _atoms(model, start)
+    atoms = atoms_of(model, start)
     BFGS(atoms, logfile=None).run(fmax=0.005, steps=300)
     with tempfile.TemporaryDirectory() as folder:
         vibrations = Vibrations(atoms, name=f"{folder}/modes")
@@ -110,7 +114,8 @@ def wavenumbers(model: nn.Module, start: Data) -> NDArray[np.float64]:
     return np.sort(found.real - found.imag)[6:]  # an imaginary mode counts as negative
 
 
-def _atoms(model: nn.Module, start: Data) -> Atoms:
+def atoms_of(model: nn.Module, start: Data) -> Atoms:
+    """A molecule with the potential as its calculator."""
     atoms = Atoms(start.z.numpy(), start.pos.double().numpy())
     atoms.calc = calculator(model)
     return atoms

@@ -11,9 +11,10 @@ from egnn_prune.errors import InputError
 from egnn_prune.report.common.answers import Answer, answers
 from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.statistics import Rows
+from egnn_prune.report.studies.questions.markdown import chance, markdown
 from egnn_prune.report.studies.questions.notes import NOTES
 from egnn_prune.report.studies.questions.primary import PRIMARY
-from egnn_prune.report.studies.questions.tables import TABLES, chance, markdown
+from egnn_prune.report.studies.questions.tables import TABLES
 from egnn_prune.system.files import read_json
 
 HEAD = """\

@@ -12,6 +12,8 @@ from egnn_prune.report.common.statistics import Rows, by_seed, differences, valu
 BySeed = Mapping[Any, float]
 #: The share of the copies at which questions 3 to 5 are asked.
 SHARE = 0.75
+#: The share of rare structures that question 5 is asked at.
+RARE = 0.05
 
 
 def log_ratio(new: BySeed, old: BySeed) -> dict[Any, float]:
@@ -137,15 +139,15 @@ def uncertainty(rows: Rows) -> list[Comparison]:
     """Question 5: what choosing by error bars gains over chance."""
     made = []
     for kind, name in (("hot", "hot frames"), ("bond", "stretched bonds")):
-        cell: dict[str, Any] = {"part": "label", "kind": kind, "rare": 0.05}
+        cell: dict[str, Any] = {"part": "label", "kind": kind, "rare": RARE}
         if any(cell.items() <= row.items() for row in rows):
             pair = [
                 by_seed(rows, "rare_force_rmse", choice=choice, **cell)
                 for choice in ("uncertain", "random")
             ]
-            label = f"what to label, 5 % {name}: uncertain against random"
+            label = f"what to label, {100 * RARE:.0f} % {name}: uncertain against random"
             made.append(Comparison(label, log_ratio(*pair), -1, 0.02, ratio=True))
-    rare = min(values(rows, "rare", part="tune"), default=0.05)
+    rare = min(values(rows, "rare", part="tune"), default=RARE)
     pair = [
         by_seed(rows, "force_rmse", part="tune", rare=rare, choice=choice)
         for choice in ("uncertain", "random")

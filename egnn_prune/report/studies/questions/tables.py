@@ -7,10 +7,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from ase.data import chemical_symbols
-from scipy.stats import spearmanr
-
 from egnn_prune.report.common.answers import LEVEL, answers
 from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.statistics import (
@@ -18,22 +14,13 @@ from egnn_prune.report.common.statistics import (
     by_seed,
     over_seeds,
     spread_text,
-    summarise,
     values,
 )
+from egnn_prune.report.studies.questions.forgotten import forgetting
+from egnn_prune.report.studies.questions.markdown import chance, markdown
 from egnn_prune.report.studies.questions.primary import at_best_rate, losses
 from egnn_prune.report.studies.questions.primary import budgets as at_budgets
 from egnn_prune.report.studies.questions.primary import calibration as at_share
-
-#: Of the observables of question 4, which are differences.
-UNITS = {
-    "distances": "distributions of distances, Wasserstein, Å",
-    "wavenumbers": "harmonic wavenumbers, mean absolute difference, 1/cm",
-    "drift": "drift of the energy (its own), meV an atom and ps",
-}
-#: Of the networks that question 4 simulates.
-SIMULATED = {"again": "itself, other velocities", "seed": "that of another seed"}
-
 
 #: Of question 5.
 PARTS = {
@@ -50,19 +37,6 @@ CHOICES = {
     "common_force_rmse": "on the rest",
     "rare_chosen": "rare ones chosen",
 }
-
-
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def chance(p: float) -> str:
-    """A p-value."""
-    if math.isnan(p):
-        return MISSING
-    return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def scratch(rows: Rows, seeds: int) -> str:
@@ -249,69 +223,6 @@ def _thresholds(rows: Rows, seeds: int) -> str:
 
 def _plain(found: Any, key: str) -> str:
     return spread_text(found) if key == "force_rmse" else spread_text(found, 3)
-
-
-def forgetting(rows: Rows, seeds: int) -> str:
-    """Question 4: damage and what goes with it; structures without labels; observables."""
-    keys = ("error_bar", "distance", "strain", "tail", "tail_of_full")
-    body = []
-    for name in values(rows, "network", part="damage"):
-        cell = {"part": "damage", "network": name}
-        inside = [row for row in rows if cell.items() <= row.items()]
-        more = [summarise(found) for found in zip(*map(_within, inside), strict=True)]
-        texts = [spread_text(over_seeds(rows, key, **cell), 2) for key in keys]
-        body.append([name, *texts, *(spread_text(one, 2) for one in more)])
-    header = ["network", "rank correlation with the error bar", "with the distance"]
-    header += ["with the strain", "damage in the worst tenth"]
-    header += ["the full network's error in its own worst tenth", "damage: noise would have"]
-    header += ["with the error bar within test frames", "within hot ones"]
-    parts = [markdown(header, body), _errors(rows)]
-    for part, unit in (("far", "forces against the full network's, meV/Å"), ("dynamics", "")):
-        inside = [row for row in rows if row["part"] == part]
-        if inside:
-            known = ("part", "system", "network", "question", "seed")
-            names = list(dict.fromkeys(key for row in inside for key in row if key not in known))
-            lines = [
-                [
-                    SIMULATED.get(network, network),
-                    *(spread_text(over_seeds(inside, n, network=network)) for n in names),
-                ]
-                for network in values(inside, "network")
-            ]
-            heads = [UNITS.get(name, name) for name in names]
-            parts.append(markdown([unit or "dynamics of the full network against", *heads], lines))
-    return "\n\n".join(parts)
-
-
-def _within(row: Mapping[str, Any]) -> tuple[float, float, float]:
-    """The share in the worst tenth of normal noise like the damage; ranks within either kind."""
-    damage, bars = np.array(row["damage"]), np.array(row["bars"])
-    cold = len(damage) // 2  # as many hot structures follow
-    kinds = (slice(None, cold), slice(cold, None))
-    ranks = [float(spearmanr(damage[kind], bars[kind]).statistic) for kind in kinds]
-    noise = np.random.default_rng(0).normal(damage.mean(), damage.std(), (1000, len(damage)))
-    worst = np.sort(noise)[:, -(len(damage) // 10) :].sum(1) / noise.sum(1)
-    return float(np.median(worst)), ranks[0], ranks[1]
-
-
-def _errors(rows: Rows) -> str:
-    """Force errors of the full and of other networks, by kind of structure and by element."""
-    inside = [row for row in rows if row["part"] == "damage"]
-    body = []
-    for name in values(inside, "network"):
-        own = [row for row in inside if row["network"] == name]
-        kinds = {"like the training": "test", "hotter": "hot"}
-        for text, key in kinds.items():
-            body.append([name, text, *_pair([row[key] for row in own])])
-        for z in own[0]["elements"]:
-            pairs = [row["elements"][z] for row in own]
-            body.append([name, f"atoms of {chemical_symbols[int(z)]}", *_pair(pairs)])
-    return markdown(["network", "structures", "full, meV/Å", "this, meV/Å", "ratio"], body)
-
-
-def _pair(pairs: list[list[float]]) -> list[str]:
-    was, now = (sum(pair[k] for pair in pairs) / len(pairs) for k in (0, 1))
-    return [significant(was), significant(now), f"{now / was:.2f}" if was else MISSING]
 
 
 def uncertainty(rows: Rows, seeds: int) -> str:
