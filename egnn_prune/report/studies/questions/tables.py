@@ -236,8 +236,8 @@ def uncertainty(rows: Rows, seeds: int) -> str:
         inside = [row for row in rows if row["part"] == part]
         body = []
         for kind in dict.fromkeys(row.get("kind") for row in inside):
-            for rare in dict.fromkeys(row.get("rare") for row in inside):
-                cells = [r for r in inside if (r.get("kind"), r.get("rare")) == (kind, rare)]
+            for rare in sorted({row.get("rare") or 0.0 for row in inside}):
+                cells = [r for r in inside if (r.get("kind"), r.get("rare") or 0.0) == (kind, rare)]
                 for choice in dict.fromkeys(row["choice"] for row in cells):
                     texts = [spread_text(over_seeds(cells, key, choice=choice)) for key in keys]
                     body.append([kind or "", f"{rare:.0%}" if rare else "", choice, *texts])
