@@ -13,6 +13,7 @@ from tiny_teacher import tiny_teacher
 from egnn_prune.ase.structures import graph_of
 from egnn_prune.configs.questions_study import QuestionsStudySettings
 from egnn_prune.errors import ConfigError
+from egnn_prune.evaluation import pool as choosing
 from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.studies import specialisation
 from egnn_prune.studies.questions import (
@@ -184,7 +185,8 @@ def test_the_pool_to_fine_tune_on_has_what_no_network_saw_and_no_test_structure(
     assert len(hot_tested & {place(g) for g in test}) == TINY.test // 2
 
 
-def test_choosing_by_loss_takes_the_largest_errors_of_the_full_network(tmp_path, monkeypatch):
+def test_what_is_chosen_to_fine_tune_on(tmp_path, monkeypatch):
+    """By loss the largest errors of the full network; the control takes what nobody else would."""
     one = asked("uncertainty", tmp_path)
     learned = {}
 
@@ -198,6 +200,22 @@ def test_choosing_by_loss_takes_the_largest_errors_of_the_full_network(tmp_path,
     errors = forgetting.structure_errors(one.networks().network("full"), pool)
     worst = {place(pool[i]) for i in errors.topk(TINY.chosen).indices}
     assert {place(g) for g in learned["train"]} == worst
+
+    def score(graph) -> float:
+        return float(graph.pos[0, 0])
+
+    def scores(_, graphs, **how):
+        return torch.tensor([score(g) for g in graphs]), torch.ones(len(graphs), 2)
+
+    monkeypatch.setattr(uncertainty, "structure_scores", scores)
+    monkeypatch.setattr(choosing, "structure_scores", scores)
+    ordered = sorted(map(score, pool))
+    for choice, wanted in (
+        ("uncertain", ordered[-TINY.chosen :]),
+        (uncertainty.CONTROL, ordered[: TINY.chosen]),
+    ):
+        uncertainty.tuned(one, one.networks(), 0.5, choice)
+        assert sorted(map(score, learned["train"])) == wanted
 
 
 def test_asking_for_the_best_tenth_removes_what_it_has():
@@ -257,11 +275,11 @@ def test_budgets_are_met_by_the_largest_network_that_is_fast_enough(tmp_path):
 def test_cells_of_primary_comparisons_come_first(tmp_path):
     """So that what was cut short has answers; none is lost, and none there twice."""
     choices = uncertainty.cells(Asked("uncertainty", "full", tmp_path, 1, 0))
-    assert len(choices) == 3 * 4 + 2 + 1 + 2 * (1 + 4 * 4)
+    assert len(choices) == 3 * 4 + 1 + 2 + 1 + 2 * (1 + 4 * 4)
     assert all(choices.count(cell) == 1 for cell in choices)
     parts = [(cell["part"], cell.get("rare")) for cell in choices]
-    assert set(parts[:15]) == {("tune", 0.05), ("ask", None), ("label", 0.0), ("label", 0.05)}
-    assert not set(parts[15:]) & set(parts[:15])
+    assert set(parts[:16]) == {("tune", 0.05), ("ask", None), ("label", 0.0), ("label", 0.05)}
+    assert not set(parts[16:]) & set(parts[:16])
     for kind in ("hot", "bond"):  # what is learned further is there before
         places = [k for k, cell in enumerate(choices) if cell.get("kind") == kind]
         assert choices[places[0]]["rare"] == 0

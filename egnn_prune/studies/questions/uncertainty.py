@@ -28,8 +28,8 @@ from egnn_prune.uncertainty import SinglePass
 #: Ways to choose what is fine-tuned on, and whose structures the channels' scores are taken on.
 CHOICES = ("uncertain", "diverse", "loss", "random")
 SCORED_ON = ("uncertain", "random")
-#: Share of hot frames of the primary comparisons.
-PRIMARY_SHARE = 0.05
+#: Share of hot frames of the primary comparisons, where a control that ought to do worst is run.
+PRIMARY_SHARE, CONTROL = 0.05, "least uncertain"
 #: Share of the structures that are given to the teacher.
 ASKED_FOR = 0.1
 
@@ -40,6 +40,8 @@ def cells(asked: Asked) -> list[Row]:
     tune: list[Row] = [
         {"part": "tune", "rare": rare, "choice": choice} for rare in form.rare for choice in CHOICES
     ]
+    if PRIMARY_SHARE in form.rare:
+        tune.append({"part": "tune", "rare": PRIMARY_SHARE, "choice": CONTROL})
     score: list[Row] = [{"part": "score", "choice": choice} for choice in SCORED_ON]
     ask: list[Row] = [{"part": "ask"}]
     label: list[Row] = []
@@ -83,9 +85,12 @@ def tuned(asked: Asked, networks: Networks, rare: float, choice: str) -> Row:
     else:
         estimator = SinglePass(full)
         fit_atom_error_bars(estimator, found.train, found.val)
-        rows = choose_structures(
-            estimator, pool, form.chosen, choice, train=found.train, seed=asked.seed
-        )
+        if choice == CONTROL:
+            rows = structure_scores(estimator, pool)[0].argsort()[: form.chosen].tolist()
+        else:
+            rows = choose_structures(
+                estimator, pool, form.chosen, choice, train=found.train, seed=asked.seed
+            )
     learned = System(networks.name, [pool[row] for row in rows], found.val, [], "data")
     model = networks.cut_at(SHARE)
     text = f"{choice}, {rare:.0%} hot, seed {asked.seed}"
