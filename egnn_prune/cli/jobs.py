@@ -11,18 +11,17 @@ from typing import Any
 
 from egnn_prune.cli.script import one_sentence
 from egnn_prune.configs.force_calibration_study import ForceCalibrationStudySettings
-from egnn_prune.configs.questions_study import QuestionsStudySettings
-from egnn_prune.configs.settings import (
+from egnn_prune.configs.over_seeds import (
     AcquisitionSettings,
     CalibrationStudySettings,
     CentroidStudySettings,
     ComparisonSettings,
     SanitySettings,
     SelectionStudySettings,
-    Settings,
     SweepSettings,
-    described,
 )
+from egnn_prune.configs.questions_study import QuestionsStudySettings
+from egnn_prune.configs.settings import Settings, described
 from egnn_prune.configs.specialisation_study import SpecialisationStudySettings
 from egnn_prune.configs.specialise_settings import SpecialiseSettings
 from egnn_prune.configs.specialist_error_bars_study import SpecialistErrorBarsStudySettings

@@ -15,16 +15,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from egnn_prune.configs.declaration import leaves
-from egnn_prune.configs.settings import (
+from egnn_prune.configs.over_seeds import (
     AcquisitionSettings,
     CalibrationStudySettings,
     ComparisonSettings,
     SanitySettings,
     SelectionStudySettings,
-    Settings,
     SweepSettings,
-    described,
 )
+from egnn_prune.configs.settings import Settings, described
 from egnn_prune.errors import ConfigError
 
 #: Why a setting has no effect, by its name; ``section.*`` stands for all settings of a section.

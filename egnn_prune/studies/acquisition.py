@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import AcquisitionSettings
+from egnn_prune.configs.over_seeds import AcquisitionSettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import BATCH, predict_all
 from egnn_prune.pipeline.build import build_estimator, build_model

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from egnn_prune.configs.settings import CalibrationStudySettings
+from egnn_prune.configs.over_seeds import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import predict_all, targets

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from egnn_prune.configs.settings import CentroidStudySettings
+from egnn_prune.configs.over_seeds import CentroidStudySettings
 from egnn_prune.data import GraphDataset
 from egnn_prune.data.sources.centroid import load_centroid
 from egnn_prune.evaluation.predict import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from egnn_prune.configs.settings import ComparisonSettings, Settings
+from egnn_prune.configs.over_seeds import ComparisonSettings
+from egnn_prune.configs.settings import Settings
 from egnn_prune.pipeline.check_settings import validate
 from egnn_prune.pipeline.main_job import run
 from egnn_prune.report.studies.comparison import COLUMNS, comparison_plot, summary_table

@@ -9,7 +9,7 @@ from torch.utils.data import WeightedRandomSampler
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.sparsity_sweep import sparsity_sweep
-from egnn_prune.configs.settings import SweepSettings
+from egnn_prune.configs.over_seeds import SweepSettings
 from egnn_prune.evaluation.predict import predict_all, targets
 from egnn_prune.pipeline.main_job import Job
 from egnn_prune.report.studies.comparison import COLUMNS

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from egnn_prune.configs.settings import Settings, check, main_job
+from egnn_prune.configs.over_seeds import main_job
+from egnn_prune.configs.settings import Settings, check
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import InputError
 from egnn_prune.pipeline.check_settings import validate

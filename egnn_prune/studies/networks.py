@@ -17,7 +17,7 @@ from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.pruning import compact, fine_tune, prune
 from egnn_prune.channels import Prunable
-from egnn_prune.configs.settings import CalibrationStudySettings
+from egnn_prune.configs.over_seeds import CalibrationStudySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import point_predictions, targets

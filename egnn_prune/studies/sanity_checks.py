@@ -13,7 +13,7 @@ from torch import nn
 
 from egnn_prune.api.pruning import compact
 from egnn_prune.channels import Prunable
-from egnn_prune.configs.settings import SanitySettings
+from egnn_prune.configs.over_seeds import SanitySettings
 from egnn_prune.deployment import checkpoint
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.build import build_model

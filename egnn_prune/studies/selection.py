@@ -13,7 +13,7 @@ from torch.utils.data import WeightedRandomSampler
 from torch_geometric.loader import DataLoader
 
 from egnn_prune.api.pruning import compact
-from egnn_prune.configs.settings import CalibrationStudySettings, SelectionStudySettings, main_job
+from egnn_prune.configs.over_seeds import CalibrationStudySettings, SelectionStudySettings, main_job
 from egnn_prune.errors import ConfigError
 from egnn_prune.evaluation.predict import BATCH
 from egnn_prune.pipeline.main_job import DENSE, Job

@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 
 from egnn_prune.cli.jobs import VISION
-from egnn_prune.configs.settings import (
-    METHODS,
+from egnn_prune.configs.over_seeds import (
     AcquisitionSettings,
     CalibrationStudySettings,
     ComparisonSettings,
     SelectionStudySettings,
-    Settings,
     SweepSettings,
-    described,
 )
+from egnn_prune.configs.settings import METHODS, Settings, described
 from egnn_prune.data import SOURCES
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.check_settings import validate

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from egnn_prune.cli import jobs
 from egnn_prune.cli.config_file import overrides_of, set_by, split_config
 from egnn_prune.cli.jobs import Job
-from egnn_prune.configs.settings import ComparisonSettings, Settings
+from egnn_prune.configs.over_seeds import ComparisonSettings
+from egnn_prune.configs.settings import Settings
 from egnn_prune.vision.settings import VisionSettings
 
 

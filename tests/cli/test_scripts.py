@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from egnn_prune.cli.hydra_app import command
-from egnn_prune.configs.settings import ComparisonSettings, Settings, described
+from egnn_prune.configs.over_seeds import ComparisonSettings
+from egnn_prune.configs.settings import Settings, described
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.limit=20", "training.max_epochs=1", "model.hidden=4", "model.layers=1", "threads=1"]

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from egnn_prune import configs
-from egnn_prune.configs.settings import Settings, register
+from egnn_prune.configs.over_seeds import register
+from egnn_prune.configs.settings import Settings
 from egnn_prune.data import SOURCES
 from egnn_prune.pipeline.check_settings import validate
 

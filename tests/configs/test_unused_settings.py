@@ -19,17 +19,16 @@ from ase.io import write
 from safetensors.torch import load_file
 from tiny_jobs import used_only
 
-from egnn_prune.configs.settings import (
+from egnn_prune.configs.over_seeds import (
     AcquisitionSettings,
     CalibrationStudySettings,
     ComparisonSettings,
     SanitySettings,
     SelectionStudySettings,
-    Settings,
     SweepSettings,
-    described,
     main_job,
 )
+from egnn_prune.configs.settings import Settings, described
 from egnn_prune.configs.unused import JOBS, refuse_unused, unused_by
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.main_job import DENSE, SELECTED, Job

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from egnn_prune.configs.settings import register
+from egnn_prune.configs.over_seeds import register
 from egnn_prune.data import load
 from egnn_prune.data.sources import centroid
 from egnn_prune.data.sources.centroid import GRAPHS, load_centroid

@@ -15,7 +15,7 @@ import pytest
 from test_killed import without_times
 from tiny_jobs import metrics, tiny
 
-from egnn_prune.configs.settings import ComparisonSettings
+from egnn_prune.configs.over_seeds import ComparisonSettings
 from egnn_prune.configs.unused import refuse_unused
 from egnn_prune.errors import ConfigError
 from egnn_prune.pipeline.main_job import run

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 from seed_work import WorkSettings, work
 
-from egnn_prune.configs.settings import ComparisonSettings, JobsSettings
+from egnn_prune.configs.over_seeds import ComparisonSettings
+from egnn_prune.configs.settings import JobsSettings
 from egnn_prune.errors import InputError
 from egnn_prune.runs import finished_seeds, seed_jobs
 from egnn_prune.runs.finished_seeds import FINISHED, FinishedSeeds

@@ -11,7 +11,7 @@ import torch
 from tiny_teacher import structures, write_labelled
 from torch_geometric.data import Data
 
-from egnn_prune.configs.settings import CalibrationStudySettings
+from egnn_prune.configs.over_seeds import CalibrationStudySettings
 from egnn_prune.errors import ConfigError
 from egnn_prune.prediction import Prediction
 from egnn_prune.studies import calibration as study

@@ -11,7 +11,7 @@ import pytest
 from few_graphs import ALL_GRAPHS
 from tiny_jobs import tiny, used_only
 
-from egnn_prune.configs.settings import ComparisonSettings
+from egnn_prune.configs.over_seeds import ComparisonSettings
 from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.errors import ConfigError
 from egnn_prune.runs import finished_seeds, seed_jobs

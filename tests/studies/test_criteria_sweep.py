@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from egnn_prune import compact, load, prune
-from egnn_prune.configs.settings import SweepSettings
+from egnn_prune.configs.over_seeds import SweepSettings
 from egnn_prune.data import load as load_data
 from egnn_prune.data.dataset import GraphDataset
 from egnn_prune.evaluation.predict import point_predictions, targets

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from egnn_prune.cli.report import studies
 from egnn_prune.configs.declaration import setting
-from egnn_prune.configs.settings import SanitySettings
+from egnn_prune.configs.over_seeds import SanitySettings
 from egnn_prune.errors import ConfigError, InputError
 from egnn_prune.runs.result_store import Row, Rows
 from egnn_prune.studies.frame import Results, Study, redraw, study_folder, study_of

@@ -14,7 +14,7 @@ from tiny_jobs import tiny
 from torch_geometric.loader import DataLoader
 
 from egnn_prune import compact, load, prune
-from egnn_prune.configs.settings import SanitySettings
+from egnn_prune.configs.over_seeds import SanitySettings
 from egnn_prune.data import load as load_data
 from egnn_prune.evaluation.predict import point_predictions, targets
 from egnn_prune.pipeline.run_context import RunContext

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from egnn_prune.configs.settings import CentroidStudySettings
+from egnn_prune.configs.over_seeds import CentroidStudySettings
 from egnn_prune.data.sources import centroid
 from egnn_prune.data.sources.centroid import load_centroid
 from egnn_prune.errors import ConfigError

@@ -14,7 +14,7 @@ from tiny_jobs import tiny, used_only
 from torch_geometric.data import Batch, Data
 
 from egnn_prune import data, load
-from egnn_prune.configs.settings import AcquisitionSettings, SelectionStudySettings, main_job
+from egnn_prune.configs.over_seeds import AcquisitionSettings, SelectionStudySettings, main_job
 from egnn_prune.data import GraphDataset
 from egnn_prune.errors import ConfigError
 from egnn_prune.runs.result_store import Rows
