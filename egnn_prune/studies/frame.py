@@ -61,12 +61,14 @@ class Results:
         text: tables, printed and as ``NAME.txt``.
         figure: as ``NAME.png``.
         columns: the first ones of the CSV file, in their order.
+        apart: those whose values get a table each on the page.
     """
 
     rows: list[Row]
     text: str
     figure: Figure | None = None
     columns: Sequence[str] = ()
+    apart: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,11 @@ class Study(Generic[S]):
             written.append(write_atomic(path.with_suffix(".png"), png))
         config = OmegaConf.to_yaml(OmegaConf.structured(settings))
         html = study_page(
-            *(self.name, found.rows, found.text), png=png, columns=found.columns, config=config
+            *(self.name, found.rows, found.text),
+            png=png,
+            columns=found.columns,
+            apart=found.apart,
+            config=config,
         )
         written.append(write_atomic(out / PAGE, html.encode("utf-8")))
         print(f"{found.text}\nWritten: {', '.join(p.name for p in written)} in {out}")

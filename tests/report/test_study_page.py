@@ -7,6 +7,7 @@ import re
 import pytest
 from test_report_page import EVIL
 
+from egnn_prune.report.common.markdown import markdown
 from egnn_prune.report.studies import page
 from egnn_prune.report.studies.page import study_page
 
@@ -41,6 +42,26 @@ def test_many_rows_are_cut_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(page, "MOST_ROWS", 1)
     text = study_page("a", ROWS, "")
     assert "The first 1 of 2 rows of a.csv" in text and "random" not in text
+
+
+def test_tables_in_markdown_become_tables_under_their_headings() -> None:
+    table = markdown(["arm", "answer"], [["a < b", "**yes**"], ["", "1.5*"]])
+    text = study_page("a", [], f"## 1. One?\n\n{table}\n\nWhat it says.\n\n## 2. Two?\n\n{table}")
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", text)[:2] == ["1. One?", "2. Two?"]
+    assert _cells(text, "th") == 2 * ["arm", "answer", "a &lt; b", ""]
+    assert _cells(text, "td") == 2 * ["yes", "1.5*"]
+    assert "<p>What it says.</p>" in text and "---" not in text
+
+
+def test_rows_apart_have_tables_of_their_own_without_what_is_long() -> None:
+    rows = [
+        {"seed": 0, "part": "fit", "error": 1.5, "curve": [[1, 2.0]], "many": list(range(13))},
+        {"seed": 0, "part": "look", "by_element": {"C": 1.0}, "few": [1, 2]},
+    ]
+    text = study_page("a", rows, "", apart=["part"])
+    heads = [_cells(part, "th") for part in text.split("<table")[1:]]
+    assert heads == [["seed", "part", "error", "0"], ["seed", "part", "few", "0"]]
+    assert re.findall(r"<caption>([^<]*)</caption>", text) == ["fit", "look"]
 
 
 def test_nothing_of_a_row_or_a_setting_is_markup() -> None:

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egnn_prune.report.common import page
-from egnn_prune.report.common.page import Block, Picture, Printed, Section, Text, as_text
+from egnn_prune.report.common.markdown import sections
+from egnn_prune.report.common.page import Block, Picture, Section, Text, as_text
 from egnn_prune.report.common.tables import Table
 
 MOST_ROWS = 1000
 """Rows that the page shows; the CSV file holds all."""
+
+MOST_ITEMS = 12
+"""Items of a list that a cell shows."""
 
 
 def study_page(
@@ -20,6 +24,7 @@ def study_page(
     *,
     png: bytes | None = None,
     columns: Sequence[str] = (),
+    apart: Sequence[str] = (),
     config: str = "",
 ) -> str:
     """The HTML document.
@@ -27,9 +32,10 @@ def study_page(
     Args:
         name: Of the study, as its files are called.
         rows: One mapping per result, as in the CSV file.
-        text: The tables, as printed.
+        text: The tables, as printed; those in Markdown become tables.
         png: The figure.
         columns: The first columns of the rows, in their order.
+        apart: Columns whose values get a table each.
         config: The settings as YAML.
     """
     title = name.replace("_", " ").capitalize()
@@ -41,25 +47,48 @@ def study_page(
         title,
         f"{title}: {len(rows):,} result{'' if len(rows) == 1 else 's'}{over}",
         [
-            Section("Tables", [Printed(text)] if text else []),
+            *sections(text, "Tables"),
             Section("Figure", figure),
-            Section("Rows", _rows(name, rows, columns)),
+            Section("Rows", _rows(name, rows, columns, apart)),
         ],
         config=config,
         terms=(),
     )
 
 
-def _rows(name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Sequence[Block]:
-    header = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
-    header = [key for key in header if any(row.get(key) is not None for row in rows)]
-    if not header:
-        return []
+def _rows(
+    name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], apart: Sequence[str]
+) -> Sequence[Block]:
+    """Tables of rows, one for each of the values that stand apart; long values are in the file."""
     shown = rows[:MOST_ROWS]
-    body = [[_cell(row.get(key)) for key in header] for row in shown]
+    kinds = list(dict.fromkeys(tuple(row.get(key) for key in apart) for row in shown))
+    tables = []
+    for kind in kinds:
+        inside = [row for row in shown if tuple(row.get(key) for key in apart) == kind]
+        header = list(dict.fromkeys([*columns, *(key for row in inside for key in row)]))
+        header = [key for key in header if _fits([row.get(key) for row in inside])]
+        if header:
+            title = ", ".join(str(value) for value in kind if value is not None)
+            body = [[_cell(row.get(key)) for key in header] for row in inside]
+            tables.append(Table(title, [key.replace("_", " ") for key in header], body))
+    if not tables:
+        return []
     said = f"The first {len(shown):,} of {len(rows):,} rows" if len(shown) < len(rows) else "Rows"
     note = Text(f"{said} of {name}.csv, a row for each result.", soft=True)
-    return [note, Table("", [key.replace("_", " ") for key in header], body)]
+    return [note, *tables]
+
+
+def _fits(found: Sequence[object]) -> bool:
+    """Whether a column has anything, and nothing that is longer than a cell."""
+    return any(value is not None for value in found) and not any(
+        isinstance(value, Mapping)
+        or (isinstance(value, list) and (len(value) > MOST_ITEMS or any(map(_is_long, value))))
+        for value in found
+    )
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, Mapping | list)
 
 
 def _cell(value: object) -> str:

@@ -47,7 +47,8 @@ def run_seed(settings: QuestionsStudySettings, seed: int) -> list[Row]:
 
 def results(settings: QuestionsStudySettings, rows: list[Row]) -> Results:
     """Answers, tables and a figure."""
-    return Results(rows, questions_text(rows), questions_plot(rows), ("question", "seed"))
+    text, figure = questions_text(rows), questions_plot(rows)
+    return Results(rows, text, figure, ("question", "seed"), apart=("question", "part"))
 
 
 run_all = Study("questions", run_seed, results)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from egnn_prune.report.common.answers import Comparison
 from egnn_prune.report.common.plots import line, plain_log, zero
@@ -17,16 +16,18 @@ from egnn_prune.report.studies.questions.primary import at_best_rate, freezing, 
 
 
 def scratch(axes: Axes, rows: Rows) -> None:
-    """Errors against steps, for the size that rates were chosen for."""
+    """Errors against processor time, for the size that rates were chosen for."""
     rows = at_best_rate(rows)
     size = values(rows, "size")[0]
     steps = values(rows, "steps", size=size)
     for name, look in looks(values(rows, "arm")).items():
-        found = [over_seeds(rows, "force_rmse", size=size, arm=name, steps=s) for s in steps]
-        line(axes, steps, found, look, name)
-    axes.set(xscale="log", yscale="log", xlabel="optimiser steps", ylabel="force RMSE (meV/Å)")
-    axes.set_xticks(steps, [f"{count:,}" for count in steps])
-    axes.xaxis.set_minor_locator(NullLocator())
+        cells = [{"size": size, "arm": name, "steps": s} for s in steps]
+        found = [over_seeds(rows, "force_rmse", **cell) for cell in cells]
+        seconds = [over_seeds(rows, "seconds", **cell).mean for cell in cells]
+        line(axes, seconds, found, look, name)
+    axes.set(xscale="log", yscale="log", ylabel="force RMSE (meV/Å)")
+    axes.set_xlabel(f"processor seconds of {', '.join(f'{n:,}' for n in steps)} steps")
+    plain_log(axes.xaxis, (1, 2, 5))
     plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_title(f"1. From scratch? {size:,} structures")
 
@@ -72,9 +73,10 @@ def calibration(axes: Axes, rows: Rows) -> None:
 def forgetting(axes: Axes, rows: Rows) -> None:
     """What damage goes with."""
     keys = ("error_bar", "distance", "strain")
-    for name, look in looks(values(rows, "network", part="damage")).items():
+    shown = looks(values(rows, "network", part="damage"))
+    for beside, (name, look) in enumerate(shown.items(), -(len(shown) // 2)):
         found = [over_seeds(rows, key, part="damage", network=name) for key in keys]
-        line(axes, range(len(keys)), found, look, name, style="none")
+        line(axes, np.arange(len(keys)) + 0.12 * beside, found, look, name, style="none")
     zero(axes)
     axes.set_xticks(range(len(keys)), ["error bar", "distance", "strain"])
     axes.set_ylabel("rank correlation with damage")
@@ -124,7 +126,9 @@ def questions_plot(rows: Rows) -> Figure:
         PANELS[name](axes, [row for row in rows if row["question"] == name])
         light_grid(axes)
         if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend(fontsize=7, frameon=True, framealpha=0.7, edgecolor="none")
+            where = {"loc": "upper left", "bbox_to_anchor": (0, 0.88)}  # between the lines
+            chosen = where if name == "calibration" else {}
+            axes.legend(fontsize=7, frameon=True, framealpha=0.7, edgecolor="none", **chosen)
     for axes in panels[len(asked) :]:
         axes.axis("off")
     return figure

@@ -10,8 +10,8 @@ from ase.data import chemical_symbols
 from scipy.stats import spearmanr
 
 from egnn_prune.report.common.formatting import MISSING, significant
+from egnn_prune.report.common.markdown import markdown
 from egnn_prune.report.common.statistics import Rows, over_seeds, spread_text, summarise, values
-from egnn_prune.report.studies.questions.markdown import markdown
 
 #: Of the observables of question 4, which are differences.
 UNITS = {

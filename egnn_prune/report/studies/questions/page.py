@@ -10,8 +10,8 @@ from typing import Any
 from egnn_prune.errors import InputError
 from egnn_prune.report.common.answers import Answer, answers
 from egnn_prune.report.common.formatting import MISSING
+from egnn_prune.report.common.markdown import chance, markdown
 from egnn_prune.report.common.statistics import Rows
-from egnn_prune.report.studies.questions.markdown import chance, markdown
 from egnn_prune.report.studies.questions.notes import NOTES
 from egnn_prune.report.studies.questions.primary import PRIMARY
 from egnn_prune.report.studies.questions.tables import TABLES
@@ -90,15 +90,8 @@ def results_page(rows: Rows, origins: Mapping[str, str]) -> str:
 def answers_table(rows: Rows, name: str, seeds: int) -> str:
     """The primary comparisons of a question, and what they say if all seeds are there."""
     body = [_line(answer, seeds) for answer in answers(PRIMARY[name](rows))]
-    header = [
-        "primary comparison",
-        "seeds",
-        "found [95 %]",
-        "p (Holm)",
-        "would have shown",
-        "yes is",
-        "answer",
-    ]
+    header = ["primary comparison", "answer", "yes is", "found [95 %]", "p (Holm)"]
+    header += ["would have shown", "seeds"]
     return markdown(header, body)
 
 
@@ -121,11 +114,11 @@ def _line(answer: Answer, seeds: int) -> list[str]:
     missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
     says = f"**{answer.says}**" if found.n >= seeds else missing
     return [
-        f"{comparison.label}",
-        str(found.n),
+        comparison.label,
+        says,
+        f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
         f"{shown(found.mean)}{interval}{unit}",
         chance(answer.adjusted),
         would,
-        f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
-        says,
+        str(found.n),
     ]

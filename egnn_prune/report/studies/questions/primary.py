@@ -152,7 +152,7 @@ def uncertainty(rows: Rows) -> list[Comparison]:
         by_seed(rows, "force_rmse", part="tune", rare=rare, choice=choice)
         for choice in ("uncertain", "random")
     ]
-    label = f"what to fine-tune on, {rare:.0%} hot: uncertain against random"
+    label = f"what to fine-tune on, {100 * rare:.0f} % hot: uncertain against random"
     made.append(Comparison(label, log_ratio(*pair), -1, 0.02, ratio=True))
     removed = differences(
         by_seed(rows, "error_bar", part="ask"), by_seed(rows, "random", part="ask")

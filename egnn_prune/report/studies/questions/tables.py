@@ -9,6 +9,7 @@ from typing import Any
 
 from egnn_prune.report.common.answers import LEVEL, answers
 from egnn_prune.report.common.formatting import MISSING, significant
+from egnn_prune.report.common.markdown import chance, markdown
 from egnn_prune.report.common.statistics import (
     Rows,
     by_seed,
@@ -17,7 +18,6 @@ from egnn_prune.report.common.statistics import (
     values,
 )
 from egnn_prune.report.studies.questions.forgotten import forgetting
-from egnn_prune.report.studies.questions.markdown import chance, markdown
 from egnn_prune.report.studies.questions.primary import at_best_rate, losses
 from egnn_prune.report.studies.questions.primary import budgets as at_budgets
 from egnn_prune.report.studies.questions.primary import calibration as at_share
