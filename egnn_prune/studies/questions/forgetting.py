@@ -18,7 +18,7 @@ from egnn_prune.studies.out_of_distribution_structures import changed, other_mol
 from egnn_prune.studies.questions.atom_damage import atom_damage
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.error_bars import ErrorBars
-from egnn_prune.studies.questions.networks import SHARE, Networks
+from egnn_prune.studies.questions.networks import SHARE, Networks, judged
 from egnn_prune.studies.questions.observables import observables
 from egnn_prune.studies.questions.structures import hot
 from egnn_prune.studies.questions.survival import survival
@@ -29,8 +29,9 @@ NETWORKS = ("cut", "small", "distilled")
 #: Whose dynamics are compared with the full one's; ``again``: the same network, other velocities;
 #: ``seed``: the full network of another seed.
 SIMULATED = ("small", "scratch", "again", "seed")
-#: Of these, what is simulated hot, beside the full one.
-HEATED = ("small", "scratch")
+#: What is simulated hot; ``scratch longer``: with three times the steps, so about as accurate as the
+#: small one.
+HEATED, LONGER = ("small", "scratch", "full", "scratch longer"), 3
 
 
 def cells(asked: Asked) -> list[Row]:
@@ -44,8 +45,9 @@ def cells(asked: Asked) -> list[Row]:
         {"part": "dynamics", "system": form.system, "network": name} for name in SIMULATED
     ]
     atoms: list[Row] = [{**cell, "part": "atoms"} for cell in labelled]
-    heated: list[Row] = [{**cell, "part": "heated"} for cell in moved if cell["network"] in HEATED]
-    heated.append({"part": "heated", "system": form.system, "network": "full"})
+    heated: list[Row] = [
+        {"part": "heated", "system": form.system, "network": name} for name in HEATED
+    ]
     return labelled + far + moved + atoms + heated
 
 
@@ -57,7 +59,8 @@ def find(asked: Asked, part: str, system: str, network: str) -> Row:
     if part == "dynamics":
         return observables(full, model, start, steps, asked.seed)
     if part == "heated":
-        return survival(model, start, steps // 2, asked.seed)
+        row = survival(model, start, steps // 2, asked.seed)
+        return {**row, "force_rmse": judged(model, networks.found.test)["force_rmse"]}
     if part == "far":
         return deviations(full, model, networks)
     if part == "atoms":
@@ -69,8 +72,8 @@ def _model(asked: Asked, networks: Networks, network: str) -> AdoptedPotential:
     """One that a cell names."""
     if network == "cut":
         return networks.cut_at(SHARE).eval()
-    if network == "scratch":
-        return networks.trained_from_scratch()
+    if network.startswith("scratch"):
+        return networks.trained_from_scratch(LONGER if network == "scratch longer" else 1)
     if network == "seed":
         next_seed = (asked.seed + 1) % len(asked.form.seeds)
         return Networks(asked.form, networks.folder, networks.name, next_seed).network("full")

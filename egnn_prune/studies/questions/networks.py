@@ -101,10 +101,10 @@ class Networks(Bench):
         copies = augmented(found.train, rattles=(0.03, 0.08), strains=0, seed=self.seed)
         return System(found.name, label(full, copies), label(full, found.val), [], "teacher")
 
-    def trained_from_scratch(self) -> AdoptedPotential:
-        """The small shape, trained from fresh weights for as many steps as the small network."""
+    def trained_from_scratch(self, times: int = 1) -> AdoptedPotential:
+        """The small shape, trained from fresh weights for so many times the small one's steps."""
         model, text = self.fresh(self.cut_at(SHARE)), f"{self.name} scratch {self.seed}"
-        fitted(model, self.found, self.form.steps, self.form.small_rate, self.seed, text)
+        fitted(model, self.found, times * self.form.steps, self.form.small_rate, self.seed, text)
         return model.eval()
 
     def fresh(self, model: AdoptedPotential) -> AdoptedPotential:

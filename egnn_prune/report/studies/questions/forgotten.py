@@ -120,7 +120,7 @@ def _heated(rows: Rows) -> list[str]:
     body = []
     for name in values(inside, "network"):
         own = [row for row in inside if row["network"] == name]
-        texts = []
+        texts = [spread_text(over_seeds(own, "force_rmse"))]
         for kelvin in kelvins:
             times = [ps for row in own for ps in row["whole_ps"][kelvin]]
             broken = sorted(ps for ps in times if ps < length)
@@ -128,4 +128,4 @@ def _heated(rows: Rows) -> list[str]:
             texts.append(f"{len(broken)} of {len(times)}{when}")
         body.append([name, *texts])
     heads = [f"molecules broken within {length:g} ps at {kelvin} K" for kelvin in kelvins]
-    return [markdown(["network", *heads], body)]
+    return [markdown(["network", "its error, meV/Å", *heads], body)]
