@@ -29,7 +29,7 @@ NETWORKS = ("cut", "small", "distilled")
 #: Whose dynamics are compared with the full one's; ``again``: the same network, other velocities;
 #: ``seed``: the full network of another seed.
 SIMULATED = ("small", "scratch", "again", "seed")
-#: What is simulated hot; ``scratch longer``: with three times the steps, so about as accurate as the
+#: What is simulated hot; ``scratch longer``: with so many times the steps, about as accurate as the
 #: small one.
 HEATED, LONGER = ("small", "scratch", "full", "scratch longer"), 3
 
