@@ -228,7 +228,7 @@ def test_the_page_has_answers_tables_and_a_panel_a_question():
     assert [title[:2] for title in titles] == ["1.", "3."]
 
 
-def test_the_lowest_share_at_which_something_is_lost():
+def test_at_each_share_both_losses_and_their_difference_are_told():
     rows = calibration_rows()
     noise = {seed: 0.3 * (seed - 2) for seed in SEEDS}
     small = [
@@ -238,15 +238,18 @@ def test_the_lowest_share_at_which_something_is_lost():
     ]
     lines = questions_text(rows + small).splitlines()
     head = next(k for k, line in enumerate(lines) if "Holm over the shares" in line)
-    assert lines[head].endswith("| 30% | 75% | lowest |")
-    after = lines[head + 2].split("|")
-    assert after[1] == " calibration loss minus accuracy loss, right after "
-    assert [cell.endswith("* ") for cell in after[2:4]] == [False, True]
-    assert after[4] == " 75% "
+    assert lines[head].endswith("| 30% | 75% |")
+    told = {
+        line.split("|")[1].strip(): line.split("|")[2:4] for line in lines[head + 2 : head + 12]
+    }
+    for name in ("calibration loss minus accuracy loss", "accuracy loss"):
+        assert [cell.endswith("* ") for cell in told[f"{name}, right after"]] == [False, True]
+    assert told["calibration loss, right after"][1] == f" {0.5 * (15 - math.log(16)):+.3f}* "
+    assert told["accuracy loss, right after"][1] == f" {0.5 * math.log(16):+.3f}* "
     assert "* |" not in questions_text(rows + small, seeds=6)  # nothing before all seeds are there
 
 
-def test_what_is_over_its_budget_says_what_it_takes_and_is_left_out_beside_the_answer():
+def test_cells_say_what_time_they_take_and_those_over_the_budget_are_left_out_beside_the_answer():
     rows = [
         {"part": "fit", "seed": s, "score": score, "budget": b, "compensated": c, "before": 1.0}
         | {"force_rmse": 100.0 * (1 + (b == 0.4)) * (1 + c) + s, "time": 0.45}
@@ -256,7 +259,7 @@ def test_what_is_over_its_budget_says_what_it_takes_and_is_left_out_beside_the_a
         for c in (False, True)
     ]
     text = questions_text(of("budgets", rows))
-    assert text.count("takes 45%") == 4 * 2
+    assert text.count("; 45%)") == 4 * 2 * 2
     met = [line for line in text.splitlines() if line.count("|") == 4]
     assert met[0].startswith("| over the budgets that were met (50%) |")
     assert met[-1].startswith("| compensated against not (force) | 1.98x [1.96x, 2.00x]")

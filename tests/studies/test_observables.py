@@ -8,8 +8,10 @@ import torch
 from ase import units
 from ase.calculators.emt import EMT
 from ase.data import covalent_radii
+from ase.optimize import FIRE
 from torch_geometric.data import Data
 
+from egnn_prune.errors import InputError
 from egnn_prune.studies.questions import observables, survival
 
 SIDE = 2.4 / 2**0.5
@@ -38,16 +40,37 @@ def calculators_instead_of_networks(monkeypatch):
 
 
 def test_wavenumbers_go_with_the_root_of_the_force_constants():
-    soft = observables.wavenumbers(EMT(), COPPER)
-    hard = observables.wavenumbers(Scaled(1.21, 1.21), COPPER)
+    soft, hard = (
+        observables.wavenumbers(observables.minimum(made, COPPER))
+        for made in (EMT(), Scaled(1.21, 1.21))
+    )
     assert len(soft) == 3 * 4 - 6 and 50 < soft.min()  # vibrations alone
     np.testing.assert_allclose(hard, 1.1 * soft, rtol=1e-3)
+
+
+def test_what_is_left_out_of_the_wavenumbers_is_nearest_to_zero():
+    """An imaginary mode of a saddle stays, as a negative number; the rigid motions go."""
+    square = Data(
+        z=COPPER.z, pos=2.3 * torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    )
+    atoms = observables.atoms_of(EMT(), square)
+    FIRE(atoms, logfile=None).run(fmax=0.001, steps=500)  # symmetry keeps it flat
+    found = observables.wavenumbers(atoms)
+    assert len(found) == 6 and found[0] < -20 and np.abs(found).min() > 20
+
+
+def test_a_minimum_that_is_not_found_is_said(monkeypatch):
+    monkeypatch.setattr(observables, "RELAXING", 1)
+    far = Data(z=COPPER.z, pos=1.2 * COPPER.pos)
+    with pytest.raises(InputError, match="no minimum of the energy within 1 steps"):
+        observables.minimum(EMT(), far)
 
 
 def test_a_potential_agrees_with_itself_but_for_chance():
     found = observables.observables(EMT(), EMT(), COPPER, steps=400, seed=0)
     other = observables.observables(EMT(), Scaled(4, 4), COPPER, steps=400, seed=0)
     assert found["wavenumbers"] == 0 < 50 < other["wavenumbers"]
+    assert found["minima"] == 0 < other["minima"] < 0.02  # the same minimum, found less exactly
     assert 0 < found["distances"] < other["distances"]
 
 

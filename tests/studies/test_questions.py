@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 from tiny_teacher import structures as tiny_structures
 from tiny_teacher import tiny_teacher
 
@@ -97,7 +98,7 @@ def test_networks_of_other_sizes_do_not_share_a_file(tmp_path):
     one = asked("freezing", tmp_path)
     few, many = (one.networks(train=n).network("full") for n in (6, 12))
     names = sorted(path.name for path in (tmp_path / "networks" / "quick").iterdir())
-    assert names == ["shaken12-full-0.safetensors", "shaken6-full-0.safetensors"]
+    assert names == ["shaken12-full-3x0.001-0.safetensors", "shaken6-full-3x0.001-0.safetensors"]
     weights = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (few, many)]
     assert not torch.equal(*weights)
 
@@ -222,6 +223,29 @@ def test_asking_for_the_best_tenth_removes_what_it_has():
     wrong = torch.arange(20.0, dtype=torch.float64)
     assert uncertainty.removed(wrong, wrong) == pytest.approx((19 + 18) / 190)
     assert uncertainty.removed(wrong, -wrong) == pytest.approx(1 / 190)
+    assert uncertainty.removed(wrong, wrong, wrong / 2) == pytest.approx((19 + 18) / 380)
+
+
+def test_who_answers_and_how_rare_hot_frames_are_count_when_asking(tmp_path, monkeypatch):
+    networks = asked("uncertainty", tmp_path).networks()
+    model, full = networks.network("small@0.75"), networks.network("full")
+    errors = {id(model): 2.0, id(full): 1.0}
+    cold = len(networks.found.test)
+
+    def wrong(network, graphs):
+        """Hot frames, which come last, are three times as wrong."""
+        factors = torch.tensor([1.0] * cold + [3.0] * (len(graphs) - cold))
+        return errors[id(network)] * factors.double()
+
+    monkeypatch.setattr(uncertainty, "structure_errors", wrong)
+    monkeypatch.setattr(uncertainty, "PRIMARY_SHARE", 0.25)
+    row = uncertainty.asking(networks)
+    hots = 9 * cold  # squares
+    assert row["best"] == pytest.approx(9 / (cold + hots))  # a tenth of twelve is one
+    assert row["random_hot"] == pytest.approx(1 / cold * hots / (cold + hots))
+    assert row["all_full"] == pytest.approx(0.75) and row["full"] <= 0.75 * row["best"] + 1e-12
+    assert row["rare"]["best"] == pytest.approx(9 / (cold + 2 * 9))
+    assert row["rare"]["random"] == row["random"] == 0.1
 
 
 def test_the_worst_tenth_of_equal_values_has_a_tenth():
@@ -239,7 +263,7 @@ def test_damage_is_the_growth_of_the_error_and_its_tail_a_share_of_that(tmp_path
     assert row["tail_of_full"] == pytest.approx(float(was.max() / was.sum()))
 
 
-def test_damage_of_atoms_is_told_by_element_and_bonds(tmp_path, monkeypatch):
+def test_damage_of_atoms_is_told_by_element_and_bonds(tmp_path):
     networks = asked("forgetting", tmp_path).networks()
     full, small = networks.network("full"), networks.network("small@0.75")
     test = forgetting.cold_and_hot(networks)
@@ -258,10 +282,14 @@ def test_damage_of_atoms_is_told_by_element_and_bonds(tmp_path, monkeypatch):
     )
     found = [1000 * float(wrong[z == 6].square().mean().sqrt()) for wrong in (was, now)]
     assert row["bonds"]["C 4"] == [*map(pytest.approx, found), int((z == 6).sum())]
-    worse = pytest.approx((now.norm(dim=1) - was.norm(dim=1)).tolist())
-    monkeypatch.setattr(atom_damage, "rank_correlation", lambda _, told: told.tolist() == worse)
-    again = atom_damage.atom_damage(full, small, networks, test)
-    assert again["error_bar"] and again["distance"] and not again["within"]["H"]
+    worse = now.norm(dim=1) - was.norm(dim=1)  # signed: without damage nothing goes with anything
+    bars = ErrorBars.fitted(networks, [small], "last_layer")
+    seen = bars.look(test)
+    for key, score in (
+        ("error_bar", bars.laws.forces_std(seen)),
+        ("distance", bars.laws.distance(seen)),
+    ):
+        assert row[key] == pytest.approx(spearmanr(score.numpy(), worse.numpy()).statistic)
 
 
 def test_budgets_are_met_by_the_largest_network_that_is_fast_enough(tmp_path):

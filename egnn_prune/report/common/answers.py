@@ -47,6 +47,7 @@ class Answer:
         adjusted: the same after Holm's correction over the question's comparisons.
         says: ``yes``, ``no`` or ``not decided``.
         detectable: the smallest effect that would have shown with 80 % chance.
+        why: of a no: ``the reverse`` or ``negligible``.
     """
 
     comparison: Comparison
@@ -55,6 +56,7 @@ class Answer:
     adjusted: float
     says: str
     detectable: float
+    why: str = ""
 
 
 def answers(comparisons: Sequence[Comparison]) -> list[Answer]:
@@ -68,19 +70,20 @@ def answers(comparisons: Sequence[Comparison]) -> list[Answer]:
     chances = [p_value(found) for found in summaries]
     adjusted = holm(chances)
     return [
-        Answer(c, found, p, q, _says(c, found, q), detectable(found))
+        Answer(c, found, p, q, says, detectable(found), why)
         for c, found, p, q in zip(comparisons, summaries, chances, adjusted, strict=True)
+        for says, why in [_says(c, found, q)]
     ]
 
 
-def _says(comparison: Comparison, found: Summary, adjusted: float) -> str:
+def _says(comparison: Comparison, found: Summary, adjusted: float) -> tuple[str, str]:
     if adjusted < LEVEL:
-        return "yes" if found.mean * comparison.yes > 0 else "no"
+        return ("yes", "") if found.mean * comparison.yes > 0 else ("no", "the reverse")
     margin = comparison.margin
     low, high = (math.log1p(-margin), math.log1p(margin)) if comparison.ratio else (-margin, margin)
     if found.n > 1 and low < found.low and found.high < high:
-        return "no"
-    return "not decided"
+        return "no", "negligible"
+    return "not decided", ""
 
 
 def p_value(found: Summary) -> float:

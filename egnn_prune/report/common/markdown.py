@@ -40,7 +40,7 @@ def sections(text: str, title: str) -> list[Section]:
             found.append((part.removeprefix("## "), []))
         elif part.startswith("| "):
             header, _, *body = ([c.strip() for c in x[1:-1].split("|")] for x in part.splitlines())
-            plain = [[c.removeprefix("**").removesuffix("**") for c in row] for row in body]
+            plain = [[c.replace("**", "") for c in row] for row in body]
             # names on the left, up to the first column that has a number
             numbers = [k for k, column in enumerate(zip(*plain, strict=True)) if _number(column)]
             found[-1][1].append(Table("", header, plain, left=max(1, min(numbers, default=1))))

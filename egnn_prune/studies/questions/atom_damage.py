@@ -9,11 +9,11 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.neighborlist import natural_cutoffs, neighbor_list
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from egnn_prune.adapters import AdoptedPotential
-from egnn_prune.evaluation.atom_error_bars import rank_correlation
 from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.error_bars import ErrorBars
@@ -45,12 +45,9 @@ def atom_damage(
     z = torch.cat([graph.z for graph in test])
     kinds = 100 * z + bonds(test)
     return {
-        "error_bar": rank_correlation(std, worse),
-        "distance": rank_correlation(distance, worse),
-        "within": {
-            chemical_symbols[int(k)]: rank_correlation(std[z == k], worse[z == k])
-            for k in z.unique()
-        },
+        "error_bar": rank(std, worse),
+        "distance": rank(distance, worse),
+        "within": {chemical_symbols[int(k)]: rank(std[z == k], worse[z == k]) for k in z.unique()},
         "bonds": {
             f"{chemical_symbols[int(k) // 100]} {int(k) % 100}": [
                 *(1000 * float((e[kinds == k].mean() / 3).sqrt()) for e in (was, now)),
@@ -59,6 +56,11 @@ def atom_damage(
             for k in kinds.unique()
         },
     }
+
+
+def rank(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation."""
+    return float(spearmanr(a.numpy(), b.numpy()).statistic)
 
 
 def bonds(graphs: Sequence[Data]) -> Tensor:

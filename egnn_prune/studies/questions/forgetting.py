@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
@@ -15,7 +14,7 @@ from egnn_prune.evaluation.atom_error_bars import rms_of_structures
 from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.out_of_distribution_structures import changed, other_molecules, stretched
-from egnn_prune.studies.questions.atom_damage import atom_damage
+from egnn_prune.studies.questions.atom_damage import atom_damage, rank
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.error_bars import ErrorBars
 from egnn_prune.studies.questions.networks import SHARE, Networks, judged
@@ -29,9 +28,9 @@ NETWORKS = ("cut", "small", "distilled")
 #: Whose dynamics are compared with the full one's; ``again``: the same network, other velocities;
 #: ``seed``: the full network of another seed.
 SIMULATED = ("small", "scratch", "again", "seed")
-#: What is simulated hot; ``scratch longer``: with so many times the steps, about as accurate as the
+#: What is simulated hot; ``longer`` is the shape from scratch when it is about as accurate as the
 #: small one.
-HEATED, LONGER = ("small", "scratch", "full", "scratch longer"), 3
+HEATED = ("small", "scratch", "longer", "full")
 
 
 def cells(asked: Asked) -> list[Row]:
@@ -40,7 +39,9 @@ def cells(asked: Asked) -> list[Row]:
     labelled: list[Row] = [
         {"part": "damage", "system": form.second, "network": name} for name in NETWORKS
     ]
-    far: list[Row] = [{"part": "far", "system": form.system, "network": name} for name in NETWORKS]
+    far: list[Row] = [
+        {"part": "far", "system": form.system, "network": name} for name in (*NETWORKS, "seed")
+    ]
     moved: list[Row] = [
         {"part": "dynamics", "system": form.system, "network": name} for name in SIMULATED
     ]
@@ -72,8 +73,6 @@ def _model(asked: Asked, networks: Networks, network: str) -> AdoptedPotential:
     """One that a cell names."""
     if network == "cut":
         return networks.cut_at(SHARE).eval()
-    if network.startswith("scratch"):
-        return networks.trained_from_scratch(LONGER if network == "scratch longer" else 1)
     if network == "seed":
         next_seed = (asked.seed + 1) % len(asked.form.seeds)
         return Networks(asked.form, networks.folder, networks.name, next_seed).network("full")
@@ -103,6 +102,7 @@ def damage(full: nn.Module, model: AdoptedPotential, networks: Networks) -> Row:
         "strain": rank(worse, strain),
         "tail": worst_tenth(worse),
         "tail_of_full": worst_tenth(was),  # its own worst tenth: chosen by damage it would be less
+        "tail_of_this": worst_tenth(now),
         "test": [1000 * rms(was[:cold]), 1000 * rms(now[:cold])],
         "hot": [1000 * rms(was[cold:]), 1000 * rms(now[cold:])],
         "elements": by_element(full, model, test),
@@ -151,11 +151,6 @@ def by_element(full: nn.Module, model: nn.Module, graphs: Sequence[Data]) -> dic
 def rms(values: Tensor) -> float:
     """Root mean square."""
     return float(values.square().mean().sqrt())
-
-
-def rank(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation."""
-    return float(spearmanr(a.numpy(), b.numpy()).statistic)
 
 
 def worst_tenth(values: Tensor) -> float:

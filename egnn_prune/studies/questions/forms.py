@@ -21,7 +21,8 @@ class Form:
         lengths: optimiser steps of question 1.
         rates: learning rates of question 1, of which validation chooses.
         full_rate: learning rate of the full network in all other questions.
-        small_rate: that of small ones.
+        small_rate: that of small ones with inherited weights.
+        scratch_rate: that of small ones with fresh weights.
         budgets: shares of the teacher's time, of question 2.
         compiled: whether question 2 also times compiled networks, which takes minutes.
         shares: of the copies that go, of question 3.
@@ -44,6 +45,7 @@ class Form:
     rates: tuple[float, ...]
     full_rate: float
     small_rate: float
+    scratch_rate: float
     budgets: tuple[float, ...]
     compiled: bool
     shares: tuple[float, ...]
@@ -68,6 +70,7 @@ FORMS = {
         rates=(3e-3,),
         full_rate=1e-3,
         small_rate=3e-3,
+        scratch_rate=3e-3,
         budgets=(0.7, 0.5),
         compiled=False,
         shares=(0.5, 0.75),
@@ -88,8 +91,9 @@ FORMS = {
         sizes=(1000, 100, 8000),  # the first one is that for which rates are chosen
         lengths=(200, 600, 2000),
         rates=(3e-3, 1e-2, 3e-2),
-        full_rate=3e-3,  # validation chose these two in the older study of specialised potentials
+        full_rate=1e-2,  # validation chose these for 200 steps
         small_rate=1e-2,
+        scratch_rate=3e-2,
         budgets=(0.7, 0.6, 0.5, 0.4, 0.3),
         compiled=True,
         shares=(0.3, 0.5, 0.65, 0.75, 0.85),

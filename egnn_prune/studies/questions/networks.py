@@ -33,6 +33,8 @@ from egnn_prune.training.shifts import refit_shifts
 TEACHER = "7net-0"
 #: The share of the copies that goes where a question does not vary it; of the paths two thirds.
 SHARE = 0.75
+#: How many times the steps of all others the network ``longer`` takes.
+LONGER = 3
 
 
 class Networks(Bench):
@@ -72,10 +74,13 @@ class Networks(Bench):
     def network(self, which: str) -> AdoptedPotential:
         """A trained network: ``full``, ``small@0.75``, ``member1@0.75``, ``distilled@0.75``.
 
-        A number behind the name is the share of the copies that is gone.
+        ``scratch@0.75`` and ``longer@0.75`` have the small shape and fresh weights, the second one
+        three times the steps. A number behind the name is the share of the copies that is gone.
         """
         if which not in self._kept:
-            path = self.folder / f"{self.name}{self.train}-{which}-{self.seed}.safetensors"
+            steps, rate = self._budget(which.partition("@")[0])
+            how = f"{steps}x{rate:g}"
+            path = self.folder / f"{self.name}{self.train}-{which}-{how}-{self.seed}.safetensors"
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 checkpoint.save(self._made(which), path, target="energy", unit="eV")
@@ -85,27 +90,30 @@ class Networks(Bench):
     def _made(self, which: str) -> AdoptedPotential:
         kind, _, share = which.partition("@")
         found, model, seed = self.found, self.cut_at(float(share or 0)), self.seed
+        if kind in ("scratch", "longer"):
+            model = self.fresh(model)
         if kind == "distilled":
             found = self._distilled()
         if kind.startswith("member"):
             seed = 1000 * int(kind.removeprefix("member")) + self.seed
             rows = np.random.default_rng(seed).integers(len(found.train), size=len(found.train))
             found = System(found.name, [found.train[i] for i in rows], found.val, [], "data")
-        rate = self.form.full_rate if kind == "full" else self.form.small_rate
-        fitted(model, found, self.form.steps, rate, seed, f"{self.name} {which} {self.seed}")
+        steps, rate = self._budget(kind)
+        fitted(model, found, steps, rate, seed, f"{self.name} {which} {self.seed}")
         return model
+
+    def _budget(self, kind: str) -> tuple[int, float]:
+        """Optimiser steps of a kind of network, and its learning rate."""
+        form = self.form
+        if kind in ("scratch", "longer"):
+            return form.steps * (LONGER if kind == "longer" else 1), form.scratch_rate
+        return form.steps, form.full_rate if kind == "full" else form.small_rate
 
     def _distilled(self) -> System:
         """The training structures and rattled copies, labelled by the full network."""
         found, full = self.found, self.network("full")
         copies = augmented(found.train, rattles=(0.03, 0.08), strains=0, seed=self.seed)
         return System(found.name, label(full, copies), label(full, found.val), [], "teacher")
-
-    def trained_from_scratch(self, times: int = 1) -> AdoptedPotential:
-        """The small shape, trained from fresh weights for so many times the small one's steps."""
-        model, text = self.fresh(self.cut_at(SHARE)), f"{self.name} scratch {self.seed}"
-        fitted(model, self.found, times * self.form.steps, self.form.small_rate, self.seed, text)
-        return model.eval()
 
     def fresh(self, model: AdoptedPotential) -> AdoptedPotential:
         """The same shape from fresh weights, in the data's own units of forces and neighbours."""

@@ -20,12 +20,15 @@ from tqdm import tqdm
 
 from egnn_prune.adapters import calculator
 from egnn_prune.ase.velocities import set_thermal_velocities
+from egnn_prune.errors import InputError
 from egnn_prune.runs.result_store import Row
 
 #: Kelvin, femtoseconds, friction in 1/fs, and steps between frames.
 KELVIN, STEP, FRICTION, EVERY = 300.0, 0.5, 0.02, 10
 #: Of the simulation, what brings it to its temperature.
 SETTLING = 0.25
+#: Steps within which a minimum must be found.
+RELAXING = 1000
 
 
 def observables(full: nn.Module, other: nn.Module, start: Data, steps: int, seed: int) -> Row:
@@ -41,15 +44,20 @@ def observables(full: nn.Module, other: nn.Module, start: Data, steps: int, seed
     Returns:
         ``distances``: Wasserstein distance of the distributions of distances (Angstrom, mean over
         pairs of elements); ``wavenumbers``: mean absolute difference (1/cm) of harmonic ones;
+        ``minima``: how far the minima are apart in which these were found (Angstrom, the largest
+        difference of a distance between two atoms: far apart are other conformers);
         ``drift``: change of the energy at constant energy, in meV per atom and ps, of the other.
     """
     runs = [simulated(model, start, steps, seed + 100 * k) for k, model in enumerate((full, other))]
     (a, _), (b, drift) = runs
     apart = [float(wasserstein_distance(a[pair], b[pair])) for pair in a]
-    waves = [wavenumbers(model, start) for model in (full, other)]
+    minima = [minimum(model, start) for model in (full, other)]
+    waves = [wavenumbers(atoms) for atoms in minima]
+    lengths = [atoms.get_all_distances() for atoms in minima]
     return {
         "distances": float(np.mean(apart)),
         "wavenumbers": float(np.abs(waves[0] - waves[1]).mean()),
+        "minima": float(np.abs(lengths[0] - lengths[1]).max()),
         "drift": drift,
     }
 
@@ -103,15 +111,26 @@ def run(dynamics: MolecularDynamics, steps: int, label: str) -> None:
             bar.update()
 
 
-def wavenumbers(model: nn.Module, start: Data) -> NDArray[np.float64]:
-    """Harmonic wavenumbers in 1/cm of the nearest minimum, without the six of rigid motions."""
+def minimum(model: nn.Module, start: Data) -> Atoms:
+    """The nearest minimum of the energy.
+
+    Raises:
+        InputError: it was not found.
+    """
     atoms = atoms_of(model, start)
-    BFGS(atoms, logfile=None).run(fmax=0.005, steps=300)
+    if not BFGS(atoms, logfile=None).run(fmax=0.005, steps=RELAXING):
+        raise InputError(f"no minimum of the energy within {RELAXING} steps")
+    return atoms
+
+
+def wavenumbers(atoms: Atoms) -> NDArray[np.float64]:
+    """Harmonic wavenumbers in 1/cm, without the six nearest to zero, which are rigid motions."""
     with tempfile.TemporaryDirectory() as folder:
         vibrations = Vibrations(atoms, name=f"{folder}/modes")
         vibrations.run()
         found = vibrations.get_frequencies()
-    return np.sort(found.real - found.imag)[6:]  # an imaginary mode counts as negative
+    signed = found.real - found.imag  # an imaginary mode counts as negative
+    return np.sort(signed[np.argsort(np.abs(signed))[6:]])
 
 
 def atoms_of(model: nn.Module, start: Data) -> Atoms:

@@ -158,25 +158,49 @@ def scored(asked: Asked, networks: Networks, choice: str) -> Row:
 
 
 def asking(networks: Networks) -> Row:
-    """Share of the squared force error that goes where the teacher answers for a tenth."""
-    model = networks.network(f"small@{SHARE}")
-    test = networks.found.test + hot(networks.name)[: len(networks.found.test)]
+    """Share of the squared force error that goes where somebody else answers for a tenth.
+
+    ``error_bar``, ``distance``, ``best`` and ``random``: by what the tenth is chosen, if the
+    answers are true; ``random_hot``: a random tenth, but of hot structures; ``full``: by error
+    bars, if the full network answers; ``all_full``: if it answers for all. The first ones are
+    of as many hot as cold structures; ``rare`` has them for few hot ones.
+    """
+    model, full = networks.network(f"small@{SHARE}"), networks.network("full")
+    cold = networks.found.test
+    hots = hot(networks.name)[: len(cold)]
+    few = round(PRIMARY_SHARE / (1 - PRIMARY_SHARE) * len(cold))
     bars = ErrorBars.fitted(networks, [model], "last_layer")
-    std, distance = bars.of_structures(test)
-    wrong = structure_errors(model, test).square()
-    return {
-        "error_bar": removed(wrong, std),
-        "distance": removed(wrong, distance),
-        "best": removed(wrong, wrong),
-        "random": ASKED_FOR,
-    }
+    rows = []
+    for test, count in ((cold + hots, len(hots)), (cold + hots[:few], few)):
+        std, distance = bars.of_structures(test)
+        wrong, still = (structure_errors(network, test).square() for network in (model, full))
+        tenth = max(1, round(ASKED_FOR * len(wrong))) / max(1, count)
+        rows.append(
+            {
+                "error_bar": removed(wrong, std),
+                "distance": removed(wrong, distance),
+                "best": removed(wrong, wrong),
+                "random": ASKED_FOR,
+                "random_hot": min(1.0, tenth) * float(wrong[len(cold) :].sum() / wrong.sum()),
+                "full": removed(wrong, std, still),
+                "all_full": float(1 - still.sum() / wrong.sum()),
+            }
+        )
+    return {**rows[0], "rare": rows[1]}
 
 
-def removed(wrong: Tensor, by: Tensor) -> float:
-    """Share of the errors that the structures with the largest numbers have."""
+def removed(wrong: Tensor, by: Tensor, still: Tensor | None = None) -> float:
+    """Share of the errors that goes with the structures that have the largest numbers.
+
+    Args:
+        wrong: squared errors.
+        by: numbers.
+        still: the squared errors of those who answer instead; by default none.
+    """
     count = max(1, round(ASKED_FOR * len(wrong)))
     chosen = torch.topk(by, count).indices
-    return float(wrong[chosen].sum() / wrong.sum())
+    gone = wrong if still is None else wrong - still
+    return float(gone[chosen].sum() / wrong.sum())
 
 
 QUESTION = Question(cells, find)

@@ -11,21 +11,33 @@ from scipy.stats import spearmanr
 
 from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.markdown import markdown
-from egnn_prune.report.common.statistics import Rows, over_seeds, spread_text, summarise, values
+from egnn_prune.report.common.statistics import (
+    Rows,
+    Summary,
+    over_seeds,
+    spread_text,
+    summarise,
+    values,
+)
 
 #: Of the observables of question 4, which are differences.
 UNITS = {
     "distances": "distributions of distances, Wasserstein, Å",
     "wavenumbers": "harmonic wavenumbers, mean absolute difference, 1/cm",
-    "drift": "drift of the energy (its own), meV an atom and ps",
+    "minima": "minima differ by, Å",
+    "drift": "drift of the energy (its own, either way), meV an atom and ps",
 }
-#: Of the networks that question 4 simulates.
-SIMULATED = {"again": "itself, other velocities", "seed": "that of another seed"}
+#: Of the networks that question 4 compares.
+SIMULATED = {
+    "again": "itself, other velocities",
+    "seed": "that of another seed",
+    "longer": "scratch, three times the steps",
+}
 
 
 def forgetting(rows: Rows, seeds: int) -> str:
     """Question 4: damage and what goes with it; structures without labels; observables."""
-    keys = ("error_bar", "distance", "strain", "tail", "tail_of_full")
+    keys = ("error_bar", "distance", "strain", "tail", "tail_of_full", "tail_of_this")
     body = []
     for name in values(rows, "network", part="damage"):
         cell = {"part": "damage", "network": name}
@@ -35,8 +47,9 @@ def forgetting(rows: Rows, seeds: int) -> str:
         body.append([name, *texts, *(spread_text(one, 2) for one in more)])
     header = ["network", "rank correlation with the error bar", "with the distance"]
     header += ["with the strain", "damage in the worst tenth"]
-    header += ["the full network's error in its own worst tenth", "damage: noise would have"]
-    header += ["with the error bar within test frames", "within hot ones"]
+    header += ["the full network's error in its own worst tenth", "this network's in its own"]
+    header += ["damage: noise would have", "with the error bar within test frames"]
+    header += ["within hot ones"]
     parts = [markdown(header, body), _errors(rows)]
     for part, unit in (("far", "forces against the full network's, meV/Å"), ("dynamics", "")):
         inside = [row for row in rows if row["part"] == part]
@@ -46,7 +59,7 @@ def forgetting(rows: Rows, seeds: int) -> str:
             lines = [
                 [
                     SIMULATED.get(network, network),
-                    *(spread_text(over_seeds(inside, n, network=network)) for n in names),
+                    *(spread_text(_sizes(inside, n, network)) for n in names),
                 ]
                 for network in values(inside, "network")
             ]
@@ -55,13 +68,19 @@ def forgetting(rows: Rows, seeds: int) -> str:
     return "\n\n".join([*parts, *_atoms(rows), *_heated(rows)])
 
 
+def _sizes(rows: Rows, key: str, network: str) -> Summary:
+    """Over the seeds, of absolute values: a drift has a sign."""
+    return summarise(abs(row[key]) for row in rows if row["network"] == network and key in row)
+
+
 def _within(row: Mapping[str, Any]) -> tuple[float, float, float]:
-    """The share in the worst tenth of normal noise like the damage; ranks within either kind."""
+    """The share in the worst tenth of normal noise with either kind's mean and spread; ranks."""
     damage, bars = np.array(row["damage"]), np.array(row["bars"])
     cold = len(damage) // 2  # as many hot structures follow
     kinds = (slice(None, cold), slice(cold, None))
     ranks = [float(spearmanr(damage[kind], bars[kind]).statistic) for kind in kinds]
-    noise = np.random.default_rng(0).normal(damage.mean(), damage.std(), (1000, len(damage)))
+    drawn, parts = np.random.default_rng(0), [damage[kind] for kind in kinds]
+    noise = np.hstack([drawn.normal(part.mean(), part.std(), (1000, len(part))) for part in parts])
     worst = np.sort(noise)[:, -(len(damage) // 10) :].sum(1) / noise.sum(1)
     return float(np.median(worst)), ranks[0], ranks[1]
 
@@ -126,6 +145,6 @@ def _heated(rows: Rows) -> list[str]:
             broken = sorted(ps for ps in times if ps < length)
             when = f", the first after {broken[0]:.2f} ps" if broken else ""
             texts.append(f"{len(broken)} of {len(times)}{when}")
-        body.append([name, *texts])
+        body.append([SIMULATED.get(name, name), *texts])
     heads = [f"molecules broken within {length:g} ps at {kelvin} K" for kelvin in kelvins]
     return [markdown(["network", "its error, meV/Å", *heads], body)]

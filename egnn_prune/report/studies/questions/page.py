@@ -12,21 +12,10 @@ from egnn_prune.report.common.answers import Answer, answers
 from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.markdown import chance, markdown
 from egnn_prune.report.common.statistics import Rows
-from egnn_prune.report.studies.questions.notes import NOTES
+from egnn_prune.report.studies.questions.notes import HEAD, NOTES
 from egnn_prune.report.studies.questions.primary import PRIMARY
 from egnn_prune.report.studies.questions.tables import TABLES
 from egnn_prune.system.files import read_json
-
-HEAD = """\
-# What the study found
-
-Written by `python scripts/draw_study.py` from the rows in `docs/study`; the questions, the arms and
-the rule behind each answer are [the protocol](study.md). Means ± standard deviations over seeds,
-95 % t-intervals of paired differences. Rows of each question: {counts}.
-
-![A panel for each question](../figures/study.png)
-
-"""
 
 #: Seeds of the full form: nothing is concluded before all of them are run.
 SEEDS = 5
@@ -91,7 +80,7 @@ def answers_table(rows: Rows, name: str, seeds: int) -> str:
     """The primary comparisons of a question, and what they say if all seeds are there."""
     body = [_line(answer, seeds) for answer in answers(PRIMARY[name](rows))]
     header = ["primary comparison", "answer", "yes is", "found [95 %]", "p (Holm)"]
-    header += ["would have shown", "seeds"]
+    header += ["would have shown", "negligible within", "seeds"]
     return markdown(header, body)
 
 
@@ -112,7 +101,9 @@ def _line(answer: Answer, seeds: int) -> list[str]:
         would = MISSING
     unit = f" {comparison.unit}" if comparison.unit else ""
     missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
-    says = f"**{answer.says}**" if found.n >= seeds else missing
+    why = f" ({answer.why})" if answer.why else ""
+    says = f"**{answer.says}**{why}" if found.n >= seeds else missing
+    margin = f"{comparison.margin:.0%}" if ratio else f"±{comparison.margin:g}"
     return [
         comparison.label,
         says,
@@ -120,5 +111,6 @@ def _line(answer: Answer, seeds: int) -> list[str]:
         f"{shown(found.mean)}{interval}{unit}",
         chance(answer.adjusted),
         would,
+        margin,
         str(found.n),
     ]

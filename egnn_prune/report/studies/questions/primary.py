@@ -9,6 +9,8 @@ from typing import Any
 from egnn_prune.report.common.answers import Comparison
 from egnn_prune.report.common.statistics import Rows, by_seed, differences, values
 
+LOSSES = ("calibration_loss", "accuracy_loss")
+POINTS = ("right after", "old calibration", "recalibrated")
 BySeed = Mapping[Any, float]
 #: The share of the copies at which questions 3 to 5 are asked.
 SHARE = 0.75
@@ -88,6 +90,7 @@ def losses(rows: Rows) -> list[dict[str, Any]]:
             **row,
             "calibration_loss": calibration_loss(row),
             "accuracy_loss": best_nll(row) - full.get((row["system"], row["seed"]), math.nan),
+            "energy_loss": calibration_loss({"m": row.get("energy_m", math.nan)}),
         }
         for row in rows
     ]
@@ -95,28 +98,37 @@ def losses(rows: Rows) -> list[dict[str, Any]]:
 
 def calibration(rows: Rows, share: float = SHARE) -> list[Comparison]:
     """Question 3: calibration loss minus accuracy loss, mean over systems, at a share."""
-    found = losses([row for row in rows if row["method"] == "last_layer"])
-    systems = values(found, "system")
-
-    def over_systems(key: str, **cell: Any) -> dict[Any, float]:
-        parts = [by_seed(found, key, system=system, **cell) for system in systems]
-        seeds = [seed for seed in parts[0] if all(seed in part for part in parts)]
-        return {seed: sum(part[seed] for part in parts) / len(parts) for seed in seeds}
-
     made = []
-    for point in ("right after", "old calibration", "recalibrated"):
-        cell: dict[str, Any] = {"share": share, "point": point}
-        lost = differences(
-            over_systems("calibration_loss", **cell), over_systems("accuracy_loss", **cell)
-        )
+    for point in POINTS:
+        lost = differences(*(_lost(rows, key, share, point) for key in LOSSES))
         label = f"calibration loss minus accuracy loss, {point}"
         made.append(Comparison(label, lost, 1, 0.02, unit="nats"))
     covered = differences(
-        over_systems("coverage_90", share=share, point="recalibrated"),
-        over_systems("coverage_90", share=0.0, point="before"),
+        _lost(rows, "coverage_90", share, "recalibrated"),
+        _lost(rows, "coverage_90", 0.0, "before"),
     )
     label = "coverage of 90 % intervals, recalibrated minus before"
     return [*made, Comparison(label, covered, -1, 0.02)]  # harm is to cover less
+
+
+def losses_at(rows: Rows, share: float) -> list[Comparison]:
+    """Either loss at a share, mean over systems."""
+    return [
+        Comparison(f"{key.replace('_', ' ')}, {point}", _lost(rows, key, share, point), 1, 0.02)
+        for key in LOSSES
+        for point in POINTS
+    ]
+
+
+def _lost(rows: Rows, key: str, share: float, point: str) -> dict[Any, float]:
+    """Mean over the systems, by seed."""
+    found = losses([row for row in rows if row["method"] == "last_layer"])
+    cells = [
+        {"system": system, "share": share, "point": point} for system in values(found, "system")
+    ]
+    parts = [by_seed(found, key, **cell) for cell in cells]
+    seeds = [seed for seed in parts[0] if all(seed in part for part in parts)]
+    return {seed: sum(part[seed] for part in parts) / len(parts) for seed in seeds}
 
 
 def forgetting(rows: Rows) -> list[Comparison]:

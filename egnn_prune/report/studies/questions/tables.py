@@ -18,16 +18,17 @@ from egnn_prune.report.common.statistics import (
     values,
 )
 from egnn_prune.report.studies.questions.forgotten import forgetting
-from egnn_prune.report.studies.questions.primary import at_best_rate, losses
+from egnn_prune.report.studies.questions.primary import at_best_rate, losses, losses_at
 from egnn_prune.report.studies.questions.primary import budgets as at_budgets
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
 #: Of question 5.
 PARTS = {
-    "tune": "what to fine-tune on: hot frames",
-    "label": "what to label: rare part",
+    "tune": "what to fine-tune on (50 of 200)",
+    "label": "what to label (15 of 200)",
     "score": "what to take scores on",
 }
+RARE = {"hot": "hot frames", "bond": "stretched bonds"}
 CHOICES = {
     "force_rmse": "error on the same mixture",
     "cold": "on cold frames",
@@ -51,7 +52,7 @@ def scratch(rows: Rows, seeds: int) -> str:
             times = [significant(over_seeds(rows, "seconds", **cell).mean) for cell in cells]
             body.append([f"{size:,}", f"{steps:,}", *errors, " / ".join(times)])
     seconds = f"processor seconds ({' / '.join(arms)})"
-    table = markdown(["structures", "steps", *arms, seconds], body)
+    table = markdown(["structures", "steps of 5", *arms, seconds], body)
     return f"{table}\n\n{_rates(rows)}\n\n{_crossings(rows)}"
 
 
@@ -135,10 +136,9 @@ def budgets(rows: Rows, seeds: int) -> str:
             texts = []
             for cell in cells:
                 before = significant(over_seeds(fits, "before", **cell).mean)
-                text = f"{spread_text(over_seeds(fits, 'force_rmse', **cell))} ({before})"
-                if cell["budget"] not in met:
-                    text += f", takes {over_seeds(fits, 'time', **cell).mean:.0%}"
-                texts.append(text)
+                time = over_seeds(fits, "time", **cell).mean
+                text = spread_text(over_seeds(fits, "force_rmse", **cell))
+                texts.append(f"{text} ({before}; {time:.0%})")
             body.append([score, "yes" if helped else "no", *texts])
     header = ["score", "compensated", *(f"{b:.0%} of the time" for b in shares)]
     text = markdown(header, body)
@@ -193,6 +193,7 @@ def calibration(rows: Rows, seeds: int) -> str:
         "coverage_90": "90 % intervals of forces hold",
         "spearman": "rank correlation of error bar and error",
         "energy_coverage_90": "90 % intervals of energies hold",
+        "energy_loss": "calibration loss of energies, nats",
     }
     body = []
     for system in values(found, "system"):
@@ -207,18 +208,17 @@ def calibration(rows: Rows, seeds: int) -> str:
 
 
 def _thresholds(rows: Rows, seeds: int) -> str:
-    """Each primary comparison at every share of the copies, and from which on it differs from 0."""
+    """Either loss and the primary comparisons at every share of the copies."""
     shares = sorted(s for s in values(rows, "share", method="last_layer") if s)
-    found = [at_share(rows, share) for share in shares]
+    found = [[*losses_at(rows, share), *at_share(rows, share)] for share in shares]
     body = []
     for comparisons in zip(*found, strict=True):
         told = answers(comparisons)  # of one comparison over the shares
         clear = [a.adjusted < LEVEL and a.found.n >= seeds for a in told]
         cells = [f"{a.found.mean:+.3f}{'*' * sure}" for a, sure in zip(told, clear, strict=True)]
-        first = next((f"{x:.0%}" for x, sure in zip(shares, clear, strict=True) if sure), "none")
-        body.append([comparisons[0].label, *cells, first])
+        body.append([comparisons[0].label, *cells])
     header = ["at each share of the copies (*: differs from 0, Holm over the shares)"]
-    return markdown([*header, *(f"{share:.0%}" for share in shares), "lowest"], body)
+    return markdown([*header, *(f"{share:.0%}" for share in shares)], body)
 
 
 def _plain(found: Any, key: str) -> str:
@@ -240,15 +240,33 @@ def uncertainty(rows: Rows, seeds: int) -> str:
                 cells = [r for r in inside if (r.get("kind"), r.get("rare") or 0.0) == (kind, rare)]
                 for choice in dict.fromkeys(row["choice"] for row in cells):
                     texts = [spread_text(over_seeds(cells, key, choice=choice)) for key in keys]
-                    body.append([kind or "", f"{rare:.0%}" if rare else "", choice, *texts])
+                    name = RARE.get(kind or "hot", "") if rare else ""
+                    body.append([name, f"{rare:.0%}" if rare else "", choice, *texts])
         if body:
             heads = (CHOICES.get(key, key) for key in keys)
-            parts.append(markdown([PARTS[part], "share of it", "choice", *heads], body))
-    asked = ("error_bar", "distance", "best", "random")
-    texts = [spread_text(over_seeds(rows, key, part="ask"), 2) for key in asked]
-    heads = (key.replace("_", " ") for key in asked)
-    parts.append(markdown(["ask for a tenth, by", *heads], [["squared error removed", *texts]]))
+            parts.append(markdown([PARTS[part], "rare part", "choice", *heads], body))
+    parts.append(_asking([row for row in rows if row["part"] == "ask"]))
     return "\n\n".join(parts)
+
+
+def _asking(rows: Rows) -> str:
+    """What goes with the tenth that somebody else answers for; half of the frames hot, or few."""
+    keys = {
+        "error_bar": "chosen by error bar",
+        "distance": "by distance",
+        "best": "at best",
+        "random_hot": "a random tenth, all hot",
+        "random": "a random tenth",
+        "full": "by error bar, answered by the full network",
+        "all_full": "the full network answers for all",
+    }
+    rare = [{**row["rare"], "seed": row["seed"]} for row in rows if "rare" in row]
+    body = [
+        [text, *(spread_text(over_seeds(rows, key), 2) for key in keys)]
+        for text, rows in (("as many hot as cold", rows), ("5 % hot", rare))
+        if rows
+    ]
+    return markdown(["squared error removed, of frames", *keys.values()], body)
 
 
 def freezing(rows: Rows, seeds: int) -> str:
