@@ -31,10 +31,10 @@ NOTES = {
     "scratch": (
         "Ethanol (in the full form, as below). Each arm and number of steps has the learning rate "
         "that validation chose. Steps of 5 structures: 200, 600 and 2,000 of them show 1,000, "
-        "3,000 and 10,000 structures, so that 8,000 are seen 1.25 times at most. The last table: medians over the seeds, by a "
-        "power law between the numbers of steps that were run, each with a one-cycle schedule of "
-        "its own; processor seconds are of the fits alone, without scores, cut and search for "
-        "rates, on a machine that did other things, too."
+        "3,000 and 10,000 structures, so that 8,000 are seen 1.25 times at most. The last table: "
+        "medians over the seeds, by a power law between the numbers of steps that were run, each "
+        "with a one-cycle schedule of its own; processor seconds are of the fits alone, without "
+        "scores, cut and search for rates, on a machine that did other things, too."
     ),
     "budgets": (
         "Ethanol. Errors after fine-tuning; in parentheses before it, and the mean time that was "
