@@ -19,6 +19,7 @@ from egnn_prune.report.studies.questions.primary import (
     at_best_rate,
     best_nll,
     calibration_loss,
+    on_the_rest,
 )
 from egnn_prune.report.studies.questions.tables import TABLES
 from egnn_prune.studies.questions import networks, uncertainty
@@ -183,7 +184,11 @@ def test_uncertain_against_random():
     rows = [
         {"part": part, "seed": s, "kind": kind, "rare": rare, "choice": choice}
         | {key: 80.0 if choice == "uncertain" else 100.0, "cold": 1.0, "hot": 1.0}
-        | {"common_force_rmse": 1.0, "rare_chosen": 1, "hot_chosen": 1}
+        | {
+            "common_force_rmse": 1.25 if choice == "uncertain" else 1.0,
+            "rare_chosen": 1,
+            "hot_chosen": 1,
+        }
         for s in SEEDS
         for part, kind, rare, key in (
             ("label", "hot", 0.05, "rare_force_rmse"),
@@ -202,6 +207,8 @@ def test_uncertain_against_random():
     assert len(found) == 4
     assert [c.by_seed[0] for c in found] == pytest.approx([*[math.log(0.8)] * 3, 0.3])
     assert [c.yes for c in found] == [-1, -1, -1, 1]
+    rest = on_the_rest(of("uncertainty", rows))
+    assert [c.by_seed[0] for c in rest] == pytest.approx([math.log(1.25), math.log(1.25), 0.0])
 
 
 def test_frozen_against_not():

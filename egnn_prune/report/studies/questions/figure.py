@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from egnn_prune.report.common.answers import Comparison
 from egnn_prune.report.common.plots import line, plain_log, zero
-from egnn_prune.report.common.statistics import Rows, over_seeds, summarise, values
+from egnn_prune.report.common.statistics import Rows, by_seed, over_seeds, summarise, values
 from egnn_prune.report.common.style import house_style, light_grid, looks, new_figure
-from egnn_prune.report.studies.questions.primary import at_best_rate, freezing, losses, uncertainty
+from egnn_prune.report.studies.questions.primary import (
+    at_best_rate,
+    freezing,
+    losses,
+    on_the_rest,
+    uncertainty,
+)
 
 
 def scratch(axes: Axes, rows: Rows) -> None:
@@ -33,13 +41,15 @@ def scratch(axes: Axes, rows: Rows) -> None:
 
 
 def budgets(axes: Axes, rows: Rows) -> None:
-    """Errors against the share of the teacher's time, compensated."""
+    """Errors against the share of the teacher's time that was measured, compensated."""
     rows = [row for row in rows if row["part"] == "fit"]
     sizes = sorted(values(rows, "budget"))
     for name, look in looks(values(rows, "score")).items():
         cells = [{"score": name, "compensated": True, "budget": b} for b in sizes]
-        found = [over_seeds(rows, "force_rmse", **cell) for cell in cells]
-        line(axes, 100 * np.array(sizes), found, look, name)
+        errors = [by_seed(rows, "force_rmse", **cell).values() for cell in cells]
+        found = [summarise(math.log(error) for error in cell) for cell in errors]
+        times = [100 * over_seeds(rows, "time", **cell).mean for cell in cells]
+        line(axes, times, found, look, name, "-", np.exp)
     axes.set(xlabel="time, % of the teacher's", ylabel="force RMSE (meV/Å)", yscale="log")
     plain_log(axes.yaxis, (1, 2, 3, 5))
     axes.set_title("2. Scores at equal time, fine-tuned")
@@ -50,56 +60,76 @@ def calibration(axes: Axes, rows: Rows) -> None:
     found = losses([row for row in rows if row["method"] == "last_layer"])
     system = values(found, "system")[0]
     shares = [share for share in values(found, "share", system=system) if share]
-    shown = [("accuracy_loss", "recalibrated", "accuracy")]
-    shown += [
-        ("calibration_loss", point, f"calibration, {text}")
-        for point, text in (
-            ("right after", "right after the cut"),
-            ("old calibration", "fine-tuned"),
-            ("recalibrated", "recalibrated"),
-        )
-    ]
-    names = looks([text for *_, text in shown])
-    axes.set_yscale("symlog", linthresh=0.02)
-    for key, point, text in shown:
+    shown = {
+        "accuracy": ("accuracy_loss", "recalibrated"),
+        "calibration, fine-tuned": ("calibration_loss", "old calibration"),
+        "calibration, recalibrated": ("calibration_loss", "recalibrated"),
+    }
+    names = looks(list(shown))
+    for text, (key, point) in shown.items():
         cells = [{"system": system, "share": share, "point": point} for share in shares]
         points = [over_seeds(found, key, **cell) for cell in cells]
         line(axes, 100 * np.array(shares), points, names[text], text)
+    cut = [
+        over_seeds(found, "calibration_loss", point="right after", system=system, share=s)
+        for s in shares
+    ]
+    low, high = (end(one.mean for one in cut) for end in (min, max))
+    axes.plot([], [], " ", label=f"(right after the cut {low:.0f} to {high:.0f})")
     zero(axes)
-    axes.set(xlabel="copies removed (%)", ylabel="nats a component")
+    axes.set(xlabel="copies removed (%)", ylabel="lost nats a component")
     axes.set_title(f"3. What is lost ({system})")
 
 
 def forgetting(axes: Axes, rows: Rows) -> None:
-    """What damage goes with."""
-    keys = ("error_bar", "distance", "strain")
-    shown = looks(values(rows, "network", part="damage"))
-    for beside, (name, look) in enumerate(shown.items(), -(len(shown) // 2)):
-        found = [over_seeds(rows, key, part="damage", network=name) for key in keys]
-        line(axes, np.arange(len(keys)) + 0.12 * beside, found, look, name, style="none")
-    zero(axes)
-    axes.set_xticks(range(len(keys)), ["error bar", "distance", "strain"])
-    axes.set_ylabel("rank correlation with damage")
-    axes.set_title("4. What is forgotten")
+    """By what factor errors grow, on kinds of frames and on elements."""
+    rows = [row for row in rows if row["part"] == "damage" and row["network"] != "cut"]
+    kinds = {"test": "ordinary", "hot": "hot"}
+    kinds |= {z: chemical_symbols[int(z)] for z in rows[0]["elements"]}
+    shown = looks(values(rows, "network"))
+    for beside, (name, look) in enumerate(shown.items()):
+        own = [row for row in rows if row["network"] == name]
+        found = []
+        for kind in kinds:
+            pairs = [row[kind] if kind in row else row["elements"][kind] for row in own]
+            found.append(summarise(math.log(now / was) for was, now in pairs))
+        places = np.arange(len(kinds)) + 0.15 * (beside - (len(shown) - 1) / 2)
+        line(axes, places, found, look, name, "none", np.exp)
+    axes.axhline(1, color="#999999", linewidth=0.8)
+    axes.set_xticks(range(len(kinds)), list(kinds.values()))
+    axes.set_ylabel("error / the full network's")
+    axes.set_title("4. What is forgotten (3BPA)")
 
 
 def uncertain(axes: Axes, rows: Rows) -> None:
-    """Primary ratios of question 5."""
-    _ratios(axes, [c for c in uncertainty(rows) if c.ratio], "5. Uncertain against random")
+    """Primary ratios of question 5, and those on the ordinary frames."""
+    shown = {c.label.split(": uncertain")[0]: c for c in uncertainty(rows) if c.ratio}
+    names = [text.replace("what to ", "").replace(", ", "\n", 1) for text in shown]
+    _ratios(axes, list(shown.values()), names, "5. Uncertain against random", "asked for")
+    common = [c for c in on_the_rest(rows) if c.by_seed]
+    _ratios(axes, common, names, "5. Uncertain against random", "on ordinary frames", -0.15)
 
 
 def frozen(axes: Axes, rows: Rows) -> None:
     """Primary ratios of question 6."""
-    _ratios(axes, freezing(rows), "6. Frozen against not")
+    found = freezing(rows)
+    names = [c.label.replace(" against nothing", "").replace(" frozen, ", "\n", 1) for c in found]
+    _ratios(axes, found, names, "6. Frozen against not")
 
 
-def _ratios(axes: Axes, comparisons: Sequence[Comparison], title: str) -> None:
+def _ratios(
+    axes: Axes,
+    comparisons: Sequence[Comparison],
+    names: Sequence[str],
+    title: str,
+    label: str = "",
+    beside: float = 0.0,
+) -> None:
     places = np.arange(len(comparisons))[::-1]
     found = [summarise(c.by_seed.values()) for c in comparisons]
-    line(axes, places, found, looks(["a"])["a"], "", "none", np.exp, horizontal=True)
+    look = looks(["asked for", "on ordinary frames"])[label or "asked for"]
+    line(axes, places + beside, found, look, label, "none", np.exp, horizontal=True)
     axes.axvline(1, color="#999999", linewidth=0.8)
-    texts = [c.label.replace(" against nothing", "").split(": uncertain")[0] for c in comparisons]
-    names = [text.replace(", ", "\n", 1) for text in texts]
     axes.set_yticks(places, names)
     axes.set_ylim(-0.6, len(places) - 0.4)
     axes.set_xlabel("ratio of force RMSE (below 1: better)")
@@ -126,9 +156,7 @@ def questions_plot(rows: Rows) -> Figure:
         PANELS[name](axes, [row for row in rows if row["question"] == name])
         light_grid(axes)
         if len(axes.get_legend_handles_labels()[1]) > 1:
-            where = {"loc": "upper left", "bbox_to_anchor": (0, 0.88)}  # between the lines
-            chosen = where if name == "calibration" else {}
-            axes.legend(fontsize=7, frameon=True, framealpha=0.7, edgecolor="none", **chosen)
+            axes.legend(fontsize=7, frameon=True, framealpha=0.7, edgecolor="none")
     for axes in panels[len(asked) :]:
         axes.axis("off")
     return figure

@@ -149,28 +149,36 @@ def forgetting(rows: Rows) -> list[Comparison]:
 
 def uncertainty(rows: Rows) -> list[Comparison]:
     """Question 5: what choosing by error bars gains over chance."""
-    made = []
-    for kind, name in (("hot", "hot frames"), ("bond", "stretched bonds")):
-        cell: dict[str, Any] = {"part": "label", "kind": kind, "rare": RARE}
-        if any(cell.items() <= row.items() for row in rows):
-            pair = [
-                by_seed(rows, "rare_force_rmse", choice=choice, **cell)
-                for choice in ("uncertain", "random")
-            ]
-            label = f"what to label, {100 * RARE:.0f} % {name}: uncertain against random"
-            made.append(Comparison(label, log_ratio(*pair), -1, 0.02, ratio=True))
-    rare = min(values(rows, "rare", part="tune"), default=RARE)
-    pair = [
-        by_seed(rows, "force_rmse", part="tune", rare=rare, choice=choice)
-        for choice in ("uncertain", "random")
-    ]
-    label = f"what to fine-tune on, {100 * rare:.0f} % hot: uncertain against random"
-    made.append(Comparison(label, log_ratio(*pair), -1, 0.02, ratio=True))
     removed = differences(
         by_seed(rows, "error_bar", part="ask"), by_seed(rows, "random", part="ask")
     )
     label = "when to ask: share of the error removed, by error bar minus at random"
-    return [*made, Comparison(label, removed, 1, 0.02)]
+    asked = Comparison(label, removed, 1, 0.02)
+    return [*_uncertain(rows, "rare_force_rmse", "force_rmse"), asked]
+
+
+def on_the_rest(rows: Rows) -> list[Comparison]:
+    """What the choices of question 5 cost on ordinary frames."""
+    return _uncertain(rows, "common_force_rmse", "cold")
+
+
+def _uncertain(rows: Rows, labelled: str, tuned: str) -> list[Comparison]:
+    """Uncertain against random, by the errors that what was labelled or tuned on is judged by."""
+    made = []
+    rare = min(values(rows, "rare", part="tune"), default=RARE)
+    cells: list[tuple[str, str, dict[str, Any]]] = [
+        (f"what to label, {100 * RARE:.0f} % {name}", labelled, {"part": "label", "kind": kind})
+        for kind, name in (("hot", "hot frames"), ("bond", "stretched bonds"))
+        if any(row["part"] == "label" and row["kind"] == kind for row in rows)
+    ]
+    cells = [(text, key, {**cell, "rare": RARE}) for text, key, cell in cells]
+    text = f"what to fine-tune on, {100 * rare:.0f} % hot"
+    for label, key, cell in [*cells, (text, tuned, {"part": "tune", "rare": rare})]:
+        pair = [by_seed(rows, key, choice=choice, **cell) for choice in ("uncertain", "random")]
+        made.append(
+            Comparison(f"{label}: uncertain against random", log_ratio(*pair), -1, 0.02, True)
+        )
+    return made
 
 
 def freezing(rows: Rows) -> list[Comparison]:

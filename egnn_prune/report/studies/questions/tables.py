@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from egnn_prune.report.common.answers import LEVEL, answers
+from egnn_prune.report.common.answers import LEVEL, Comparison, answers
 from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.markdown import chance, markdown
 from egnn_prune.report.common.statistics import (
@@ -18,7 +18,7 @@ from egnn_prune.report.common.statistics import (
     values,
 )
 from egnn_prune.report.studies.questions.forgotten import forgetting
-from egnn_prune.report.studies.questions.primary import at_best_rate, losses, losses_at
+from egnn_prune.report.studies.questions.primary import at_best_rate, losses, losses_at, on_the_rest
 from egnn_prune.report.studies.questions.primary import budgets as at_budgets
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
@@ -143,29 +143,23 @@ def budgets(rows: Rows, seeds: int) -> str:
     header = ["score", "compensated", *(f"{b:.0%} of the time" for b in shares)]
     text = markdown(header, body)
     if met:
-        text += f"\n\n{_over_met(rows, met)}"
+        names = ", ".join(f"{share:.0%}" for share in met)
+        text += f"\n\n{_beside(f'over the budgets that were met ({names})', at_budgets(rows, met))}"
     for row in rows:
         if row["part"] == "compiled":
             text += f"\n\n{_compiled(row)}"
     return text
 
 
-def _over_met(rows: Rows, met: Sequence[float]) -> str:
-    """The primary comparisons over the budgets that all networks met."""
+def _beside(title: str, comparisons: Sequence[Comparison]) -> str:
+    """Comparisons that stand beside the primary ones."""
     body = []
-    for answer in answers(at_budgets(rows, met)):
+    for answer in answers(comparisons):
         low, mean, high = (
-            math.exp(x) for x in (answer.found.low, answer.found.mean, answer.found.high)
+            f"{math.exp(x):.2f}x" for x in (answer.found.low, answer.found.mean, answer.found.high)
         )
-        body.append(
-            [
-                answer.comparison.label,
-                f"{mean:.2f}x [{low:.2f}x, {high:.2f}x]",
-                chance(answer.adjusted),
-            ]
-        )
-    names = ", ".join(f"{share:.0%}" for share in met)
-    return markdown([f"over the budgets that were met ({names})", "found [95 %]", "p (Holm)"], body)
+        body.append([answer.comparison.label, f"{mean} [{low}, {high}]", chance(answer.adjusted)])
+    return markdown([title, "found [95 %]", "p (Holm)"], body)
 
 
 def _compiled(row: Any) -> str:
@@ -245,6 +239,7 @@ def uncertainty(rows: Rows, seeds: int) -> str:
         if body:
             heads = (CHOICES.get(key, key) for key in keys)
             parts.append(markdown([PARTS[part], "rare part", "choice", *heads], body))
+    parts.append(_beside("what it costs on ordinary frames", on_the_rest(rows)))
     parts.append(_asking([row for row in rows if row["part"] == "ask"]))
     return "\n\n".join(parts)
 
