@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from egnn_prune.adapters import calculator
 from egnn_prune.ase.velocities import set_thermal_velocities
-from egnn_prune.errors import InputError
 from egnn_prune.runs.result_store import Row
 
 #: Kelvin, femtoseconds, friction in 1/fs, and steps between frames.
@@ -43,22 +42,22 @@ def observables(full: nn.Module, other: nn.Module, start: Data, steps: int, seed
 
     Returns:
         ``distances``: Wasserstein distance of the distributions of distances (Angstrom, mean over
-        pairs of elements); ``wavenumbers``: mean absolute difference (1/cm) of harmonic ones;
+        pairs of elements); ``wavenumbers``: mean absolute difference (1/cm) of harmonic ones, and
         ``minima``: how far the minima are apart in which these were found (Angstrom, the largest
-        difference of a distance between two atoms: far apart are other conformers);
+        difference of a distance; far apart are other conformers), both if minima were found;
         ``drift``: change of the energy at constant energy, in meV per atom and ps, of the other.
     """
     runs = [simulated(model, start, steps, seed + 100 * k) for k, model in enumerate((full, other))]
-    (a, _), (b, drift) = runs
-    apart = [float(wasserstein_distance(a[pair], b[pair])) for pair in a]
-    minima = [minimum(model, start) for model in (full, other)]
-    waves = [wavenumbers(atoms) for atoms in minima]
-    lengths = [atoms.get_all_distances() for atoms in minima]
+    (those, _), (these, drift) = runs
+    apart = [float(wasserstein_distance(those[pair], these[pair])) for pair in those]
+    row: Row = {"distances": float(np.mean(apart)), "drift": drift}
+    a, b = (minimum(model, start) for model in (full, other))
+    if a is None or b is None:
+        return row
     return {
-        "distances": float(np.mean(apart)),
-        "wavenumbers": float(np.abs(waves[0] - waves[1]).mean()),
-        "minima": float(np.abs(lengths[0] - lengths[1]).max()),
-        "drift": drift,
+        **row,
+        "wavenumbers": float(np.abs(wavenumbers(a) - wavenumbers(b)).mean()),
+        "minima": float(np.abs(a.get_all_distances() - b.get_all_distances()).max()),
     }
 
 
@@ -111,16 +110,11 @@ def run(dynamics: MolecularDynamics, steps: int, label: str) -> None:
             bar.update()
 
 
-def minimum(model: nn.Module, start: Data) -> Atoms:
-    """The nearest minimum of the energy.
-
-    Raises:
-        InputError: it was not found.
-    """
+def minimum(model: nn.Module, start: Data) -> Atoms | None:
+    """The nearest minimum of the energy, if one is found."""
     atoms = atoms_of(model, start)
-    if not BFGS(atoms, logfile=None).run(fmax=0.005, steps=RELAXING):
-        raise InputError(f"no minimum of the energy within {RELAXING} steps")
-    return atoms
+    found = BFGS(atoms, logfile=None).run(fmax=0.005, steps=RELAXING)
+    return atoms if found else None
 
 
 def wavenumbers(atoms: Atoms) -> NDArray[np.float64]:
