@@ -1,10 +1,10 @@
 """Hold a run of the study's quick form against the numbers that are stored.
 
 Of all questions but the second every row with an error of forces (or, of simulations, a difference
-of wavenumbers) may differ by 5 %, and of all but question 2 every primary comparison, a mean over the seeds, by 0.05 (logarithms of ratios,
-coverages, correlations). Left out: question 2, where the clock decides how much goes, and the
-network of another shape, which 15 steps do not tame. On one machine, with and without vector
-instructions, the errors of seed 0 differed by less than 0.01 %.
+of wavenumbers) may differ by 5 %, and every primary comparison, a mean over the seeds, by 0.05
+(logarithms of ratios, coverages, correlations). Left out: question 2, where the clock decides how
+much goes, and the network of another shape, which 15 steps do not tame. On one machine, with and
+without vector instructions, the errors of seed 0 differed by less than 0.01 %.
 """
 
 from __future__ import annotations
