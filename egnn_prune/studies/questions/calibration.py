@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.context import Asked, Question
 from egnn_prune.studies.questions.error_bars import ErrorBars
-from egnn_prune.studies.questions.networks import SHARE
+from egnn_prune.studies.questions.networks import SHARE, Networks
 
 #: Networks of a committee.
 MEMBERS = 4
@@ -35,12 +37,18 @@ def find(asked: Asked, system: str, method: str, share: float, point: str) -> Ro
         names = names if method == "committee" else names[:1]
         models = [networks.network(f"{name}@{share:g}") for name in names]
         return ErrorBars.fitted(networks, models, method).judged(test)
-    before = ErrorBars.fitted(networks, [networks.network("full")], method)
+    before = _before(networks)
     if point == "before":
         return before.judged(test)
     cut = point == "right after"
     model = networks.cut_at(share).eval() if cut else networks.network(f"small@{share:g}")
     return before.of(networks, model).judged(test)
+
+
+@lru_cache(1)  # of all rows of a system
+def _before(networks: Networks) -> ErrorBars:
+    """The full network's."""
+    return ErrorBars.fitted(networks, [networks.network("full")], "last_layer")
 
 
 QUESTION = Question(cells, find)

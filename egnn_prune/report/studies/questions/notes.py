@@ -63,5 +63,5 @@ NOTES = {
         "tenth of 300 (or 158) test frames; removed is what the error bars of the small network "
         "find if the answers are true (DFT), and what is left if the full network gives them."
     ),
-    "freezing": "Ethanol, 200 steps of 5 structures, one learning rate for all.",
+    "freezing": "Ethanol, 200 steps of 5 structures; rates chosen on validation for each arm.",
 }
