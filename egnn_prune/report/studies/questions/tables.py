@@ -78,12 +78,17 @@ def _crossings(rows: Rows) -> str:
     body = []
     for size in sorted(values(rows, "size")):
         lengths = values(rows, "steps", size=size, arm="inherited")
-        for steps in lengths[:-1]:
+        for steps in lengths:
             target = by_seed(rows, "force_rmse", arm="inherited", size=size, steps=steps)
             texts = [_needed(rows, arm, size, target) for arm in others]
-            body.append([f"{size:,}", f"{steps:,}", *texts])
+            seconds = statistics.median(
+                by_seed(rows, "seconds", arm="inherited", size=size, steps=steps).values()
+            )
+            body.append([f"{size:,}", f"{steps:,} ({significant(seconds)})", *texts])
     heads = [f"{arm} needs, steps (processor seconds)" for arm in others]
-    return markdown(["structures", "for the error of inherited after, steps", *heads], body)
+    return markdown(
+        ["structures", "for the error of inherited after, steps (processor seconds)", *heads], body
+    )
 
 
 def _needed(rows: Rows, arm: str, size: int, target: Mapping[Any, float]) -> str:
