@@ -154,30 +154,47 @@ def uncertainty(rows: Rows) -> list[Comparison]:
     )
     label = "when to ask: share of the error removed, by error bar minus at random"
     asked = Comparison(label, removed, 1, 0.02)
-    return [*_uncertain(rows, "rare_force_rmse", "force_rmse"), asked]
+    rare = min(values(rows, "rare", part="tune"), default=RARE)
+    return [*_chosen(rows, "rare_force_rmse", [RARE], "force_rmse", [rare]), asked]
 
 
 def on_the_rest(rows: Rows) -> list[Comparison]:
     """What the choices of question 5 cost on ordinary frames."""
-    return _uncertain(rows, "common_force_rmse", "cold")
-
-
-def _uncertain(rows: Rows, labelled: str, tuned: str) -> list[Comparison]:
-    """Uncertain against random, by the errors that what was labelled or tuned on is judged by."""
-    made = []
     rare = min(values(rows, "rare", part="tune"), default=RARE)
+    return _chosen(rows, "common_force_rmse", [RARE], "cold", [rare])
+
+
+def by_share(rows: Rows) -> list[Comparison]:
+    """What choosing by error bars gains at every share of the rare part."""
+    labelled = sorted({row["rare"] for row in rows if row["part"] == "label" and row["rare"]})
+    tuned = sorted(values(rows, "rare", part="tune"))
+    return _chosen(rows, "rare_force_rmse", labelled, "force_rmse", tuned)
+
+
+def _chosen(
+    rows: Rows,
+    judged: str,
+    labelled: Sequence[float],
+    error: str,
+    tuned: Sequence[float],
+) -> list[Comparison]:
+    """Uncertain against random, where ``labelled`` and ``tuned`` shares are rare."""
+    made = []
     cells: list[tuple[str, str, dict[str, Any]]] = [
-        (f"what to label, {100 * RARE:.0f} % {name}", labelled, {"part": "label", "kind": kind})
+        (f"what to label, {100 * rare:.0f} % {name}", judged, {"kind": kind, "rare": rare})
         for kind, name in (("hot", "hot frames"), ("bond", "stretched bonds"))
-        if any(row["part"] == "label" and row["kind"] == kind for row in rows)
+        for rare in labelled
+        if any((row.get("kind"), row.get("rare")) == (kind, rare) for row in rows)
     ]
-    cells = [(text, key, {**cell, "rare": RARE}) for text, key, cell in cells]
-    text = f"what to fine-tune on, {100 * rare:.0f} % hot"
-    for label, key, cell in [*cells, (text, tuned, {"part": "tune", "rare": rare})]:
+    cells = [(text, key, {**cell, "part": "label"}) for text, key, cell in cells]
+    cells += [
+        (f"what to fine-tune on, {100 * rare:.0f} % hot", error, {"part": "tune", "rare": rare})
+        for rare in tuned
+    ]
+    for text, key, cell in cells:
         pair = [by_seed(rows, key, choice=choice, **cell) for choice in ("uncertain", "random")]
-        made.append(
-            Comparison(f"{label}: uncertain against random", log_ratio(*pair), -1, 0.02, True)
-        )
+        label = f"{text}: uncertain against random"
+        made.append(Comparison(label, log_ratio(*pair), -1, 0.02, ratio=True))
     return made
 
 

@@ -18,7 +18,13 @@ from egnn_prune.report.common.statistics import (
     values,
 )
 from egnn_prune.report.studies.questions.forgotten import forgetting
-from egnn_prune.report.studies.questions.primary import at_best_rate, losses, losses_at, on_the_rest
+from egnn_prune.report.studies.questions.primary import (
+    at_best_rate,
+    by_share,
+    losses,
+    losses_at,
+    on_the_rest,
+)
 from egnn_prune.report.studies.questions.primary import budgets as at_budgets
 from egnn_prune.report.studies.questions.primary import calibration as at_share
 
@@ -244,6 +250,7 @@ def uncertainty(rows: Rows, seeds: int) -> str:
         if body:
             heads = (CHOICES.get(key, key) for key in keys)
             parts.append(markdown([PARTS[part], "rare part", "choice", *heads], body))
+    parts.append(_beside("where more is rare", by_share(rows)))
     parts.append(_beside("what it costs on ordinary frames", on_the_rest(rows)))
     parts.append(_asking([row for row in rows if row["part"] == "ask"]))
     return "\n\n".join(parts)
