@@ -1,6 +1,6 @@
 """Hold a run of the study's quick form against the numbers that are stored.
 
-Of all questions but the second every row with an error of forces may differ by 5 %, and every
+Of all questions but the second every row with one error of forces may differ by 5 %, and every
 primary comparison, a mean over the seeds, by 0.05 (logarithms of ratios, coverages, correlations).
 Left out: question 2, where the clock decides how much goes, the network of another shape, which 15
 steps do not tame, and simulations, which amplify rounding. On one machine, with and without vector

@@ -1,4 +1,4 @@
-"""Every setting with its type, default and meaning; ``--help`` prints this file's contents."""
+"""The settings of one job with their types, defaults and meanings, which ``--help`` prints."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from egnn_prune.studies.questions import (
     scratch,
     uncertainty,
 )
+from egnn_prune.studies.questions import networks as building
 from egnn_prune.studies.questions import structures as drawing
 from egnn_prune.studies.questions.context import Asked
 from egnn_prune.studies.questions.error_bars import ErrorBars
@@ -101,6 +102,28 @@ def test_networks_of_other_sizes_do_not_share_a_file(tmp_path):
     assert names == ["shaken12-full-3x0.001-0.safetensors", "shaken6-full-3x0.001-0.safetensors"]
     weights = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (few, many)]
     assert not torch.equal(*weights)
+
+
+def test_every_kind_of_network_has_its_steps_and_rate(tmp_path, monkeypatch):
+    """Those that validation chose for each in the full form; the page says which."""
+    form = replace(TINY, full_rate=1e-4, small_rate=2e-4, scratch_rate=3e-4)
+    monkeypatch.setitem(FORMS, "quick", form)
+    asked_for = {}
+
+    def fit(model, found, steps, rate, seed, text):
+        asked_for[text.split()[1]] = (steps, rate, seed)
+
+    monkeypatch.setattr(building, "fitted", fit)
+    networks = asked("forgetting", tmp_path).networks()
+    names = ("full", "small@0.75", "distilled@0.75", "scratch@0.75", "longer@0.75", "member2@0.75")
+    for name in names:
+        networks.network(name)
+    assert list(asked_for.values()) == [
+        *((3, 1e-4, 0), (3, 2e-4, 0), (3, 2e-4, 0)),
+        *((3, 3e-4, 0), (9, 3e-4, 0), (3, 2e-4, 2000)),
+    ]
+    full = FORMS["full"]
+    assert (full.full_rate, full.small_rate, full.scratch_rate) == (1e-2, 1e-2, 3e-2)
 
 
 def test_only_the_first_seed_and_size_try_rates(tmp_path):
@@ -223,7 +246,7 @@ def test_asking_for_the_best_tenth_removes_what_it_has():
     wrong = torch.arange(20.0, dtype=torch.float64)
     assert uncertainty.removed(wrong, wrong) == pytest.approx((19 + 18) / 190)
     assert uncertainty.removed(wrong, -wrong) == pytest.approx(1 / 190)
-    assert uncertainty.removed(wrong, wrong, wrong / 2) == pytest.approx((19 + 18) / 380)
+    assert uncertainty.removed(wrong, wrong, wrong / 4) == pytest.approx(0.75 * (19 + 18) / 190)
 
 
 def test_who_answers_and_how_rare_hot_frames_are_count_when_asking(tmp_path, monkeypatch):
@@ -242,10 +265,14 @@ def test_who_answers_and_how_rare_hot_frames_are_count_when_asking(tmp_path, mon
     row = uncertainty.asking(networks)
     hots = 9 * cold  # squares
     assert row["best"] == pytest.approx(9 / (cold + hots))  # a tenth of twelve is one
-    assert row["random_hot"] == pytest.approx(1 / cold * hots / (cold + hots))
-    assert row["all_full"] == pytest.approx(0.75) and row["full"] <= 0.75 * row["best"] + 1e-12
-    assert row["rare"]["best"] == pytest.approx(9 / (cold + 2 * 9))
-    assert row["rare"]["random"] == row["random"] == 0.1
+    assert row["hot_first"] == pytest.approx(1 / cold * hots / (cold + hots))
+    assert row["all_full"] == pytest.approx(0.75)
+    assert row["full"] == pytest.approx(0.75 * row["error_bar"])
+    assert row["few_hot"]["best"] == pytest.approx(9 / (cold + 2 * 9))
+    assert row["few_hot"]["random"] == row["random"] == 0.1
+    monkeypatch.setattr(uncertainty, "ASKED_FOR", 0.5)  # more than there are hot ones
+    few = uncertainty.asking(networks)["few_hot"]
+    assert few["hot_first"] == pytest.approx((2 * 9 + 2) / (cold + 2 * 9)) == few["best"]
 
 
 def test_the_worst_tenth_of_equal_values_has_a_tenth():

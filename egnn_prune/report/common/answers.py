@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.special import stdtr, stdtrit
 
+from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.statistics import Summary, summarise
 
 #: Chance with which the smallest effect that a page states would have shown, and the level of p.
@@ -57,6 +58,21 @@ class Answer:
     says: str
     detectable: float
     why: str = ""
+
+
+def shown(comparison: Comparison, value: float) -> str:
+    """A difference, or the ratio that a logarithm stands for."""
+    if math.isnan(value):
+        return MISSING
+    return f"{math.exp(value):.2f}x" if comparison.ratio else f"{value:+.3f}"
+
+
+def found_text(answer: Answer) -> str:
+    """Mean over the seeds with its interval, if there is one."""
+    found = answer.found
+    low, mean, high = (shown(answer.comparison, x) for x in (found.low, found.mean, found.high))
+    interval = f" [{low}, {high}]" if found.n > 1 else ""
+    return f"{mean}{interval} {answer.comparison.unit}".rstrip()
 
 
 def answers(comparisons: Sequence[Comparison]) -> list[Answer]:

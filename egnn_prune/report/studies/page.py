@@ -74,21 +74,24 @@ def _rows(
     if not tables:
         return []
     said = f"The first {len(shown):,} of {len(rows):,} rows" if len(shown) < len(rows) else "Rows"
-    note = Text(f"{said} of {name}.csv, a row for each result.", soft=True)
+    long = " Columns with long values are in the file alone." if _has_long(shown) else ""
+    note = Text(f"{said} of {name}.csv, a row for each result.{long}", soft=True)
     return [note, *tables]
+
+
+def _has_long(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(_is_long(value) for row in rows for value in row.values())
 
 
 def _fits(found: Sequence[object]) -> bool:
     """Whether a column has anything, and nothing that is longer than a cell."""
-    return any(value is not None for value in found) and not any(
-        isinstance(value, Mapping)
-        or (isinstance(value, list) and (len(value) > MOST_ITEMS or any(map(_is_long, value))))
-        for value in found
-    )
+    return any(value is not None for value in found) and not any(map(_is_long, found))
 
 
 def _is_long(value: object) -> bool:
-    return isinstance(value, Mapping | list)
+    if isinstance(value, list):
+        return len(value) > MOST_ITEMS or any(isinstance(x, Mapping | list) for x in value)
+    return isinstance(value, Mapping)
 
 
 def _cell(value: object) -> str:

@@ -78,7 +78,7 @@ def ladder(networks: Networks, score: str) -> Row:
 def size_within(asked: Asked, score: str, budget: float) -> tuple[float, float]:
     """The smallest share of the copies whose loss brings a score's network into a budget, its time.
 
-    If none does, that of the largest share; the page marks times that are over their budget.
+    If none does, that of the largest share, and a time that is over the budget.
     """
     found = asked.rows().find(part="ladder", score=score)
     assert found is not None, "ladders are measured first"

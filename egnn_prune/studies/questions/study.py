@@ -32,6 +32,8 @@ QUESTIONS: dict[str, Question] = {
     "freezing": freezing.QUESTION,
 }
 
+QUICK = "Headings and notes speak of the full form; no claim rests on the numbers of this one."
+
 
 def run_seed(settings: QuestionsStudySettings, seed: int) -> list[Row]:
     """All rows of a seed; finished ones are read, not computed again."""
@@ -47,7 +49,10 @@ def run_seed(settings: QuestionsStudySettings, seed: int) -> list[Row]:
 
 def results(settings: QuestionsStudySettings, rows: list[Row]) -> Results:
     """Answers, tables and a figure."""
-    text, figure = questions_text(rows), questions_plot(rows)
+    text = questions_text(rows, len(FORMS[settings.form].seeds))
+    if settings.form == "quick":
+        text = f"{QUICK}\n\n{text}"
+    figure = questions_plot(rows)
     return Results(rows, text, figure, ("question", "seed"), apart=("question", "part"))
 
 

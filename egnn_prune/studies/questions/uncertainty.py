@@ -161,9 +161,9 @@ def asking(networks: Networks) -> Row:
     """Share of the squared force error that goes where somebody else answers for a tenth.
 
     ``error_bar``, ``distance``, ``best`` and ``random``: by what the tenth is chosen, if the
-    answers are true; ``random_hot``: a random tenth, but of hot structures; ``full``: by error
-    bars, if the full network answers; ``all_full``: if it answers for all. The first ones are
-    of as many hot as cold structures; ``rare`` has them for few hot ones.
+    answers are true; ``hot_first``: hot ones at random, then cold ones; ``full``: by error bars, if
+    the full network answers; ``all_full``: if it answers for all. These are of as many hot as cold
+    structures; ``few_hot`` has them for few hot ones.
     """
     model, full = networks.network(f"small@{SHARE}"), networks.network("full")
     cold = networks.found.test
@@ -174,19 +174,21 @@ def asking(networks: Networks) -> Row:
     for test, count in ((cold + hots, len(hots)), (cold + hots[:few], few)):
         std, distance = bars.of_structures(test)
         wrong, still = (structure_errors(network, test).square() for network in (model, full))
-        tenth = max(1, round(ASKED_FOR * len(wrong))) / max(1, count)
+        asked = max(1, round(ASKED_FOR * len(wrong)))
+        first, then = min(asked, count), max(0, asked - count)
+        hot_share = float(wrong[len(cold) :].sum() / wrong.sum())
         rows.append(
             {
                 "error_bar": removed(wrong, std),
                 "distance": removed(wrong, distance),
                 "best": removed(wrong, wrong),
                 "random": ASKED_FOR,
-                "random_hot": min(1.0, tenth) * float(wrong[len(cold) :].sum() / wrong.sum()),
+                "hot_first": first / max(1, count) * hot_share + then / len(cold) * (1 - hot_share),
                 "full": removed(wrong, std, still),
                 "all_full": float(1 - still.sum() / wrong.sum()),
             }
         )
-    return {**rows[0], "rare": rows[1]}
+    return {**rows[0], "few_hot": rows[1]}
 
 
 def removed(wrong: Tensor, by: Tensor, still: Tensor | None = None) -> float:

@@ -98,16 +98,16 @@ def forgetting(axes: Axes, rows: Rows) -> None:
     axes.axhline(1, color="#999999", linewidth=0.8)
     axes.set_xticks(range(len(kinds)), list(kinds.values()))
     axes.set_ylabel("error / the full network's")
-    axes.set_title("4. What is forgotten (3BPA)")
+    axes.set_title(f"4. What is forgotten ({rows[0]['system']})")
 
 
 def uncertain(axes: Axes, rows: Rows) -> None:
     """Primary ratios of question 5, and those on the ordinary frames."""
     shown = {c.label.split(": uncertain")[0]: c for c in uncertainty(rows) if c.ratio}
     names = [text.replace("what to ", "").replace(", ", "\n", 1) for text in shown]
-    _ratios(axes, list(shown.values()), names, "5. Uncertain against random", "asked for")
-    common = [c for c in on_the_rest(rows) if c.by_seed]
-    _ratios(axes, common, names, "5. Uncertain against random", "on ordinary frames", -0.15)
+    _ratios(axes, list(shown.values()), names, "", "asked for")
+    _ratios(axes, on_the_rest(rows), names, "", "on ordinary frames", beside=-0.15)
+    axes.set_title("5. Uncertain against random")
 
 
 def frozen(axes: Axes, rows: Rows) -> None:

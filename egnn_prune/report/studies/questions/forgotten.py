@@ -13,7 +13,6 @@ from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.markdown import markdown
 from egnn_prune.report.common.statistics import (
     Rows,
-    Summary,
     over_seeds,
     spread_text,
     summarise,
@@ -59,7 +58,7 @@ def forgetting(rows: Rows, seeds: int) -> str:
             lines = [
                 [
                     SIMULATED.get(network, network),
-                    *(spread_text(_sizes(inside, n, network)) for n in names),
+                    *(_over(inside, n, network) for n in names),
                 ]
                 for network in values(inside, "network")
             ]
@@ -68,9 +67,11 @@ def forgetting(rows: Rows, seeds: int) -> str:
     return "\n\n".join([*parts, *_atoms(rows), *_heated(rows)])
 
 
-def _sizes(rows: Rows, key: str, network: str) -> Summary:
-    """Over the seeds, of absolute values: a drift has a sign."""
-    return summarise(abs(row[key]) for row in rows if row["network"] == network and key in row)
+def _over(rows: Rows, key: str, network: str) -> str:
+    """Over the seeds that have it, of absolute values: a drift has a sign."""
+    own = [row for row in rows if row["network"] == network]
+    found = summarise(abs(row[key]) for row in own if key in row)
+    return spread_text(found) + (f" ({found.n} of {len(own)} seeds)" if found.n < len(own) else "")
 
 
 def _within(row: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from egnn_prune.errors import InputError
-from egnn_prune.report.common.answers import Answer, answers
+from egnn_prune.report.common.answers import Answer, answers, found_text
 from egnn_prune.report.common.formatting import MISSING
 from egnn_prune.report.common.markdown import chance, markdown
 from egnn_prune.report.common.statistics import Rows
@@ -88,18 +88,11 @@ def _line(answer: Answer, seeds: int) -> list[str]:
     comparison, found = answer.comparison, answer.found
     ratio = comparison.ratio
 
-    def shown(value: float) -> str:
-        if math.isnan(value):
-            return MISSING
-        return f"{math.exp(value):.2f}x" if ratio else f"{value:+.3f}"
-
-    interval = f" [{shown(found.low)}, {shown(found.high)}]" if found.n > 1 else ""
     least = answer.detectable
     if not math.isnan(least):
         would = f"{math.exp(-least):.2f}x or {math.exp(least):.2f}x" if ratio else f"±{least:.3f}"
     else:
         would = MISSING
-    unit = f" {comparison.unit}" if comparison.unit else ""
     missing = f"{found.n} of {seeds} seeds" if found.n else "not run"
     why = f" ({answer.why})" if answer.why else ""
     says = f"**{answer.says}**{why}" if found.n >= seeds else missing
@@ -108,7 +101,7 @@ def _line(answer: Answer, seeds: int) -> list[str]:
         comparison.label,
         says,
         f"{'above' if comparison.yes > 0 else 'below'} {'1' if ratio else '0'}",
-        f"{shown(found.mean)}{interval}{unit}",
+        found_text(answer),
         chance(answer.adjusted),
         would,
         margin,

@@ -165,10 +165,10 @@ def on_the_rest(rows: Rows) -> list[Comparison]:
 
 
 def by_share(rows: Rows) -> list[Comparison]:
-    """What choosing by error bars gains at every share of the rare part."""
-    labelled = sorted({row["rare"] for row in rows if row["part"] == "label" and row["rare"]})
-    tuned = sorted(values(rows, "rare", part="tune"))
-    return _chosen(rows, "rare_force_rmse", labelled, "force_rmse", tuned)
+    """What choosing by error bars gains at the shares of the rare part that are not primary."""
+    labelled = {row["rare"] for row in rows if row["part"] == "label" and row["rare"]} - {RARE}
+    tuned = sorted(values(rows, "rare", part="tune"))[1:]
+    return _chosen(rows, "rare_force_rmse", sorted(labelled), "force_rmse", tuned)
 
 
 def _chosen(

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from egnn_prune.report.common.answers import LEVEL, Comparison, answers
+from egnn_prune.report.common.answers import LEVEL, Comparison, answers, found_text
 from egnn_prune.report.common.formatting import MISSING, significant
 from egnn_prune.report.common.markdown import chance, markdown
 from egnn_prune.report.common.statistics import (
@@ -164,12 +164,11 @@ def budgets(rows: Rows, seeds: int) -> str:
 
 def _beside(title: str, comparisons: Sequence[Comparison]) -> str:
     """Comparisons that stand beside the primary ones."""
-    body = []
-    for answer in answers(comparisons):
-        low, mean, high = (
-            f"{math.exp(x):.2f}x" for x in (answer.found.low, answer.found.mean, answer.found.high)
-        )
-        body.append([answer.comparison.label, f"{mean} [{low}, {high}]", chance(answer.adjusted)])
+    body = [
+        [answer.comparison.label, found_text(answer), chance(answer.adjusted)]
+        for answer in answers(comparisons)
+        if answer.found.n
+    ]
     return markdown([title, "found [95 %]", "p (Holm)"], body)
 
 
@@ -245,12 +244,13 @@ def uncertainty(rows: Rows, seeds: int) -> str:
                 cells = [r for r in inside if (r.get("kind"), r.get("rare") or 0.0) == (kind, rare)]
                 for choice in dict.fromkeys(row["choice"] for row in cells):
                     texts = [spread_text(over_seeds(cells, key, choice=choice)) for key in keys]
-                    name = RARE.get(kind or "hot", "") if rare else ""
+                    name = RARE.get(kind or ("hot" if rare else ""), "")
                     body.append([name, f"{rare:.0%}" if rare else "", choice, *texts])
         if body:
             heads = (CHOICES.get(key, key) for key in keys)
             parts.append(markdown([PARTS[part], "rare part", "choice", *heads], body))
-    parts.append(_beside("where more is rare", by_share(rows)))
+    if others := by_share(rows):
+        parts.append(_beside("at other shares (Holm over these)", others))
     parts.append(_beside("what it costs on ordinary frames", on_the_rest(rows)))
     parts.append(_asking([row for row in rows if row["part"] == "ask"]))
     return "\n\n".join(parts)
@@ -262,15 +262,15 @@ def _asking(rows: Rows) -> str:
         "error_bar": "chosen by error bar",
         "distance": "by distance",
         "best": "at best",
-        "random_hot": "a random tenth, all hot",
+        "hot_first": "hot ones first, at random",
         "random": "a random tenth",
         "full": "by error bar, answered by the full network",
         "all_full": "the full network answers for all",
     }
-    rare = [{**row["rare"], "seed": row["seed"]} for row in rows if "rare" in row]
+    few = [{**row["few_hot"], "seed": row["seed"]} for row in rows if "few_hot" in row]
     body = [
         [text, *(spread_text(over_seeds(rows, key), 2) for key in keys)]
-        for text, rows in (("as many hot as cold", rows), ("5 % hot", rare))
+        for text, rows in (("as many hot as cold", rows), ("5 % hot", few))
         if rows
     ]
     return markdown(["squared error removed, of frames", *keys.values()], body)
