@@ -17,7 +17,7 @@ from egnn_prune.report.common.formatting import significant
 from egnn_prune.report.common.tables import Table
 
 Pair = tuple[str, str]
-_MOST = 12
+MOST_ITEMS = 12
 """Items of a list that a compact text shows."""
 
 
@@ -179,8 +179,8 @@ def as_text(value: object, compact: bool = False) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {as_text(item, compact)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        shown = value[:_MOST] if compact else value
-        more = f" and {len(value) - _MOST} more" if len(shown) < len(value) else ""
+        shown = value[:MOST_ITEMS] if compact else value
+        more = f" and {len(value) - MOST_ITEMS} more" if len(shown) < len(value) else ""
         return ", ".join(as_text(item, compact) for item in shown) + more
     return str(value)
 

@@ -7,14 +7,11 @@ from typing import Any
 
 from egnn_prune.report.common import page
 from egnn_prune.report.common.markdown import sections
-from egnn_prune.report.common.page import Block, Picture, Section, Text, as_text
+from egnn_prune.report.common.page import MOST_ITEMS, Block, Picture, Section, Text, as_text
 from egnn_prune.report.common.tables import Table
 
 MOST_ROWS = 1000
 """Rows that the page shows; the CSV file holds all."""
-
-MOST_ITEMS = 12
-"""Items of a list that a cell shows."""
 
 
 def study_page(

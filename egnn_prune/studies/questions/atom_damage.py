@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from egnn_prune.adapters import AdoptedPotential
+from egnn_prune.audit.tail import BONDED
 from egnn_prune.evaluation.potential_errors import potential_errors
 from egnn_prune.runs.result_store import Row
 from egnn_prune.studies.questions.error_bars import ErrorBars
 from egnn_prune.studies.questions.networks import Networks
-
-#: Two atoms are bonded within so many times the sum of their covalent radii.
-BONDED = 1.25
 
 
 def atom_damage(

@@ -10,8 +10,8 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from egnn_prune.ase.velocities import set_thermal_velocities
+from egnn_prune.audit.tail import BONDED
 from egnn_prune.runs.result_store import Row
-from egnn_prune.studies.questions.atom_damage import BONDED
 from egnn_prune.studies.questions.observables import STEP, atoms_of, thermostat
 
 #: Temperatures in Kelvin, and simulations at each.
